@@ -1,0 +1,17 @@
+//! The services as traits, each with two faces: the object itself in one process, or the same
+//! trait over gRPC. Generated protobuf types stop inside this crate.
+
+mod convert;
+pub mod events;
+mod operations;
+mod recommendations;
+mod status;
+mod users;
+
+pub use convert::call_of;
+pub use operations::{Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
+pub use recommendations::{MAX_LIMIT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server};
+pub use users::{MAX_BATCH, Users, UsersClient, users_server};
+
+/// File descriptors of every service, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = echotune_proto::FILE_DESCRIPTOR_SET;

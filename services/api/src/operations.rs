@@ -1,0 +1,134 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use echotune_kit::{edge::Credentials, telemetry::FinishedSpan};
+use echotune_model::{Call, Fault, TraceId};
+use echotune_proto::operations::v1::{
+    self as pb,
+    operations_service_client::OperationsServiceClient,
+    operations_service_server::{OperationsService, OperationsServiceServer},
+};
+use tonic::{Request, Response, Status as GrpcStatus, service::interceptor::InterceptedService, transport::Channel};
+
+use crate::{
+    convert::call_of,
+    status::{to_fault, to_status},
+};
+
+/// One finished span.
+pub type TraceSpan = FinishedSpan;
+
+/// What runs, and how much it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Version of the serving model.
+    pub model_version: String,
+    /// Counts by name.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// What operators ask a running platform.
+#[async_trait]
+pub trait Operations: Send + Sync {
+    /// The spans of one trace. `NotFound` when none is held.
+    async fn trace(&self, call: &Call, trace: TraceId) -> Result<Vec<TraceSpan>, Fault>;
+
+    /// What runs, and how much it holds.
+    async fn status(&self, call: &Call) -> Result<Status, Fault>;
+}
+
+struct Server<O: ?Sized>(Arc<O>);
+
+/// The gRPC face of operations.
+pub fn operations_server(operations: Arc<dyn Operations>) -> OperationsServiceServer<impl OperationsService> {
+    OperationsServiceServer::new(Server(operations))
+}
+
+fn parse_trace(text: &str) -> Result<TraceId, Fault> {
+    match u128::from_str_radix(text, 16) {
+        Ok(id) if text.len() == 32 => Ok(TraceId(id)),
+        _ => {
+            Err(Fault::invalid(format!("'{}' is not a trace id: expected 32 hexadecimal digits", text.escape_debug())))
+        }
+    }
+}
+
+#[async_trait]
+impl<O: Operations + ?Sized + 'static> OperationsService for Server<O> {
+    async fn get_trace(
+        &self,
+        request: Request<pb::GetTraceRequest>,
+    ) -> Result<Response<pb::GetTraceResponse>, GrpcStatus> {
+        let call = call_of(&request)?;
+        let trace = parse_trace(&request.get_ref().trace_id).map_err(|fault| to_status(&fault))?;
+        let spans = self.0.trace(&call, trace).await.map_err(|fault| to_status(&fault))?;
+        let spans = spans
+            .into_iter()
+            .map(|span| pb::Span {
+                span_id: span.span_id,
+                parent_span_id: span.parent_span_id,
+                name: span.name,
+                started_at_ns: span.started_at_ns,
+                duration_ns: span.duration_ns,
+                error: span.error,
+                attributes: span.attributes.into_iter().collect(),
+            })
+            .collect();
+        Ok(Response::new(pb::GetTraceResponse { spans }))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, GrpcStatus> {
+        let call = call_of(&request)?;
+        let Status { version, model_version, counts } =
+            self.0.status(&call).await.map_err(|fault| to_status(&fault))?;
+        Ok(Response::new(pb::GetStatusResponse { version, model_version, counts: counts.into_iter().collect() }))
+    }
+}
+
+/// Operations of a platform elsewhere, over gRPC.
+#[derive(Debug, Clone)]
+pub struct OperationsClient(OperationsServiceClient<InterceptedService<Channel, Credentials>>);
+
+impl OperationsClient {
+    /// A client on this channel.
+    pub fn new(channel: Channel, credentials: Credentials) -> Self {
+        Self(OperationsServiceClient::with_interceptor(channel, credentials))
+    }
+}
+
+#[async_trait]
+impl Operations for OperationsClient {
+    async fn trace(&self, _call: &Call, trace: TraceId) -> Result<Vec<TraceSpan>, Fault> {
+        let request = pb::GetTraceRequest { trace_id: trace.to_string() };
+        let answer = self.0.clone().get_trace(request).await.map_err(|status| to_fault(&status))?.into_inner();
+        Ok(answer
+            .spans
+            .into_iter()
+            .map(|span| TraceSpan {
+                trace,
+                span_id: span.span_id,
+                parent_span_id: span.parent_span_id,
+                name: span.name,
+                started_at_ns: span.started_at_ns,
+                duration_ns: span.duration_ns,
+                error: span.error,
+                attributes: span.attributes.into_iter().collect(),
+            })
+            .collect())
+    }
+
+    async fn status(&self, _call: &Call) -> Result<Status, Fault> {
+        let answer =
+            self.0.clone().get_status(pb::GetStatusRequest {}).await.map_err(|status| to_fault(&status))?.into_inner();
+        Ok(Status {
+            version: answer.version,
+            model_version: answer.model_version,
+            counts: answer.counts.into_iter().collect(),
+        })
+    }
+}

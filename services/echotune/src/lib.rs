@@ -1,0 +1,11 @@
+//! The whole platform in one process, and the command that drives it.
+
+mod client;
+mod commands;
+mod operations;
+mod output;
+mod platform;
+
+pub use client::Connection;
+pub use commands::run;
+pub use platform::{Platform, Serving};

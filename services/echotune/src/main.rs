@@ -1,0 +1,7 @@
+//! The command `echotune`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    echotune::run()
+}

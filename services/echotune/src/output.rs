@@ -1,0 +1,133 @@
+//! What commands print: tables for people, JSON for programs.
+
+use comfy_table::{Table, presets};
+use echotune_api::{PlatformStatus, TraceSpan};
+use echotune_model::{ItemKind, ListenReceipt, Recommendation, Recommendations};
+use serde_json::{Value, json};
+
+use crate::commands::Output;
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(header);
+    table
+}
+
+fn print_json(value: &Value) {
+    println!("{value:#}");
+}
+
+pub(crate) fn recommendations(list: &Recommendations, explain: bool, output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        print_json(&json!({
+            "model_version": list.model_version,
+            "watermark": list.watermark.0,
+            "trace_id": list.trace.to_string(),
+            "cold_start": list.cold_start,
+            "recommendations": list.items.iter().map(item_json).collect::<Vec<_>>(),
+        }));
+        return Ok(());
+    }
+    if list.cold_start {
+        println!("The history says nothing yet; this is what is popular among all listeners.");
+    }
+    let mut table = table(&["#", "item", "score", "because of"]);
+    for item in &list.items {
+        table.add_row([item.rank.to_string(), label(item), format!("{:.4}", item.score), because(item, explain)]);
+    }
+    println!("{table}\nmodel {}  trace {}", list.model_version, list.trace);
+    Ok(())
+}
+
+fn label(item: &Recommendation) -> String {
+    if item.title.is_empty() { item.artist.clone() } else { format!("{} – {}", item.artist, item.title) }
+}
+
+fn because(item: &Recommendation, explain: bool) -> String {
+    if explain {
+        let mut lines: Vec<String> = item
+            .reasons
+            .iter()
+            .map(|reason| format!("{:+.6} {} {}", reason.contribution, reason.kind.name(), reason.of))
+            .collect();
+        lines.push(format!("{:+.6} base", item.base));
+        lines.join("\n")
+    } else {
+        item.reasons.iter().take(2).map(|reason| reason.of.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn item_json(item: &Recommendation) -> Value {
+    let reasons: Vec<Value> = item
+        .reasons
+        .iter()
+        .map(|reason| json!({"kind": reason.kind.name(), "of": reason.of, "contribution": reason.contribution}))
+        .collect();
+    let kind = match item.kind {
+        ItemKind::Artist => "artist",
+        ItemKind::Track => "track",
+    };
+    json!({
+        "rank": item.rank, "id": item.id.to_string(), "kind": kind, "title": item.title, "artist": item.artist,
+        "score": item.score, "base": item.base, "reasons": reasons,
+    })
+}
+
+pub(crate) fn receipt(receipt: &ListenReceipt, output: Output) -> anyhow::Result<()> {
+    let ListenReceipt { recorded, duplicates, rejections, written_at } = receipt;
+    if output == Output::Json {
+        let rejections: Vec<Value> =
+            rejections.iter().map(|one| json!({"index": one.index, "reason": one.reason})).collect();
+        print_json(
+            &json!({"recorded": recorded, "duplicates": duplicates, "rejections": rejections, "written_at": written_at.0}),
+        );
+    } else {
+        println!("{recorded} recorded, {duplicates} duplicate, {} rejected", rejections.len());
+    }
+    Ok(())
+}
+
+pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<()> {
+    let PlatformStatus { version, model_version, counts } = status;
+    if output == Output::Json {
+        print_json(&json!({"version": version, "model_version": model_version, "counts": counts}));
+        return Ok(());
+    }
+    let mut table = table(&["what", "count"]);
+    for (name, count) in counts {
+        table.add_row([name.clone(), count.to_string()]);
+    }
+    println!("EchoTune {version}, model {model_version}\n{table}");
+    Ok(())
+}
+
+pub(crate) fn trace(spans: &[TraceSpan], output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        let spans: Vec<Value> = spans
+            .iter()
+            .map(|span| {
+                json!({
+                    "span_id": span.span_id, "parent_span_id": span.parent_span_id, "name": span.name,
+                    "started_at_ns": span.started_at_ns, "duration_ns": span.duration_ns, "error": span.error,
+                    "attributes": span.attributes,
+                })
+            })
+            .collect();
+        print_json(&json!({ "spans": spans }));
+        return Ok(());
+    }
+    let held = |id: &str| spans.iter().any(|span| span.span_id == id);
+    for root in spans.iter().filter(|span| !held(&span.parent_span_id)) {
+        print_span(spans, root, 0);
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "durations are shown with two digits")]
+fn print_span(spans: &[TraceSpan], span: &TraceSpan, depth: usize) {
+    let error = if span.error.is_empty() { String::new() } else { format!("  error: {}", span.error) };
+    println!("{:>10.2} ms  {}{}{error}", span.duration_ns as f64 / 1e6, "  ".repeat(depth), span.name);
+    for child in spans.iter().filter(|child| child.parent_span_id == span.span_id) {
+        print_span(spans, child, depth + 1);
+    }
+}

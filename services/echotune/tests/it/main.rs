@@ -1,0 +1,187 @@
+//! The whole platform, as its users meet it: over gRPC, on a data folder.
+
+use std::{path::Path, time::Duration};
+
+use echotune::{Connection, Platform, Serving};
+use echotune_api::RecommendQuery;
+use echotune_kit::telemetry::{self, SpanStore};
+use echotune_model::{Call, ErrorKind, ItemKind, Listen, ListenReceipt, Recommendations, Track};
+use tokio::time::{sleep, timeout};
+use tracing::Instrument as _;
+
+const LOOPBACK: &str = "127.0.0.1:0";
+
+async fn start(folder: &Path, spans: SpanStore) -> Serving {
+    let platform = Platform::open(folder, spans).expect("open");
+    platform.serve(LOOPBACK.parse().expect("address")).await.expect("serve")
+}
+
+async fn connect(folder: &Path, serving: &Serving) -> Connection {
+    Connection::remote(folder, serving.address).await.expect("connect")
+}
+
+fn listen(artist: &str, title: &str, minute: i64) -> Listen {
+    let track = Track { title: title.into(), artist: artist.into(), album: String::new() };
+    Listen { listened_at_ms: 1_700_000_000_000 + minute * 60_000, track, played_ms: 0, source: String::new() }
+}
+
+async fn record(to: &Connection, user: &str, artists: &[&str]) -> ListenReceipt {
+    drop(to.users.create_user(&Call::internal(), user).await);
+    let listens = (0..).zip(artists).map(|(minute, artist)| listen(artist, "Song", minute)).collect();
+    to.users.record_listens(&Call::internal(), user, listens).await.expect("recorded")
+}
+
+async fn recommend(to: &Connection, user: &str) -> Recommendations {
+    let query = RecommendQuery { kind: ItemKind::Artist, limit: 10, include_known: false };
+    to.recommendations.recommend(&Call::internal(), user, &query).await.expect("recommended")
+}
+
+/// Asks again until the answer has seen `receipt` and satisfies `wanted`.
+async fn recommend_after(
+    to: &Connection,
+    user: &str,
+    receipt: &ListenReceipt,
+    wanted: fn(&Recommendations) -> bool,
+) -> Recommendations {
+    let seen = async {
+        loop {
+            let query = RecommendQuery { kind: ItemKind::Artist, limit: 10, include_known: false };
+            match to.recommendations.recommend(&Call::internal(), user, &query).await {
+                Ok(list) if list.watermark >= receipt.written_at && wanted(&list) => return list,
+                _ => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), seen).await.expect("the list never saw the listens")
+}
+
+fn assert_reasons_sum(list: &Recommendations) {
+    assert!(!list.items.is_empty());
+    for item in &list.items {
+        let sum: f64 = item.base + item.reasons.iter().map(|reason| reason.contribution).sum::<f64>();
+        assert!((sum - item.score).abs() < 1e-5, "{item:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listen_becomes_an_explained_recommendation_and_survives_a_restart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let serving = start(folder.path(), SpanStore::default()).await;
+    let to = connect(folder.path(), &serving).await;
+    record(&to, "ann", &["Björk", "Portishead", "Radiohead"]).await;
+    record(&to, "ben", &["Portishead", "Massive Attack"]).await;
+    let receipt = record(&to, "cat", &["Portishead"]).await;
+    let list = recommend_after(&to, "cat", &receipt, |list| !list.cold_start && list.items.len() == 3).await;
+    assert_reasons_sum(&list);
+    assert!(list.items.iter().all(|item| item.artist != "Portishead"));
+    assert_eq!(list.items[0].artist, "Massive Attack");
+    assert!(list.items.iter().all(|item| item.reasons[0].of == "Portishead"), "{list:?}");
+
+    // A new listen changes the next answer without a refit of the graph.
+    let version = list.model_version.clone();
+    let receipt = record(&to, "cat", &["Portishead", "Massive Attack"]).await;
+    assert_eq!((receipt.recorded, receipt.duplicates), (1, 1));
+    let changed = recommend_after(&to, "cat", &receipt, |_| true).await;
+    assert!(changed.items.iter().all(|item| item.artist != "Massive Attack"));
+    assert!(!version.is_empty());
+
+    serving.until(async {}).await.expect("stopped");
+    drop(to);
+    let again = reopen(folder.path()).await;
+    let restarted = recommend_after(&again, "cat", &receipt, |list| !list.cold_start).await;
+    assert_reasons_sum(&restarted);
+    assert_eq!(restarted.items.len(), changed.items.len());
+    again.close().await.expect("closed");
+}
+
+/// Opens the folder once the platform before it has let go of it.
+async fn reopen(folder: &Path) -> Connection {
+    let opened = async {
+        loop {
+            match Connection::to(folder, SpanStore::default()).await {
+                Ok(connection) => return connection,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(Duration::from_secs(10), opened).await.expect("the folder is never released")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_in_one_process_share_nothing() {
+    let (one, two) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    let first = start(one.path(), SpanStore::default()).await;
+    let second = start(two.path(), SpanStore::default()).await;
+    let (to_first, to_second) = (connect(one.path(), &first).await, connect(two.path(), &second).await);
+    record(&to_first, "ann", &["Björk"]).await;
+    let unknown = to_second.users.get_user(&Call::internal(), "ann").await.expect_err("unknown");
+    assert_eq!(unknown.kind, ErrorKind::NotFound);
+    let wrong_token = Connection::remote(two.path(), first.address).await.expect("connect");
+    let refused = wrong_token.users.get_user(&Call::internal(), "ann").await.expect_err("refused");
+    assert_eq!(refused.kind, ErrorKind::Unauthenticated);
+    first.until(async {}).await.expect("stopped");
+    record(&to_second, "ann", &["Björk"]).await;
+    second.until(async {}).await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_refused_by_name() {
+    let folder = tempfile::tempdir().expect("folder");
+    let serving = start(folder.path(), SpanStore::default()).await;
+    let to = connect(folder.path(), &serving).await;
+    record(&to, "ann", &["Björk"]).await;
+    let call = Call::internal();
+    for limit in [0, 501] {
+        let query = RecommendQuery { kind: ItemKind::Track, limit, include_known: false };
+        let fault = to.recommendations.recommend(&call, "ann", &query).await.expect_err("refused");
+        assert_eq!(fault.kind, ErrorKind::InvalidArgument);
+        assert!(fault.message.contains(&limit.to_string()), "{fault}");
+    }
+    let query = RecommendQuery { kind: ItemKind::Track, limit: 1, include_known: false };
+    let fault = to.recommendations.recommend(&call, "nobody", &query).await.expect_err("unknown");
+    assert_eq!(fault.kind, ErrorKind::NotFound);
+    assert!(fault.message.contains("nobody"));
+    let fault = to.users.create_user(&call, "two words").await.expect_err("refused");
+    assert_eq!(fault.kind, ErrorKind::InvalidArgument);
+    let fault = to.users.record_listens(&call, "ann", vec![]).await.expect_err("refused");
+    assert_eq!(fault.kind, ErrorKind::InvalidArgument);
+    let port = serving.address;
+    let other = tempfile::tempdir().expect("folder");
+    let taken = Platform::open(other.path(), SpanStore::default()).expect("open").serve(port).await;
+    let error = format!("{:#}", taken.err().expect("the port is taken"));
+    assert!(error.contains("--listen"), "{error}");
+    serving.until(async {}).await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_from_the_request_to_the_consumer() {
+    let spans = telemetry::init("off");
+    let folder = tempfile::tempdir().expect("folder");
+    let serving = start(folder.path(), spans.clone()).await;
+    let to = connect(folder.path(), &serving).await;
+    let root = tracing::info_span!(target: "echotune", "test");
+    let trace = telemetry::trace_of(&root);
+    let receipt = record(&to, "ann", &["Björk"]).instrument(root.clone()).await;
+    drop(root);
+    recommend_after(&to, "ann", &receipt, |_| true).await;
+    let found = async {
+        loop {
+            let spans = to.operations.trace(&Call::internal(), trace).await.unwrap_or_default();
+            if spans.iter().any(|span| span.name == "recommendations.consume") {
+                return spans;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let spans = timeout(Duration::from_secs(10), found).await.expect("no consumer in the trace");
+    let id_of = |name: &str| spans.iter().find(|span| span.name == name).map(|span| span.span_id.clone());
+    let rpc = id_of("echotune.users.v1.UsersService/RecordListens").expect("rpc span");
+    let service = spans.iter().find(|span| span.name == "users.record_listens").expect("service span");
+    assert_eq!(service.parent_span_id, rpc);
+    assert!(
+        spans.iter().any(|span| span.name == "recommendations.consume" && span.parent_span_id == rpc),
+        "{spans:#?}"
+    );
+    recommend(&to, "ann").await;
+    serving.until(async {}).await.expect("stopped");
+}

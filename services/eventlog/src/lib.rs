@@ -1,0 +1,57 @@
+//! The event log port: topics of records, ordered per key, read by position and kept after reading.
+//!
+//! The embedded adapter is an ordered table of the embedded store.
+
+mod embedded;
+
+use async_trait::async_trait;
+use echotune_kit::embedded::StoreError;
+use echotune_model::ErrorKind;
+use thiserror::Error;
+
+pub use embedded::EmbeddedEventLog;
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Records of one key are delivered in the order in which they were appended.
+    pub key: String,
+    /// An encoded event envelope.
+    pub value: Vec<u8>,
+}
+
+/// A record at its place in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// Place, from 0, without gaps.
+    pub position: u64,
+    /// The record.
+    pub record: Record,
+}
+
+/// Why the log did not do what was asked.
+#[derive(Debug, Clone, Error)]
+pub enum LogError {
+    /// The embedded store failed.
+    #[error("event log: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl LogError {
+    /// What a caller can do about it.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+/// A log of events.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Appends records in order; durable when it answers.
+    async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError>;
+
+    /// Reads at most `limit` records from `position` on, waiting until there is at least one.
+    async fn read(&self, topic: &str, position: u64, limit: usize) -> Result<Vec<Delivered>, LogError>;
+}

@@ -1,0 +1,80 @@
+//! Embedded authentication: one generated token in a file that only its owner can read.
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+/// File name of the token in a data folder.
+pub const TOKEN_FILE: &str = "token";
+
+/// A bearer token. Its text is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+impl Token {
+    /// The value of an `authorization` header.
+    pub fn header(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    /// Whether a presented `authorization` header carries this token, in constant time.
+    pub fn accepts(&self, header: &[u8]) -> bool {
+        let expected = self.header();
+        header.len() == expected.len()
+            && header.iter().zip(expected.as_bytes()).fold(0_u8, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+
+    /// Reads the token of a data folder.
+    ///
+    /// # Errors
+    /// The file is absent or unreadable.
+    pub fn read(folder: &Path) -> io::Result<Self> {
+        Ok(Self(fs::read_to_string(folder.join(TOKEN_FILE))?.trim().to_owned()))
+    }
+
+    /// Reads the token of a data folder, generating it (256 bits, mode 0600) the first time.
+    ///
+    /// # Errors
+    /// The file can be neither read nor written.
+    pub fn read_or_create(folder: &Path) -> io::Result<Self> {
+        match Self::read(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        let mut bytes = [0_u8; 32];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let token = Self(URL_SAFE_NO_PAD.encode(bytes));
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(folder.join(TOKEN_FILE))?.write_all(token.0.as_bytes())?;
+        Ok(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_accepts_itself_only_and_is_never_shown() {
+        let folder = tempfile::tempdir().expect("folder");
+        let token = Token::read_or_create(folder.path()).expect("created");
+        let again = Token::read_or_create(folder.path()).expect("read");
+        assert!(again.accepts(token.header().as_bytes()));
+        assert!(!again.accepts(b"Bearer "));
+        assert!(!again.accepts(token.header().to_lowercase().as_bytes()));
+        assert!(!format!("{token:?}").contains(&token.0));
+    }
+}

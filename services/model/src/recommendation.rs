@@ -1,0 +1,79 @@
+use crate::{Hlc, ItemId, TraceId};
+
+/// What can be recommended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ItemKind {
+    /// An artist.
+    Artist,
+    /// A track.
+    Track,
+}
+
+/// What a reason rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReasonKind {
+    /// An item in the user's history.
+    Listen,
+    /// All further items of the history together.
+    OtherListens,
+    /// Recent popularity among all users.
+    Trending,
+}
+
+impl ReasonKind {
+    /// The name in JSON output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::OtherListens => "other_listens",
+            Self::Trending => "trending",
+        }
+    }
+}
+
+/// One signed part of a score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reason {
+    /// What it rests on.
+    pub kind: ReasonKind,
+    /// Whose it is, for people.
+    pub of: String,
+    /// The part of the score.
+    pub contribution: f64,
+}
+
+/// One recommended item. `score` is `base` plus all contributions, within 1e-5.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recommendation {
+    /// Position, from 1.
+    pub rank: u32,
+    /// Identity.
+    pub id: ItemId,
+    /// Kind.
+    pub kind: ItemKind,
+    /// Track title; empty for an artist.
+    pub title: String,
+    /// Artist name.
+    pub artist: String,
+    /// What the list is ordered by.
+    pub score: f64,
+    /// What the score is without any history.
+    pub base: f64,
+    /// Why, strongest first.
+    pub reasons: Vec<Reason>,
+}
+
+/// A list with what it was made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recommendations {
+    /// Version of the model that served it.
+    pub model_version: String,
+    /// Hybrid time of the newest event it has seen.
+    pub watermark: Hlc,
+    /// Trace of the request.
+    pub trace: TraceId,
+    /// True when the history says nothing yet.
+    pub cold_start: bool,
+    /// Best first.
+    pub items: Vec<Recommendation>,
+}
