@@ -22,6 +22,12 @@ pub fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
         trace: extensions.get::<TraceId>().copied().unwrap_or_default(),
         traceparent: extensions.get::<Traceparent>().cloned().unwrap_or_default().0,
         principal,
+        idempotency_key: request
+            .metadata()
+            .get("idempotency-key")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
     })
 }
 

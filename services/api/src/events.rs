@@ -1,6 +1,6 @@
 //! Events between services: typed here, protobuf on the log.
 
-use echotune_model::{EventId, Fault, Hlc, Tally, Track, UserId, UserName};
+use echotune_model::{EventId, Fault, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName};
 use echotune_proto::events::v1 as pb;
 use prost::Message as _;
 
@@ -22,6 +22,28 @@ pub enum Payload {
         /// Absolute totals, so that applying the event twice changes nothing.
         tallies: Vec<Tally>,
     },
+    /// Play counts as another service reports them: absolute, per artist and source.
+    PlayCountsSet {
+        /// The counts.
+        counts: Vec<PlayCount>,
+    },
+    /// Tags were given to artists.
+    TaggingsAdded {
+        /// The taggings.
+        taggings: Vec<Tagging>,
+    },
+    /// Friends were added.
+    FriendsAdded {
+        /// The friends' ids.
+        friends: Vec<UserId>,
+    },
+    /// Settings were replaced.
+    SettingsChanged {
+        /// The new settings.
+        settings: Settings,
+    },
+    /// The account and everything about it is gone.
+    UserErased,
 }
 
 /// Something that happened to a user.
@@ -51,6 +73,34 @@ impl Event {
             Payload::HistoryChanged { tallies } => pb::event::Payload::HistoryChanged(pb::HistoryChanged {
                 tallies: tallies.iter().map(tally_to_pb).collect(),
             }),
+            Payload::PlayCountsSet { counts } => pb::event::Payload::PlayCountsSet(pb::PlayCountsSet {
+                counts: counts
+                    .iter()
+                    .map(|count| pb::ArtistCount {
+                        artist: count.artist.clone(),
+                        plays: count.plays,
+                        source: count.source.clone(),
+                    })
+                    .collect(),
+            }),
+            Payload::TaggingsAdded { taggings } => pb::event::Payload::TaggingsAdded(pb::TaggingsAdded {
+                taggings: taggings
+                    .iter()
+                    .map(|tagging| pb::ArtistTag {
+                        artist: tagging.artist.clone(),
+                        tag: tagging.tag.clone(),
+                        tagged_at_ms: tagging.tagged_at_ms,
+                    })
+                    .collect(),
+            }),
+            Payload::FriendsAdded { friends } => pb::event::Payload::FriendsAdded(pb::FriendsAdded {
+                user_ids: friends.iter().map(ToString::to_string).collect(),
+            }),
+            Payload::SettingsChanged { settings } => pb::event::Payload::SettingsChanged(pb::SettingsChanged {
+                blocked_artists: settings.blocked_artists.clone(),
+                private: settings.private,
+            }),
+            Payload::UserErased => pb::event::Payload::UserErased(pb::UserErased {}),
         };
         pb::Event {
             id: self.id.to_string(),
@@ -76,6 +126,27 @@ impl Event {
             Some(pb::event::Payload::HistoryChanged(changed)) => {
                 Payload::HistoryChanged { tallies: changed.tallies.into_iter().map(tally_from_pb).collect() }
             }
+            Some(pb::event::Payload::PlayCountsSet(set)) => Payload::PlayCountsSet {
+                counts: set
+                    .counts
+                    .into_iter()
+                    .map(|count| PlayCount { artist: count.artist, plays: count.plays, source: count.source })
+                    .collect(),
+            },
+            Some(pb::event::Payload::TaggingsAdded(added)) => Payload::TaggingsAdded {
+                taggings: added
+                    .taggings
+                    .into_iter()
+                    .map(|one| Tagging { artist: one.artist, tag: one.tag, tagged_at_ms: one.tagged_at_ms })
+                    .collect(),
+            },
+            Some(pb::event::Payload::FriendsAdded(added)) => {
+                Payload::FriendsAdded { friends: added.user_ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()? }
+            }
+            Some(pb::event::Payload::SettingsChanged(changed)) => Payload::SettingsChanged {
+                settings: Settings { blocked_artists: changed.blocked_artists, private: changed.private },
+            },
+            Some(pb::event::Payload::UserErased(pb::UserErased {})) => Payload::UserErased,
         };
         Ok(Some(Self {
             id: event.id.parse()?,

@@ -1,6 +1,7 @@
 //! The services as traits, each with two faces: the object itself in one process, or the same
 //! trait over gRPC. Generated protobuf types stop inside this crate.
 
+mod agents;
 mod convert;
 pub mod events;
 mod operations;
@@ -8,6 +9,7 @@ mod recommendations;
 mod status;
 mod users;
 
+pub use agents::Agents;
 pub use convert::call_of;
 pub use operations::{Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
 pub use recommendations::{MAX_LIMIT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server};

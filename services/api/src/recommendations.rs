@@ -1,8 +1,11 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
-use echotune_model::{Call, Fault, ItemKind, Reason, ReasonKind, Recommendation, TraceId};
+use echotune_model::{
+    Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, Reason, ReasonKind, Recommendation,
+    Recommendations as List, SimilarItem, TraceId,
+};
 use echotune_proto::recommendations::v1::{
     self as pb,
     recommendations_service_client::RecommendationsServiceClient,
@@ -34,12 +37,74 @@ pub struct RecommendQuery {
 #[async_trait]
 pub trait Recommendations: Send + Sync {
     /// The best items for a user, best first. `NotFound` when the user is unknown.
-    async fn recommend(
+    async fn recommend(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault>;
+
+    /// One item's score for a user with every single reason, whether or not it would be recommended.
+    async fn explain(&self, _call: &Call, _user: &str, _item: ItemId) -> Result<List, Fault> {
+        not_served()
+    }
+
+    /// The list as it were if the user had not played `without` (1 to 1,000 items).
+    async fn what_if(
         &self,
-        call: &Call,
-        user: &str,
-        query: &RecommendQuery,
-    ) -> Result<echotune_model::Recommendations, Fault>;
+        _call: &Call,
+        _user: &str,
+        _without: &[ItemId],
+        _query: &RecommendQuery,
+    ) -> Result<List, Fault> {
+        not_served()
+    }
+
+    /// The items nearest to an item in the model, nearest first.
+    async fn similar(&self, _call: &Call, _item: ItemId, _limit: u32) -> Result<Vec<SimilarItem>, Fault> {
+        not_served()
+    }
+
+    /// What is played most now, decayed by age. Scores are between 0 and 1.
+    async fn trending(&self, _call: &Call, _kind: ItemKind, _limit: u32) -> Result<Vec<SimilarItem>, Fault> {
+        not_served()
+    }
+
+    /// The items a user knows best, most played first.
+    async fn top_items(
+        &self,
+        _call: &Call,
+        _user: &str,
+        _kind: ItemKind,
+        _limit: u32,
+    ) -> Result<Vec<(Item, u64)>, Fault> {
+        not_served()
+    }
+
+    /// Catalogue items whose name contains `text`, without case and marks; most listened first.
+    async fn find_items(&self, _call: &Call, _kind: ItemKind, _text: &str, _limit: u32) -> Result<Vec<Item>, Fault> {
+        not_served()
+    }
+
+    /// An item of the catalogue. `NotFound` names it.
+    async fn get_item(&self, _call: &Call, _item: ItemId) -> Result<Item, Fault> {
+        not_served()
+    }
+
+    /// Notes that a list was shown.
+    async fn record_impression(&self, _call: &Call, _user: &str, _impression: Impression) -> Result<(), Fault> {
+        not_served()
+    }
+
+    /// Notes what a listener made of an item; effective in the next list.
+    async fn record_feedback(&self, _call: &Call, _user: &str, _feedback: Feedback) -> Result<(), Fault> {
+        not_served()
+    }
+
+    /// How much is held: artists, tracks, items, impressions, feedback.
+    async fn counts(&self, _call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
+        not_served()
+    }
+}
+
+/// Stands until every method is served.
+fn not_served<T>() -> Result<T, Fault> {
+    Err(Fault::new(ErrorKind::FailedPrecondition, "this call is not served yet"))
 }
 
 fn kind_to_pb(kind: ItemKind) -> pb::ItemKind {
@@ -63,6 +128,7 @@ fn reason_to_pb(reason: Reason) -> pb::Reason {
     let kind = match reason.kind {
         ReasonKind::Listen => pb::ReasonKind::Listen,
         ReasonKind::OtherListens => pb::ReasonKind::OtherListens,
+        ReasonKind::Tag => pb::ReasonKind::Tag,
         ReasonKind::Trending => pb::ReasonKind::Trending,
     };
     pb::Reason { kind: kind.into(), of: reason.of, contribution: reason.contribution }
@@ -72,6 +138,7 @@ fn reason_from_pb(reason: pb::Reason) -> Result<Reason, Fault> {
     let kind = match reason.kind() {
         pb::ReasonKind::Listen => ReasonKind::Listen,
         pb::ReasonKind::OtherListens => ReasonKind::OtherListens,
+        pb::ReasonKind::Tag => ReasonKind::Tag,
         pb::ReasonKind::Trending => ReasonKind::Trending,
         pb::ReasonKind::Unspecified => return Err(missing("reasons.kind")),
     };
@@ -133,12 +200,7 @@ impl RecommendationsClient {
 
 #[async_trait]
 impl Recommendations for RecommendationsClient {
-    async fn recommend(
-        &self,
-        _call: &Call,
-        user: &str,
-        query: &RecommendQuery,
-    ) -> Result<echotune_model::Recommendations, Fault> {
+    async fn recommend(&self, _call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
         let request = pb::RecommendRequest {
             user_name: user.to_owned(),
             kind: kind_to_pb(query.kind).into(),
@@ -146,7 +208,7 @@ impl Recommendations for RecommendationsClient {
             include_known: query.include_known,
         };
         let answer = self.0.clone().recommend(request).await.map_err(|status| to_fault(&status))?.into_inner();
-        Ok(echotune_model::Recommendations {
+        Ok(List {
             model_version: answer.model_version,
             watermark: hlc(answer.watermark),
             trace: TraceId(u128::from_str_radix(&answer.trace_id, 16).unwrap_or_default()),

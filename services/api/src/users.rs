@@ -1,8 +1,12 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
-use echotune_model::{Call, Fault, Listen, ListenReceipt, User};
+use echotune_model::{
+    ApiToken, Call, ErasureReceipt, ErrorKind, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen,
+    ListenReceipt, NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile,
+    Settings, Tagging, TokenId, Track, User,
+};
 use echotune_proto::users::v1::{
     self as pb,
     users_service_client::UsersServiceClient,
@@ -20,17 +24,153 @@ use crate::{
 /// Listens in one call at the most.
 pub const MAX_BATCH: usize = 1_000;
 
-/// Accounts and what their owners have listened to.
+/// Accounts and what their owners have listened to, keep and share. Users are named by their account
+/// name; an unknown one is `NotFound` and named. Writes are durable when they are answered.
 #[async_trait]
 pub trait Users: Send + Sync {
     /// Creates an account. `AlreadyExists` when the name is taken.
     async fn create_user(&self, call: &Call, name: &str) -> Result<User, Fault>;
 
-    /// Reads an account. `NotFound` names the user.
+    /// Reads an account.
     async fn get_user(&self, call: &Call, name: &str) -> Result<User, Fault>;
 
-    /// Records listens of one user; durable when it answers.
+    /// All accounts, by creation.
+    async fn list_users(&self, _call: &Call, _page: &PageRequest) -> Result<Page<User>, Fault> {
+        not_served()
+    }
+
+    /// Reads a profile; empty when never set.
+    async fn get_profile(&self, _call: &Call, _user: &str) -> Result<Profile, Fault> {
+        not_served()
+    }
+
+    /// Replaces a profile.
+    async fn update_profile(&self, _call: &Call, _user: &str, _profile: Profile) -> Result<Profile, Fault> {
+        not_served()
+    }
+
+    /// Reads settings; the defaults when never set.
+    async fn get_settings(&self, _call: &Call, _user: &str) -> Result<Settings, Fault> {
+        not_served()
+    }
+
+    /// Replaces settings.
+    async fn update_settings(&self, _call: &Call, _user: &str, _settings: Settings) -> Result<Settings, Fault> {
+        not_served()
+    }
+
+    /// Records 1 to [`MAX_BATCH`] listens of one user. Refused ones are reported, the others recorded.
     async fn record_listens(&self, call: &Call, user: &str, listens: Vec<Listen>) -> Result<ListenReceipt, Fault>;
+
+    /// A user's listens, newest first.
+    async fn list_listens(&self, _call: &Call, _user: &str, _page: &PageRequest) -> Result<Page<HistoryEntry>, Fault> {
+        not_served()
+    }
+
+    /// Sets 1 to [`MAX_BATCH`] play counts. A count equal to the stored one is a duplicate.
+    async fn set_play_counts(
+        &self,
+        _call: &Call,
+        _user: &str,
+        _counts: Vec<PlayCount>,
+    ) -> Result<ListenReceipt, Fault> {
+        not_served()
+    }
+
+    /// Adds 1 to [`MAX_BATCH`] taggings. One that exists is a duplicate.
+    async fn add_taggings(&self, _call: &Call, _user: &str, _taggings: Vec<Tagging>) -> Result<ListenReceipt, Fault> {
+        not_served()
+    }
+
+    /// Adds 1 to [`MAX_BATCH`] friends by account name; friendship goes both ways. An unknown name is a rejection.
+    async fn add_friends(&self, _call: &Call, _user: &str, _friends: Vec<String>) -> Result<ListenReceipt, Fault> {
+        not_served()
+    }
+
+    /// A user's friends by account name, sorted.
+    async fn list_friends(&self, _call: &Call, _user: &str, _page: &PageRequest) -> Result<Page<String>, Fault> {
+        not_served()
+    }
+
+    /// Adds 1 to [`MAX_BATCH`] tracks to the library. One that is there is a duplicate.
+    async fn add_to_library(&self, _call: &Call, _user: &str, _tracks: Vec<Track>) -> Result<ListenReceipt, Fault> {
+        not_served()
+    }
+
+    /// Removes a track from the library; whether it was there.
+    async fn remove_from_library(&self, _call: &Call, _user: &str, _track: ItemId) -> Result<bool, Fault> {
+        not_served()
+    }
+
+    /// The library.
+    async fn list_library(&self, _call: &Call, _user: &str, _page: &PageRequest) -> Result<Page<LibraryEntry>, Fault> {
+        not_served()
+    }
+
+    /// Creates a playlist. With an idempotency key, the same call again gives the same playlist.
+    async fn create_playlist(&self, _call: &Call, _user: &str, _playlist: NewPlaylist) -> Result<Playlist, Fault> {
+        not_served()
+    }
+
+    /// Reads a playlist. `NotFound` names it.
+    async fn get_playlist(&self, _call: &Call, _id: PlaylistId) -> Result<Playlist, Fault> {
+        not_served()
+    }
+
+    /// Replaces title, description and tracks.
+    async fn update_playlist(&self, _call: &Call, _id: PlaylistId, _playlist: NewPlaylist) -> Result<Playlist, Fault> {
+        not_served()
+    }
+
+    /// Deletes a playlist; whether it was there.
+    async fn delete_playlist(&self, _call: &Call, _id: PlaylistId) -> Result<bool, Fault> {
+        not_served()
+    }
+
+    /// A user's playlists, by creation.
+    async fn list_playlists(&self, _call: &Call, _user: &str, _page: &PageRequest) -> Result<Page<Playlist>, Fault> {
+        not_served()
+    }
+
+    /// Makes an API token; the secret is shown this once.
+    async fn create_token(&self, _call: &Call, _user: &str, _token: NewToken) -> Result<(ApiToken, String), Fault> {
+        not_served()
+    }
+
+    /// A user's tokens, without secrets.
+    async fn list_tokens(&self, _call: &Call, _user: &str) -> Result<Vec<ApiToken>, Fault> {
+        not_served()
+    }
+
+    /// Revokes a token at once; whether it was there.
+    async fn revoke_token(&self, _call: &Call, _user: &str, _token: TokenId) -> Result<bool, Fault> {
+        not_served()
+    }
+
+    /// Who presents this secret. `Unauthenticated` when nobody does, or no longer.
+    async fn authenticate(&self, _secret: &str) -> Result<Principal, Fault> {
+        not_served()
+    }
+
+    /// Everything held about a user, page by page.
+    async fn export_user(&self, _call: &Call, _user: &str, _page: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
+        not_served()
+    }
+
+    /// Erases everything held about a user here, and announces it so that every consumer does.
+    async fn erase_user(&self, _call: &Call, _user: &str) -> Result<ErasureReceipt, Fault> {
+        not_served()
+    }
+
+    /// How much is held: users, listens, play_counts, taggings, friendships, library, playlists, events.
+    async fn counts(&self, _call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
+        not_served()
+    }
+}
+
+/// Stands until every method is served.
+fn not_served<T>() -> Result<T, Fault> {
+    Err(Fault::new(ErrorKind::FailedPrecondition, "this call is not served yet"))
 }
 
 struct Server<U: ?Sized>(Arc<U>);

@@ -1,6 +1,6 @@
 use std::{fmt, time::Instant};
 
-use crate::{ErrorKind, Fault};
+use crate::{ErrorKind, Fault, Role, UserId, UserName};
 
 /// Identity of a trace (W3C Trace Context section 3.2.2.3); zero when there is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -15,8 +15,17 @@ impl fmt::Display for TraceId {
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// The owner of the data folder, or a part of the platform itself.
+    /// The owner of the data folder, or a part of the platform itself: may do everything.
     Operator,
+    /// A user, by an API token.
+    User {
+        /// Who.
+        id: UserId,
+        /// The account's name.
+        name: UserName,
+        /// What the token allows.
+        role: Role,
+    },
 }
 
 /// The context of one call, handed from the edge to the store.
@@ -30,12 +39,64 @@ pub struct Call {
     pub traceparent: String,
     /// Who calls.
     pub principal: Principal,
+    /// A key under which a repeated write gives the first one's answer; empty when not given.
+    pub idempotency_key: String,
 }
 
 impl Call {
     /// A call that the platform makes on its own account, without a deadline.
     pub fn internal() -> Self {
-        Self { deadline: None, trace: TraceId::default(), traceparent: String::new(), principal: Principal::Operator }
+        Self {
+            deadline: None,
+            trace: TraceId::default(),
+            traceparent: String::new(),
+            principal: Principal::Operator,
+            idempotency_key: String::new(),
+        }
+    }
+
+    /// Allows reading what belongs to `owner`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] naming what would be needed.
+    pub fn may_read(&self, owner: &UserName) -> Result<(), Fault> {
+        match &self.principal {
+            Principal::Operator => Ok(()),
+            Principal::User { name, .. } if name.folded() == owner.folded() => Ok(()),
+            Principal::User { name, .. } => Err(Fault::new(
+                ErrorKind::PermissionDenied,
+                format!("the token of '{name}' does not open what belongs to '{owner}'"),
+            )),
+        }
+    }
+
+    /// Allows writing what belongs to `owner`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] naming what would be needed.
+    pub fn may_write(&self, owner: &UserName) -> Result<(), Fault> {
+        self.may_read(owner)?;
+        match &self.principal {
+            Principal::User { role: Role::Reader, name, .. } => Err(Fault::new(
+                ErrorKind::PermissionDenied,
+                format!("the token of '{name}' only reads; a token with the role 'writer' is needed"),
+            )),
+            Principal::Operator | Principal::User { .. } => Ok(()),
+        }
+    }
+
+    /// Allows what concerns the whole platform.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] for everyone but the operator.
+    pub fn may_operate(&self) -> Result<(), Fault> {
+        match &self.principal {
+            Principal::Operator => Ok(()),
+            Principal::User { name, .. } => Err(Fault::new(
+                ErrorKind::PermissionDenied,
+                format!("'{name}' may not do this; the operator's token is needed"),
+            )),
+        }
     }
 
     /// Refuses work for a caller that has stopped waiting.

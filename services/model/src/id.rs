@@ -50,6 +50,38 @@ identifier!(
     EventId, "an event"
 );
 
+identifier!(
+    /// A playlist. UUID version 7.
+    PlaylistId, "a playlist"
+);
+identifier!(
+    /// An API token (not its secret). UUID version 7.
+    TokenId, "a token"
+);
+identifier!(
+    /// One run of a workflow. UUID version 7.
+    RunId, "a run"
+);
+
+/// A new id that sorts by its time, `now_ms` milliseconds since the Unix epoch.
+fn timed(now_ms: u64) -> Uuid {
+    let nanos = u32::try_from(now_ms % 1_000).unwrap_or(0) * 1_000_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now_ms / 1_000, nanos))
+}
+
+macro_rules! timed {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// A new id made at `now_ms` (milliseconds since the Unix epoch).
+            pub fn new(now_ms: u64) -> Self {
+                Self(timed(now_ms))
+            }
+        }
+    )*};
+}
+
+timed!(UserId, PlaylistId, TokenId, RunId);
+
 fn named(parts: &[&[u8]]) -> Uuid {
     let mut name = Vec::new();
     for part in parts {
@@ -58,15 +90,6 @@ fn named(parts: &[&[u8]]) -> Uuid {
         name.extend_from_slice(part);
     }
     Uuid::new_v5(&NAMESPACE, &name)
-}
-
-impl UserId {
-    /// A new id for an account created at `now_ms` (milliseconds since the Unix epoch).
-    pub fn new(now_ms: u64) -> Self {
-        let seconds = now_ms / 1_000;
-        let nanos = u32::try_from(now_ms % 1_000).unwrap_or(0) * 1_000_000;
-        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
-    }
 }
 
 impl ItemId {

@@ -1,19 +1,30 @@
 //! The words of EchoTune as types: identifiers, time, listens, items, recommendations, errors and
 //! the context of a call. No I/O, no async, nothing that knows a transport or a store.
 
+mod account;
 mod call;
 mod error;
 mod id;
 mod listen;
+mod page;
 mod recommendation;
+mod run;
 mod time;
 
+pub use account::{
+    ApiToken, ErasureReceipt, ExportRecord, LibraryEntry, NewPlaylist, NewToken, PlayCount, Playlist, Profile, Role,
+    Settings, Tagging,
+};
 pub use call::{Call, Principal, TraceId, Traceparent};
 pub use error::{ErrorKind, Fault};
-pub use id::{EventId, ItemId, ListenId, UserId};
+pub use id::{EventId, ItemId, ListenId, PlaylistId, RunId, TokenId, UserId};
 pub use listen::{
-    EARLIEST_LISTEN_MS, Listen, ListenReceipt, MAX_PLAYED_MS, MAX_TEXT_BYTES, Rejection, Tally, Track, User, UserName,
-    fold,
+    EARLIEST_LISTEN_MS, HistoryEntry, Listen, ListenReceipt, MAX_PLAYED_MS, MAX_TEXT_BYTES, Rejection, Tally, Track,
+    User, UserName, fold,
 };
-pub use recommendation::{ItemKind, Reason, ReasonKind, Recommendation, Recommendations};
+pub use page::{MAX_PAGE, Page, PageRequest};
+pub use recommendation::{
+    Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal, SimilarItem,
+};
+pub use run::{Approval, Budget, NewRun, Run, RunEvent, RunEventKind, RunState, WorkflowSummary};
 pub use time::{Clock, Hlc};

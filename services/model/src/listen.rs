@@ -163,6 +163,15 @@ fn check_text(field: &str, text: &str, required: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// One listen of a history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// Identity.
+    pub id: ListenId,
+    /// The listen.
+    pub listen: Listen,
+}
+
 /// How often a user has played a track, in total.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {

@@ -16,6 +16,8 @@ pub enum ReasonKind {
     Listen,
     /// All further items of the history together.
     OtherListens,
+    /// A tag shared with the history; `of` names the tag.
+    Tag,
     /// Recent popularity among all users.
     Trending,
 }
@@ -26,6 +28,7 @@ impl ReasonKind {
         match self {
             Self::Listen => "listen",
             Self::OtherListens => "other_listens",
+            Self::Tag => "tag",
             Self::Trending => "trending",
         }
     }
@@ -76,4 +79,65 @@ pub struct Recommendations {
     pub cold_start: bool,
     /// Best first.
     pub items: Vec<Recommendation>,
+}
+
+/// An item of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Identity.
+    pub id: ItemId,
+    /// Kind.
+    pub kind: ItemKind,
+    /// Track title; empty for an artist.
+    pub title: String,
+    /// Artist name.
+    pub artist: String,
+    /// Tags given by listeners, most given first; at most ten.
+    pub tags: Vec<String>,
+    /// How many listeners know it.
+    pub listeners: u64,
+}
+
+/// An item near another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimilarItem {
+    /// The item.
+    pub item: Item,
+    /// Weight of the link in the model; 0 to 1.
+    pub score: f64,
+}
+
+/// A list that was shown to a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Impression {
+    /// Trace of the Recommend call that made the list.
+    pub trace: TraceId,
+    /// Version of the model that made it.
+    pub model_version: String,
+    /// What was shown, best first.
+    pub items: Vec<ItemId>,
+}
+
+/// What a listener made of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// Liked it: the item counts as known.
+    Liked,
+    /// Does not want it: it is never recommended again.
+    Disliked,
+    /// Skipped it.
+    Skipped,
+    /// Played it.
+    Played,
+}
+
+/// A listener's answer to a recommendation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feedback {
+    /// The item.
+    pub item: ItemId,
+    /// What the listener made of it.
+    pub signal: Signal,
+    /// Trace of the Recommend call, zero when unknown.
+    pub trace: TraceId,
 }

@@ -49,6 +49,7 @@ pub async fn consume(
                     Payload::HistoryChanged { tallies } => {
                         tallies.iter().for_each(|tally| state.tally(event.user, tally))
                     }
+                    _ => {}
                 }
             }
             state.watermark = watermark;

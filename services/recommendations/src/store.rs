@@ -42,6 +42,7 @@ impl EmbeddedRecommendationStore {
                         batch.put(TALLIES, user.clone().fixed(tally.track.id().0.as_bytes()), tally);
                     }
                 }
+                _ => {}
             }
         }
         batch.put(PROGRESS, Key::new(), &(position, watermark));
