@@ -3,8 +3,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{
-    Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, Reason, ReasonKind, Recommendation,
-    Recommendations as List, SimilarItem, TraceId,
+    Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, Reason, ReasonKind,
+    Recommendation, Recommendations as List, SimilarItem, TraceId,
 };
 use echotune_proto::recommendations::v1::{
     self as pb,
@@ -93,6 +93,11 @@ pub trait Recommendations: Send + Sync {
 
     /// Notes what a listener made of an item; effective in the next list.
     async fn record_feedback(&self, _call: &Call, _user: &str, _feedback: Feedback) -> Result<(), Fault> {
+        not_served()
+    }
+
+    /// What listeners made of what each model showed, newest model first.
+    async fn acceptance(&self, _call: &Call) -> Result<Vec<Acceptance>, Fault> {
         not_served()
     }
 

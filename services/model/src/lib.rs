@@ -24,7 +24,8 @@ pub use listen::{
 };
 pub use page::{MAX_PAGE, Page, PageRequest};
 pub use recommendation::{
-    Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal, SimilarItem,
+    Acceptance, Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal,
+    SimilarItem,
 };
 pub use run::{Approval, Budget, NewRun, Run, RunEvent, RunEventKind, RunState, WorkflowSummary};
 pub use time::{Clock, Hlc};

@@ -141,3 +141,18 @@ pub struct Feedback {
     /// Trace of the Recommend call, zero when unknown.
     pub trace: TraceId,
 }
+
+/// What listeners made of what one model showed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acceptance {
+    /// Version of the model.
+    pub model_version: String,
+    /// Lists shown.
+    pub impressions: u64,
+    /// Items shown.
+    pub items: u64,
+    /// Shown items that were liked or played afterwards.
+    pub accepted: u64,
+    /// Shown items that were disliked or skipped afterwards.
+    pub refused: u64,
+}
