@@ -1,42 +1,124 @@
-//! The gRPC edge: every request is authenticated and gets a span that continues the caller's trace.
+//! The gRPC edge: every request is authenticated, gets a span that continues the caller's trace, and
+//! ends when the caller stops waiting.
 
 use std::{
+    fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-use echotune_model::Principal;
-use http::{Request, Response, header::AUTHORIZATION};
+use echotune_model::{ErrorKind, Fault, Principal};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::{Status, metadata::MetadataValue};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::{auth::Token, telemetry};
+use crate::{
+    auth::{Authenticator, Token},
+    telemetry,
+};
+
+pub use echotune_model::Traceparent;
 
 const TRACEPARENT: &str = "traceparent";
-
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// Longest secret that is looked at, in bytes.
+const MAX_SECRET_BYTES: usize = 256;
 /// Paths that need no token: liveness and what the services look like.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
-/// Authenticates and traces every request of a gRPC server.
-#[derive(Debug, Clone)]
+/// When the caller of a request stops waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(pub Instant);
+
+/// Authenticates, traces and bounds every request of a gRPC server.
+#[derive(Clone)]
 pub struct Edge {
-    /// The token that callers must present.
-    pub token: Token,
+    token: Token,
+    others: Option<Arc<dyn Authenticator>>,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("others", &self.others.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Edge {
+    /// An edge that knows the operator by `token`, and others by what `others` says of their secret.
+    pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>) -> Self {
+        Self { token, others }
+    }
+
+    /// Who presents these headers.
+    async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Status> {
+        let refusal = || {
+            Status::unauthenticated(
+                "no valid token: send 'authorization: Bearer TOKEN' with the token of the data folder's file 'token' or an API token",
+            )
+        };
+        let presented = headers.get(AUTHORIZATION).ok_or_else(refusal)?.as_bytes();
+        if self.token.accepts(presented) {
+            return Ok(Principal::Operator);
+        }
+        let secret = presented.strip_prefix(b"Bearer ").and_then(|secret| std::str::from_utf8(secret).ok());
+        match (&self.others, secret) {
+            (Some(others), Some(secret)) if secret.len() <= MAX_SECRET_BYTES => {
+                others.principal(secret).await.map_err(|fault| status_of(&fault))
+            }
+            _ => Err(refusal()),
+        }
+    }
+}
+
+fn status_of(fault: &Fault) -> Status {
+    match fault.kind {
+        ErrorKind::Unauthenticated => Status::unauthenticated(&fault.message),
+        ErrorKind::ResourceExhausted => Status::resource_exhausted(&fault.message),
+        // Whatever else went wrong says nothing about the caller.
+        _ => Status::unavailable(&fault.message),
+    }
+}
+
+/// `grpc-timeout` of the gRPC over HTTP/2 specification: at most eight digits and a unit. Anything
+/// malformed is refused.
+fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
+    let parsed = value.to_str().ok().and_then(|text| {
+        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return None;
+        }
+        let amount: u64 = digits.parse().ok()?;
+        Some(match unit {
+            "H" => Duration::from_secs(amount * 3_600),
+            "M" => Duration::from_secs(amount * 60),
+            "S" => Duration::from_secs(amount),
+            "m" => Duration::from_millis(amount),
+            "u" => Duration::from_micros(amount),
+            "n" => Duration::from_nanos(amount),
+            _ => return None,
+        })
+    });
+    parsed.map(Some).ok_or_else(|| {
+        Status::invalid_argument("grpc-timeout is malformed: expected one to eight digits and one of H, M, S, m, u, n")
+    })
 }
 
 impl<S> Layer<S> for Edge {
     type Service = EdgeService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        EdgeService { token: self.token.clone(), inner }
+        EdgeService { edge: self.clone(), inner }
     }
 }
 
 /// [`Edge`] around a service.
 #[derive(Debug, Clone)]
 pub struct EdgeService<S> {
-    token: Token,
+    edge: Edge,
     inner: S,
 }
 
@@ -55,31 +137,62 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        if OPEN.iter().any(|open| path.starts_with(open)) {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
             return Box::pin(self.inner.call(request));
         }
-        let presented = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
-        if !presented.is_some_and(|header| self.token.accepts(header)) {
-            let refusal = Status::unauthenticated(
-                "no valid token: send 'authorization: Bearer TOKEN' with the token of the data folder's file 'token'",
-            );
-            return Box::pin(async move { Ok(refusal.into_http()) });
-        }
-        let name = path.trim_start_matches('/').to_owned();
-        let span = tracing::info_span!("rpc", otel.name = name, otel.kind = "server", rpc.system = "grpc");
-        if let Some(parent) = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()) {
-            telemetry::set_parent(&span, parent);
-        }
-        request.extensions_mut().insert(Principal::Operator);
-        request.extensions_mut().insert(telemetry::trace_of(&span));
-        request.extensions_mut().insert(Traceparent(telemetry::traceparent_of(&span)));
-        Box::pin(self.inner.call(request).instrument(span))
+        // The service that was polled ready is the one to call.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let edge = self.edge.clone();
+        let arrived = Instant::now();
+        Box::pin(async move {
+            let deadline = match timeout_of(request.headers()) {
+                Ok(timeout) => timeout.and_then(|timeout| arrived.checked_add(timeout)),
+                Err(refusal) => return Ok(refusal.into_http()),
+            };
+            let answer = admit(&edge, &mut inner, request, deadline);
+            match deadline {
+                None => answer.await,
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| {
+                    let late = "the deadline passed before the answer: a write may have been made; repeat it with the same idempotency key";
+                    Ok(Status::deadline_exceeded(late).into_http())
+                }),
+            }
+        })
     }
 }
 
-pub use echotune_model::Traceparent;
+async fn admit<S, B, R>(
+    edge: &Edge,
+    inner: &mut S,
+    mut request: Request<B>,
+    deadline: Option<Instant>,
+) -> Result<Response<R>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    let (parts, body) = request.into_parts();
+    let principal = match edge.principal(&parts.headers).await {
+        Ok(principal) => principal,
+        Err(refusal) => return Ok(refusal.into_http()),
+    };
+    request = Request::from_parts(parts, body);
+    let name = request.uri().path().trim_start_matches('/').to_owned();
+    let span = tracing::info_span!("rpc", otel.name = name, otel.kind = "server", rpc.system = "grpc");
+    if let Some(parent) = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()) {
+        telemetry::set_parent(&span, parent);
+    }
+    let extensions = request.extensions_mut();
+    extensions.insert(principal);
+    extensions.insert(telemetry::trace_of(&span));
+    extensions.insert(Traceparent(telemetry::traceparent_of(&span)));
+    if let Some(deadline) = deadline {
+        extensions.insert(Deadline(deadline));
+    }
+    inner.call(request).instrument(span).await
+}
 
 /// What a client sends with every request: the token and the trace it is in.
 #[derive(Debug, Clone)]
@@ -96,7 +209,32 @@ impl tonic::service::Interceptor for Credentials {
             }
         };
         insert("authorization", self.token.header());
-        insert(TRACEPARENT, telemetry::traceparent_of(&tracing::Span::current()));
+        let current = telemetry::traceparent_of(&tracing::Span::current());
+        // Outside of any span, the trace that the call itself names goes on.
+        if !current.is_empty() {
+            insert(TRACEPARENT, current);
+        }
         Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeout(text: &str) -> Result<Option<Duration>, tonic::Code> {
+        let mut headers = HeaderMap::new();
+        headers.insert(GRPC_TIMEOUT, text.parse().expect("a header"));
+        timeout_of(&headers).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn timeouts_follow_the_specification_and_anything_else_is_refused() {
+        assert_eq!(timeout_of(&HeaderMap::new()).expect("none"), None);
+        assert_eq!(timeout("100m"), Ok(Some(Duration::from_millis(100))));
+        assert_eq!(timeout("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3_600))));
+        for wrong in ["", "m", "100", "123456789S", "+1S", "1x", "1é"] {
+            assert_eq!(timeout(wrong), Err(tonic::Code::InvalidArgument), "{wrong}");
+        }
     }
 }
