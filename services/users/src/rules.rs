@@ -18,6 +18,7 @@ const MAX_BLOCKED: usize = 1_000;
 const MAX_PLAYLIST_TRACKS: usize = 10_000;
 /// Text of all tracks of a playlist at the most: a playlist is one row and one message.
 const MAX_PLAYLIST_BYTES: usize = 4 << 20;
+/// Longest idempotency key, in bytes: 128 of the caller, and what a stream of batches appends.
 const MAX_KEY_BYTES: usize = 160;
 
 /// Parts the rows that may be written from those that may not.

@@ -183,7 +183,9 @@ fn section(view: &dyn View, user: &User, kind: &str, request: &PageRequest) -> A
             let Page { rows, next } = playlists(view, user.id, request)?;
             Ok(Page { rows: rows.iter().map(|one| record(kind, one)).collect::<Result<_, _>>()?, next })
         }
-        _ => Ok(whole(tokens(view, user.id)?.iter().map(|one| record(kind, &one.token)).collect::<Result<_, _>>()?)),
+        _ => page(view, TOKENS_OF, &of(user.id), Order::Ascending, request, |key, _| {
+            get::<StoredToken>(view, TOKENS, &tail(key))?.map(|stored| record(kind, &stored.token)).transpose()
+        }),
     }
 }
 
@@ -199,8 +201,7 @@ pub(super) fn export(view: &dyn View, user: &User, request: &PageRequest) -> Ans
     let mut bytes = 0;
     while let Some(kind) = SECTIONS.get(at) {
         let room = request.size.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        let whole = matches!(*kind, "token") && rows.len() + super::super::MAX_TOKENS > request.size as usize;
-        if room == 0 || bytes >= PAGE_BYTES || (whole && !rows.is_empty()) {
+        if room == 0 || bytes >= PAGE_BYTES {
             return Ok(Page { rows, next: format!("{kind}.{token}") });
         }
         let part = section(view, user, kind, &PageRequest { size: room, token })?;

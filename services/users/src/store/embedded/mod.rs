@@ -138,6 +138,11 @@ impl EmbeddedUserStore {
         self.clock.observe(seen);
     }
 
+    /// Changes whenever something has been committed to the file.
+    pub fn commits(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.db.commits()
+    }
+
     /// One atomic write, with its events, counts and idempotency key.
     async fn write<T>(
         &self,

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use echotune_api::events::Payload;
@@ -301,13 +301,5 @@ impl UserStore for EmbeddedUserStore {
 
     async fn sweep_keys(&self, now_ms: u64) -> Answer<usize> {
         Ok(KEYS.sweep(&self.db, now_ms).await?)
-    }
-}
-
-// Kept beside the port: the clock is shared with every other writer of the process.
-impl EmbeddedUserStore {
-    /// The clock of this store.
-    pub fn clock(&self) -> Arc<echotune_model::Clock> {
-        Arc::clone(&self.clock)
     }
 }
