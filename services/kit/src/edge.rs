@@ -237,4 +237,75 @@ mod tests {
             assert_eq!(timeout(wrong), Err(tonic::Code::InvalidArgument), "{wrong}");
         }
     }
+
+    /// Hands over what the edge found out about a request, and answers at once or never.
+    #[derive(Clone)]
+    struct Inner {
+        answers: bool,
+        seen: tokio::sync::mpsc::UnboundedSender<(Option<Principal>, bool)>,
+    }
+
+    impl Service<Request<()>> for Inner {
+        type Response = Response<()>;
+        type Error = std::convert::Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Response<()>, Self::Error>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<()>) -> Self::Future {
+            let extensions = request.extensions();
+            let seen = (extensions.get::<Principal>().cloned(), extensions.get::<Deadline>().is_some());
+            self.seen.send(seen).expect("the test listens");
+            if self.answers { Box::pin(async { Ok(Response::new(())) }) } else { Box::pin(std::future::pending()) }
+        }
+    }
+
+    struct Doorman;
+
+    #[async_trait::async_trait]
+    impl Authenticator for Doorman {
+        async fn principal(&self, secret: &str) -> Result<Principal, Fault> {
+            match secret {
+                "ann" => Ok(Principal::User {
+                    id: "01890a5d-ac96-774b-bcce-b302099a8057".parse()?,
+                    name: "ann".parse()?,
+                    role: echotune_model::Role::Reader,
+                }),
+                "busy" => Err(Fault::new(ErrorKind::ResourceExhausted, "later")),
+                _ => Err(Fault::new(ErrorKind::Unauthenticated, "nobody")),
+            }
+        }
+    }
+
+    async fn ask(
+        answers: bool,
+        secret: &str,
+        timeout: Option<&str>,
+    ) -> (tonic::Code, Option<(Option<Principal>, bool)>) {
+        let (seen, mut was_seen) = tokio::sync::mpsc::unbounded_channel();
+        let edge = Edge::new(Token::from("root".to_owned()), Some(Arc::new(Doorman)));
+        let mut request = Request::builder().uri("/service/Method").header(AUTHORIZATION, format!("Bearer {secret}"));
+        if let Some(timeout) = timeout {
+            request = request.header(GRPC_TIMEOUT, timeout);
+        }
+        let answer = edge.layer(Inner { answers, seen }).call(request.body(()).expect("a request")).await;
+        let status = Status::from_header_map(answer.expect("answered").headers());
+        (status.map_or(tonic::Code::Ok, |status| status.code()), was_seen.try_recv().ok())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_are_named_and_those_that_stop_waiting_are_cut_off() {
+        use tonic::Code;
+        assert_eq!(ask(true, "root", None).await, (Code::Ok, Some((Some(Principal::Operator), false))));
+        let (code, seen) = ask(true, "ann", Some("1S")).await;
+        assert!(matches!(seen, Some((Some(Principal::User { .. }), true))), "{seen:?}");
+        assert_eq!(code, Code::Ok);
+        assert_eq!(ask(true, "nobody", None).await, (Code::Unauthenticated, None));
+        assert_eq!(ask(true, &"x".repeat(257), None).await, (Code::Unauthenticated, None));
+        assert_eq!(ask(true, "busy", None).await, (Code::ResourceExhausted, None));
+        let (code, seen) = ask(false, "root", Some("5S")).await;
+        assert_eq!((code, seen.is_some()), (Code::DeadlineExceeded, true));
+    }
 }
