@@ -6,12 +6,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use echotune_api::{Operations, Recommendations, Users, operations_server, recommendations_server, users_server};
+use echotune_api::{
+    Operations, Recommendations, Users, authenticator, operations_server, recommendations_server, users_server,
+};
 use echotune_eventlog::EmbeddedEventLog;
 use echotune_kit::{auth::Token, edge::Edge, embedded::Db, telemetry::SpanStore};
 use echotune_model::Clock;
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume, refit};
-use echotune_users::{EmbeddedUserStore, UsersService, relay};
+use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +55,10 @@ impl Platform {
         tasks.spawn({
             let (store, log, stop) = (store.clone(), log.clone(), stop.clone());
             async move { relay(store, &log, stop).await.context("the relay of the outbox failed") }
+        });
+        tasks.spawn({
+            let (store, stop) = (store.clone(), stop.clone());
+            async move { sweeper(store, stop).await.context("the sweeper of users failed") }
         });
         tasks.spawn({
             let (service, stop) = (service.clone(), stop.clone());
@@ -98,7 +104,7 @@ impl Platform {
             .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let server = Server::builder()
-            .layer(tower_layer(token))
+            .layer(Edge::new(token, Some(authenticator(Arc::clone(&self.users)))))
             .add_service(health_service)
             .add_service(reflection)
             .add_service(users_server(Arc::clone(&self.users)))
@@ -125,10 +131,6 @@ impl Platform {
         }
         outcome
     }
-}
-
-const fn tower_layer(token: Token) -> Edge {
-    Edge { token }
 }
 
 /// A platform that answers on an address.
