@@ -2,6 +2,8 @@
 
 mod client;
 mod commands;
+pub mod demo;
+pub mod import;
 mod operations;
 mod output;
 mod platform;
