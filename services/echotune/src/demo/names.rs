@@ -6,12 +6,13 @@ use echotune_model::fold;
 
 use super::rng::Rng;
 
-const ONSETS: [&str; 28] = [
-    "b", "br", "c", "cl", "d", "dr", "f", "fl", "g", "h", "j", "k", "l", "m", "n", "p", "qu", "r", "s", "sh", "sk",
-    "st", "t", "th", "tr", "v", "w", "z",
+const ONSETS: [&str; 24] = [
+    "b", "br", "c", "d", "f", "g", "h", "j", "k", "l", "l", "m", "m", "n", "p", "r", "r", "s", "sh", "st", "t", "tr",
+    "v", "w",
 ];
-const VOWELS: [&str; 10] = ["a", "e", "i", "o", "u", "ae", "ea", "io", "ou", "y"];
-const CODAS: [&str; 14] = ["", "", "", "l", "m", "n", "nd", "r", "rn", "s", "sk", "th", "x", "ll"];
+const VOWELS: [&str; 10] = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "ea"];
+/// How a word ends; inside a word every syllable is open, so that it can be spoken.
+const ENDS: [&str; 12] = ["", "", "", "", "l", "m", "n", "n", "r", "s", "th", "nd"];
 const ADJECTIVES: [&str; 30] = [
     "Amber", "Bitter", "Borrowed", "Brittle", "Careful", "Copper", "Distant", "Early", "Empty", "Faded", "Gentle",
     "Hollow", "Idle", "Late", "Little", "Lonely", "Muted", "Narrow", "Northern", "Pale", "Patient", "Quiet",
@@ -70,14 +71,15 @@ const SURNAME_ENDS: [&str; 16] = [
     "stad",
 ];
 
+/// Open syllables.
 fn syllables(rng: &mut Rng, count: usize) -> String {
-    (0..count).map(|_| [rng.pick(&ONSETS), rng.pick(&VOWELS), rng.pick(&CODAS)].concat()).collect()
+    (0..count).map(|_| [rng.pick(&ONSETS), rng.pick(&VOWELS)].concat()).collect()
 }
 
 /// An invented word, capitalised.
 fn word(rng: &mut Rng) -> String {
     let count = 2 + rng.below(2);
-    let word = syllables(rng, count);
+    let word = syllables(rng, count) + rng.pick(&ENDS);
     let mut letters = word.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
@@ -116,7 +118,7 @@ pub(super) fn title(rng: &mut Rng) -> String {
 }
 
 pub(super) fn user(rng: &mut Rng) -> String {
-    let root = [rng.pick(&ONSETS), rng.pick(&VOWELS), rng.pick(&CODAS)].concat();
+    let root = syllables(rng, 1) + rng.pick(&["", "", "l", "n", "r"]);
     format!("{}-{root}{}", rng.pick(&FIRST_NAMES), rng.pick(&SURNAME_ENDS))
 }
 

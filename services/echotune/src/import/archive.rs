@@ -91,7 +91,8 @@ pub(crate) fn names(path: &Path, archive: &mut Archive) -> Result<Vec<(usize, St
     let mut names = Vec::new();
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(|cause| damaged(path, &cause))?;
-        let Some(name) = entry.enclosed_name() else { continue };
+        let rooted = entry.name_raw().starts_with(b"/") || entry.name_raw().starts_with(b"\\");
+        let Some(name) = entry.enclosed_name().filter(|_| !rooted) else { continue };
         if !entry.is_file() || name.components().any(|part| !matches!(part, Component::Normal(_))) {
             continue;
         }

@@ -2,7 +2,7 @@
 //! them to `users` in batches, several at a time. Every write can be repeated, so an import that was
 //! interrupted is completed by running it again, and one that is repeated changes nothing.
 //!
-//! A further service is one more file here that implements [`Format`], and one line in [`FORMATS`].
+//! A further service is one more file here that implements `Format`, and one line in `FORMATS`.
 
 mod archive;
 mod detect;
