@@ -10,7 +10,7 @@ use std::{
 };
 
 use echotune::{
-    Platform, demo,
+    Connection, Platform, demo,
     import::{self, Counts, Failure, Kind, Progress, Request, SHOWN_REJECTED, Summary},
 };
 use echotune_kit::telemetry::SpanStore;
@@ -378,13 +378,19 @@ async fn an_import_that_was_killed_is_completed_by_another_one() {
     let before = listens().await;
     assert!(before > 0);
     let wanted = request("listenbrainz", &folder.path().join("export.zip"), Some("ann"));
-    let users = || Arc::clone(&platform.users);
-    let rest = import::run(users(), &Call::internal(), &wanted, &Progress::hidden()).await.expect("imported");
+    let users = Arc::clone(&platform.users);
+    let rest = import::run(users, &Call::internal(), &wanted, &Progress::hidden()).await.expect("imported");
     assert_eq!(rest.of(Kind::Listens), counts(LISTENS - before, before, 0, 0));
-    let again = import::run(users(), &Call::internal(), &wanted, &Progress::hidden()).await.expect("imported");
-    assert_eq!(again.of(Kind::Listens), counts(0, LISTENS, 0, 0));
     assert_eq!(listens().await, LISTENS);
-    platform.stop().await.expect("stopped");
+
+    // The same once more, now into a platform that runs elsewhere.
+    let data = folder.path().join("data");
+    let serving = platform.serve("127.0.0.1:0".parse().expect("address")).await.expect("serve");
+    let to = Connection::remote(&data, serving.address).await.expect("connect");
+    let users = Arc::clone(&to.users);
+    let again = import::run(users, &Call::internal(), &wanted, &Progress::hidden()).await.expect("imported");
+    assert_eq!(again.of(Kind::Listens), counts(0, LISTENS, 0, 0));
+    serving.until(async {}).await.expect("stopped");
 }
 
 const SMALL: demo::Shape = demo::Shape { listeners: 120, artists: 200, tracks: 1_500, listens: 12_000 };
