@@ -3,6 +3,8 @@
 mod client;
 mod commands;
 mod config;
+pub mod demo;
+pub mod import;
 mod operations;
 mod output;
 mod platform;

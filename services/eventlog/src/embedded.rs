@@ -16,6 +16,14 @@ impl EmbeddedEventLog {
     pub const fn new(db: Db) -> Self {
         Self { db }
     }
+
+    /// The position after the last record of a topic.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn end(&self, topic: &str) -> Result<u64, LogError> {
+        Ok(self.db.read(|view| next_position(view, topic))?)
+    }
 }
 
 fn topic_key(topic: &str) -> Key {

@@ -41,7 +41,7 @@ pub async fn consume(
         }
         let spans: Vec<_> = events.iter().map(consume_span).collect();
         let watermark = events.iter().map(|event| event.written_at).max().unwrap_or_default().max(service.watermark());
-        service.store().apply(&events, position, watermark).await?;
+        service.store().apply(events.clone(), position, watermark).await?;
         service.update(|state| {
             for event in &events {
                 match &event.payload {
@@ -49,10 +49,14 @@ pub async fn consume(
                     Payload::HistoryChanged { tallies } => {
                         tallies.iter().for_each(|tally| state.tally(event.user, tally))
                     }
-                    _ => {}
+                    Payload::PlayCountsSet { counts } => counts.iter().for_each(|count| state.count(event.user, count)),
+                    Payload::UserErased => state.erase(event.user),
+                    // The first model does not read these.
+                    Payload::TaggingsAdded { .. } | Payload::FriendsAdded { .. } | Payload::SettingsChanged { .. } => {}
                 }
             }
             state.watermark = watermark;
+            state.position = position;
         });
         drop(spans);
     }

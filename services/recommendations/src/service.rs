@@ -41,6 +41,11 @@ impl RecommendationsService {
         self.read(|state| state.watermark)
     }
 
+    /// Place in the log up to which, exclusively, events show in answers.
+    pub fn position(&self) -> u64 {
+        self.read(|state| state.position)
+    }
+
     /// Version of the serving model.
     pub fn model_version(&self) -> String {
         self.read(version)

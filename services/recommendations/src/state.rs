@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use echotune_engine::{Interactions, ItemGraph};
-use echotune_model::{Hlc, ItemId, ItemKind, Tally, UserId, UserName};
+use echotune_model::{Hlc, ItemId, ItemKind, PlayCount, Tally, UserId, UserName};
 
 /// Neighbours kept per item.
 const NEIGHBOURS: usize = 256;
@@ -57,6 +57,12 @@ impl Shelf {
         })
     }
 
+    fn forget(&mut self, user: usize) {
+        for item in std::mem::take(&mut self.histories[user]).into_keys() {
+            self.listeners[item as usize] -= 1;
+        }
+    }
+
     fn interactions(&self) -> Interactions {
         Interactions::from_rows(self.histories.iter().map(|row| row.keys().copied()), self.items.len())
     }
@@ -70,6 +76,8 @@ pub(crate) struct State {
     pub(crate) artists: Shelf,
     pub(crate) tracks: Shelf,
     pub(crate) watermark: Hlc,
+    /// Where in the log the next event is.
+    pub(crate) position: u64,
     /// Changes applied so far.
     changes: u64,
     /// Changes that the serving graphs have seen.
@@ -79,7 +87,8 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn user(&mut self, id: UserId) -> usize {
-        let next = self.users.len();
+        // Not the count of users: the places of erased ones stay empty.
+        let next = self.artists.histories.len();
         let user = *self.users.entry(id).or_insert(next);
         if user == next {
             self.artists.histories.push(HashMap::new());
@@ -95,6 +104,23 @@ impl State {
 
     pub(crate) fn by_name(&self, name: &UserName) -> Option<usize> {
         self.names.get(&name.folded()).copied()
+    }
+
+    /// Takes over a play count of another service: the artist is known. Taking it over twice changes nothing.
+    pub(crate) fn count(&mut self, id: UserId, count: &PlayCount) {
+        let user = self.user(id);
+        let artist = self.artists.item(count.artist_id(), "", &count.artist);
+        self.artists.know(user, artist);
+        self.changes += 1;
+    }
+
+    /// Forgets a user: the next fit has never seen them.
+    pub(crate) fn erase(&mut self, id: UserId) {
+        let Some(user) = self.users.remove(&id) else { return };
+        self.names.retain(|_, of| *of != user);
+        self.artists.forget(user);
+        self.tracks.forget(user);
+        self.changes += 1;
     }
 
     pub(crate) fn shelf(&self, kind: ItemKind) -> &Shelf {

@@ -1,14 +1,15 @@
 //! The durable view: names, totals and the place in the log, written in one transaction.
 
 use echotune_api::events::{Event, Payload};
-use echotune_kit::embedded::{Batch, Db, Key, Order, StoreError, Table, decode, get};
-use echotune_model::{Hlc, Tally, UserId, UserName};
+use echotune_kit::embedded::{Batch, Db, Key, Order, StoreError, Table, View, decode, get};
+use echotune_model::{Hlc, PlayCount, Tally, UserId, UserName};
 use uuid::Uuid;
 
 use crate::state::State;
 
 const NAMES: Table = Table("recommendations.names");
 const TALLIES: Table = Table("recommendations.tallies");
+const COUNTS: Table = Table("recommendations.play_counts");
 const PROGRESS: Table = Table("recommendations.progress");
 
 /// The view in the embedded store.
@@ -31,22 +32,20 @@ impl EmbeddedRecommendationStore {
     }
 
     /// Writes what events say together with the position after them.
-    pub(crate) async fn apply(&self, events: &[Event], position: u64, watermark: Hlc) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        for event in events {
-            let user = Key::new().fixed(event.user.0.as_bytes());
-            match &event.payload {
-                Payload::UserCreated { name } => batch.put(NAMES, user, name),
-                Payload::HistoryChanged { tallies } => {
-                    for tally in tallies {
-                        batch.put(TALLIES, user.clone().fixed(tally.track.id().0.as_bytes()), tally);
+    pub(crate) async fn apply(&self, events: Vec<Event>, position: u64, watermark: Hlc) -> Result<(), StoreError> {
+        self.db
+            .write(move |view| {
+                let mut batch = Batch::default();
+                for (index, event) in events.iter().enumerate() {
+                    match &event.payload {
+                        Payload::UserErased => erase(view, &mut batch, event.user, &events[..index])?,
+                        _ => rows(event).into_iter().for_each(|row| row.put(&mut batch)),
                     }
                 }
-                _ => {}
-            }
-        }
-        batch.put(PROGRESS, Key::new(), &(position, watermark));
-        self.db.write(move |_| Ok(((), batch))).await
+                batch.put(PROGRESS, Key::new(), &(position, watermark));
+                Ok(((), batch))
+            })
+            .await
     }
 
     pub(crate) fn load(&self) -> Result<State, StoreError> {
@@ -66,8 +65,72 @@ impl EmbeddedRecommendationStore {
                 state.tally(user_of(key)?, &decode::<Tally>(TALLIES, value)?);
                 Ok(true)
             })?;
-            state.watermark = get::<Progress>(view, PROGRESS, &Key::new())?.unwrap_or_default().1;
+            view.scan(COUNTS, &Key::new(), None, Order::Ascending, &mut |key, value| {
+                state.count(user_of(key)?, &decode::<PlayCount>(COUNTS, value)?);
+                Ok(true)
+            })?;
+            (state.position, state.watermark) = get::<Progress>(view, PROGRESS, &Key::new())?.unwrap_or_default();
             Ok(state)
         })
     }
+}
+
+/// One row of the view.
+enum Row<'a> {
+    Name(Key, &'a UserName),
+    Tally(Key, &'a Tally),
+    Count(Key, &'a PlayCount),
+}
+
+impl Row<'_> {
+    fn put(self, batch: &mut Batch) {
+        match self {
+            Self::Name(key, name) => batch.put(NAMES, key, name),
+            Self::Tally(key, tally) => batch.put(TALLIES, key, tally),
+            Self::Count(key, count) => batch.put(COUNTS, key, count),
+        }
+    }
+
+    fn delete(self, batch: &mut Batch) {
+        match self {
+            Self::Name(key, _) => batch.delete(NAMES, key),
+            Self::Tally(key, _) => batch.delete(TALLIES, key),
+            Self::Count(key, _) => batch.delete(COUNTS, key),
+        }
+    }
+}
+
+/// The rows that an event sets.
+fn rows(event: &Event) -> Vec<Row<'_>> {
+    let user = Key::new().fixed(event.user.0.as_bytes());
+    match &event.payload {
+        Payload::UserCreated { name } => vec![Row::Name(user, name)],
+        Payload::HistoryChanged { tallies } => {
+            let key = |tally: &Tally| user.clone().fixed(tally.track.id().0.as_bytes());
+            tallies.iter().map(|tally| Row::Tally(key(tally), tally)).collect()
+        }
+        Payload::PlayCountsSet { counts } => {
+            let key = |count: &PlayCount| user.clone().fixed(count.artist_id().0.as_bytes()).text(&count.source);
+            counts.iter().map(|count| Row::Count(key(count), count)).collect()
+        }
+        Payload::TaggingsAdded { .. }
+        | Payload::FriendsAdded { .. }
+        | Payload::SettingsChanged { .. }
+        | Payload::UserErased => Vec::new(),
+    }
+}
+
+/// Removes every row of a user: those held, and those that `earlier` events of the same write set.
+fn erase(view: &dyn View, batch: &mut Batch, user: UserId, earlier: &[Event]) -> Result<(), StoreError> {
+    let from = Key::new().fixed(user.0.as_bytes());
+    for table in [NAMES, TALLIES, COUNTS] {
+        view.scan(table, &from, from.prefix_end().as_ref(), Order::Ascending, &mut |key, _| {
+            batch.delete(table, Key::new().fixed(key));
+            Ok(true)
+        })?;
+    }
+    for event in earlier.iter().filter(|event| event.user == user) {
+        rows(event).into_iter().for_each(|row| row.delete(batch));
+    }
+    Ok(())
 }

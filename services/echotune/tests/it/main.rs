@@ -1,5 +1,8 @@
 //! The whole platform, as its users meet it: over gRPC, on a data folder.
 
+mod double;
+mod import;
+
 use std::{path::Path, time::Duration};
 
 use echotune::{Connection, Platform, Serving};
