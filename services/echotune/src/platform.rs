@@ -3,11 +3,13 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use echotune_api::{
-    Operations, Recommendations, Users, authenticator, operations_server, recommendations_server, users_server,
+    Operations, Recommendations, Users, authenticator, events::USERS_TOPIC, operations_server, recommendations_server,
+    users_server,
 };
 use echotune_eventlog::EmbeddedEventLog;
 use echotune_kit::{auth::Token, edge::Edge, embedded::Db, telemetry::SpanStore};
@@ -24,6 +26,9 @@ use crate::operations::EmbeddedOperations;
 /// File in a data folder that says where its platform listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
 
+/// How often it is looked whether events still move.
+const SETTLE_EVERY: Duration = Duration::from_millis(2);
+
 /// All services over one data folder, calling each other directly.
 pub struct Platform {
     /// Accounts and histories.
@@ -33,6 +38,8 @@ pub struct Platform {
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     service: RecommendationsService,
+    store: EmbeddedUserStore,
+    log: EmbeddedEventLog,
     folder: PathBuf,
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -61,7 +68,7 @@ impl Platform {
             async move { sweeper(store, stop).await.context("the sweeper of users failed") }
         });
         tasks.spawn({
-            let (service, stop) = (service.clone(), stop.clone());
+            let (service, log, stop) = (service.clone(), log.clone(), stop.clone());
             async move { consume(service, &log, stop).await.context("the consumer of histories failed") }
         });
         tasks.spawn({
@@ -73,13 +80,27 @@ impl Platform {
         });
         Ok(Self {
             operations: Arc::new(EmbeddedOperations::new(store.clone(), service.clone(), spans)),
-            users: Arc::new(UsersService::new(store)),
+            users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             service,
+            store,
+            log,
             folder: folder.to_owned(),
             stop,
             tasks,
         })
+    }
+
+    /// Waits until every event written so far shows in answers.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        // In this order: an event leaves the outbox after it has entered the log.
+        while !self.store.all_published()? || self.service.position() < self.log.end(USERS_TOPIC)? {
+            tokio::time::sleep(SETTLE_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Fits the models on the histories as they are now and waits for it.

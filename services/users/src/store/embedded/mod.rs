@@ -209,6 +209,14 @@ impl EmbeddedUserStore {
         })
     }
 
+    /// Whether every event has been published.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn all_published(&self) -> Result<bool, UserStoreError> {
+        Ok(self.db.read(|view| Self::waiting(view, 1))?.is_empty())
+    }
+
     fn waiting(view: &dyn View, limit: usize) -> Result<Vec<Waiting>, StoreError> {
         let mut waiting = Vec::new();
         view.scan(OUTBOX, &Key::new(), None, Order::Ascending, &mut |place, value| {
