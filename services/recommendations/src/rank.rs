@@ -24,7 +24,10 @@ pub(crate) fn rank(shelf: &Shelf, kind: ItemKind, user: usize, limit: usize, inc
     let known = |item: u32| shelf.histories[user].contains_key(&item);
     let mut best: Vec<u32> =
         (0..u32::try_from(scores.len()).unwrap_or(u32::MAX)).filter(|item| include_known || !known(*item)).collect();
-    let order = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b));
+    // Ties go by identity, which a restart does not change.
+    let id = |item: u32| shelf.items[item as usize].id;
+    let order =
+        |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]).then_with(|| id(*a).cmp(&id(*b)));
     if best.len() > limit {
         best.select_nth_unstable_by(limit, order);
         best.truncate(limit);
