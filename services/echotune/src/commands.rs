@@ -227,7 +227,7 @@ pub fn run() -> ExitCode {
 async fn traced(arguments: Arguments, config: Config) -> anyhow::Result<()> {
     let telemetry = telemetry::start(&config.telemetry_options())?;
     let done = execute(arguments, &config, telemetry.spans.clone()).await;
-    let patience = config.shutdown.drain_timeout.0;
+    let patience = config.shutdown.flush_timeout.0;
     let flushed = tokio::task::spawn_blocking(move || telemetry.shutdown(patience)).await?;
     if let Err(cause) = flushed {
         tracing::warn!(cause, "the last spans were not sent");
@@ -255,7 +255,7 @@ async fn execute(arguments: Arguments, config: &Config, spans: SpanStore) -> any
 
 async fn up(arguments: &Arguments, config: &Config, demo: bool, spans: SpanStore) -> anyhow::Result<()> {
     let mut signals = lifecycle::signals()?;
-    let serving = Platform::open(&arguments.data, spans)?.serve(config.listen).await?;
+    let serving = Platform::open_with(config, &arguments.data, spans)?.serve(config.listen).await?;
     let shown = async {
         if demo {
             let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo");
@@ -358,7 +358,7 @@ async fn import_history(connection: &Connection, request: &import::Request, outp
             output::summary(&summary, output)
         }
         Err(failure) => {
-            if output == Output::Table {
+            if output == Output::Table && !failure.summary.rows.is_empty() {
                 eprintln!("Before it failed:\n{}", failure.summary);
             }
             Err(Fault::from(failure).into())

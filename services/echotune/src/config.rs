@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use echotune_kit::{
-    config::{self, Faults, Flag, Loaded, Period, Secret, Size, Sources},
+    config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
     telemetry,
 };
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct ConfigFlags {
     /// Configuration file [default: config.toml of the data folder, when there is one].
     #[arg(long, global = true, value_name = "PATH")]
     pub config: Option<PathBuf>,
-    /// Set one configuration key, such as limits.message_size=8MiB.
+    /// Set one configuration key, such as limits.deadline_max=1m.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Print the configuration in force as TOML, and end.
@@ -37,8 +37,6 @@ pub struct ConfigFlags {
 pub struct Config {
     /// Where gRPC is answered.
     pub listen: SocketAddr,
-    /// MCP over HTTP.
-    pub mcp: McpConfig,
     /// Logs and spans.
     pub telemetry: TelemetryConfig,
     /// What a request may ask for.
@@ -47,13 +45,6 @@ pub struct Config {
     pub recommendations: RecommendationsConfig,
     /// The way down.
     pub shutdown: ShutdownConfig,
-}
-
-/// MCP over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct McpConfig {
-    /// Where it is answered.
-    pub listen: SocketAddr,
 }
 
 /// Logs and spans.
@@ -80,8 +71,6 @@ pub struct LimitsConfig {
     pub deadline_default: Period,
     /// The longest deadline.
     pub deadline_max: Period,
-    /// The largest message.
-    pub message_size: Size,
 }
 
 /// Fitting.
@@ -94,10 +83,8 @@ pub struct RecommendationsConfig {
 /// The way down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShutdownConfig {
-    /// From "not ready" to taking no more requests.
-    pub notice: Period,
-    /// For the requests under way, and then for the background work.
-    pub drain_timeout: Period,
+    /// For spans that wait to be sent.
+    pub flush_timeout: Period,
 }
 
 impl config::Config for Config {
@@ -119,12 +106,6 @@ impl config::Config for Config {
             "limits.deadline_default",
             format!("{} is longer than limits.deadline_max, {}", limits.deadline_default, limits.deadline_max),
         );
-        let sizes = Size(64 << 10)..=Size(1 << 30);
-        demand(
-            sizes.contains(&limits.message_size),
-            "limits.message_size",
-            format!("{} is not between {} and {}", limits.message_size, sizes.start(), sizes.end()),
-        );
         demand(
             (1..=10_000_000).contains(&telemetry.spans_kept),
             "telemetry.spans_kept",
@@ -140,6 +121,13 @@ impl config::Config for Config {
         let refused = self.telemetry_options().otlp.and_then(|otlp| otlp.check().err()).map(|cause| cause.to_string());
         demand(refused.is_none(), "telemetry.otlp_endpoint", refused.unwrap_or_default());
         faults
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let sources = Sources { defaults: DEFAULTS, file: None, env: Vec::new(), flags: Vec::new() };
+        config::load(&sources).map(|loaded| loaded.config).expect("a test loads the defaults")
     }
 }
 
@@ -212,11 +200,11 @@ mod tests {
     #[test]
     fn the_file_of_the_data_folder_is_read_and_a_flag_wins() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(CONFIG_FILE), "[limits]\nmessage_size = \"8MiB\"\n").unwrap();
+        fs::write(folder.path().join(CONFIG_FILE), "[limits]\ndeadline_max = \"90s\"\n").unwrap();
         let listen = Flag { name: "--listen".into(), key: "listen".into(), value: "127.0.0.1:0".into() };
         let loaded =
             Config::load_from(folder.path(), &ConfigFlags::default(), vec![listen], Vec::new()).unwrap().config;
-        assert_eq!(loaded.limits.message_size, Size(8 << 20));
+        assert_eq!(loaded.limits.deadline_max, Period(Duration::from_secs(90)));
         assert_eq!(loaded.listen.port(), 0);
         let elsewhere = ConfigFlags { config: Some(folder.path().join("none.toml")), ..ConfigFlags::default() };
         assert!(Config::load_from(folder.path(), &elsewhere, Vec::new(), Vec::new()).is_err());
@@ -225,20 +213,19 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_refused_together() {
         let faults = load(
-            &["limits.deadline_default=10m", "limits.message_size=1KiB", "telemetry.spans_kept=0"],
+            &["limits.deadline_default=10m", "telemetry.spans_kept=0"],
             &[("ECHOTUNE__TELEMETRY__LOG", "=,="), ("ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "collector:4317")],
         )
         .unwrap_err();
         let text = faults.to_string();
         for part in [
             "--set limits.deadline_default: limits.deadline_default: 10m is longer",
-            "--set limits.message_size: limits.message_size: 1KiB is not between 64KiB and 1GiB",
             "--set telemetry.spans_kept",
             "variable ECHOTUNE__TELEMETRY__LOG",
             "variable ECHOTUNE__TELEMETRY__OTLP_ENDPOINT",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert_eq!(faults.0.len(), 5, "{text}");
+        assert_eq!(faults.0.len(), 4, "{text}");
     }
 }

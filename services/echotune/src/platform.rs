@@ -12,7 +12,12 @@ use echotune_api::{
     users_server,
 };
 use echotune_eventlog::EmbeddedEventLog;
-use echotune_kit::{auth::Token, edge::Edge, embedded::Db, telemetry::SpanStore};
+use echotune_kit::{
+    auth::Token,
+    edge::{Edge, Patience},
+    embedded::Db,
+    telemetry::SpanStore,
+};
 use echotune_model::Clock;
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume, refit};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
@@ -21,7 +26,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::operations::EmbeddedOperations;
+use crate::{Config, operations::EmbeddedOperations};
 
 /// File in a data folder that says where its platform listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
@@ -40,6 +45,7 @@ pub struct Platform {
     service: RecommendationsService,
     store: EmbeddedUserStore,
     log: EmbeddedEventLog,
+    patience: Patience,
     folder: PathBuf,
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -51,6 +57,14 @@ impl Platform {
     /// # Errors
     /// The folder cannot be used; the error says why and what to do.
     pub fn open(folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
+        Self::open_with(&Config::default(), folder, spans)
+    }
+
+    /// [`Platform::open`], told more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(config: &Config, folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
         let db = Db::open(folder)?;
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
@@ -73,8 +87,9 @@ impl Platform {
         });
         tasks.spawn({
             let (service, stop) = (service.clone(), stop.clone());
+            let debounce = config.recommendations.refit_debounce.0;
             async move {
-                refit(service, stop).await;
+                refit(service, debounce, stop).await;
                 Ok(())
             }
         });
@@ -85,6 +100,7 @@ impl Platform {
             service,
             store,
             log,
+            patience: Patience { default: config.limits.deadline_default.0, max: config.limits.deadline_max.0 },
             folder: folder.to_owned(),
             stop,
             tasks,
@@ -125,7 +141,7 @@ impl Platform {
             .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let server = Server::builder()
-            .layer(Edge::new(token, Some(authenticator(Arc::clone(&self.users)))))
+            .layer(Edge::new(token, Some(authenticator(Arc::clone(&self.users))), self.patience))
             .add_service(health_service)
             .add_service(reflection)
             .add_service(users_server(Arc::clone(&self.users)))

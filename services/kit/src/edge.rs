@@ -38,6 +38,22 @@ pub struct Deadline(pub Instant);
 pub struct Edge {
     token: Token,
     others: Option<Arc<dyn Authenticator>>,
+    patience: Patience,
+}
+
+/// How long requests may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For a request whose caller gives no deadline.
+    pub default: Duration,
+    /// At the most, whatever the caller asks for.
+    pub max: Duration,
+}
+
+impl Patience {
+    fn of(self, asked: Option<Duration>) -> Duration {
+        asked.unwrap_or(self.default).min(self.max)
+    }
 }
 
 impl fmt::Debug for Edge {
@@ -48,8 +64,8 @@ impl fmt::Debug for Edge {
 
 impl Edge {
     /// An edge that knows the operator by `token`, and others by what `others` says of their secret.
-    pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>) -> Self {
-        Self { token, others }
+    pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>, patience: Patience) -> Self {
+        Self { token, others, patience }
     }
 
     /// Who presents these headers.
@@ -148,17 +164,14 @@ where
         let arrived = Instant::now();
         Box::pin(async move {
             let deadline = match timeout_of(request.headers()) {
-                Ok(timeout) => timeout.and_then(|timeout| arrived.checked_add(timeout)),
+                Ok(asked) => arrived + edge.patience.of(asked),
                 Err(refusal) => return Ok(refusal.into_http()),
             };
             let answer = admit(&edge, &mut inner, request, deadline);
-            match deadline {
-                None => answer.await,
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| {
-                    let late = "the deadline passed before the answer: a write may have been made; repeat it with the same idempotency key";
-                    Ok(Status::deadline_exceeded(late).into_http())
-                }),
-            }
+            tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| {
+                let late = "the deadline passed before the answer: a write may have been made; repeat it with the same idempotency key";
+                Ok(Status::deadline_exceeded(late).into_http())
+            })
         })
     }
 }
@@ -167,7 +180,7 @@ async fn admit<S, B, R>(
     edge: &Edge,
     inner: &mut S,
     mut request: Request<B>,
-    deadline: Option<Instant>,
+    deadline: Instant,
 ) -> Result<Response<R>, S::Error>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -188,9 +201,7 @@ where
     extensions.insert(principal);
     extensions.insert(telemetry::trace_of(&span));
     extensions.insert(Traceparent(telemetry::traceparent_of(&span)));
-    if let Some(deadline) = deadline {
-        extensions.insert(Deadline(deadline));
-    }
+    extensions.insert(Deadline(deadline));
     inner.call(request).instrument(span).await
 }
 
@@ -221,6 +232,14 @@ impl tonic::service::Interceptor for Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PATIENCE: Patience = Patience { default: Duration::from_secs(30), max: Duration::from_secs(60) };
+
+    #[test]
+    fn a_caller_may_wait_shorter_but_not_for_ever() {
+        let of = |seconds| PATIENCE.of(Some(Duration::from_secs(seconds))).as_secs();
+        assert_eq!((PATIENCE.of(None).as_secs(), of(1), of(3_600)), (30, 1, 60));
+    }
 
     fn timeout(text: &str) -> Result<Option<Duration>, tonic::Code> {
         let mut headers = HeaderMap::new();
@@ -285,7 +304,7 @@ mod tests {
         timeout: Option<&str>,
     ) -> (tonic::Code, Option<(Option<Principal>, bool)>) {
         let (seen, mut was_seen) = tokio::sync::mpsc::unbounded_channel();
-        let edge = Edge::new(Token::from("root".to_owned()), Some(Arc::new(Doorman)));
+        let edge = Edge::new(Token::from("root".to_owned()), Some(Arc::new(Doorman)), PATIENCE);
         let mut request = Request::builder().uri("/service/Method").header(AUTHORIZATION, format!("Bearer {secret}"));
         if let Some(timeout) = timeout {
             request = request.header(GRPC_TIMEOUT, timeout);

@@ -9,8 +9,6 @@ use crate::RecommendationsService;
 
 /// Records applied in one transaction at the most.
 const BATCH: usize = 512;
-/// How often changes are looked for that call for a refit.
-const REFIT_EVERY: Duration = Duration::from_secs(2);
 
 /// Applies what happens to histories, until told to stop. The place in the log is written with the
 /// effect, so each event takes effect once.
@@ -69,13 +67,14 @@ fn consume_span(event: &Event) -> tracing::Span {
     span
 }
 
-/// Fits the graphs anew whenever histories have changed, beside serving, until told to stop.
-pub async fn refit(service: RecommendationsService, stop: CancellationToken) {
+/// Fits the graphs anew whenever histories have changed, beside serving, until told to stop. Changes
+/// are gathered for `debounce` between two fits.
+pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
     loop {
         service.refit().await;
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(REFIT_EVERY) => {}
+            () = tokio::time::sleep(debounce) => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The whole platform, as its users meet it: over gRPC, on a data folder.
 
+mod command;
 mod double;
 mod import;
 
