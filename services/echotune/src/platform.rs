@@ -24,9 +24,8 @@ use echotune_model::Clock;
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume, refit};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{Config, operations::EmbeddedOperations};
 
@@ -170,9 +169,9 @@ impl Platform {
             .add_service(recommendations_server(Arc::clone(&self.recommendations)))
             .add_service(operations_server(Arc::clone(&self.operations)));
         let drain = self.life.drain().cancelled_owned();
-        self.life.server("the gRPC server", async move {
-            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), drain).await
-        });
+        // Answers are small and must not wait for each other's acknowledgements.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.life.server("the gRPC server", async move { server.serve_with_incoming_shutdown(incoming, drain).await });
         let (not_ready, drain) = (self.life.not_ready(), self.life.drain());
         self.life.server("the health report", async move {
             not_ready.cancelled().await;

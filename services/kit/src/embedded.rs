@@ -28,6 +28,8 @@ pub const STORE_FILE: &str = "echotune.redb";
 /// Format of the data folder that this program reads and writes.
 const FORMAT: u64 = 1;
 const META: Table = Table("meta");
+/// Bytes of pages held in memory at the most; beyond them the system's page cache serves.
+const CACHE: usize = 64 << 20;
 /// Requests that share one commit at the most.
 const GROUP: usize = 512;
 /// Requests that wait for the writer at the most; more callers wait for a place.
@@ -357,7 +359,10 @@ impl Db {
         let shown = folder.display();
         fs::create_dir_all(folder)
             .map_err(|cause| StoreError::Open(format!("data folder {shown} cannot be created: {cause}")))?;
-        let database = Database::create(folder.join(STORE_FILE)).map_err(|cause| open_error(folder, &cause))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create(folder.join(STORE_FILE))
+            .map_err(|cause| open_error(folder, &cause))?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         let database = Arc::new(Held { database, open: watch::Sender::new(()) });

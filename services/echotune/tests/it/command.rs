@@ -20,12 +20,12 @@ fn text(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn json(folder: &Path, arguments: &[&str]) -> Value {
+pub(crate) fn json(folder: &Path, arguments: &[&str]) -> Value {
     let text = text(folder, &[arguments, &["--output", "json"]].concat());
     serde_json::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"))
 }
 
-fn refused(folder: &Path, arguments: &[&str], code: i32, why: &str) {
+pub(crate) fn refused(folder: &Path, arguments: &[&str], code: i32, why: &str) {
     let output = echotune(folder, arguments);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");

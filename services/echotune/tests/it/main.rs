@@ -2,6 +2,7 @@
 
 mod command;
 mod double;
+mod faults;
 mod import;
 
 use std::{path::Path, time::Duration};
