@@ -1,16 +1,42 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use echotune_api::events::{Event, Payload, USERS_TOPIC};
+use echotune_api::events::{Event, USERS_TOPIC};
 use echotune_eventlog::{EventLog, LogError};
 use echotune_kit::telemetry;
+use echotune_model::ErrorKind;
+use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::RecommendationsService;
+use crate::{RecommendationStoreError, RecommendationsService};
 
 /// Records applied in one transaction at the most.
 const BATCH: usize = 512;
-/// How often changes are looked for that call for a refit.
-const REFIT_EVERY: Duration = Duration::from_secs(2);
+/// How long after a change a refit waits for more of them.
+const REFIT_DELAY: Duration = Duration::from_secs(2);
+/// A refit waits so many times as long as the one before it took, so that under steady load fits take
+/// a tenth of the time at the most.
+const REFIT_REST: u32 = 9;
+
+/// Why events no longer take effect.
+#[derive(Debug, Clone, Error)]
+pub enum ConsumeError {
+    /// The log cannot be read.
+    #[error("events cannot be read: {0}")]
+    Log(#[from] LogError),
+    /// The view cannot be written.
+    #[error("events cannot be applied: {0}")]
+    Store(#[from] RecommendationStoreError),
+}
+
+impl ConsumeError {
+    /// What a caller can do about it.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Log(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
 
 /// Applies what happens to histories, until told to stop. The place in the log is written with the
 /// effect, so each event takes effect once.
@@ -21,8 +47,8 @@ pub async fn consume(
     service: RecommendationsService,
     log: &dyn EventLog,
     stop: CancellationToken,
-) -> Result<(), LogError> {
-    let mut position = service.store().position()?;
+) -> Result<(), ConsumeError> {
+    let mut position = service.position();
     loop {
         let records = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -40,20 +66,7 @@ pub async fn consume(
             }
         }
         let spans: Vec<_> = events.iter().map(consume_span).collect();
-        let watermark = events.iter().map(|event| event.written_at).max().unwrap_or_default().max(service.watermark());
-        service.store().apply(&events, position, watermark).await?;
-        service.update(|state| {
-            for event in &events {
-                match &event.payload {
-                    Payload::UserCreated { name } => state.name(event.user, name),
-                    Payload::HistoryChanged { tallies } => {
-                        tallies.iter().for_each(|tally| state.tally(event.user, tally))
-                    }
-                    _ => {}
-                }
-            }
-            state.watermark = watermark;
-        });
+        service.apply(events, position).await?;
         drop(spans);
     }
 }
@@ -65,13 +78,18 @@ fn consume_span(event: &Event) -> tracing::Span {
     span
 }
 
-/// Fits the graphs anew whenever histories have changed, beside serving, until told to stop.
+/// Fits the graphs anew some time after histories have changed, beside serving, until told to stop.
 pub async fn refit(service: RecommendationsService, stop: CancellationToken) {
     loop {
+        let start = Instant::now();
         service.refit().await;
+        let rest = REFIT_DELAY.max(start.elapsed() * REFIT_REST);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(REFIT_EVERY) => {}
+            () = async {
+                service.0.changed.notified().await;
+                tokio::time::sleep(rest).await;
+            } => {}
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The one entry point of automation: `cargo xtask check`.
+//! The one entry point of automation: `cargo xtask check` and `cargo xtask eval`.
 
 mod edges;
+mod eval;
 mod limits;
 
 use std::{
@@ -32,9 +33,10 @@ fn main() -> ExitCode {
             Some((name, check)) => timed(name, *check),
             None => Err(anyhow::anyhow!("no check is named '{wanted}'")),
         },
+        ["eval", words @ ..] => eval::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
-            eprintln!("usage: cargo xtask check [{}]", names.join("|"));
+            eprintln!("usage: cargo xtask check [{}] | eval hetrec --data DIR", names.join("|"));
             return ExitCode::from(2);
         }
     };
