@@ -15,7 +15,10 @@ pub use operations::{Operations, OperationsClient, Status as PlatformStatus, Tra
 pub use recommendations::{
     MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,
 };
-pub use users::{MAX_BATCH, Users, UsersClient, users_server};
+pub use users::{
+    MAX_BATCH, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MAX_STREAM_REJECTIONS, StreamReceipt, Users, UsersClient,
+    authenticator, users_server,
+};
 
 /// File descriptors of every service, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = echotune_proto::FILE_DESCRIPTOR_SET;

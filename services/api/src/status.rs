@@ -1,6 +1,8 @@
 //! The one mapping between [`ErrorKind`] and gRPC status codes, both ways.
 
-use echotune_model::{ErrorKind, Fault};
+use std::time::Instant;
+
+use echotune_model::{Call, ErrorKind, Fault};
 use tonic::{Code, Status};
 
 const CODES: [(ErrorKind, Code); 12] = [
@@ -21,13 +23,46 @@ const CODES: [(ErrorKind, Code); 12] = [
 
 pub(crate) fn to_status(fault: &Fault) -> Status {
     let code = CODES.iter().find(|(kind, _)| *kind == fault.kind).map_or(Code::Internal, |(_, code)| *code);
-    Status::new(code, fault.message.clone())
+    Status::new(code, cut(&fault.message))
+}
+
+/// Longest message of a status, in characters: it travels in a header, and headers are small.
+const MESSAGE_CHARS: usize = 1_024;
+
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE_CHARS) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
 }
 
 pub(crate) fn to_fault(status: &Status) -> Fault {
-    let kind =
-        CODES.iter().find(|(_, code)| *code == status.code()).map_or(ErrorKind::Indeterminate, |(kind, _)| *kind);
+    let kind = match status.code() {
+        // What the transport says of a message beyond its limits.
+        Code::OutOfRange => ErrorKind::InvalidArgument,
+        code => CODES.iter().find(|(_, known)| *known == code).map_or(ErrorKind::Indeterminate, |(kind, _)| *kind),
+    };
     Fault::new(kind, status.message())
+}
+
+/// The fault of a read: the transport calls a deadline that passed "cancelled".
+pub(crate) fn read_fault(call: &Call, status: &Status) -> Fault {
+    let late = call.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    match status.code() {
+        Code::Cancelled if late => Fault::new(ErrorKind::DeadlineExceeded, "the deadline passed before the answer"),
+        _ => to_fault(status),
+    }
+}
+
+/// The fault of a write: one that was sent and not answered may have been made.
+pub(crate) fn write_fault(status: &Status) -> Fault {
+    match status.code() {
+        Code::Cancelled | Code::DeadlineExceeded => Fault::new(
+            ErrorKind::Indeterminate,
+            "the deadline passed before the answer: the write may have been made; repeat it with the same idempotency key",
+        ),
+        _ => to_fault(status),
+    }
 }
 
 #[cfg(test)]

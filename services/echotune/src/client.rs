@@ -56,6 +56,7 @@ impl Connection {
 
     async fn open(folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
         let platform = Platform::open(folder, spans)?;
+        platform.settle().await?;
         platform.refit().await;
         Ok(Self {
             users: Arc::clone(&platform.users),
@@ -63,6 +64,19 @@ impl Connection {
             operations: Arc::clone(&platform.operations),
             opened: Some(platform),
         })
+    }
+
+    /// Brings what was written into the models, when this opened the folder; a running platform
+    /// does so by itself.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        if let Some(platform) = &self.opened {
+            platform.settle().await?;
+            platform.refit().await;
+        }
+        Ok(())
     }
 
     /// Releases the data folder when this opened it.

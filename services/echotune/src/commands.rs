@@ -1,18 +1,27 @@
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use echotune_api::RecommendQuery;
-use echotune_kit::telemetry::{self, SpanStore};
-use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, TraceId, Track};
+use echotune_kit::{
+    config::{Faults, Flag},
+    lifecycle,
+    telemetry::{self, SpanStore},
+};
+use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, PageRequest, TraceId, Track};
 use tracing::Instrument as _;
 
-use crate::{Connection, Platform, output};
+use crate::{
+    Config, ConfigFlags, Connection, Platform, demo,
+    import::{self, Progress},
+    output,
+};
 
 /// Listens in, exactly explained recommendations out.
 #[derive(Debug, Parser)]
@@ -24,6 +33,8 @@ struct Arguments {
     /// How to print results.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
+    #[command(flatten)]
+    flags: ConfigFlags,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,9 +67,33 @@ impl From<Kind> for ItemKind {
 enum Command {
     /// Serve the data folder until stopped.
     Up {
-        /// Where to listen. Port 0 chooses a free one.
-        #[arg(long, default_value = "127.0.0.1:7420")]
-        listen: SocketAddr,
+        /// Where to listen; port 0 chooses a free one [default: 127.0.0.1:7420].
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+        /// Fill the folder with generated listeners first, and show what is recommended to one.
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Import an export of another service. Importing twice changes nothing.
+    #[command(after_help = formats_help())]
+    Import {
+        /// Format of the export.
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(import::formats().map(|(name, _)| name)))]
+        format: String,
+        /// Files or folders.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Whose history it is; in an export of many users, the only one to import.
+        #[arg(long)]
+        user: Option<String>,
+        /// Write every rejected row to this file, as JSON lines.
+        #[arg(long, value_name = "FILE")]
+        rejects: Option<PathBuf>,
+    },
+    /// Accounts.
+    User {
+        #[command(subcommand)]
+        action: UserAction,
     },
     /// Record one listen; the account is created when it does not exist.
     Listen {
@@ -103,6 +138,8 @@ enum Command {
     },
     /// Show what runs and how much it holds.
     Status,
+    /// Print the manual page.
+    Man,
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -110,10 +147,62 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Flags of this command that configure.
+    fn flags(&self) -> Vec<Flag> {
+        match self {
+            Self::Up { listen: Some(listen), .. } => {
+                vec![Flag { name: "--listen".into(), key: "listen".into(), value: listen.to_string() }]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum UserAction {
+    /// Print everything held about a person, one JSON object per line.
+    Export {
+        /// Whose data.
+        name: String,
+    },
+    /// Erase everything held about a person, and print the receipt.
+    Erase {
+        /// Whose data.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+fn formats_help() -> String {
+    let lines = import::formats().map(|(name, description)| format!("  {name:<16}{description}\n"));
+    format!("Formats:\n{}", lines.collect::<String>())
+}
+
 /// Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong usage, 3 not found.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let spans = telemetry::init("warn");
+    let loaded = match Config::load(&arguments.data, &arguments.flags, arguments.command.flags()) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            eprintln!("error: {faults}");
+            return ExitCode::from(Faults::EXIT_CODE);
+        }
+    };
+    if arguments.flags.print_config {
+        return match loaded.to_toml() {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(faults) => {
+                eprintln!("error: {faults}");
+                ExitCode::from(Faults::EXIT_CODE)
+            }
+        };
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(cause) => {
@@ -121,7 +210,7 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(execute(arguments, spans)) {
+    match runtime.block_on(traced(arguments, loaded.config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -134,13 +223,26 @@ pub fn run() -> ExitCode {
     }
 }
 
-async fn execute(arguments: Arguments, spans: SpanStore) -> anyhow::Result<()> {
+/// Executes within telemetry, and sends what is left of it at the end.
+async fn traced(arguments: Arguments, config: Config) -> anyhow::Result<()> {
+    let telemetry = telemetry::start(&config.telemetry_options())?;
+    let done = execute(arguments, &config, telemetry.spans.clone()).await;
+    let patience = config.shutdown.flush_timeout.0;
+    let flushed = tokio::task::spawn_blocking(move || telemetry.shutdown(patience)).await?;
+    if let Err(cause) = flushed {
+        tracing::warn!(cause, "the last spans were not sent");
+    }
+    done
+}
+
+async fn execute(arguments: Arguments, config: &Config, spans: SpanStore) -> anyhow::Result<()> {
     match &arguments.command {
-        Command::Up { listen } => up(&arguments, *listen, spans).await,
+        Command::Up { demo, .. } => up(&arguments, config, *demo, spans).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut std::io::stdout());
             Ok(())
         }
+        Command::Man => Ok(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?),
         _ => {
             let connection = Connection::to(&arguments.data, spans).await?;
             let span = tracing::info_span!(target: "echotune", "command", otel.name = "echotune command");
@@ -151,30 +253,65 @@ async fn execute(arguments: Arguments, spans: SpanStore) -> anyhow::Result<()> {
     }
 }
 
-async fn up(arguments: &Arguments, listen: SocketAddr, spans: SpanStore) -> anyhow::Result<()> {
-    let serving = Platform::open(&arguments.data, spans)?.serve(listen).await?;
-    println!("EchoTune serves {} on {}; stop it with Ctrl-C", arguments.data.display(), serving.address);
-    serving.until(stop_signal()).await
+async fn up(arguments: &Arguments, config: &Config, demo: bool, spans: SpanStore) -> anyhow::Result<()> {
+    let mut signals = lifecycle::signals()?;
+    let serving = Platform::open_with(config, &arguments.data, spans)?.serve(config.listen).await?;
+    let shown = async {
+        if demo {
+            let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo");
+            show_demo(&arguments.data, &serving.platform, arguments.output).instrument(span).await?;
+        }
+        anyhow::Ok(())
+    };
+    let stopped_early = tokio::select! {
+        shown = shown => { shown?; false }
+        Some(_) = signals.recv() => true,
+    };
+    if !stopped_early {
+        println!("EchoTune serves {} on {}; stop it with Ctrl-C", arguments.data.display(), serving.address);
+    }
+    let stop = async move {
+        if !stopped_early {
+            signals.recv().await;
+        }
+        // A second signal ends the process at once.
+        tokio::spawn(async move {
+            if let Some(second) = signals.recv().await {
+                std::process::exit(second.exit_code().into());
+            }
+        });
+    };
+    serving.until(stop).await
 }
 
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        tracing::error!("SIGTERM cannot be listened for");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// Seed of the generated world.
+const DEMO_SEED: u64 = 7;
+
+/// Loads the generated world and shows one listener's recommendations.
+async fn show_demo(folder: &Path, platform: &Platform, output: Output) -> anyhow::Result<()> {
+    let shape = demo::Shape::default();
+    let users = Arc::clone(&platform.users);
+    demo::load(users, &call(), folder, &shape, DEMO_SEED, now_ms(), &Progress::stderr()).await.map_err(Fault::from)?;
+    platform.settle().await?;
+    platform.refit().await;
+    let listeners = platform.users.list_users(&call(), &PageRequest { size: 1, ..PageRequest::default() }).await?;
+    let Some(listener) = listeners.rows.first() else { return Ok(()) };
+    let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
+    let list = platform.recommendations.recommend(&call(), &listener.name.to_string(), &query).await?;
+    if output == Output::Table {
+        println!("Recommended to {}, with reasons that add up to each score:", listener.name);
     }
-    // A second signal ends the process at once.
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        std::process::exit(130);
-    });
+    output::recommendations(&list, false, output)?;
+    if output == Output::Table {
+        println!(
+            "\nEvery reason:      echotune recommend --user {name} --kind track --explain\n\
+             The trace of this: echotune trace {trace}\n\
+             Your own history:  echotune import listenbrainz EXPORT.zip --user YOU\n",
+            name = listener.name,
+            trace = list.trace,
+        );
+    }
+    Ok(())
 }
 
 /// The context of a call that this command makes within its own trace.
@@ -204,8 +341,64 @@ async fn with_connection(arguments: &Arguments, connection: &Connection) -> anyh
             output::trace(&connection.operations.trace(&call(), TraceId(trace)).await?, output)
         }
         Command::Status => output::status(&connection.operations.status(&call()).await?, output),
-        Command::Up { .. } | Command::Completions { .. } => unreachable!("handled without a connection"),
+        Command::Import { format, paths, user, rejects } => {
+            let (format, paths, user, rejects) = (format.clone(), paths.clone(), user.clone(), rejects.clone());
+            import_history(connection, &import::Request { format, paths, user, rejects }, output).await
+        }
+        Command::User { action } => account(connection, action, output).await,
+        Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }
+}
+
+async fn import_history(connection: &Connection, request: &import::Request, output: Output) -> anyhow::Result<()> {
+    let users = Arc::clone(&connection.users);
+    match import::run(users, &call(), request, &Progress::stderr()).await {
+        Ok(summary) => {
+            connection.settle().await?;
+            output::summary(&summary, output)
+        }
+        Err(failure) => {
+            if output == Output::Table && !failure.summary.rows.is_empty() {
+                eprintln!("Before it failed:\n{}", failure.summary);
+            }
+            Err(Fault::from(failure).into())
+        }
+    }
+}
+
+async fn account(connection: &Connection, action: &UserAction, output: Output) -> anyhow::Result<()> {
+    match action {
+        UserAction::Export { name } => {
+            let mut page = PageRequest::default();
+            loop {
+                let records = connection.users.export_user(&call(), name, &page).await?;
+                for record in records.rows {
+                    println!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json);
+                }
+                if records.next.is_empty() {
+                    return Ok(());
+                }
+                page.token = records.next;
+            }
+        }
+        UserAction::Erase { name, yes } => {
+            connection.users.get_user(&call(), name).await?;
+            if !yes && !confirmed(name)? {
+                anyhow::bail!("nothing was erased; type the name, or pass --yes");
+            }
+            let receipt = connection.users.erase_user(&call(), name).await?;
+            connection.settle().await?;
+            output::erasure(&receipt, output)
+        }
+    }
+}
+
+/// Whether a person types the name of what is to be erased.
+fn confirmed(name: &str) -> anyhow::Result<bool> {
+    eprint!("This erases everything held about {name} and cannot be undone. Type the name to go on: ");
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    Ok(typed.trim() == name)
 }
 
 async fn record(connection: &Connection, user: &str, listen: Listen, output: Output) -> anyhow::Result<()> {
@@ -218,6 +411,7 @@ async fn record(connection: &Connection, user: &str, listen: Listen, output: Out
     if let Some(rejection) = receipt.rejections.first() {
         return Err(Fault::invalid(format!("the listen was not recorded: {}", rejection.reason)).into());
     }
+    connection.settle().await?;
     output::receipt(&receipt, output)
 }
 

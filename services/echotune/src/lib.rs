@@ -2,10 +2,14 @@
 
 mod client;
 mod commands;
+mod config;
+pub mod demo;
+pub mod import;
 mod operations;
 mod output;
 mod platform;
 
 pub use client::Connection;
 pub use commands::run;
+pub use config::{CONFIG_FILE, Config, ConfigFlags};
 pub use platform::{Platform, Serving};

@@ -3,7 +3,7 @@ use echotune_api::{Operations, PlatformStatus, TraceSpan};
 use echotune_kit::telemetry::SpanStore;
 use echotune_model::{Call, ErrorKind, Fault, TraceId};
 use echotune_recommendations::RecommendationsService;
-use echotune_users::EmbeddedUserStore;
+use echotune_users::{EmbeddedUserStore, UserStore as _};
 
 /// Status and traces of the platform in this process.
 pub(crate) struct EmbeddedOperations {
@@ -36,7 +36,7 @@ impl Operations for EmbeddedOperations {
     }
 
     async fn status(&self, _call: &Call) -> Result<PlatformStatus, Fault> {
-        let mut counts = self.users.counts().map_err(|cause| Fault::new(cause.kind(), cause.to_string()))?;
+        let mut counts = self.users.counts().await?;
         let (artists, tracks) = self.recommendations.item_counts();
         counts.insert("artists".into(), artists);
         counts.insert("tracks".into(), tracks);

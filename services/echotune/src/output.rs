@@ -2,10 +2,10 @@
 
 use comfy_table::{Table, presets};
 use echotune_api::{PlatformStatus, TraceSpan};
-use echotune_model::{ItemKind, ListenReceipt, Recommendation, Recommendations};
+use echotune_model::{ErasureReceipt, ItemKind, ListenReceipt, Recommendation, Recommendations};
 use serde_json::{Value, json};
 
-use crate::commands::Output;
+use crate::{commands::Output, import::Summary};
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -84,6 +84,28 @@ pub(crate) fn receipt(receipt: &ListenReceipt, output: Output) -> anyhow::Result
     } else {
         println!("{recorded} recorded, {duplicates} duplicate, {} rejected", rejections.len());
     }
+    Ok(())
+}
+
+pub(crate) fn summary(summary: &Summary, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => print_json(&serde_json::to_value(summary)?),
+        Output::Table => println!("{summary}"),
+    }
+    Ok(())
+}
+
+pub(crate) fn erasure(receipt: &ErasureReceipt, output: Output) -> anyhow::Result<()> {
+    let ErasureReceipt { user, erased_at, erased } = receipt;
+    if output == Output::Json {
+        print_json(&json!({"user_id": user.to_string(), "erased_at": erased_at.0, "erased": erased}));
+        return Ok(());
+    }
+    let mut table = table(&["erased", "records"]);
+    for (kind, count) in erased {
+        table.add_row([kind.clone(), count.to_string()]);
+    }
+    println!("{table}\nreceipt: user {user}, erased at {}", erased_at.0);
     Ok(())
 }
 

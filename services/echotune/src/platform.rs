@@ -3,24 +3,36 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use echotune_api::{Operations, Recommendations, Users, operations_server, recommendations_server, users_server};
-use echotune_eventlog::EmbeddedEventLog;
-use echotune_kit::{auth::Token, edge::Edge, embedded::Db, telemetry::SpanStore};
+use echotune_api::{
+    Operations, Recommendations, Users, authenticator, events::USERS_TOPIC, operations_server, recommendations_server,
+    users_server,
+};
+use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
+use echotune_kit::{
+    auth::Token,
+    edge::{Edge, Patience},
+    embedded::Db,
+    telemetry::SpanStore,
+};
 use echotune_model::Clock;
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume, refit};
-use echotune_users::{EmbeddedUserStore, UsersService, relay};
+use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::operations::EmbeddedOperations;
+use crate::{Config, operations::EmbeddedOperations};
 
 /// File in a data folder that says where its platform listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
+
+/// How often it is looked whether events still move.
+const SETTLE_EVERY: Duration = Duration::from_millis(2);
 
 /// All services over one data folder, calling each other directly.
 pub struct Platform {
@@ -31,6 +43,9 @@ pub struct Platform {
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     service: RecommendationsService,
+    store: EmbeddedUserStore,
+    log: EmbeddedEventLog,
+    patience: Patience,
     folder: PathBuf,
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -42,6 +57,14 @@ impl Platform {
     /// # Errors
     /// The folder cannot be used; the error says why and what to do.
     pub fn open(folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
+        Self::open_with(&Config::default(), folder, spans)
+    }
+
+    /// [`Platform::open`], told more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(config: &Config, folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
         let db = Db::open(folder)?;
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
@@ -55,25 +78,45 @@ impl Platform {
             async move { relay(store, &log, stop).await.context("the relay of the outbox failed") }
         });
         tasks.spawn({
-            let (service, stop) = (service.clone(), stop.clone());
+            let (store, stop) = (store.clone(), stop.clone());
+            async move { sweeper(store, stop).await.context("the sweeper of users failed") }
+        });
+        tasks.spawn({
+            let (service, log, stop) = (service.clone(), log.clone(), stop.clone());
             async move { consume(service, &log, stop).await.context("the consumer of histories failed") }
         });
         tasks.spawn({
             let (service, stop) = (service.clone(), stop.clone());
+            let debounce = config.recommendations.refit_debounce.0;
             async move {
-                refit(service, stop).await;
+                refit(service, debounce, stop).await;
                 Ok(())
             }
         });
         Ok(Self {
             operations: Arc::new(EmbeddedOperations::new(store.clone(), service.clone(), spans)),
-            users: Arc::new(UsersService::new(store)),
+            users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             service,
+            store,
+            log,
+            patience: Patience { default: config.limits.deadline_default.0, max: config.limits.deadline_max.0 },
             folder: folder.to_owned(),
             stop,
             tasks,
         })
+    }
+
+    /// Waits until every event written so far shows in answers.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        // In this order: an event leaves the outbox after it has entered the log.
+        while !self.store.all_published()? || self.service.position() < self.log.end(USERS_TOPIC).await? {
+            tokio::time::sleep(SETTLE_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Fits the models on the histories as they are now and waits for it.
@@ -98,7 +141,7 @@ impl Platform {
             .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let server = Server::builder()
-            .layer(tower_layer(token))
+            .layer(Edge::new(token, Some(authenticator(Arc::clone(&self.users))), self.patience))
             .add_service(health_service)
             .add_service(reflection)
             .add_service(users_server(Arc::clone(&self.users)))
@@ -125,10 +168,6 @@ impl Platform {
         }
         outcome
     }
-}
-
-const fn tower_layer(token: Token) -> Edge {
-    Edge { token }
 }
 
 /// A platform that answers on an address.

@@ -1,4 +1,5 @@
-//! Embedded authentication: one generated token in a file that only its owner can read.
+//! Authentication: one generated token in a file that only its owner can read, and a port for whatever
+//! else can tell who presents a secret.
 
 use std::{
     fmt, fs,
@@ -6,10 +7,19 @@ use std::{
     path::Path,
 };
 
+use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use echotune_model::{Fault, Principal};
 
 /// File name of the token in a data folder.
 pub const TOKEN_FILE: &str = "token";
+
+/// Tells who presents a secret.
+#[async_trait]
+pub trait Authenticator: Send + Sync {
+    /// Whose secret this is. `Unauthenticated` when nobody's, or no longer.
+    async fn principal(&self, secret: &str) -> Result<Principal, Fault>;
+}
 
 /// A bearer token. Its text is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,6 +28,13 @@ pub struct Token(String);
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(redacted)")
+    }
+}
+
+impl From<String> for Token {
+    /// A secret that was given out elsewhere, such as that of an API token.
+    fn from(secret: String) -> Self {
+        Self(secret)
     }
 }
 

@@ -4,6 +4,8 @@
 //! A request reads through a [`View`], decides, and returns a [`Batch`]; the batch is applied as a
 //! whole in the same transaction, or not at all. The answer is given after the commit.
 
+mod expiring;
+
 use std::{
     cell::RefCell,
     collections::{HashMap, hash_map::Entry},
@@ -18,6 +20,8 @@ use echotune_model::ErrorKind;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
+
+pub use expiring::Expiring;
 
 /// File name of the store in a data folder.
 pub const STORE_FILE: &str = "echotune.redb";

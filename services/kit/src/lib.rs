@@ -1,7 +1,10 @@
 //! What every binary of EchoTune needs and what knows nothing of users, tracks or agents: the
-//! embedded store, telemetry with a span store, the gRPC edge with authentication.
+//! embedded store, configuration, the order of start and stop, telemetry with a span store, the gRPC
+//! edge with authentication.
 
 pub mod auth;
+pub mod config;
 pub mod edge;
 pub mod embedded;
+pub mod lifecycle;
 pub mod telemetry;

@@ -2,8 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use echotune_model::TraceId;
@@ -12,14 +15,128 @@ use opentelemetry::{
     trace::{SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceState, TracerProvider as _},
 };
 use opentelemetry_sdk::{
+    Resource,
     error::OTelSdkResult,
-    trace::{SdkTracerProvider, Span, SpanData, SpanProcessor},
+    trace::{SdkTracerProvider, Span, SpanData, SpanProcessor, TracerProviderBuilder},
 };
+use thiserror::Error;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// Spans kept in process at the most; the oldest go first.
+use crate::config::Secret;
+
+#[cfg(feature = "otlp")]
+mod otlp;
+
+/// Spans kept in process when nothing else is said.
 const SPANS: usize = 50_000;
+
+/// How telemetry is to work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Which log lines are written: a level, or targets with levels. `RUST_LOG` wins.
+    pub log: String,
+    /// Finished spans held in process; the oldest go first.
+    pub spans_kept: usize,
+    /// Where spans are sent.
+    pub otlp: Option<OtlpOptions>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { log: "warn".to_owned(), spans_kept: SPANS, otlp: None }
+    }
+}
+
+/// A collector that takes spans by OTLP over gRPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpOptions {
+    /// Its address, such as `http://127.0.0.1:4317`.
+    pub endpoint: String,
+    /// The `authorization` header it wants; empty for none.
+    pub authorization: Secret,
+    /// Spans that wait to be sent; those that come when it is full are dropped.
+    pub queue: usize,
+    /// How long one export may take.
+    pub timeout: Duration,
+}
+
+impl OtlpOptions {
+    /// Whether this build can send to the endpoint.
+    ///
+    /// # Errors
+    /// The endpoint is not the address of a server without TLS, or the build lacks OTLP.
+    pub fn check(&self) -> Result<(), TelemetryError> {
+        let uri: Option<http::Uri> = self.endpoint.parse().ok();
+        if !uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty())) {
+            return Err(TelemetryError::Endpoint { endpoint: self.endpoint.clone() });
+        }
+        if cfg!(feature = "otlp") { Ok(()) } else { Err(TelemetryError::NotBuilt) }
+    }
+}
+
+/// Why telemetry cannot start.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The log filter cannot be read.
+    #[error("log filter {filter:?}: {why}; write a level (\"warn\") or targets (\"warn,echotune=debug\")")]
+    Filter {
+        /// As given.
+        filter: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No address of a collector.
+    #[error("{endpoint:?} is no address of a collector; write one such as \"http://127.0.0.1:4317\" (without TLS)")]
+    Endpoint {
+        /// As given.
+        endpoint: String,
+    },
+    /// The program was built without the feature.
+    #[error("this program was built without OTLP; build it with the feature 'otlp', or leave the endpoint empty")]
+    NotBuilt,
+    /// The exporter refused.
+    #[error("spans cannot be sent to {endpoint}: {why}")]
+    Exporter {
+        /// Where to.
+        endpoint: String,
+        /// What the exporter says.
+        why: String,
+    },
+}
+
+/// Telemetry that was started.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// The finished spans of this process.
+    pub spans: SpanStore,
+    provider: SdkTracerProvider,
+    refused: Arc<AtomicU64>,
+}
+
+impl Telemetry {
+    /// Sends what waits to be sent and stops; spans that end later are lost. Blocks for `timeout`
+    /// at the most: from async code, call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// It was not done in time; the text says how the exporter says it.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), String> {
+        self.provider.shutdown_with_timeout(timeout).map_err(|cause| cause.to_string())
+    }
+
+    /// How many spans the collector did not take so far, without those that the queue dropped.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a log filter can be read.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::builder().parse(filter).map(drop).map_err(|cause| cause.to_string())
+}
 
 /// One finished span.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +160,24 @@ pub struct FinishedSpan {
 }
 
 /// The finished spans of this process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SpanStore {
     spans: Arc<Mutex<VecDeque<SpanData>>>,
+    kept: usize,
+}
+
+impl Default for SpanStore {
+    fn default() -> Self {
+        Self::holding(SPANS)
+    }
 }
 
 impl SpanStore {
+    /// A store of at most `kept` spans.
+    pub fn holding(kept: usize) -> Self {
+        Self { spans: Arc::default(), kept: kept.max(1) }
+    }
+
     /// The spans of one trace, by start. Linear in the spans held.
     pub fn trace(&self, trace: TraceId) -> Vec<FinishedSpan> {
         let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +219,7 @@ impl SpanProcessor for SpanStore {
 
     fn on_end(&self, span: SpanData) {
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
-        if spans.len() == SPANS {
+        if spans.len() == self.kept {
             spans.pop_front();
         }
         spans.push_back(span);
@@ -100,30 +229,84 @@ impl SpanProcessor for SpanStore {
         Ok(())
     }
 
-    fn shutdown_with_timeout(&self, _timeout: std::time::Duration) -> OTelSdkResult {
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
         Ok(())
     }
 }
 
-/// Starts logs on standard error and the span store. `filter` is the log level when the
-/// environment's `RUST_LOG` says nothing. Called once by a binary's main.
+/// Starts logs on standard error and the span store, and sends spans nowhere. `filter` is the log
+/// level when the environment's `RUST_LOG` says nothing. Called once by a binary's main.
 pub fn init(filter: &str) -> SpanStore {
-    let store = SpanStore::default();
-    let provider = SdkTracerProvider::builder().with_span_processor(store.clone()).build();
+    let spans = SpanStore::default();
+    install(provider(&spans).build(), EnvFilter::new(filter));
+    spans
+}
+
+/// Starts logs on standard error, the span store and, when asked for, the sending of spans. Called
+/// once by a binary's main, within the runtime that will send.
+///
+/// # Errors
+/// The options cannot be followed; that a collector does not answer is no error: its spans are
+/// dropped when the queue is full.
+pub fn start(options: &Options) -> Result<Telemetry, TelemetryError> {
+    let filter = EnvFilter::builder()
+        .parse(&options.log)
+        .map_err(|cause| TelemetryError::Filter { filter: options.log.clone(), why: cause.to_string() })?;
+    let telemetry = prepare(options)?;
+    install(telemetry.provider.clone(), filter);
+    Ok(telemetry)
+}
+
+/// The span store and the sending of spans, without the subscriber that feeds them.
+fn prepare(options: &Options) -> Result<Telemetry, TelemetryError> {
+    let spans = SpanStore::holding(options.spans_kept);
+    let refused = Arc::default();
+    let builder = provider(&spans);
+    let builder = match &options.otlp {
+        Some(collector) => with_collector(builder, collector, &refused)?,
+        None => builder,
+    };
+    Ok(Telemetry { spans, provider: builder.build(), refused })
+}
+
+fn provider(spans: &SpanStore) -> TracerProviderBuilder {
+    let resource = Resource::builder_empty().with_service_name("echotune").build();
+    SdkTracerProvider::builder().with_resource(resource).with_span_processor(spans.clone())
+}
+
+#[cfg(feature = "otlp")]
+fn with_collector(
+    to: TracerProviderBuilder,
+    options: &OtlpOptions,
+    refused: &Arc<AtomicU64>,
+) -> Result<TracerProviderBuilder, TelemetryError> {
+    options.check()?;
+    Ok(to.with_span_processor(otlp::processor(options, refused)?))
+}
+
+#[cfg(not(feature = "otlp"))]
+fn with_collector(
+    _: TracerProviderBuilder,
+    options: &OtlpOptions,
+    _: &Arc<AtomicU64>,
+) -> Result<TracerProviderBuilder, TelemetryError> {
+    options.check()?;
+    Err(TelemetryError::NotBuilt)
+}
+
+fn install(provider: SdkTracerProvider, filter: EnvFilter) {
+    // The target is a prefix: the spans of every crate of EchoTune, and of no other.
     let spans = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("echotune"))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
-        .with_filter(EnvFilter::new(
-            "off,echotune=info,echotune_kit=info,echotune_api=info,echotune_users=info,echotune_recommendations=info",
-        ));
+        .with_filter(EnvFilter::new("off,echotune=info"));
     let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter)));
+        .with_filter(EnvFilter::try_from_default_env().unwrap_or(filter));
     // A second call in one process (tests) keeps the first subscriber.
     drop(tracing_subscriber::registry().with(spans).with(logs).try_init());
-    store
 }
 
 /// The trace of the current span; zero when not traced.
@@ -167,3 +350,6 @@ pub fn set_parent(span: &tracing::Span, traceparent: &str) {
         drop(span.set_parent(Context::new().with_remote_span_context(remote)));
     }
 }
+
+#[cfg(test)]
+mod tests;

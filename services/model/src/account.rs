@@ -91,7 +91,7 @@ pub enum Role {
 }
 
 /// A token to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewToken {
     /// What it is for: 1 to 256 bytes.
     pub label: String,
@@ -126,7 +126,7 @@ pub struct ExportRecord {
 }
 
 /// Proof of an erasure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasureReceipt {
     /// Whose data it was.
     pub user: UserId,

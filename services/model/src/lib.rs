@@ -20,7 +20,7 @@ pub use error::{ErrorKind, Fault};
 pub use id::{EventId, ItemId, ListenId, PlaylistId, RunId, TokenId, UserId};
 pub use listen::{
     EARLIEST_LISTEN_MS, HistoryEntry, Listen, ListenReceipt, MAX_PLAYED_MS, MAX_TEXT_BYTES, Rejection, Tally, Track,
-    User, UserName, fold,
+    User, UserName, check_text, fold,
 };
 pub use page::{MAX_PAGE, Page, PageRequest};
 pub use recommendation::{

@@ -99,6 +99,16 @@ impl Track {
     pub fn id(&self) -> ItemId {
         ItemId::track(&self.artist, &self.title)
     }
+
+    /// Checks the names against the limits.
+    ///
+    /// # Errors
+    /// What is wrong with which field, and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        check_text("title", &self.title, MAX_TEXT_BYTES, true)?;
+        check_text("artist", &self.artist, MAX_TEXT_BYTES, true)?;
+        check_text("album", &self.album, MAX_TEXT_BYTES, false)
+    }
 }
 
 /// One playback of one track.
@@ -125,10 +135,8 @@ impl Listen {
     /// # Errors
     /// What is wrong with which field, and what would be right.
     pub fn check(&self, now_ms: u64) -> Result<(), String> {
-        check_text("title", &self.track.title, true)?;
-        check_text("artist", &self.track.artist, true)?;
-        check_text("album", &self.track.album, false)?;
-        check_text("source", &self.source, false)?;
+        self.track.check()?;
+        check_text("source", &self.source, MAX_TEXT_BYTES, false)?;
         let latest = i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_add(MAX_AHEAD_MS);
         match self.listened_at_ms {
             at if at < EARLIEST_LISTEN_MS => {
@@ -150,12 +158,16 @@ impl Listen {
     }
 }
 
-fn check_text(field: &str, text: &str, required: bool) -> Result<(), String> {
+/// Checks one text of a request: at most `limit` bytes, no NUL, and not blank when `required`.
+///
+/// # Errors
+/// What is wrong with which field, and what would be right.
+pub fn check_text(field: &str, text: &str, limit: usize, required: bool) -> Result<(), String> {
     if required && text.trim().is_empty() {
-        return Err(format!("{field} is empty; every listen needs one"));
+        return Err(format!("{field} is empty; one is needed"));
     }
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(format!("{field} has {} bytes; at most {MAX_TEXT_BYTES} are kept", text.len()));
+    if text.len() > limit {
+        return Err(format!("{field} has {} bytes; at most {limit} are kept", text.len()));
     }
     if text.contains('\0') {
         return Err(format!("{field} contains a NUL character"));
@@ -164,7 +176,7 @@ fn check_text(field: &str, text: &str, required: bool) -> Result<(), String> {
 }
 
 /// One listen of a history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     /// Identity.
     pub id: ListenId,
@@ -184,7 +196,7 @@ pub struct Tally {
 }
 
 /// A listen that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// Position in the request, from 0.
     pub index: u32,
@@ -193,7 +205,7 @@ pub struct Rejection {
 }
 
 /// What became of a batch of listens, given out when it is durable.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenReceipt {
     /// How many were new.
     pub recorded: u32,

@@ -11,8 +11,6 @@ use crate::{RecommendationStoreError, RecommendationsService};
 
 /// Records applied in one transaction at the most.
 const BATCH: usize = 512;
-/// How long after a change a refit waits for more of them.
-const REFIT_DELAY: Duration = Duration::from_secs(2);
 /// A refit waits so many times as long as the one before it took, so that under steady load fits take
 /// a tenth of the time at the most.
 const REFIT_REST: u32 = 9;
@@ -78,12 +76,13 @@ fn consume_span(event: &Event) -> tracing::Span {
     span
 }
 
-/// Fits the graphs anew some time after histories have changed, beside serving, until told to stop.
-pub async fn refit(service: RecommendationsService, stop: CancellationToken) {
+/// Fits the graphs anew after histories have changed, beside serving, until told to stop. Changes are
+/// gathered for `debounce` between two fits, or for longer where fits take long.
+pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
     loop {
         let start = Instant::now();
         service.refit().await;
-        let rest = REFIT_DELAY.max(start.elapsed() * REFIT_REST);
+        let rest = debounce.max(start.elapsed() * REFIT_REST);
         tokio::select! {
             () = stop.cancelled() => return,
             () = async {

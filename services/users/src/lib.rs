@@ -1,11 +1,19 @@
-//! users owns accounts and listening histories. It promises that a write and the event announcing
-//! it are one atomic write, that an acknowledged listen is durable, and that the same listen twice
-//! is one. It does not recommend anything.
+//! users owns accounts, listening histories, and what listeners keep and share. It promises that a
+//! write and the event announcing it are one atomic write, that an acknowledged listen is durable,
+//! that the same listen twice is one, and that an erasure leaves nothing. It does not recommend
+//! anything.
 
 mod relay;
+mod rules;
 mod service;
 mod store;
+mod sweeper;
+mod tokens;
 
-pub use relay::relay;
+pub use relay::{RelayError, relay};
 pub use service::UsersService;
-pub use store::EmbeddedUserStore;
+pub use store::{
+    Checked, EmbeddedUserStore, Idempotency, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft,
+    UserStore, UserStoreError, Waiting, conformance,
+};
+pub use sweeper::sweeper;

@@ -1,108 +1,325 @@
-use async_trait::async_trait;
-use echotune_api::{MAX_BATCH, Users};
-use echotune_kit::embedded::StoreError;
-use echotune_model::{Call, Fault, Listen, ListenReceipt, Rejection, User, UserName};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::store::{EmbeddedUserStore, Stamp};
+use async_trait::async_trait;
+use echotune_api::Users;
+use echotune_model::{
+    ApiToken, Call, ErasureReceipt, ErrorKind, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen,
+    ListenReceipt, NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile,
+    Settings, Tagging, TokenId, Track, User, UserName,
+};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tracing::instrument;
+
+use crate::{
+    rules::{
+        check_count, check_key, check_page, check_playlist, check_profile, check_rows, check_settings, check_tagging,
+        check_token,
+    },
+    store::{Idempotency, Stamp, TokenDraft, UserStore, UserStoreError},
+    tokens::Tokens,
+};
 
 /// users, over a store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct UsersService {
-    store: EmbeddedUserStore,
+    store: Arc<dyn UserStore>,
+    tokens: Arc<Tokens>,
+}
+
+impl fmt::Debug for UsersService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UsersService")
+    }
 }
 
 impl UsersService {
     /// The service over this store.
-    pub const fn new(store: EmbeddedUserStore) -> Self {
-        Self { store }
+    pub fn new(store: impl UserStore + 'static) -> Self {
+        Self { store: Arc::new(store), tokens: Arc::new(Tokens::new()) }
     }
 
-    fn find(&self, name: &str) -> Result<User, Fault> {
-        let parsed: UserName = name.parse()?;
-        let found = self.store.by_name(&parsed).map_err(|cause| store_fault(&cause))?;
-        found.ok_or_else(|| Fault::unknown_user(name))
+    async fn find(&self, name: &UserName) -> Result<User, Fault> {
+        self.store.by_name(name).await?.ok_or_else(|| UserStoreError::UnknownUser(name.clone()).into())
+    }
+
+    /// The account, for a caller that may read what belongs to it. Permission comes first, so that
+    /// nobody learns who has an account.
+    async fn readable(&self, call: &Call, name: &str) -> Result<User, Fault> {
+        call.check_deadline()?;
+        let name: UserName = name.parse()?;
+        call.may_read(&name)?;
+        let user = self.find(&name).await?;
+        same_account(call, &user)?;
+        Ok(user)
+    }
+
+    /// The account, for a caller that may write what belongs to it.
+    async fn writable(&self, call: &Call, name: &str) -> Result<User, Fault> {
+        call.check_deadline()?;
+        let name: UserName = name.parse()?;
+        call.may_write(&name)?;
+        let user = self.find(&name).await?;
+        same_account(call, &user)?;
+        Ok(user)
+    }
+
+    /// A playlist and its owner, when the caller may see it: others learn no more than that of an
+    /// unknown one.
+    async fn visible(&self, call: &Call, id: PlaylistId) -> Result<Option<(Playlist, User)>, Fault> {
+        call.check_deadline()?;
+        let Some(playlist) = self.store.playlist(id).await? else { return Ok(None) };
+        let Some(owner) = self.store.by_id(playlist.owner).await? else { return Ok(None) };
+        let allowed = call.may_read(&owner.name).and_then(|()| same_account(call, &owner)).is_ok();
+        Ok(allowed.then_some((playlist, owner)))
     }
 }
 
-fn store_fault(cause: &StoreError) -> Fault {
-    Fault::new(cause.kind(), cause.to_string())
+/// Refuses the token of an erased account whose name has been taken again.
+fn same_account(call: &Call, user: &User) -> Result<(), Fault> {
+    match &call.principal {
+        Principal::User { id, .. } if *id != user.id => {
+            Err(Fault::new(ErrorKind::PermissionDenied, format!("the token is of an earlier account '{}'", user.name)))
+        }
+        Principal::Operator | Principal::User { .. } => Ok(()),
+    }
 }
 
-fn stamp(call: &Call) -> Stamp {
-    Stamp { traceparent: call.traceparent.clone() }
+/// What goes with a write: the trace, and the key with a digest of what was asked.
+fn stamp(call: &Call, method: &str, request: &impl Serialize) -> Result<Stamp, Fault> {
+    let traceparent = call.traceparent.clone();
+    if call.idempotency_key.is_empty() {
+        return Ok(Stamp { traceparent, idempotency: None });
+    }
+    check_key(&call.idempotency_key)?;
+    let bytes = serde_json::to_vec(&(method, request))
+        .map_err(|cause| Fault::new(ErrorKind::Internal, format!("the request has no digest: {cause}")))?;
+    let request = Sha256::digest(bytes).into();
+    Ok(Stamp { traceparent, idempotency: Some(Idempotency { key: call.idempotency_key.clone(), request }) })
 }
 
 #[async_trait]
 impl Users for UsersService {
-    #[tracing::instrument(name = "users.create_user", skip_all, err(level = "debug"))]
+    #[instrument(name = "users.create_user", skip_all, err(level = "debug"))]
     async fn create_user(&self, call: &Call, name: &str) -> Result<User, Fault> {
         call.check_deadline()?;
-        Ok(self.store.create(name.parse()?, stamp(call)).await?)
+        call.may_operate()?;
+        let name: UserName = name.parse()?;
+        let stamp = stamp(call, "create_user", &name)?;
+        Ok(self.store.create(name, stamp).await?)
     }
 
-    #[tracing::instrument(name = "users.get_user", skip_all, err(level = "debug"))]
+    #[instrument(name = "users.get_user", skip_all, err(level = "debug"))]
     async fn get_user(&self, call: &Call, name: &str) -> Result<User, Fault> {
-        call.check_deadline()?;
-        self.find(name)
+        self.readable(call, name).await
     }
 
-    #[tracing::instrument(name = "users.record_listens", skip_all, fields(listens = listens.len()), err(level = "debug"))]
-    async fn record_listens(&self, call: &Call, user: &str, listens: Vec<Listen>) -> Result<ListenReceipt, Fault> {
+    #[instrument(name = "users.list_users", skip_all, err(level = "debug"))]
+    async fn list_users(&self, call: &Call, page: &PageRequest) -> Result<Page<User>, Fault> {
         call.check_deadline()?;
-        if listens.is_empty() || listens.len() > MAX_BATCH {
-            return Err(Fault::invalid(format!(
-                "listens has {} entries; send 1 to {MAX_BATCH} in one call",
-                listens.len()
-            )));
+        call.may_operate()?;
+        Ok(self.store.users(check_page(page)?).await?)
+    }
+
+    #[instrument(name = "users.get_profile", skip_all, err(level = "debug"))]
+    async fn get_profile(&self, call: &Call, user: &str) -> Result<Profile, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.profile(user.id).await?)
+    }
+
+    #[instrument(name = "users.update_profile", skip_all, err(level = "debug"))]
+    async fn update_profile(&self, call: &Call, user: &str, profile: Profile) -> Result<Profile, Fault> {
+        let user = self.writable(call, user).await?;
+        check_profile(&profile).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "update_profile", &profile)?;
+        Ok(self.store.set_profile(user, profile, stamp).await?)
+    }
+
+    #[instrument(name = "users.get_settings", skip_all, err(level = "debug"))]
+    async fn get_settings(&self, call: &Call, user: &str) -> Result<Settings, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.settings(user.id).await?)
+    }
+
+    #[instrument(name = "users.update_settings", skip_all, err(level = "debug"))]
+    async fn update_settings(&self, call: &Call, user: &str, settings: Settings) -> Result<Settings, Fault> {
+        let user = self.writable(call, user).await?;
+        check_settings(&settings).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "update_settings", &settings)?;
+        Ok(self.store.set_settings(user, settings, stamp).await?)
+    }
+
+    #[instrument(name = "users.record_listens", skip_all, fields(listens = listens.len()), err(level = "debug"))]
+    async fn record_listens(&self, call: &Call, user: &str, listens: Vec<Listen>) -> Result<ListenReceipt, Fault> {
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "record_listens", &listens)?;
+        let now_ms = self.store.now_ms();
+        let listens = check_rows("listens", listens, |listen| listen.check(now_ms).map(|()| listen))?;
+        Ok(self.store.record(user, listens, stamp).await?)
+    }
+
+    #[instrument(name = "users.list_listens", skip_all, err(level = "debug"))]
+    async fn list_listens(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<HistoryEntry>, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.listens(user.id, check_page(page)?).await?)
+    }
+
+    #[instrument(name = "users.set_play_counts", skip_all, err(level = "debug"))]
+    async fn set_play_counts(&self, call: &Call, user: &str, counts: Vec<PlayCount>) -> Result<ListenReceipt, Fault> {
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "set_play_counts", &counts)?;
+        let counts = check_rows("counts", counts, |count| check_count(&count).map(|()| count))?;
+        Ok(self.store.set_counts(user, counts, stamp).await?)
+    }
+
+    #[instrument(name = "users.add_taggings", skip_all, err(level = "debug"))]
+    async fn add_taggings(&self, call: &Call, user: &str, taggings: Vec<Tagging>) -> Result<ListenReceipt, Fault> {
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "add_taggings", &taggings)?;
+        let taggings = check_rows("taggings", taggings, |tagging| check_tagging(&tagging).map(|()| tagging))?;
+        Ok(self.store.add_taggings(user, taggings, stamp).await?)
+    }
+
+    #[instrument(name = "users.add_friends", skip_all, err(level = "debug"))]
+    async fn add_friends(&self, call: &Call, user: &str, friends: Vec<String>) -> Result<ListenReceipt, Fault> {
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "add_friends", &friends)?;
+        let friends = check_rows("friends", friends, |name| name.parse().map_err(|fault: Fault| fault.message))?;
+        Ok(self.store.add_friends(user, friends, stamp).await?)
+    }
+
+    #[instrument(name = "users.list_friends", skip_all, err(level = "debug"))]
+    async fn list_friends(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<String>, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.friends(user.id, check_page(page)?).await?)
+    }
+
+    #[instrument(name = "users.add_to_library", skip_all, err(level = "debug"))]
+    async fn add_to_library(&self, call: &Call, user: &str, tracks: Vec<Track>) -> Result<ListenReceipt, Fault> {
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "add_to_library", &tracks)?;
+        let tracks = check_rows("tracks", tracks, |track| track.check().map(|()| track))?;
+        Ok(self.store.add_tracks(user, tracks, stamp).await?)
+    }
+
+    #[instrument(name = "users.remove_from_library", skip_all, err(level = "debug"))]
+    async fn remove_from_library(&self, call: &Call, user: &str, track: ItemId) -> Result<bool, Fault> {
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "remove_from_library", &track)?;
+        Ok(self.store.remove_track(user, track, stamp).await?)
+    }
+
+    #[instrument(name = "users.list_library", skip_all, err(level = "debug"))]
+    async fn list_library(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<LibraryEntry>, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.library(user.id, check_page(page)?).await?)
+    }
+
+    #[instrument(name = "users.create_playlist", skip_all, err(level = "debug"))]
+    async fn create_playlist(&self, call: &Call, user: &str, playlist: NewPlaylist) -> Result<Playlist, Fault> {
+        let user = self.writable(call, user).await?;
+        check_playlist(&playlist).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "create_playlist", &playlist)?;
+        Ok(self.store.create_playlist(user, playlist, stamp).await?)
+    }
+
+    #[instrument(name = "users.get_playlist", skip_all, err(level = "debug"))]
+    async fn get_playlist(&self, call: &Call, id: PlaylistId) -> Result<Playlist, Fault> {
+        let found = self.visible(call, id).await?;
+        Ok(found.ok_or(UserStoreError::UnknownPlaylist(id))?.0)
+    }
+
+    #[instrument(name = "users.update_playlist", skip_all, err(level = "debug"))]
+    async fn update_playlist(&self, call: &Call, id: PlaylistId, playlist: NewPlaylist) -> Result<Playlist, Fault> {
+        let (_, owner) = self.visible(call, id).await?.ok_or(UserStoreError::UnknownPlaylist(id))?;
+        call.may_write(&owner.name)?;
+        check_playlist(&playlist).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "update_playlist", &(id, &playlist))?;
+        Ok(self.store.update_playlist(owner, id, playlist, stamp).await?)
+    }
+
+    #[instrument(name = "users.delete_playlist", skip_all, err(level = "debug"))]
+    async fn delete_playlist(&self, call: &Call, id: PlaylistId) -> Result<bool, Fault> {
+        let Some((_, owner)) = self.visible(call, id).await? else { return Ok(false) };
+        call.may_write(&owner.name)?;
+        let stamp = stamp(call, "delete_playlist", &id)?;
+        Ok(self.store.delete_playlist(owner, id, stamp).await?)
+    }
+
+    #[instrument(name = "users.list_playlists", skip_all, err(level = "debug"))]
+    async fn list_playlists(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<Playlist>, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.playlists(user.id, check_page(page)?).await?)
+    }
+
+    #[instrument(name = "users.create_token", skip_all, err(level = "debug"))]
+    async fn create_token(&self, call: &Call, user: &str, token: NewToken) -> Result<(ApiToken, String), Fault> {
+        let user = self.writable(call, user).await?;
+        let now_ms = self.store.now_ms();
+        check_token(&token, now_ms).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "create_token", &token)?;
+        let minted = self.tokens.mint(now_ms).await?;
+        let draft = TokenDraft { id: minted.id, wanted: token, hash: minted.hash };
+        Ok((self.store.create_token(user, draft, stamp).await?, minted.secret))
+    }
+
+    #[instrument(name = "users.list_tokens", skip_all, err(level = "debug"))]
+    async fn list_tokens(&self, call: &Call, user: &str) -> Result<Vec<ApiToken>, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.tokens(user.id).await?)
+    }
+
+    #[instrument(name = "users.revoke_token", skip_all, err(level = "debug"))]
+    async fn revoke_token(&self, call: &Call, user: &str, token: TokenId) -> Result<bool, Fault> {
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "revoke_token", &token)?;
+        let (store, tokens) = (Arc::clone(&self.store), Arc::clone(&self.tokens));
+        // A task of its own: a caller that leaves must not part the write from the cache.
+        let revoked = tokio::spawn(async move {
+            let revoked = store.revoke_token(user, token, stamp).await;
+            tokens.forget_token(token);
+            revoked
+        });
+        Ok(revoked.await.map_err(|cause| lost(&cause))??)
+    }
+
+    async fn authenticate(&self, secret: &str) -> Result<Principal, Fault> {
+        self.tokens.verify(self.store.as_ref(), secret).await
+    }
+
+    #[instrument(name = "users.export_user", skip_all, err(level = "debug"))]
+    async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
+        let user = self.readable(call, user).await?;
+        Ok(self.store.export(user, check_page(page)?).await?)
+    }
+
+    #[instrument(name = "users.erase_user", skip_all, err(level = "debug"))]
+    async fn erase_user(&self, call: &Call, user: &str) -> Result<ErasureReceipt, Fault> {
+        call.check_deadline()?;
+        let name: UserName = user.parse()?;
+        call.may_write(&name)?;
+        if let Some(found) = self.store.by_name(&name).await? {
+            same_account(call, &found)?;
         }
-        let user = self.find(user)?;
-        let now_ms = self.store.clock().wall_ms();
-        let mut rejections = Vec::new();
-        let mut kept = Vec::with_capacity(listens.len());
-        for (index, listen) in (0_u32..).zip(listens) {
-            match listen.check(now_ms) {
-                Ok(()) => kept.push(listen),
-                Err(reason) => rejections.push(Rejection { index, reason }),
-            }
-        }
-        let receipt = self.store.record(user.id, kept, stamp(call)).await?;
-        Ok(ListenReceipt { rejections, ..receipt })
+        let stamp = stamp(call, "erase_user", &name.folded())?;
+        let (store, tokens) = (Arc::clone(&self.store), Arc::clone(&self.tokens));
+        // A task of its own: once begun, an erasure goes on without its caller.
+        let erased = tokio::spawn(async move {
+            let receipt = store.erase(name, stamp).await?;
+            tokens.forget_user(receipt.user);
+            Ok::<_, UserStoreError>(receipt)
+        });
+        Ok(erased.await.map_err(|cause| lost(&cause))??)
+    }
+
+    #[instrument(name = "users.counts", skip_all, err(level = "debug"))]
+    async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        Ok(self.store.counts().await?)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use echotune_kit::embedded::Db;
-    use echotune_model::{Clock, ErrorKind, Track};
-
-    use super::*;
-
-    fn listen(title: &str, at: i64) -> Listen {
-        let track = Track { title: title.into(), artist: "Björk".into(), album: String::new() };
-        Listen { listened_at_ms: at, track, played_ms: 0, source: String::new() }
-    }
-
-    #[tokio::test]
-    async fn a_listen_recorded_twice_is_one_and_bad_rows_are_named() {
-        let folder = tempfile::tempdir().expect("folder");
-        let db = Db::open(folder.path()).expect("open");
-        let users = UsersService::new(EmbeddedUserStore::new(db, Arc::new(Clock::default())));
-        let call = Call::internal();
-        users.create_user(&call, "Ann").await.expect("created");
-        let taken = users.create_user(&call, "ann").await.expect_err("taken");
-        assert_eq!(taken.kind, ErrorKind::AlreadyExists);
-        let batch =
-            vec![listen("Jóga", 1_600_000_000_000), listen("", 1_600_000_000_000), listen("JÓGA", 1_600_000_000_000)];
-        let first = users.record_listens(&call, "ann", batch.clone()).await.expect("recorded");
-        assert_eq!((first.recorded, first.duplicates, first.rejections.len()), (1, 1, 1));
-        assert_eq!(first.rejections[0].index, 1);
-        let again = users.record_listens(&call, "ann", batch).await.expect("recorded");
-        assert_eq!((again.recorded, again.duplicates), (0, 2));
-        let unknown =
-            users.record_listens(&call, "bob", vec![listen("Jóga", 1_600_000_000_000)]).await.expect_err("unknown");
-        assert_eq!(unknown.kind, ErrorKind::NotFound);
-        assert!(unknown.message.contains("'bob'"));
-    }
+fn lost(cause: &tokio::task::JoinError) -> Fault {
+    Fault::new(ErrorKind::Indeterminate, format!("the write was cut off: {cause}"))
 }

@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("engine", &[]),
     ("xtask", &[]),
+    ("loadtest", &["proto", "model"]),
     ("kit", &["model"]),
     ("api", &["proto", "model", "kit"]),
     ("eventlog", &["model", "kit"]),
@@ -20,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 pub(crate) fn check() -> anyhow::Result<()> {
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
     let mut faults = Vec::new();
-    let mut folders = vec!["proto".into()];
+    let mut folders = vec!["proto".into(), "loadtest".into()];
     for entry in fs::read_dir("services").context("run this from the root of the repository")? {
         folders.push(entry?.path());
     }

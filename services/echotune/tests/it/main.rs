@@ -1,11 +1,17 @@
 //! The whole platform, as its users meet it: over gRPC, on a data folder.
 
+mod command;
+mod double;
+mod import;
+
 use std::{path::Path, time::Duration};
 
-use echotune::{Connection, Platform, Serving};
+use echotune::{Connection, Platform, Serving, demo, import::Progress};
 use echotune_api::RecommendQuery;
 use echotune_kit::telemetry::{self, SpanStore};
-use echotune_model::{Call, ErrorKind, ItemKind, Listen, ListenReceipt, Recommendations, Track};
+use echotune_model::{
+    Call, ErrorKind, ItemKind, Listen, ListenReceipt, PageRequest, PlayCount, Recommendations, Track,
+};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
@@ -184,4 +190,82 @@ async fn one_trace_leads_from_the_request_to_the_consumer() {
     );
     recommend(&to, "ann").await;
     serving.until(async {}).await.expect("stopped");
+}
+
+fn count(artist: &str, plays: u32) -> PlayCount {
+    PlayCount { artist: artist.into(), plays, source: "elsewhere".into() }
+}
+
+async fn direct(folder: &Path) -> Connection {
+    Connection::to(folder, SpanStore::default()).await.expect("open")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn play_counts_make_recommendations_and_an_erased_listener_leaves_no_trace_in_them() {
+    let folder = tempfile::tempdir().expect("folder");
+    let call = Call::internal();
+    let to = direct(folder.path()).await;
+    for (user, artists) in
+        [("ann", ["Björk", "Portishead"]), ("ben", ["Björk", "Autechre"]), ("cat", ["Björk", "Björk"])]
+    {
+        to.users.create_user(&call, user).await.expect("created");
+        let counts = artists.iter().map(|artist| count(artist, 10)).collect();
+        to.users.set_play_counts(&call, user, counts).await.expect("counted");
+    }
+    // Closed at once: what the relay had not moved yet must show when the folder is opened again.
+    to.close().await.expect("closed");
+
+    let to = direct(folder.path()).await;
+    let artists = |list: &Recommendations| {
+        let mut artists: Vec<_> = list.items.iter().map(|item| item.artist.clone()).collect();
+        artists.sort();
+        artists
+    };
+    let list = recommend(&to, "cat").await;
+    assert_reasons_sum(&list);
+    assert!(!list.cold_start);
+    assert_eq!(artists(&list), ["Autechre", "Portishead"]);
+
+    let receipt = to.users.erase_user(&call, "ben").await.expect("erased");
+    assert_eq!(receipt.erased.get("play_count"), Some(&2), "{receipt:?}");
+    to.settle().await.expect("settled");
+    let contribution = |list: &Recommendations, of: &str| {
+        let item = list.items.iter().find(|item| item.artist == of);
+        item.map_or(0.0, |item| item.reasons.iter().filter(|reason| reason.of == "Björk").map(|r| r.contribution).sum())
+    };
+    let after = recommend(&to, "cat").await;
+    assert!(contribution(&list, "Autechre") > 0.0);
+    assert_eq!(contribution(&after, "Autechre"), 0.0, "only ben had linked the two");
+    let query = RecommendQuery { kind: ItemKind::Artist, limit: 10, include_known: false };
+    let fault = to.recommendations.recommend(&call, "ben", &query).await.expect_err("erased");
+    assert_eq!(fault.kind, ErrorKind::NotFound);
+    to.close().await.expect("closed");
+
+    let to = direct(folder.path()).await;
+    let restarted = recommend(&to, "cat").await;
+    assert_eq!(contribution(&restarted, "Autechre"), 0.0, "nor does the store remember");
+    to.users.create_user(&call, "ben").await.expect("the name is free");
+    to.settle().await.expect("settled");
+    assert!(recommend(&to, "ben").await.cold_start);
+    to.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_demo_is_recommended_from_and_loads_once() {
+    let folder = tempfile::tempdir().expect("folder");
+    let to = direct(folder.path()).await;
+    let shape = demo::Shape { listeners: 40, artists: 60, tracks: 400, listens: 4_000 };
+    let (call, hidden) = (Call::internal(), Progress::hidden());
+    let load = || demo::load(to.users.clone(), &call, folder.path(), &shape, 7, 1_760_000_000_000, &hidden);
+    load().await.expect("loaded");
+    to.settle().await.expect("settled");
+    let counts = to.operations.status(&call).await.expect("status").counts;
+    assert_eq!((counts["users"], counts["listens"]), (40, 4_000));
+    let page = PageRequest { size: 1, ..PageRequest::default() };
+    let name = to.users.list_users(&call, &page).await.expect("listed").rows[0].name.to_string();
+    assert_reasons_sum(&recommend(&to, &name).await);
+    load().await.expect("loaded");
+    to.settle().await.expect("settled");
+    assert_eq!(to.operations.status(&call).await.expect("status").counts, counts);
+    to.close().await.expect("closed");
 }

@@ -1,0 +1,231 @@
+//! What the platform can be told: `defaults.toml` beside this file is the reference.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use echotune_kit::{
+    config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
+    telemetry,
+};
+use serde::{Deserialize, Serialize};
+
+/// Name of the configuration in a data folder; it need not exist.
+pub const CONFIG_FILE: &str = "config.toml";
+
+const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// Flags of the command line that configure.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigFlags {
+    /// Configuration file [default: config.toml of the data folder, when there is one].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Set one configuration key, such as limits.deadline_max=1m.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the configuration in force as TOML, and end.
+    #[arg(long, global = true)]
+    pub print_config: bool,
+}
+
+/// The configuration of the whole platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Where gRPC is answered.
+    pub listen: SocketAddr,
+    /// Logs and spans.
+    pub telemetry: TelemetryConfig,
+    /// What a request may ask for.
+    pub limits: LimitsConfig,
+    /// Fitting.
+    pub recommendations: RecommendationsConfig,
+    /// The way down.
+    pub shutdown: ShutdownConfig,
+}
+
+/// Logs and spans.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TelemetryConfig {
+    /// Which log lines are written.
+    pub log: String,
+    /// Finished spans held in process.
+    pub spans_kept: usize,
+    /// OTLP collector; empty for none.
+    pub otlp_endpoint: String,
+    /// The collector's `authorization` header.
+    pub otlp_authorization: Secret,
+    /// Spans that wait to be sent.
+    pub otlp_queue: usize,
+    /// How long one export may take.
+    pub otlp_timeout: Period,
+}
+
+/// What a request may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsConfig {
+    /// Deadline of a request that gives none.
+    pub deadline_default: Period,
+    /// The longest deadline.
+    pub deadline_max: Period,
+}
+
+/// Fitting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecommendationsConfig {
+    /// How long new listens are gathered before a refit.
+    pub refit_debounce: Period,
+}
+
+/// The way down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownConfig {
+    /// For spans that wait to be sent.
+    pub flush_timeout: Period,
+}
+
+impl config::Config for Config {
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let mut demand = |holds: bool, key, why: String| {
+            if !holds {
+                faults.push((key, why));
+            }
+        };
+        let (limits, telemetry) = (&self.limits, &self.telemetry);
+        let positive = |period: Period| period.0 > Duration::ZERO;
+        let more = || "must be longer than 0s".to_owned();
+        demand(positive(limits.deadline_default), "limits.deadline_default", more());
+        demand(positive(self.recommendations.refit_debounce), "recommendations.refit_debounce", more());
+        demand(positive(telemetry.otlp_timeout), "telemetry.otlp_timeout", more());
+        demand(
+            limits.deadline_default <= limits.deadline_max,
+            "limits.deadline_default",
+            format!("{} is longer than limits.deadline_max, {}", limits.deadline_default, limits.deadline_max),
+        );
+        demand(
+            (1..=10_000_000).contains(&telemetry.spans_kept),
+            "telemetry.spans_kept",
+            format!("{} is not between 1 and 10000000", telemetry.spans_kept),
+        );
+        demand(
+            (1..=1_000_000).contains(&telemetry.otlp_queue),
+            "telemetry.otlp_queue",
+            format!("{} is not between 1 and 1000000", telemetry.otlp_queue),
+        );
+        let refused = telemetry::check_filter(&telemetry.log).err();
+        demand(refused.is_none(), "telemetry.log", refused.unwrap_or_default());
+        let refused = self.telemetry_options().otlp.and_then(|otlp| otlp.check().err()).map(|cause| cause.to_string());
+        demand(refused.is_none(), "telemetry.otlp_endpoint", refused.unwrap_or_default());
+        faults
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let sources = Sources { defaults: DEFAULTS, file: None, env: Vec::new(), flags: Vec::new() };
+        config::load(&sources).map(|loaded| loaded.config).expect("a test loads the defaults")
+    }
+}
+
+impl Config {
+    /// Loads the configuration of a data folder from defaults, file, the environment of this
+    /// process, the flags, and `more` flags of the command that have a name of their own.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with where it was written. End with [`Faults::EXIT_CODE`].
+    pub fn load(data: &Path, flags: &ConfigFlags, more: Vec<Flag>) -> Result<Loaded<Self>, Faults> {
+        // A name that is no Unicode is passed over: no key is written like that.
+        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        let env = env.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect();
+        Self::load_from(data, flags, more, env)
+    }
+
+    /// [`Config::load`] with an environment of one's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_from(
+        data: &Path,
+        flags: &ConfigFlags,
+        more: Vec<Flag>,
+        env: Vec<(String, String)>,
+    ) -> Result<Loaded<Self>, Faults> {
+        let own = data.join(CONFIG_FILE);
+        let file = flags.config.as_deref().or_else(|| own.exists().then_some(own.as_path()));
+        let set = flags.set.iter().map(|set| {
+            let (key, value) = set.split_once('=').unwrap_or((set, ""));
+            Flag { name: format!("--set {key}"), key: key.trim().to_owned(), value: value.to_owned() }
+        });
+        let flags = set.chain(more).collect();
+        config::load(&Sources { defaults: DEFAULTS, file, env, flags })
+    }
+
+    /// How telemetry is to be started.
+    pub fn telemetry_options(&self) -> telemetry::Options {
+        let from = &self.telemetry;
+        let otlp = (!from.otlp_endpoint.is_empty()).then(|| telemetry::OtlpOptions {
+            endpoint: from.otlp_endpoint.clone(),
+            authorization: from.otlp_authorization.clone(),
+            queue: from.otlp_queue,
+            timeout: from.otlp_timeout.0,
+        });
+        telemetry::Options { log: from.log.clone(), spans_kept: from.spans_kept, otlp }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn load(set: &[&str], env: &[(&str, &str)]) -> Result<Loaded<Config>, Faults> {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = ConfigFlags { set: set.iter().map(|set| (*set).to_owned()).collect(), ..ConfigFlags::default() };
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::load_from(folder.path(), &flags, Vec::new(), env)
+    }
+
+    #[test]
+    fn the_defaults_load_and_print_as_they_are() {
+        let loaded = load(&[], &[]).unwrap();
+        assert_eq!(loaded.to_toml().unwrap(), DEFAULTS);
+        assert!(loaded.config.telemetry_options().otlp.is_none());
+    }
+
+    #[test]
+    fn the_file_of_the_data_folder_is_read_and_a_flag_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(CONFIG_FILE), "[limits]\ndeadline_max = \"90s\"\n").unwrap();
+        let listen = Flag { name: "--listen".into(), key: "listen".into(), value: "127.0.0.1:0".into() };
+        let loaded =
+            Config::load_from(folder.path(), &ConfigFlags::default(), vec![listen], Vec::new()).unwrap().config;
+        assert_eq!(loaded.limits.deadline_max, Period(Duration::from_secs(90)));
+        assert_eq!(loaded.listen.port(), 0);
+        let elsewhere = ConfigFlags { config: Some(folder.path().join("none.toml")), ..ConfigFlags::default() };
+        assert!(Config::load_from(folder.path(), &elsewhere, Vec::new(), Vec::new()).is_err());
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused_together() {
+        let faults = load(
+            &["limits.deadline_default=10m", "telemetry.spans_kept=0"],
+            &[("ECHOTUNE__TELEMETRY__LOG", "=,="), ("ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "collector:4317")],
+        )
+        .unwrap_err();
+        let text = faults.to_string();
+        for part in [
+            "--set limits.deadline_default: limits.deadline_default: 10m is longer",
+            "--set telemetry.spans_kept",
+            "variable ECHOTUNE__TELEMETRY__LOG",
+            "variable ECHOTUNE__TELEMETRY__OTLP_ENDPOINT",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert_eq!(faults.0.len(), 4, "{text}");
+    }
+}

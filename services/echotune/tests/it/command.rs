@@ -1,0 +1,101 @@
+//! The command as a person or a script meets it: its own process, its exit codes and its output.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+fn echotune(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echotune"));
+    command.arg("--data").arg(folder).args(arguments).stdin(Stdio::null()).output().expect("started")
+}
+
+fn text(folder: &Path, arguments: &[&str]) -> String {
+    let output = echotune(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    let text = text(folder, &[arguments, &["--output", "json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"))
+}
+
+fn refused(folder: &Path, arguments: &[&str], code: i32, why: &str) {
+    let output = echotune(folder, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+    assert!(error.contains(why), "{arguments:?}: {error}");
+}
+
+#[test]
+fn a_history_is_heard_recommended_from_exported_and_erased() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    for (user, artist) in [("ann", "Björk"), ("ann", "Autechre"), ("ben", "Björk")] {
+        let receipt =
+            json(data, &["listen", "--user", user, "--artist", artist, "--title", "Song", "--at", "1700000000"]);
+        assert_eq!(receipt["recorded"], 1, "{receipt}");
+    }
+    let list = json(data, &["recommend", "--user", "ben"]);
+    let item = &list["recommendations"][0];
+    assert_eq!((&item["artist"], &item["rank"], &item["kind"]), (&"Autechre".into(), &1.into(), &"artist".into()));
+    let reasons = item["reasons"].as_array().expect("reasons").iter();
+    let sum =
+        item["base"].as_f64().expect("base") + reasons.filter_map(|one| one["contribution"].as_f64()).sum::<f64>();
+    assert!((sum - item["score"].as_f64().expect("score")).abs() < 1e-5, "{list}");
+    for key in ["model_version", "watermark", "trace_id"] {
+        assert!(!list[key].is_null(), "{key} is missing in {list}");
+    }
+    let table = text(data, &["recommend", "--user", "ben", "--kind", "track", "--explain"]);
+    assert!(table.contains("Autechre – Song") && table.contains("base"), "{table}");
+    assert_eq!(json(data, &["status"])["counts"]["listens"], 3);
+    assert!(text(data, &["status"]).contains("listens"));
+
+    let export = text(data, &["user", "export", "ann"]);
+    let records: Vec<Value> = export.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(records.iter().filter(|record| record["kind"] == "listen").count(), 2, "{export}");
+    let mut unconfirmed = Command::new(env!("CARGO_BIN_EXE_echotune"));
+    unconfirmed.arg("--data").arg(data).args(["user", "erase", "ann"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut unconfirmed = unconfirmed.spawn().expect("started");
+    unconfirmed.stdin.take().expect("stdin").write_all(b"ben\n").expect("typed");
+    let output = unconfirmed.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(json(data, &["user", "erase", "ann", "--yes"])["erased"]["listen"], 2);
+    refused(data, &["recommend", "--user", "ann"], 3, "ann");
+    assert!(text(data, &["user", "erase", "ben", "--yes"]).contains("receipt"));
+}
+
+#[test]
+fn an_export_is_imported_once_and_the_wrong_one_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (data, export) = (folder.path().join("data"), folder.path().join("export.zip"));
+    echotune::demo::write_listenbrainz(&export, 200, 3).expect("written");
+    let path = export.to_str().expect("text");
+    let wanted = ["import", "listenbrainz", path, "--user", "ann"];
+    assert_eq!(json(&data, &wanted)["rows"]["listens"]["imported"], 200);
+    assert_eq!(json(&data, &wanted)["rows"]["listens"]["duplicate"], 200);
+    assert!(text(&data, &wanted).contains("200"));
+    refused(&data, &["import", "lastfm-hetrec", path], 2, "looks like a ListenBrainz export");
+    refused(&data, &["import", "tapes", path], 2, "possible values");
+}
+
+#[test]
+fn bad_usage_and_bad_configuration_have_their_own_exit_codes() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    refused(data, &["recommend", "--user", "nobody"], 3, "nobody");
+    refused(data, &["trace", "xyz"], 2, "32 hexadecimal digits");
+    refused(data, &["listen", "--user", "a", "--artist", "b", "--title", "c", "--at", "5"], 2, "not recorded");
+    refused(data, &["--set", "limits.deadline_max=soon", "status"], 64, "limits.deadline_max");
+    refused(data, &["--set", "limits.deadline_max=1ms", "--set", "nothing=1", "status"], 64, "nothing");
+    let printed = text(data, &["--print-config", "status"]);
+    fs::write(data.join("config.toml"), &printed).expect("written");
+    assert_eq!(text(data, &["--print-config", "status"]).lines().count(), printed.lines().count());
+    assert!(text(data, &["man"]).contains(".TH"));
+    assert!(text(data, &["completions", "bash"]).contains("echotune"));
+}

@@ -1,0 +1,148 @@
+//! What every adapter of [`UserStore`] must do, as functions that run over any empty store.
+//!
+//! Each function panics with what is wrong.
+
+use echotune_api::events::{Event, Payload};
+use echotune_model::{Listen, NewPlaylist, NewToken, PageRequest, Role, Settings, TokenId, Track, User, UserName};
+
+use super::{Checked, Idempotency, KEY_LIFE_MS, Stamp, TokenDraft, UserStore, UserStoreError};
+
+fn name(text: &str) -> UserName {
+    text.parse().expect("a name")
+}
+
+fn checked<T>(rows: Vec<T>) -> Checked<T> {
+    Checked { rows: (0..).zip(rows).collect(), rejections: Vec::new() }
+}
+
+fn listen(title: &str, minute: i64) -> Listen {
+    let track = Track { title: title.into(), artist: "Björk".into(), album: String::new() };
+    Listen { listened_at_ms: 1_600_000_000_000 + minute * 60_000, track, played_ms: 0, source: String::new() }
+}
+
+fn keyed(key: &str, request: u8) -> Stamp {
+    Stamp { traceparent: String::new(), idempotency: Some(Idempotency { key: key.into(), request: [request; 32] }) }
+}
+
+async fn account(store: &dyn UserStore, of: &str) -> User {
+    store.create(name(of), Stamp::default()).await.expect("created")
+}
+
+/// All waiting events, oldest first; they are forgotten.
+pub async fn drain(store: &dyn UserStore) -> Vec<Event> {
+    let waiting = store.next_events(10_000).await.expect("events");
+    store.published(waiting.iter().map(|one| one.place.clone()).collect()).await.expect("forgotten");
+    waiting.iter().map(|one| Event::decode(&one.record.value).expect("an event").expect("known")).collect()
+}
+
+/// Every write announces itself, in the order of the writes.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn writes_announce_themselves_in_order(store: &dyn UserStore) {
+    let (ann, ben) = (account(store, "ann").await, account(store, "ben").await);
+    let none = Stamp::default;
+    store.record(ann.clone(), checked(vec![listen("Jóga", 0)]), none()).await.expect("recorded");
+    store.set_settings(ann.clone(), Settings { private: true, ..Settings::default() }, none()).await.expect("set");
+    store.add_friends(ann.clone(), checked(vec![name("BEN")]), none()).await.expect("added");
+    let again = store.record(ann.clone(), checked(vec![listen("JÓGA", 0)]), none()).await.expect("recorded");
+    assert_eq!((again.recorded, again.duplicates), (0, 1), "the same listen twice is one");
+    store.erase(name("ann"), none()).await.expect("erased");
+    let events = drain(store).await;
+    assert!(events.is_sorted_by(|a, b| a.written_at < b.written_at), "times of events increase");
+    let of_ann: Vec<_> = events.into_iter().filter(|one| one.user == ann.id).map(|one| one.payload).collect();
+    assert!(
+        matches!(
+            of_ann.as_slice(),
+            [
+                Payload::UserCreated { .. },
+                Payload::HistoryChanged { .. },
+                Payload::SettingsChanged { .. },
+                Payload::FriendsAdded { .. },
+                Payload::UserErased
+            ]
+        ),
+        "{of_ann:?}"
+    );
+    assert_eq!(of_ann[3], Payload::FriendsAdded { friends: vec![ben.id] });
+}
+
+/// Pages hold everything once, newest listen first.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn pages_hold_everything_once(store: &dyn UserStore) {
+    let ann = account(store, "ann").await;
+    let listens = (0..25).map(|minute| listen("Jóga", minute)).collect();
+    store.record(ann.clone(), checked(listens), Stamp::default()).await.expect("recorded");
+    let (mut page, mut times) = (PageRequest { size: 10, token: String::new() }, Vec::new());
+    loop {
+        let part = store.listens(ann.id, page.clone()).await.expect("listed");
+        times.extend(part.rows.iter().map(|row| row.listen.listened_at_ms));
+        page.token = part.next;
+        if page.token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(times.len(), 25);
+    assert!(times.is_sorted_by(|a, b| a > b), "newest first: {times:?}");
+    let bad = store.listens(ann.id, PageRequest { size: 10, token: "?".into() }).await.expect_err("refused");
+    assert!(matches!(bad, UserStoreError::BadPageToken(_)), "{bad}");
+}
+
+/// A key gives the first answer until it ends, and none to another request.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn keys_give_the_first_answer(store: &dyn UserStore) {
+    let ann = account(store, "ann").await;
+    let content = NewPlaylist { title: "Rain".into(), description: String::new(), tracks: Vec::new() };
+    let make = |stamp| store.create_playlist(ann.clone(), content.clone(), stamp);
+    let first = make(keyed("k", 1)).await.expect("made");
+    assert_eq!(make(keyed("k", 1)).await.expect("made before"), first);
+    let reused = make(keyed("k", 2)).await.expect_err("another request");
+    assert!(matches!(reused, UserStoreError::KeyReused(_)), "{reused}");
+    assert_ne!(make(keyed("other", 1)).await.expect("made").id, first.id);
+    let token = |stamp| {
+        let wanted = NewToken { label: "cli".into(), role: Role::Reader, expires_at_ms: 0 };
+        let draft = TokenDraft { id: TokenId::new(store.now_ms()), wanted, hash: "hash".into() };
+        store.create_token(ann.clone(), draft, stamp)
+    };
+    let made = token(keyed("t", 1)).await.expect("made");
+    let gone = token(keyed("t", 1)).await.expect_err("no secret is kept");
+    assert!(matches!(gone, UserStoreError::SecretGone(id) if id == made.id), "{gone}");
+    assert_eq!(store.sweep_keys(store.now_ms()).await.expect("swept"), 0);
+    assert_eq!(store.sweep_keys(store.now_ms() + KEY_LIFE_MS).await.expect("swept"), 3);
+    assert_ne!(make(keyed("k", 1)).await.expect("made anew").id, first.id);
+}
+
+/// An erasure leaves nothing, counts what it took, and frees the name for another account.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
+    let (ann, ben) = (account(store, "ann").await, account(store, "ben").await);
+    // More rows than one step of an erasure takes.
+    for batch in 0..3 {
+        let listens = (0..1_000).map(|minute| listen("Jóga", batch * 1_000 + minute)).collect();
+        store.record(ann.clone(), checked(listens), keyed(&format!("b{batch}"), 0)).await.expect("recorded");
+    }
+    store.add_friends(ben.clone(), checked(vec![name("ann")]), Stamp::default()).await.expect("added");
+    let wanted = NewToken { label: "cli".into(), role: Role::Reader, expires_at_ms: 0 };
+    let draft = TokenDraft { id: TokenId::new(store.now_ms()), wanted, hash: "hash".into() };
+    let token = store.create_token(ann.clone(), draft, Stamp::default()).await.expect("made");
+    let receipt = store.erase(name("Ann"), keyed("e", 0)).await.expect("erased");
+    assert_eq!(receipt.erased.get("listen"), Some(&3_000), "{receipt:?}");
+    assert_eq!(receipt.erased.get("friend"), Some(&1), "{receipt:?}");
+    assert_eq!(store.erase(name("Ann"), keyed("e", 0)).await.expect("erased before"), receipt);
+    assert!(store.token(token.id).await.expect("read").is_none());
+    let friends = store.friends(ben.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
+    assert!(friends.rows.is_empty(), "the friend no longer lists the erased user");
+    let late = store.record(ann.clone(), checked(vec![listen("Jóga", 0)]), Stamp::default()).await;
+    assert!(matches!(late, Err(UserStoreError::UnknownUser(_))), "{late:?}");
+    let counts = store.counts().await.expect("counts");
+    assert_eq!((counts["users"], counts["listens"], counts["friendships"]), (1, 0, 0), "{counts:?}");
+    assert_ne!(account(store, "ann").await.id, ann.id, "a name is reused with a new id only");
+    let left = store.listens(ann.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
+    assert!(left.rows.is_empty());
+}

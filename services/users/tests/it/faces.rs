@@ -1,0 +1,53 @@
+//! The two faces of one service, so that the same tests run on both.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use echotune_api::{Users, UsersClient, authenticator, users_server};
+use echotune_kit::{
+    auth::Token,
+    edge::{Credentials, Edge, Patience},
+    embedded::Db,
+};
+use echotune_model::Clock;
+use echotune_users::{EmbeddedUserStore, UsersService};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Channel, Endpoint, Server};
+
+/// One service over one folder, reachable both ways.
+pub(crate) struct Faces {
+    pub(crate) object: Arc<dyn Users>,
+    pub(crate) remote: UsersClient,
+    pub(crate) store: EmbeddedUserStore,
+    pub(crate) channel: Channel,
+    pub(crate) token: Token,
+    _folder: TempDir,
+}
+
+impl Faces {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let token = Token::read_or_create(folder.path()).expect("token");
+        let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Arc::new(Clock::default()));
+        let object: Arc<dyn Users> = Arc::new(UsersService::new(store.clone()));
+        let channel = serve(Arc::clone(&object), token.clone()).await;
+        let remote = UsersClient::new(channel.clone(), Credentials { token: token.clone() });
+        Self { object, remote, store, channel, token, _folder: folder }
+    }
+
+    /// A client that presents another secret.
+    pub(crate) fn with_secret(&self, secret: &str) -> UsersClient {
+        UsersClient::new(self.channel.clone(), Credentials { token: Token::from(secret.to_owned()) })
+    }
+}
+
+async fn serve(users: Arc<dyn Users>, token: Token) -> Channel {
+    let listener = TcpListener::bind::<SocketAddr>("127.0.0.1:0".parse().expect("address")).await.expect("bound");
+    let address = listener.local_addr().expect("address");
+    let patience = Patience { default: Duration::from_secs(30), max: Duration::from_secs(60) };
+    let edge = Edge::new(token, Some(authenticator(Arc::clone(&users))), patience);
+    let server = Server::builder().layer(edge).add_service(users_server(users));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    Endpoint::from_shared(format!("http://{address}")).expect("endpoint").connect().await.expect("connected")
+}

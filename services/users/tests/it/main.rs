@@ -1,0 +1,7 @@
+//! users as its callers meet it: the store by its port, the service as an object and over gRPC.
+
+mod access;
+mod events;
+mod faces;
+mod store;
+mod suite;

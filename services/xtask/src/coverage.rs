@@ -1,0 +1,33 @@
+//! `cargo xtask coverage`: which lines the tests run.
+
+use std::{env, fs, path::Path, process::Command};
+
+use anyhow::{Context as _, ensure};
+
+/// Percent of the lines that tests must run.
+const LINES: &str = "85";
+const REPORT: &str = "target/coverage/lines.txt";
+
+/// Runs all tests with coverage, prints the report and stores it.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = |arguments: &[&str]| Command::new(&cargo).arg("llvm-cov").args(arguments).output();
+    let found = output(&["--version"])?;
+    ensure!(
+        found.status.success(),
+        "cargo-llvm-cov is needed: `cargo install cargo-llvm-cov --locked` and `rustup component add llvm-tools`"
+    );
+    // Generated code and automation are not what the tests are for.
+    let ignored = "--ignore-filename-regex=(xtask|/out/|main\\.rs)";
+    let tests = ["--workspace", "--locked", "--exclude", "echotune-xtask", "--no-report"];
+    let done = Command::new(&cargo).arg("llvm-cov").args(tests).status()?;
+    ensure!(done.success(), "the tests ended with {done}");
+    let report = output(&["report", "--summary-only", ignored, "--fail-under-lines", LINES])?;
+    let text = String::from_utf8_lossy(&report.stdout);
+    let folder = Path::new(REPORT).parent().context("the report has a folder")?;
+    fs::create_dir_all(folder)?;
+    fs::write(REPORT, text.as_bytes())?;
+    print!("{text}");
+    ensure!(report.status.success(), "less than {LINES} % of the lines are run by tests (see {REPORT})");
+    Ok(())
+}
