@@ -56,8 +56,8 @@ impl Connection {
 
     async fn open(folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
         let platform = Platform::open(folder, spans)?;
-        platform.settle().await?;
-        platform.refit().await;
+        platform.flow().settle().await?;
+        platform.flow().refit().await;
         Ok(Self {
             users: Arc::clone(&platform.users),
             recommendations: Arc::clone(&platform.recommendations),
@@ -73,8 +73,8 @@ impl Connection {
     /// The store cannot be read.
     pub async fn settle(&self) -> anyhow::Result<()> {
         if let Some(platform) = &self.opened {
-            platform.settle().await?;
-            platform.refit().await;
+            platform.flow().settle().await?;
+            platform.flow().refit().await;
         }
         Ok(())
     }
@@ -84,7 +84,9 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        match self.opened {
+        let Self { opened, users, recommendations, operations } = self;
+        drop((users, recommendations, operations));
+        match opened {
             Some(platform) => platform.stop().await,
             None => Ok(()),
         }

@@ -1,6 +1,6 @@
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
-use echotune_api::RecommendQuery;
+use echotune_api::{RecommendQuery, Recommendations, Users};
 use echotune_kit::{
     config::{Faults, Flag},
-    lifecycle,
+    lifecycle::{self, Exit},
     telemetry::{self, SpanStore},
 };
 use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, PageRequest, TraceId, Track};
@@ -21,6 +21,7 @@ use crate::{
     Config, ConfigFlags, Connection, Platform, demo,
     import::{self, Progress},
     output,
+    platform::Flow,
 };
 
 /// Listens in, exactly explained recommendations out.
@@ -254,64 +255,78 @@ async fn execute(arguments: Arguments, config: &Config, spans: SpanStore) -> any
 }
 
 async fn up(arguments: &Arguments, config: &Config, demo: bool, spans: SpanStore) -> anyhow::Result<()> {
-    let mut signals = lifecycle::signals()?;
+    let signals = lifecycle::signals()?;
     let serving = Platform::open_with(config, &arguments.data, spans)?.serve(config.listen).await?;
+    let (address, asked, stopping) = (serving.address, serving.platform.asked(), serving.platform.stopping());
+    let demo = demo.then(|| Demo::of(&serving.platform, arguments));
     let shown = async {
-        if demo {
+        if let Some(demo) = demo {
             let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo");
-            show_demo(&arguments.data, &serving.platform, arguments.output).instrument(span).await?;
+            demo.show().instrument(span).await.inspect_err(|_| asked.cancel())?;
         }
+        println!("EchoTune serves {} on {address}; stop it with Ctrl-C", arguments.data.display());
         anyhow::Ok(())
     };
-    let stopped_early = tokio::select! {
-        shown = shown => { shown?; false }
-        Some(_) = signals.recv() => true,
-    };
-    if !stopped_early {
-        println!("EchoTune serves {} on {}; stop it with Ctrl-C", arguments.data.display(), serving.address);
+    // Given up when the platform stops, so that it does not hold the data folder.
+    let (exit, shown) = tokio::join!(serving.until(signals), stopping.run_until_cancelled(shown));
+    match exit {
+        Exit::Clean => shown.unwrap_or(Ok(())),
+        Exit::Failed(_) => Err(anyhow::anyhow!("{exit}")),
+        Exit::Now(_) => std::process::exit(exit.code().into()),
     }
-    let stop = async move {
-        if !stopped_early {
-            signals.recv().await;
-        }
-        // A second signal ends the process at once.
-        tokio::spawn(async move {
-            if let Some(second) = signals.recv().await {
-                std::process::exit(second.exit_code().into());
-            }
-        });
-    };
-    serving.until(stop).await
 }
 
 /// Seed of the generated world.
 const DEMO_SEED: u64 = 7;
 
-/// Loads the generated world and shows one listener's recommendations.
-async fn show_demo(folder: &Path, platform: &Platform, output: Output) -> anyhow::Result<()> {
-    let shape = demo::Shape::default();
-    let users = Arc::clone(&platform.users);
-    demo::load(users, &call(), folder, &shape, DEMO_SEED, now_ms(), &Progress::stderr()).await.map_err(Fault::from)?;
-    platform.settle().await?;
-    platform.refit().await;
-    let listeners = platform.users.list_users(&call(), &PageRequest { size: 1, ..PageRequest::default() }).await?;
-    let Some(listener) = listeners.rows.first() else { return Ok(()) };
-    let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
-    let list = platform.recommendations.recommend(&call(), &listener.name.to_string(), &query).await?;
-    if output == Output::Table {
-        println!("Recommended to {}, with reasons that add up to each score:", listener.name);
+/// What the demonstration needs of a platform; it holds nothing that keeps one from stopping.
+struct Demo {
+    users: Arc<dyn Users>,
+    recommendations: Arc<dyn Recommendations>,
+    flow: Flow,
+    folder: PathBuf,
+    output: Output,
+}
+
+impl Demo {
+    fn of(platform: &Platform, arguments: &Arguments) -> Self {
+        Self {
+            users: Arc::clone(&platform.users),
+            recommendations: Arc::clone(&platform.recommendations),
+            flow: platform.flow(),
+            folder: arguments.data.clone(),
+            output: arguments.output,
+        }
     }
-    output::recommendations(&list, false, output)?;
-    if output == Output::Table {
-        println!(
-            "\nEvery reason:      echotune recommend --user {name} --kind track --explain\n\
+
+    /// Loads the generated world and shows one listener's recommendations.
+    async fn show(self) -> anyhow::Result<()> {
+        let Self { users, recommendations, flow, folder, output } = self;
+        let shape = demo::Shape::default();
+        demo::load(Arc::clone(&users), &call(), &folder, &shape, DEMO_SEED, now_ms(), &Progress::stderr())
+            .await
+            .map_err(Fault::from)?;
+        flow.settle().await?;
+        flow.refit().await;
+        let listeners = users.list_users(&call(), &PageRequest { size: 1, ..PageRequest::default() }).await?;
+        let Some(listener) = listeners.rows.first() else { return Ok(()) };
+        let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
+        let list = recommendations.recommend(&call(), &listener.name.to_string(), &query).await?;
+        if output == Output::Table {
+            println!("Recommended to {}, with reasons that add up to each score:", listener.name);
+        }
+        output::recommendations(&list, false, output)?;
+        if output == Output::Table {
+            println!(
+                "\nEvery reason:      echotune recommend --user {name} --kind track --explain\n\
              The trace of this: echotune trace {trace}\n\
              Your own history:  echotune import listenbrainz EXPORT.zip --user YOU\n",
-            name = listener.name,
-            trace = list.trace,
-        );
+                name = listener.name,
+                trace = list.trace,
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The context of a call that this command makes within its own trace.

@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use echotune_kit::{
     config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
+    lifecycle::Patience,
     telemetry,
 };
 use serde::{Deserialize, Serialize};
@@ -83,8 +84,18 @@ pub struct RecommendationsConfig {
 /// The way down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShutdownConfig {
+    /// Between "not ready" and taking no more requests.
+    pub notice: Period,
+    /// For requests under way, then again for background work.
+    pub drain_timeout: Period,
     /// For spans that wait to be sent.
     pub flush_timeout: Period,
+}
+
+impl ShutdownConfig {
+    pub(crate) const fn patience(&self) -> Patience {
+        Patience { notice: self.notice.0, drain: self.drain_timeout.0 }
+    }
 }
 
 impl config::Config for Config {

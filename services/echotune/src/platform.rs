@@ -1,4 +1,5 @@
 use std::{
+    convert::Infallible,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -16,12 +17,13 @@ use echotune_kit::{
     auth::Token,
     edge::{Edge, Patience},
     embedded::Db,
+    lifecycle::{Exit, Life, Signal},
     telemetry::SpanStore,
 };
 use echotune_model::Clock;
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume, refit};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -34,6 +36,9 @@ pub(crate) const ADDRESS_FILE: &str = "address";
 /// How often it is looked whether events still move.
 const SETTLE_EVERY: Duration = Duration::from_millis(2);
 
+/// How long the data folder may be held by work that nobody waits for.
+const RELEASE: Duration = Duration::from_secs(5);
+
 /// All services over one data folder, calling each other directly.
 pub struct Platform {
     /// Accounts and histories.
@@ -42,13 +47,38 @@ pub struct Platform {
     pub recommendations: Arc<dyn Recommendations>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
+    flow: Flow,
+    patience: Patience,
+    folder: PathBuf,
+    db: Db,
+    life: Life,
+}
+
+/// The way of an event from the outbox into answers.
+#[derive(Clone)]
+pub struct Flow {
     service: RecommendationsService,
     store: EmbeddedUserStore,
     log: EmbeddedEventLog,
-    patience: Patience,
-    folder: PathBuf,
-    stop: CancellationToken,
-    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Flow {
+    /// Waits until every event written so far shows in answers.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        // In this order: an event leaves the outbox after it has entered the log.
+        while !self.store.all_published()? || self.service.position() < self.log.end(USERS_TOPIC).await? {
+            tokio::time::sleep(SETTLE_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Fits the models on the histories as they are now and waits for it.
+    pub async fn refit(&self) {
+        self.service.refit().await;
+    }
 }
 
 impl Platform {
@@ -69,59 +99,51 @@ impl Platform {
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), clock);
-        let service = RecommendationsService::load(EmbeddedRecommendationStore::new(db))?;
+        let service = RecommendationsService::load(EmbeddedRecommendationStore::new(db.clone()))?;
         clock_after(&service, &store);
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn({
-            let (store, log, stop) = (store.clone(), log.clone(), stop.clone());
-            async move { relay(store, &log, stop).await.context("the relay of the outbox failed") }
+        let mut life = Life::new(config.shutdown.patience());
+        life.consumer("the relay of the outbox", {
+            let (store, log, stop) = (store.clone(), log.clone(), life.stop());
+            async move { relay(store, &log, stop).await }
         });
-        tasks.spawn({
-            let (store, stop) = (store.clone(), stop.clone());
-            async move { sweeper(store, stop).await.context("the sweeper of users failed") }
+        life.consumer("the sweeper of users", sweeper(store.clone(), life.stop()));
+        life.consumer("the consumer of histories", {
+            let (service, log, stop) = (service.clone(), log.clone(), life.stop());
+            async move { consume(service, &log, stop).await }
         });
-        tasks.spawn({
-            let (service, log, stop) = (service.clone(), log.clone(), stop.clone());
-            async move { consume(service, &log, stop).await.context("the consumer of histories failed") }
-        });
-        tasks.spawn({
-            let (service, stop) = (service.clone(), stop.clone());
+        life.consumer("the refits of the models", {
+            let (service, stop) = (service.clone(), life.stop());
             let debounce = config.recommendations.refit_debounce.0;
             async move {
                 refit(service, debounce, stop).await;
-                Ok(())
+                Ok::<_, Infallible>(())
             }
         });
         Ok(Self {
             operations: Arc::new(EmbeddedOperations::new(store.clone(), service.clone(), spans)),
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
-            service,
-            store,
-            log,
+            flow: Flow { service, store, log },
             patience: Patience { default: config.limits.deadline_default.0, max: config.limits.deadline_max.0 },
             folder: folder.to_owned(),
-            stop,
-            tasks,
+            db,
+            life,
         })
     }
 
-    /// Waits until every event written so far shows in answers.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn settle(&self) -> anyhow::Result<()> {
-        // In this order: an event leaves the outbox after it has entered the log.
-        while !self.store.all_published()? || self.service.position() < self.log.end(USERS_TOPIC).await? {
-            tokio::time::sleep(SETTLE_EVERY).await;
-        }
-        Ok(())
+    /// Cancel it to stop the platform from elsewhere.
+    pub fn asked(&self) -> CancellationToken {
+        self.life.asked()
     }
 
-    /// Fits the models on the histories as they are now and waits for it.
-    pub async fn refit(&self) {
-        self.service.refit().await;
+    /// Cancelled when the platform begins to stop, whoever asked.
+    pub fn stopping(&self) -> CancellationToken {
+        self.life.not_ready()
+    }
+
+    /// The way of events into answers.
+    pub fn flow(&self) -> Flow {
+        self.flow.clone()
     }
 
     /// Serves all services on `address` (port 0 chooses one).
@@ -147,27 +169,48 @@ impl Platform {
             .add_service(users_server(Arc::clone(&self.users)))
             .add_service(recommendations_server(Arc::clone(&self.recommendations)))
             .add_service(operations_server(Arc::clone(&self.operations)));
-        let stopped = self.stop.clone().cancelled_owned();
-        self.tasks.spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            server.serve_with_incoming_shutdown(incoming, stopped).await.context("the gRPC server failed")
+        let drain = self.life.drain().cancelled_owned();
+        self.life.server("the gRPC server", async move {
+            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), drain).await
+        });
+        let (not_ready, drain) = (self.life.not_ready(), self.life.drain());
+        self.life.server("the health report", async move {
+            not_ready.cancelled().await;
+            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            drain.cancelled().await;
+            Ok::<_, Infallible>(())
         });
         fs::write(self.folder.join(ADDRESS_FILE), address.to_string()).context("the data folder cannot be written")?;
         Ok(Serving { address, platform: self })
     }
 
-    /// Stops the background work and waits for it.
+    /// Stops the background work and releases the data folder.
     ///
     /// # Errors
-    /// The first failure of a task.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        let mut outcome = Ok(());
-        while let Some(ended) = self.tasks.join_next().await {
-            outcome = outcome.and(ended?);
-        }
-        outcome
+    /// What failed.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let (life, db, _) = self.into_parts();
+        clean(release(life.end().await, db).await)
     }
+
+    /// What is needed to the end; everything else lets go of the folder here.
+    fn into_parts(self) -> (Life, Db, PathBuf) {
+        (self.life, self.db, self.folder)
+    }
+}
+
+/// Waits until the data folder is free for the next process.
+async fn release(exit: Exit, db: Db) -> Exit {
+    let released = db.released();
+    drop(db);
+    if timeout(RELEASE, released).await.is_err() {
+        tracing::warn!("work that goes on in the background still holds the data folder");
+    }
+    exit
+}
+
+fn clean(exit: Exit) -> anyhow::Result<()> {
+    if exit == Exit::Clean { Ok(()) } else { Err(anyhow::anyhow!("{exit}")) }
 }
 
 /// A platform that answers on an address.
@@ -179,19 +222,24 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Answers until `stop` is done or a task fails, then finishes the requests under way and the
-    /// background work.
+    /// Answers until a signal comes, somebody asks or a task fails; then denies readiness, answers
+    /// the requests under way, ends the background work and releases the data folder.
+    pub async fn until(self, signals: mpsc::Receiver<Signal>) -> Exit {
+        let (life, db, folder) = self.platform.into_parts();
+        let exit = life.until(signals).await;
+        // Before the folder is free: the next to open it writes its own address.
+        drop(fs::remove_file(folder.join(ADDRESS_FILE)));
+        if let Exit::Now(_) = exit { exit } else { release(exit, db).await }
+    }
+
+    /// Stops as [`Serving::until`] does after a signal.
     ///
     /// # Errors
-    /// The first failure of a task.
-    pub async fn until(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let failed = tokio::select! {
-            () = stop => Ok(()),
-            Some(ended) = self.platform.tasks.join_next() => ended?,
-        };
-        // A client that finds no address falls back to opening the folder itself.
-        drop(fs::remove_file(self.platform.folder.join(ADDRESS_FILE)));
-        failed.and(self.platform.stop().await)
+    /// What failed.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.platform.life.asked().cancel();
+        let (_none, signals) = mpsc::channel(1);
+        clean(self.until(signals).await)
     }
 }
 

@@ -43,6 +43,7 @@ const BLOCK: usize = 64;
 struct Sums {
     dense: Vec<f32>,
     touched: Vec<u32>,
+    row: Vec<(u32, f32)>,
 }
 
 impl ItemGraph {
@@ -56,24 +57,23 @@ impl ItemGraph {
         let user: Vec<f32> =
             (0..interactions.user_count()).map(|user| falling(interactions.row(user).len(), options.user)).collect();
         let items = interactions.item_count();
-        let blocks: Vec<Vec<Vec<(u32, f32)>>> = (0..items.div_ceil(BLOCK))
+        let blocks: Vec<Vec<Box<[(u32, f32)]>>> = (0..items.div_ceil(BLOCK))
             .into_par_iter()
             .map_init(
-                || Sums { dense: vec![0.0; items], touched: Vec::new() },
+                || Sums { dense: vec![0.0; items], touched: Vec::new(), row: Vec::new() },
                 |sums, block| {
                     let rows = block * BLOCK..items.min((block + 1) * BLOCK);
                     rows.map(|item| {
                         co_listened(interactions, users_of.row(item), &user, sums);
                         let scale = source[item];
-                        let mut row: Vec<(u32, f32)> = sums
-                            .touched
-                            .drain(..)
-                            .map(|other| (other, std::mem::take(&mut sums.dense[other as usize])))
-                            .filter(|(other, _)| *other as usize != item)
-                            .map(|(other, sum)| (other, sum * scale * target[other as usize]))
-                            .collect();
-                        cut(&mut row, options.neighbours);
-                        row
+                        let Sums { dense, touched, row } = &mut *sums;
+                        let sum_of = |other: u32| (other, std::mem::take(&mut dense[other as usize]));
+                        let linked = touched.drain(..).map(sum_of).filter(|(other, _)| *other as usize != item);
+                        row.clear();
+                        row.extend(linked.map(|(other, sum)| (other, sum * scale * target[other as usize])));
+                        cut(row, options.neighbours);
+                        // Only what is kept: the room for everything touched serves the next row.
+                        Box::from(row.as_slice())
                     })
                     .collect()
                 },
@@ -82,7 +82,7 @@ impl ItemGraph {
         Self::from_rows(blocks.iter().flatten())
     }
 
-    fn from_rows<'r>(rows: impl Iterator<Item = &'r Vec<(u32, f32)>>) -> Self {
+    fn from_rows<'r>(rows: impl Iterator<Item = &'r Box<[(u32, f32)]>>) -> Self {
         let mut graph = Self { offsets: vec![0], ..Self::default() };
         for row in rows {
             graph.neighbours.extend(row.iter().map(|(other, _)| *other));

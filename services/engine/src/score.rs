@@ -74,8 +74,13 @@ impl Scores {
 }
 
 /// The `limit` best of (item, score), best first; equal scores go by item.
-pub fn best(mut scored: Vec<(u32, f64)>, limit: usize) -> Vec<(u32, f64)> {
-    let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+pub fn best(scored: Vec<(u32, f64)>, limit: usize) -> Vec<(u32, f64)> {
+    best_by(scored, limit, |item| item)
+}
+
+/// The `limit` best of (item, score), best first; equal scores go by `tie`.
+pub fn best_by<K: Ord>(mut scored: Vec<(u32, f64)>, limit: usize, tie: impl Fn(u32) -> K) -> Vec<(u32, f64)> {
+    let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then_with(|| tie(a.0).cmp(&tie(b.0)));
     if scored.len() > limit {
         scored.select_nth_unstable_by(limit, order);
         scored.truncate(limit);

@@ -317,7 +317,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn callers_are_named_and_those_that_stop_waiting_are_cut_off() {
         use tonic::Code;
-        assert_eq!(ask(true, "root", None).await, (Code::Ok, Some((Some(Principal::Operator), false))));
+        let operator = Some((Some(Principal::Operator), true));
+        assert_eq!(ask(true, "root", None).await, (Code::Ok, operator.clone()), "every request has a deadline");
+        assert_eq!(ask(false, "root", None).await, (Code::DeadlineExceeded, operator));
         let (code, seen) = ask(true, "ann", Some("1S")).await;
         assert!(matches!(seen, Some((Some(Principal::User { .. }), true))), "{seen:?}");
         assert_eq!(code, Code::Ok);

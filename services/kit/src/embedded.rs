@@ -327,10 +327,16 @@ type Acknowledge = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// A queued request: runs in the transaction and hands back whom to tell.
 type Request = Box<dyn FnOnce(&WriteView<'_>) -> Result<Acknowledge, StoreError> + Send>;
 
+/// The file, and what tells when it is let go. The fields are dropped in this order.
+struct Held {
+    database: Database,
+    open: watch::Sender<()>,
+}
+
 /// An open store. Clones share it; the file is released when the last one is dropped.
 #[derive(Clone)]
 pub struct Db {
-    database: Arc<Database>,
+    database: Arc<Held>,
     requests: mpsc::Sender<Request>,
     commits: watch::Receiver<u64>,
 }
@@ -354,8 +360,8 @@ impl Db {
         let database = Database::create(folder.join(STORE_FILE)).map_err(|cause| open_error(folder, &cause))?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
-        let database = Arc::new(database);
-        check_format(&database, folder)?;
+        let database = Arc::new(Held { database, open: watch::Sender::new(()) });
+        check_format(&database.database, folder)?;
         let writer = Arc::downgrade(&database);
         thread::Builder::new()
             .name("store-writer".into())
@@ -369,7 +375,7 @@ impl Db {
     /// # Errors
     /// The store cannot be read, or `read` fails.
     pub fn read<T, E: From<StoreError>>(&self, read: impl FnOnce(&dyn View) -> Result<T, E>) -> Result<T, E> {
-        let transaction = self.database.begin_read().map_err(|cause| failed("read")(cause.into()))?;
+        let transaction = self.database.database.begin_read().map_err(|cause| failed("read")(cause.into()))?;
         read(&ReadView(transaction))
     }
 
@@ -406,6 +412,13 @@ impl Db {
         })
     }
 
+    /// Done when the file has been let go: after the last clone was dropped, including those of
+    /// requests and of the writer that are still under way.
+    pub fn released(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut open = self.database.open.subscribe();
+        async move { while open.changed().await.is_ok() {} }
+    }
+
     /// Changes whenever something has been committed.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
@@ -425,7 +438,7 @@ fn open_error(folder: &Path, cause: &redb::DatabaseError) -> StoreError {
     })
 }
 
-fn check_format(database: &Arc<Database>, folder: &Path) -> Result<(), StoreError> {
+fn check_format(database: &Database, folder: &Path) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(|cause| failed("write")(cause.into()))?;
     {
         let view = WriteView { transaction: &transaction, tables: Tables::default() };
@@ -448,15 +461,11 @@ fn check_format(database: &Arc<Database>, folder: &Path) -> Result<(), StoreErro
     transaction.commit().map_err(|cause| failed("write")(cause.into()))
 }
 
-fn write_groups(
-    database: &std::sync::Weak<Database>,
-    mut queue: mpsc::Receiver<Request>,
-    committed: &watch::Sender<u64>,
-) {
+fn write_groups(database: &std::sync::Weak<Held>, mut queue: mpsc::Receiver<Request>, committed: &watch::Sender<u64>) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
         let Some(database) = database.upgrade() else { return };
-        write_group(&database, &mut group);
+        write_group(&database.database, &mut group);
         committed.send_modify(|count| *count += 1);
     }
 }
@@ -516,19 +525,11 @@ mod tests {
         let db = Db::open(folder.path()).expect("open");
         let all = futures::future::join_all((1..=100).map(|n| add(&db, n))).await;
         assert_eq!(all.into_iter().map(|sum| sum.expect("written")).max(), Some(5_050));
+        let released = db.released();
         drop(db);
-        let db = reopen(folder.path()).await;
+        released.await;
+        let db = Db::open(folder.path()).expect("open");
         assert_eq!(add(&db, 0).await.expect("read"), 5_050);
-    }
-
-    async fn reopen(folder: &Path) -> Db {
-        for _ in 0..100 {
-            if let Ok(db) = Db::open(folder) {
-                return db;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        Db::open(folder).expect("open")
     }
 
     #[tokio::test]
@@ -554,15 +555,11 @@ mod tests {
         })
         .await
         .expect("written");
+        let released = db.released();
         drop(db);
-        for _ in 0..100 {
-            let error = Db::open(folder.path()).expect_err("newer").to_string();
-            if error.contains("newer version") {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        panic!("a folder of a newer format was opened");
+        released.await;
+        let error = Db::open(folder.path()).expect_err("newer").to_string();
+        assert!(error.contains("newer version"), "{error}");
     }
 
     #[test]

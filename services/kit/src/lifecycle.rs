@@ -151,6 +151,7 @@ type Flush = (&'static str, Box<dyn FnOnce() -> Result<(), String> + Send>);
 pub struct Life {
     patience: Patience,
     started_at: SystemTime,
+    asked: CancellationToken,
     not_ready: CancellationToken,
     servers: Group,
     consumers: Group,
@@ -163,6 +164,7 @@ impl Life {
         Self {
             patience,
             started_at: SystemTime::now(),
+            asked: CancellationToken::new(),
             not_ready: CancellationToken::new(),
             servers: Group::default(),
             consumers: Group::default(),
@@ -173,6 +175,11 @@ impl Life {
     /// When it began.
     pub const fn started_at(&self) -> SystemTime {
         self.started_at
+    }
+
+    /// Cancel it to go down as after a signal.
+    pub fn asked(&self) -> CancellationToken {
+        self.asked.clone()
     }
 
     /// Cancelled first: from then on readiness must be denied.
@@ -213,12 +220,20 @@ impl Life {
         self.flushes.push((name, Box::new(flush)));
     }
 
-    /// Lives until a signal comes or a task ends, then goes down in order. A second signal returns
+    /// Goes down now, in order.
+    pub async fn end(self) -> Exit {
+        self.asked.cancel();
+        let (_none, signals) = mpsc::channel(1);
+        self.until(signals).await
+    }
+
+    /// Lives until a signal comes, somebody asks or a task ends, then goes down in order. A second signal returns
     /// [`Exit::Now`] at once, from wherever the way down is.
     pub async fn until(mut self, mut signals: mpsc::Receiver<Signal>) -> Exit {
         let mut failures = Vec::new();
         let ended = tokio::select! {
             Some(_) = signals.recv() => None,
+            () = self.asked.cancelled() => None,
             ended = self.servers.next() => Some(ended),
             ended = self.consumers.next() => Some(ended),
         };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echotune_api::RecommendQuery;
-use echotune_engine::{Scores, best};
+use echotune_engine::{Scores, best, best_by};
 use echotune_model::{ItemId, ItemKind, Reason, ReasonKind, Recommendation};
 
 use crate::{
@@ -76,9 +76,7 @@ impl Ranking<'_> {
         let entry = self.entry(item);
         entry.uses > 0
             && (include_known || find(&self.history, item).is_none())
-            && !self.person.blocked.contains(&entry.artist_id)
-            && !self.person.dislikes(entry.id)
-            && !self.person.dislikes(entry.artist_id)
+            && !self.person.refuses(entry.id, entry.artist_id)
     }
 
     /// The best items of the query. Time O(links of the history), and the size of the tags at a cold start.
@@ -99,7 +97,8 @@ impl Ranking<'_> {
         for (item, score) in &mut scored {
             *score = scores.get(*item) + tagged(*item) + TRENDING * prior.of(*item);
         }
-        let targets: Vec<u32> = best(scored, limit).into_iter().map(|(item, _)| item).collect();
+        let targets: Vec<u32> =
+            best_by(scored, limit, |item| self.entry(item).id).into_iter().map(|(item, _)| item).collect();
         let parts = scores.parts(graph, &weighted, &targets);
         let items = (1..).zip(&targets).zip(parts);
         let items = items.map(|((rank, item), parts)| self.told(rank, *item, parts, tags.get(item), REASONS)).collect();
@@ -124,7 +123,8 @@ impl Ranking<'_> {
         tags: Option<&Vec<(u32, f64)>>,
         told: usize,
     ) -> Recommendation {
-        parts.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let id = |item: u32| self.entry(item).id;
+        parts.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| id(a.0).cmp(&id(b.0))));
         let rest = parts.split_off(parts.len().min(told));
         let reason = |kind, of: String, contribution| Reason { kind, of, contribution };
         let listens = parts.into_iter().map(|(past, part)| reason(ReasonKind::Listen, self.entry(past).label(), part));
@@ -152,7 +152,8 @@ impl Ranking<'_> {
             |person: &Person| person.taggings.iter().for_each(|(_, tag)| *given.entry(*tag).or_default() += 1);
         note(self.person);
         if self.person.taggings.is_empty() {
-            self.person.friends.iter().filter_map(|friend| self.state.by_id(*friend)).for_each(note);
+            let friends = self.person.friends.iter().filter_map(|friend| self.state.by_id(*friend));
+            friends.filter(|friend| !friend.private).for_each(note);
         }
         let all = f64::from(given.values().sum::<u32>());
         best(given.into_iter().map(|(tag, times)| (tag, f64::from(times) / all)).collect(), PROFILE)

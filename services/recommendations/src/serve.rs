@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use echotune_api::{MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations};
-use echotune_engine::best;
+use echotune_engine::best_by;
 use echotune_model::{
     Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_TEXT_BYTES,
     Recommendations as List, SimilarItem, TraceId, UserName, fold,
@@ -151,7 +151,7 @@ impl Recommendations for RecommendationsService {
             let row = model.graph(kind).row(place).map(|(other, weight)| (other, f64::from(weight)));
             let public = row.filter(|(other, _)| entries[*other as usize].listeners > 0);
             let heaviest = f64::from(model.graph(kind).heaviest());
-            let near = best(public.collect(), limit).into_iter();
+            let near = best_by(public.collect(), limit, |item| entries[item as usize].id).into_iter();
             Ok(near
                 .map(|(other, weight)| SimilarItem { item: described(state, kind, other), score: weight / heaviest })
                 .collect())
@@ -179,7 +179,8 @@ impl Recommendations for RecommendationsService {
             let (_, person) = person(state, &name)?;
             let mut played: Vec<(u64, u32)> =
                 person.history(kind).iter().map(|known| (known.plays(), known.item)).filter(|(n, _)| *n > 0).collect();
-            played.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+            let id = |item: u32| state.shelf(kind).entries[item as usize].id;
+            played.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| id(a.1).cmp(&id(b.1))));
             played.truncate(limit);
             Ok(played.into_iter().map(|(plays, item)| (described(state, kind, item), plays)).collect())
         })
@@ -195,9 +196,10 @@ impl Recommendations for RecommendationsService {
             return Err(Fault::invalid(format!("text has {bytes} bytes; send 1 to {MAX_SEARCH_BYTES}, not all blank")));
         }
         Ok(self.read(|state| {
-            let entries = (0..).zip(&state.shelf(kind).entries);
-            let found = entries.filter(|(_, entry)| entry.listeners > 0 && entry.folded.contains(&wanted));
-            let found = best(found.map(|(place, entry)| (place, f64::from(entry.listeners))).collect(), limit);
+            let shelf = &state.shelf(kind).entries;
+            let found = (0..).zip(shelf).filter(|(_, entry)| entry.listeners > 0 && entry.folded.contains(&wanted));
+            let found = found.map(|(place, entry)| (place, f64::from(entry.listeners))).collect();
+            let found = best_by(found, limit, |item| shelf[item as usize].id);
             found.into_iter().map(|(place, _)| described(state, kind, place)).collect()
         }))
     }

@@ -137,10 +137,15 @@ impl RecommendationsService {
             revision: progress.revision + events.len() as u64,
         };
         self.0.store.apply(events.clone(), next).await?;
-        let changed = self.update(|state| {
-            (state.watermark, state.revision) = (next.watermark, next.revision);
-            events.iter().fold(false, |changed, event| state.apply(event) | changed)
-        });
+        // One event at a time, so that lists are made between them.
+        let mut changed = false;
+        for event in &events {
+            changed |= self.update(|state| {
+                state.watermark = state.watermark.max(event.written_at);
+                state.apply(event)
+            });
+        }
+        self.update(|state| (state.watermark, state.revision) = (next.watermark, next.revision));
         *progress = next;
         drop(progress);
         self.0.clock.observe(next.watermark);

@@ -81,11 +81,15 @@ impl Prior {
         self.values.get(item as usize).copied().unwrap_or(0.0)
     }
 
-    pub(crate) fn new(warmth: Vec<f64>) -> Self {
-        let hottest = warmth.iter().copied().fold(0.0, f64::max);
-        let values: Vec<f64> = warmth.into_iter().map(|one| if hottest > 0.0 { one / hottest } else { 0.0 }).collect();
+    /// From (identity, warmth) by place; equals go by identity, which a restart does not change.
+    pub(crate) fn new(warmth: &[(ItemId, f64)]) -> Self {
+        let hottest = warmth.iter().map(|(_, one)| *one).fold(0.0, f64::max);
+        let values: Vec<f64> = warmth.iter().map(|(_, one)| if hottest > 0.0 { one / hottest } else { 0.0 }).collect();
         let mut order: Vec<u32> = (0..).zip(&values).filter(|(_, value)| **value > 0.0).map(|(item, _)| item).collect();
-        order.sort_unstable_by(|a, b| values[*b as usize].total_cmp(&values[*a as usize]).then(a.cmp(b)));
+        let id = |item: u32| warmth[item as usize].0;
+        order.sort_unstable_by(|a, b| {
+            values[*b as usize].total_cmp(&values[*a as usize]).then_with(|| id(*a).cmp(&id(*b)))
+        });
         Self { values, order }
     }
 }
@@ -218,9 +222,10 @@ impl Shelf {
     }
 
     /// How warm each item is at `now_ms`.
-    pub(crate) fn warmth(&self, now_ms: i64) -> Vec<f64> {
+    pub(crate) fn warmth(&self, now_ms: i64) -> Vec<(ItemId, f64)> {
         let decay = half_lives(now_ms, self.reference_ms).exp2();
-        self.entries.iter().map(|entry| entry.heat * decay + STATIC_HEAT * f64::from(entry.listeners)).collect()
+        let warmth = |entry: &Entry| entry.heat * decay + STATIC_HEAT * f64::from(entry.listeners);
+        self.entries.iter().map(|entry| (entry.id, warmth(entry))).collect()
     }
 }
 
@@ -246,15 +251,15 @@ mod tests {
         play(&mut shelf, &mut ann, old, start);
         play(&mut shelf, &mut ann, new, start + 7 * DAY);
         let warmth = shelf.warmth(start + 7 * DAY);
-        assert!((warmth[0] - 0.51).abs() < 1e-9 && (warmth[1] - 1.01).abs() < 1e-9, "{warmth:?}");
+        assert!((warmth[0].1 - 0.51).abs() < 1e-9 && (warmth[1].1 - 1.01).abs() < 1e-9, "{warmth:?}");
         // Thirty years on, what is played then is warm and nothing has overflowed.
         let later = start + 30 * 365 * DAY;
         play(&mut shelf, &mut ben, new, later);
         let warmth = shelf.warmth(later);
-        assert!((warmth[0] - 0.01).abs() < 1e-9 && (warmth[1] - 1.02).abs() < 1e-9, "{warmth:?}");
+        assert!((warmth[0].1 - 0.01).abs() < 1e-9 && (warmth[1].1 - 1.02).abs() < 1e-9, "{warmth:?}");
         shelf.edit(&mut ben, new, true, |known| known.listens = 0);
         shelf.edit(&mut ann, new, true, |known| known.listens = 0);
-        assert_eq!(shelf.warmth(later)[1], 0.0);
+        assert_eq!(shelf.warmth(later)[1].1, 0.0);
         assert_eq!((shelf.len(), shelf.get(ItemId::artist("b"))), (1, None));
         assert!(shelf.entries[1].artist.is_empty() && shelf.entries[1].folded.is_empty());
     }

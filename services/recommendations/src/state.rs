@@ -27,7 +27,7 @@ pub(crate) struct Person {
     pub(crate) taggings: Vec<(u32, u32)>,
     pub(crate) friends: Vec<UserId>,
     pub(crate) blocked: HashSet<ItemId>,
-    private: bool,
+    pub(crate) private: bool,
     /// The latest like or dislike of an item.
     opinions: HashMap<ItemId, (Hlc, bool)>,
 }
@@ -40,8 +40,13 @@ impl Person {
         }
     }
 
-    pub(crate) fn dislikes(&self, item: ItemId) -> bool {
+    fn dislikes(&self, item: ItemId) -> bool {
         self.opinions.get(&item).is_some_and(|(_, liked)| !liked)
+    }
+
+    /// Whether an item of an artist must not be recommended.
+    pub(crate) fn refuses(&self, item: ItemId, artist: ItemId) -> bool {
+        self.blocked.contains(&artist) || self.dislikes(item) || self.dislikes(artist)
     }
 }
 
@@ -248,7 +253,7 @@ impl State {
     }
 
     /// How popular items are now.
-    pub(crate) fn warmth(&self, now_ms: i64) -> [Vec<f64>; 2] {
+    pub(crate) fn warmth(&self, now_ms: i64) -> [Vec<(ItemId, f64)>; 2] {
         [self.artists.warmth(now_ms), self.tracks.warmth(now_ms)]
     }
 
@@ -310,8 +315,8 @@ impl Model {
     }
 
     /// The same graphs with other popularity.
-    pub(crate) fn with_warmth(&self, warmth: [Vec<f64>; 2]) -> Self {
-        Self { priors: warmth.map(|warmth| Arc::new(Prior::new(warmth))), ..self.clone() }
+    pub(crate) fn with_warmth(&self, warmth: [Vec<(ItemId, f64)>; 2]) -> Self {
+        Self { priors: warmth.map(|warmth| Arc::new(Prior::new(&warmth))), ..self.clone() }
     }
 }
 

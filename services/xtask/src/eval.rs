@@ -1,6 +1,6 @@
 //! Measures the models: runs the engine's evaluator, optimised.
 
-/// `words` go to `echotune-eval`, such as `hetrec --data DIR`.
+/// `words` go to `echotune-eval`, such as `hetrec PATH`.
 pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
     let mut arguments = vec![
         "run",

@@ -1,21 +1,22 @@
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{
-    Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, Recommendations as List,
-    SimilarItem, TraceId,
+    Acceptance, Call, Fault, Feedback, Impression, Item, ItemId, ItemKind, Recommendations as List, SimilarItem,
+    TraceId,
 };
 use echotune_proto::recommendations::v1::{self as pb, recommendations_service_client::RecommendationsServiceClient};
-use tonic::{
-    Code, Request, Status, metadata::MetadataValue, service::interceptor::InterceptedService, transport::Channel,
-};
+use tonic::{service::interceptor::InterceptedService, transport::Channel};
 
 use super::{
     MAX_RESPONSE_BYTES, RecommendQuery, Recommendations,
     convert::{acceptance_from_pb, ids_to_pb, item_from_pb, kind_to_pb, list_from_pb, scored_from_pb, signal_to_pb},
 };
-use crate::status::to_fault;
+use crate::{
+    convert::request_of,
+    status::{read_fault, write_fault},
+};
 
 /// `recommendations` elsewhere, over gRPC.
 #[derive(Debug, Clone)]
@@ -29,58 +30,19 @@ impl RecommendationsClient {
     }
 }
 
-/// A message with what the context says: deadline, trace and idempotency key.
-fn told<T>(call: &Call, message: T) -> Result<Request<T>, Fault> {
-    call.check_deadline()?;
-    let mut request = Request::new(message);
-    if let Some(deadline) = call.deadline {
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-    }
-    let metadata = request.metadata_mut();
-    if !call.idempotency_key.is_empty() {
-        let key = MetadataValue::try_from(call.idempotency_key.as_str())
-            .map_err(|_| Fault::invalid("the idempotency key is not printable ASCII"))?;
-        metadata.insert("idempotency-key", key);
-    }
-    if let Ok(traceparent) = MetadataValue::try_from(call.traceparent.as_str()) {
-        metadata.insert("traceparent", traceparent);
-    }
-    Ok(request)
-}
-
-/// The fault of a read: the transport calls a deadline that passed "cancelled".
-fn unread(call: &Call, status: &Status) -> Fault {
-    let late = call.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-    match status.code() {
-        Code::Cancelled if late => Fault::new(ErrorKind::DeadlineExceeded, "the deadline passed before the answer"),
-        _ => to_fault(status),
-    }
-}
-
-/// The fault of a write: one that was sent and not answered may have been made.
-fn unwritten(status: &Status) -> Fault {
-    match status.code() {
-        Code::Cancelled | Code::DeadlineExceeded => Fault::new(
-            ErrorKind::Indeterminate,
-            "the deadline passed before the answer: the write may have been made; repeating it does no harm",
-        ),
-        _ => to_fault(status),
-    }
-}
-
 /// Asks what changes nothing.
 macro_rules! ask {
     ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(told($call, $message)?).await;
-        answer.map_err(|status| unread($call, &status))?.into_inner()
+        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
+        answer.map_err(|status| read_fault($call, &status))?.into_inner()
     }};
 }
 
 /// Tells something to be written.
 macro_rules! tell {
     ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(told($call, $message)?).await;
-        answer.map_err(|status| unwritten(&status))?.into_inner()
+        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
+        answer.map_err(|status| write_fault(&status))?.into_inner()
     }};
 }
 

@@ -390,7 +390,7 @@ async fn an_import_that_was_killed_is_completed_by_another_one() {
     let users = Arc::clone(&to.users);
     let again = import::run(users, &Call::internal(), &wanted, &Progress::hidden()).await.expect("imported");
     assert_eq!(again.of(Kind::Listens), counts(0, LISTENS, 0, 0));
-    serving.until(async {}).await.expect("stopped");
+    serving.stop().await.expect("stopped");
 }
 
 const SMALL: demo::Shape = demo::Shape { listeners: 120, artists: 200, tracks: 1_500, listens: 12_000 };

@@ -91,26 +91,13 @@ async fn a_listen_becomes_an_explained_recommendation_and_survives_a_restart() {
     assert!(changed.items.iter().all(|item| item.artist != "Massive Attack"));
     assert!(!version.is_empty());
 
-    serving.until(async {}).await.expect("stopped");
+    serving.stop().await.expect("stopped");
     drop(to);
-    let again = reopen(folder.path()).await;
+    let again = direct(folder.path()).await;
     let restarted = recommend_after(&again, "cat", &receipt, |list| !list.cold_start).await;
     assert_reasons_sum(&restarted);
     assert_eq!(restarted.items.len(), changed.items.len());
     again.close().await.expect("closed");
-}
-
-/// Opens the folder once the platform before it has let go of it.
-async fn reopen(folder: &Path) -> Connection {
-    let opened = async {
-        loop {
-            match Connection::to(folder, SpanStore::default()).await {
-                Ok(connection) => return connection,
-                Err(_) => sleep(Duration::from_millis(20)).await,
-            }
-        }
-    };
-    timeout(Duration::from_secs(10), opened).await.expect("the folder is never released")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,9 +112,9 @@ async fn two_instances_in_one_process_share_nothing() {
     let wrong_token = Connection::remote(two.path(), first.address).await.expect("connect");
     let refused = wrong_token.users.get_user(&Call::internal(), "ann").await.expect_err("refused");
     assert_eq!(refused.kind, ErrorKind::Unauthenticated);
-    first.until(async {}).await.expect("stopped");
+    first.stop().await.expect("stopped");
     record(&to_second, "ann", &["Björk"]).await;
-    second.until(async {}).await.expect("stopped");
+    second.stop().await.expect("stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +143,7 @@ async fn bad_requests_are_refused_by_name() {
     let taken = Platform::open(other.path(), SpanStore::default()).expect("open").serve(port).await;
     let error = format!("{:#}", taken.err().expect("the port is taken"));
     assert!(error.contains("--listen"), "{error}");
-    serving.until(async {}).await.expect("stopped");
+    serving.stop().await.expect("stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +176,7 @@ async fn one_trace_leads_from_the_request_to_the_consumer() {
         "{spans:#?}"
     );
     recommend(&to, "ann").await;
-    serving.until(async {}).await.expect("stopped");
+    serving.stop().await.expect("stopped");
 }
 
 fn count(artist: &str, plays: u32) -> PlayCount {

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use echotune_api::Recommendations;
+use echotune_api::{RecommendQuery, Recommendations};
 use echotune_model::{
     Call, ErrorKind, Fault, Feedback, Impression, ItemId, ItemKind, Principal, Role, Signal, TraceId,
 };
@@ -53,6 +53,9 @@ async fn reads(api: &dyn Recommendations) {
     let list = api.recommend(&call(), "cat", &query(ItemKind::Artist, 10)).await.expect("list");
     assert_sums(&list);
     assert_eq!(artists(&list).len(), 3);
+    let whole = RecommendQuery { include_known: true, ..query(ItemKind::Artist, 10) };
+    let whole = api.recommend(&call(), "cat", &whole).await.expect("list");
+    assert!(artists(&whole).contains(&"Portishead") && !artists(&list).contains(&"Portishead"));
     let told = api.explain(&call(), "cat", list.items[0].id).await.expect("explained");
     assert_eq!((told.items[0].score, told.items[0].rank), (list.items[0].score, 1));
     let without = [ItemId::artist("Portishead")];
@@ -94,7 +97,7 @@ async fn refusals(api: &dyn Recommendations) {
     let nothing = ItemId::artist("Nobody Knows");
     let named = nothing.to_string();
     for limit in [0, 501] {
-        let wrong = limit.to_string();
+        let wrong = format!("limit is {limit}");
         let wanted = query(ItemKind::Artist, limit);
         refused(api.recommend(&call(), "cat", &wanted).await, InvalidArgument, &wrong);
         refused(api.what_if(&call(), "cat", &[nothing], &wanted).await, InvalidArgument, &wrong);

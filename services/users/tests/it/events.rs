@@ -10,6 +10,7 @@ use echotune_eventlog::{EmbeddedEventLog, EventLog};
 use echotune_kit::embedded::Db;
 use echotune_model::{Call, Clock, Hlc, Settings};
 use echotune_users::{EmbeddedUserStore, UserStore, UsersService, relay, sweeper};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,14 +18,9 @@ use crate::{
     suite::{first, listen},
 };
 
-async fn reopen(folder: &Path) -> Db {
-    // The writer's thread of the store before lets go of the file when it notices.
-    for _ in 0..500 {
-        match Db::open(folder) {
-            Ok(db) => return db,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
+/// Opens the folder once whatever still holds it has let go.
+async fn reopen(folder: &Path, released: impl Future<Output = ()>) -> Db {
+    timeout(Duration::from_secs(10), released).await.expect("the folder is released");
     Db::open(folder).expect("open")
 }
 
@@ -41,15 +37,17 @@ async fn published(log: &EmbeddedEventLog, count: usize) -> Vec<Event> {
 async fn what_was_written_before_a_crash_is_published_after_it_in_order() {
     let folder = tempfile::tempdir().expect("folder");
     let call = Call::internal();
+    let db = Db::open(folder.path()).expect("open");
+    let released = db.released();
     let ahead = {
-        let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Arc::new(Clock::default()));
+        let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
         // A clock that ran ahead: times after the restart must still be later.
         store.observe(Hlc::from_ms(store.now_ms() + 3_600_000));
         let users = UsersService::new(store);
         users.create_user(&call, "ann").await.expect("created");
         users.record_listens(&call, "ann", vec![listen("Jóga", 0)]).await.expect("recorded").written_at
     };
-    let db = reopen(folder.path()).await;
+    let db = reopen(folder.path(), released).await;
     let log = EmbeddedEventLog::new(db.clone());
     let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
     let users = UsersService::new(store.clone());
@@ -117,8 +115,10 @@ async fn callers_at_once_keep_their_order_per_user() {
 async fn an_erasure_that_was_cut_off_is_finished_by_the_sweeper() {
     let folder = tempfile::tempdir().expect("folder");
     let call = Call::internal();
+    let db = Db::open(folder.path()).expect("open");
+    let released = db.released();
     let erased = {
-        let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Arc::new(Clock::default()));
+        let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
         let users = UsersService::new(store.clone());
         let user = users.create_user(&call, "ann").await.expect("created");
         for batch in 0..5 {
@@ -147,7 +147,7 @@ async fn an_erasure_that_was_cut_off_is_finished_by_the_sweeper() {
         assert!(users.counts(&call).await.expect("counts")["listens"] > 0, "some rows are left");
         user.id
     };
-    let store = EmbeddedUserStore::new(reopen(folder.path()).await, Arc::new(Clock::default()));
+    let store = EmbeddedUserStore::new(reopen(folder.path(), released).await, Arc::new(Clock::default()));
     let stop = CancellationToken::new();
     let sweeping = tokio::spawn(sweeper(store.clone(), stop.clone()));
     loop {
