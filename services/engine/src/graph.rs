@@ -39,6 +39,9 @@ pub struct ItemGraph {
 /// Items fitted by one thread before it asks for more.
 const BLOCK: usize = 64;
 
+/// The links of one item: (neighbour, weight), ascending by neighbour.
+type Links = Box<[(u32, f32)]>;
+
 /// Sums of one thread, used again for each row.
 struct Sums {
     dense: Vec<f32>,
@@ -57,7 +60,7 @@ impl ItemGraph {
         let user: Vec<f32> =
             (0..interactions.user_count()).map(|user| falling(interactions.row(user).len(), options.user)).collect();
         let items = interactions.item_count();
-        let blocks: Vec<Vec<Box<[(u32, f32)]>>> = (0..items.div_ceil(BLOCK))
+        let blocks: Vec<Vec<Links>> = (0..items.div_ceil(BLOCK))
             .into_par_iter()
             .map_init(
                 || Sums { dense: vec![0.0; items], touched: Vec::new(), row: Vec::new() },
@@ -82,7 +85,7 @@ impl ItemGraph {
         Self::from_rows(blocks.iter().flatten())
     }
 
-    fn from_rows<'r>(rows: impl Iterator<Item = &'r Box<[(u32, f32)]>>) -> Self {
+    fn from_rows<'r>(rows: impl Iterator<Item = &'r Links>) -> Self {
         let mut graph = Self { offsets: vec![0], ..Self::default() };
         for row in rows {
             graph.neighbours.extend(row.iter().map(|(other, _)| *other));

@@ -143,12 +143,13 @@ impl State {
             before = std::mem::replace(&mut known.listens, tally.plays);
             known.last_ms = tally.last_listened_at_ms;
         });
-        changed
-            && self.artists.edit(&mut person.artists, artist, !person.private, |known| {
+        if changed {
+            self.artists.edit(&mut person.artists, artist, !person.private, |known| {
                 known.listens = known.listens.saturating_add(tally.plays).saturating_sub(before);
                 known.last_ms = known.last_ms.max(tally.last_listened_at_ms);
-            })
-            || changed
+            });
+        }
+        changed
     }
 
     fn count(&mut self, id: UserId, count: &PlayCount) -> bool {

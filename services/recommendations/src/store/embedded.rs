@@ -202,27 +202,41 @@ impl Draft {
 
 fn load(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<Progress, StoreError> {
     let user = |table, key: &[u8]| uuid_at(table, key, 0).map(UserId);
-    each::<UserName>(view, NAMES, None, |key, name| Ok(take(Row::Name(user(NAMES, key)?, name))))?;
-    each::<Tally>(view, TALLIES, None, |key, tally| Ok(take(Row::Tally(user(TALLIES, key)?, tally))))?;
-    each::<PlayCount>(view, COUNTS, None, |key, count| Ok(take(Row::Count(user(COUNTS, key)?, count))))?;
-    each::<Tagging>(view, TAGGINGS, None, |key, one| Ok(take(Row::Tagging(user(TAGGINGS, key)?, one))))?;
-    each::<()>(view, FRIENDS, None, |key, ()| {
-        Ok(take(Row::Friend(user(FRIENDS, key)?, UserId(uuid_at(FRIENDS, key, 1)?))))
-    })?;
-    each::<Settings>(view, SETTINGS, None, |key, one| Ok(take(Row::Settings(user(SETTINGS, key)?, one))))?;
-    each::<Said>(view, FEEDBACK, None, |key, said| {
+    hand(view, NAMES, take, |key, name: UserName| Ok(Row::Name(user(NAMES, key)?, name)))?;
+    hand(view, TALLIES, take, |key, tally: Tally| Ok(Row::Tally(user(TALLIES, key)?, tally)))?;
+    hand(view, COUNTS, take, |key, count: PlayCount| Ok(Row::Count(user(COUNTS, key)?, count)))?;
+    hand(view, TAGGINGS, take, |key, one: Tagging| Ok(Row::Tagging(user(TAGGINGS, key)?, one)))?;
+    hand(view, FRIENDS, take, |key, ()| Ok(Row::Friend(user(FRIENDS, key)?, UserId(uuid_at(FRIENDS, key, 1)?))))?;
+    hand(view, SETTINGS, take, |key, one: Settings| Ok(Row::Settings(user(SETTINGS, key)?, one)))?;
+    hand(view, FEEDBACK, take, |key, said: Said| {
         let item = ItemId(uuid_at(FEEDBACK, key, 1)?);
         let trace = TraceId(uuid_at(FEEDBACK, key, 2)?.as_u128());
         let feedback = Feedback { item, signal: signal(said.signal)?, trace };
-        Ok(take(Row::Feedback(user(FEEDBACK, key)?, feedback, said.item, said.at)))
+        Ok(Row::Feedback(user(FEEDBACK, key)?, feedback, said.item, said.at))
     })?;
     Ok(get(view, PROGRESS, &Key::new())?.unwrap_or_default())
+}
+
+/// Hands over every row of a table.
+fn hand<T: DeserializeOwned>(
+    view: &dyn View,
+    table: Table,
+    take: &mut (dyn FnMut(Row) + Send),
+    row: impl Fn(&[u8], T) -> Result<Row, StoreError>,
+) -> Result<(), StoreError> {
+    each(view, table, None, |key, value| {
+        take(row(key, value)?);
+        Ok(())
+    })
 }
 
 /// Makes room for one more impression of a user.
 fn prune(view: &dyn View, user: UserId, batch: &mut Batch) -> Result<(), StoreError> {
     let mut held: Vec<(Hlc, Vec<u8>)> = Vec::new();
-    each::<Shown>(view, IMPRESSIONS, Some(user), |key, shown| Ok(held.push((shown.at, key.to_vec()))))?;
+    each::<Shown>(view, IMPRESSIONS, Some(user), |key, shown| {
+        held.push((shown.at, key.to_vec()));
+        Ok(())
+    })?;
     held.sort_unstable();
     let excess = (held.len() + 1).saturating_sub(MAX_IMPRESSIONS);
     for (_, key) in held.into_iter().take(excess) {
