@@ -12,7 +12,7 @@ use echotune_api::{
     Operations, Recommendations, Users, authenticator, events::USERS_TOPIC, operations_server, recommendations_server,
     users_server,
 };
-use echotune_eventlog::EmbeddedEventLog;
+use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
     auth::Token,
     edge::{Edge, Patience},
@@ -68,7 +68,7 @@ impl Flow {
     /// The store cannot be read.
     pub async fn settle(&self) -> anyhow::Result<()> {
         // In this order: an event leaves the outbox after it has entered the log.
-        while !self.store.all_published()? || self.service.position() < self.log.end(USERS_TOPIC)? {
+        while !self.store.all_published()? || self.service.position() < self.log.end(USERS_TOPIC).await? {
             tokio::time::sleep(SETTLE_EVERY).await;
         }
         Ok(())

@@ -1,10 +1,13 @@
-//! Recommendation mathematics: pure, deterministic, no I/O.
+//! Recommendation mathematics: pure, deterministic for any number of threads, no I/O.
 //!
-//! The first model is the linear item graph: the score of item `i` for a user with history weights
-//! `x` is `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`.
+//! The model is the linear item graph: the score of item `i` for a user with history weights `x` is
+//! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. Reading and
+//! writing of data is left to the callers.
 
 mod graph;
 mod interactions;
+mod score;
 
-pub use graph::ItemGraph;
+pub use graph::{GraphOptions, ItemGraph};
 pub use interactions::Interactions;
+pub use score::{Scores, amount, best, best_by};

@@ -16,14 +16,6 @@ impl EmbeddedEventLog {
     pub const fn new(db: Db) -> Self {
         Self { db }
     }
-
-    /// The position after the last record of a topic.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn end(&self, topic: &str) -> Result<u64, LogError> {
-        Ok(self.db.read(|view| next_position(view, topic))?)
-    }
 }
 
 fn topic_key(topic: &str) -> Key {
@@ -72,6 +64,10 @@ impl EventLog for EmbeddedEventLog {
             commits.changed().await.map_err(|_| StoreError::Closed)?;
         }
     }
+
+    async fn end(&self, topic: &str) -> Result<u64, LogError> {
+        Ok(self.db.read(|view| next_position(view, topic))?)
+    }
 }
 
 fn read_from(view: &dyn View, topic: &str, position: u64, limit: usize) -> Result<Vec<Delivered>, LogError> {
@@ -117,22 +113,29 @@ impl<'de> serde::Deserialize<'de> for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conformance;
 
     #[tokio::test]
-    async fn records_come_back_in_order_per_topic_and_a_reader_waits_for_the_next() {
+    async fn the_embedded_log_conforms() {
         let folder = tempfile::tempdir().expect("folder");
         let log = EmbeddedEventLog::new(Db::open(folder.path()).expect("open"));
-        let record = |n: u8| Record { key: format!("user-{}", n % 2), value: vec![n; 3] };
-        log.append("a", (0..5).map(record).collect()).await.expect("appended");
-        log.append("ab", vec![record(9)]).await.expect("appended");
-        let waiting = {
-            let log = log.clone();
-            tokio::spawn(async move { log.read("a", 5, 10).await })
+        conformance::order(&log, "order").await;
+        conformance::offsets(&log, "offsets").await;
+        conformance::waiting(&log, "waiting").await;
+    }
+
+    #[tokio::test]
+    async fn the_embedded_log_survives_a_restart() {
+        let folder = tempfile::tempdir().expect("folder");
+        let open = || async {
+            loop {
+                match Db::open(folder.path()) {
+                    Ok(db) => return EmbeddedEventLog::new(db),
+                    // The writer of the store before it is still letting go of the file.
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
         };
-        log.append("a", vec![record(5)]).await.expect("appended");
-        let tail = waiting.await.expect("joined").expect("read");
-        assert_eq!(tail, vec![Delivered { position: 5, record: record(5) }]);
-        let some = log.read("a", 1, 3).await.expect("read");
-        assert_eq!(some.iter().map(|one| one.record.value[0]).collect::<Vec<_>>(), [1, 2, 3]);
+        conformance::reopening(open, "reopening").await;
     }
 }

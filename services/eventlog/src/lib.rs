@@ -2,6 +2,7 @@
 //!
 //! The embedded adapter is an ordered table of the embedded store.
 
+pub mod conformance;
 mod embedded;
 
 use async_trait::async_trait;
@@ -54,4 +55,8 @@ pub trait EventLog: Send + Sync {
 
     /// Reads at most `limit` records from `position` on, waiting until there is at least one.
     async fn read(&self, topic: &str, position: u64, limit: usize) -> Result<Vec<Delivered>, LogError>;
+
+    /// The position that the next record of a topic will take: 0 when there is none yet. A consumer
+    /// whose position is at least this has seen everything appended before.
+    async fn end(&self, topic: &str) -> Result<u64, LogError>;
 }

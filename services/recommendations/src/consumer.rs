@@ -1,14 +1,40 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use echotune_api::events::{Event, Payload, USERS_TOPIC};
+use echotune_api::events::{Event, USERS_TOPIC};
 use echotune_eventlog::{EventLog, LogError};
 use echotune_kit::telemetry;
+use echotune_model::ErrorKind;
+use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::RecommendationsService;
+use crate::{RecommendationStoreError, RecommendationsService};
 
 /// Records applied in one transaction at the most.
 const BATCH: usize = 512;
+/// A refit waits so many times as long as the one before it took, so that under steady load fits take
+/// a tenth of the time at the most.
+const REFIT_REST: u32 = 9;
+
+/// Why events no longer take effect.
+#[derive(Debug, Clone, Error)]
+pub enum ConsumeError {
+    /// The log cannot be read.
+    #[error("events cannot be read: {0}")]
+    Log(#[from] LogError),
+    /// The view cannot be written.
+    #[error("events cannot be applied: {0}")]
+    Store(#[from] RecommendationStoreError),
+}
+
+impl ConsumeError {
+    /// What a caller can do about it.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Log(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
 
 /// Applies what happens to histories, until told to stop. The place in the log is written with the
 /// effect, so each event takes effect once.
@@ -19,8 +45,8 @@ pub async fn consume(
     service: RecommendationsService,
     log: &dyn EventLog,
     stop: CancellationToken,
-) -> Result<(), LogError> {
-    let mut position = service.store().position()?;
+) -> Result<(), ConsumeError> {
+    let mut position = service.position();
     loop {
         let records = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -38,24 +64,7 @@ pub async fn consume(
             }
         }
         let spans: Vec<_> = events.iter().map(consume_span).collect();
-        let watermark = events.iter().map(|event| event.written_at).max().unwrap_or_default().max(service.watermark());
-        service.store().apply(events.clone(), position, watermark).await?;
-        service.update(|state| {
-            for event in &events {
-                match &event.payload {
-                    Payload::UserCreated { name } => state.name(event.user, name),
-                    Payload::HistoryChanged { tallies } => {
-                        tallies.iter().for_each(|tally| state.tally(event.user, tally))
-                    }
-                    Payload::PlayCountsSet { counts } => counts.iter().for_each(|count| state.count(event.user, count)),
-                    Payload::UserErased => state.erase(event.user),
-                    // The first model does not read these.
-                    Payload::TaggingsAdded { .. } | Payload::FriendsAdded { .. } | Payload::SettingsChanged { .. } => {}
-                }
-            }
-            state.watermark = watermark;
-            state.position = position;
-        });
+        service.apply(events, position).await?;
         drop(spans);
     }
 }
@@ -67,14 +76,19 @@ fn consume_span(event: &Event) -> tracing::Span {
     span
 }
 
-/// Fits the graphs anew whenever histories have changed, beside serving, until told to stop. Changes
-/// are gathered for `debounce` between two fits.
+/// Fits the graphs anew after histories have changed, beside serving, until told to stop. Changes are
+/// gathered for `debounce` between two fits, or for longer where fits take long.
 pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
     loop {
+        let start = Instant::now();
         service.refit().await;
+        let rest = debounce.max(start.elapsed() * REFIT_REST);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(debounce) => {}
+            () = async {
+                service.0.changed.notified().await;
+                tokio::time::sleep(rest).await;
+            } => {}
         }
     }
 }

@@ -1,12 +1,18 @@
 //! recommendations consumes what happens to histories and answers with lists whose reasons sum to
-//! the score. It owns its own view of histories and the catalogue; it never writes a user's data.
+//! the score. It owns its own view of histories, tags and the catalogue, and what listeners made of
+//! the lists; it never writes a user's data. Histories are read as they are now, only the item graph
+//! is fitted, beside serving. What is trending decays with a half-life of seven days by the time of
+//! the latest playback; play counts without times are a constant background.
 
 mod consumer;
 mod rank;
+mod serve;
 mod service;
+mod shelf;
 mod state;
-mod store;
+pub mod store;
+mod tags;
 
-pub use consumer::{consume, refit};
+pub use consumer::{ConsumeError, consume, refit};
 pub use service::RecommendationsService;
-pub use store::EmbeddedRecommendationStore;
+pub use store::{EmbeddedRecommendationStore, RecommendationStore, RecommendationStoreError};

@@ -1,17 +1,49 @@
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
 
-use async_trait::async_trait;
-use echotune_api::{MAX_LIMIT, RecommendQuery, Recommendations};
-use echotune_kit::embedded::StoreError;
-use echotune_model::{Call, ErrorKind, Fault, Hlc, UserName};
+use arc_swap::ArcSwap;
+use echotune_api::events::Event;
+use echotune_engine::Scores;
+use echotune_model::{Clock, Fault, Feedback, Hlc, UserId};
+use futures::FutureExt as _;
+use tokio::sync::{Notify, watch};
 
-use crate::{rank::rank, state::State, store::EmbeddedRecommendationStore};
+use crate::{
+    state::{Model, State},
+    store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError},
+};
 
-/// recommendations, over a store.
-#[derive(Debug, Clone)]
-pub struct RecommendationsService {
-    store: EmbeddedRecommendationStore,
-    state: Arc<RwLock<State>>,
+/// How old the snapshot of what is popular may be while events come in.
+const POPULARITY_AGE: Duration = Duration::from_secs(1);
+/// Sets of sums kept for the next lists at the most.
+const SPARE: usize = 64;
+
+/// recommendations, over a store. Clones share one view.
+#[derive(Clone)]
+pub struct RecommendationsService(pub(crate) Arc<Inner>);
+
+impl fmt::Debug for RecommendationsService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecommendationsService")
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn RecommendationStore>,
+    pub(crate) clock: Clock,
+    pub(crate) state: RwLock<State>,
+    pub(crate) model: ArcSwap<Model>,
+    /// Held from before a write to the store until memory agrees with it.
+    writing: tokio::sync::Mutex<Progress>,
+    applied: watch::Sender<u64>,
+    pub(crate) changed: Notify,
+    /// Held while a fit runs.
+    fitting: tokio::sync::Mutex<()>,
+    refreshed: Mutex<Option<Instant>>,
+    spare: Mutex<Vec<Scores>>,
 }
 
 impl RecommendationsService {
@@ -19,21 +51,53 @@ impl RecommendationsService {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn load(store: EmbeddedRecommendationStore) -> Result<Self, StoreError> {
-        let state = Arc::new(RwLock::new(store.load()?));
-        Ok(Self { store, state })
+    pub fn load(store: EmbeddedRecommendationStore) -> Result<Self, RecommendationStoreError> {
+        Self::open(Arc::new(store)).now_or_never().expect("the embedded store answers reads at once")
     }
 
-    pub(crate) const fn store(&self) -> &EmbeddedRecommendationStore {
-        &self.store
+    /// Loads the view of a store. Time linear in it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn open(store: Arc<dyn RecommendationStore>) -> Result<Self, RecommendationStoreError> {
+        let mut state = State::default();
+        let progress = store.load(&mut |row| state.take(row)).await?;
+        (state.watermark, state.revision) = (progress.watermark, progress.revision);
+        let clock = Clock::default();
+        clock.observe(progress.watermark);
+        let warmth = state.warmth(i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX));
+        Ok(Self(Arc::new(Inner {
+            store,
+            clock,
+            state: RwLock::new(state),
+            model: ArcSwap::from_pointee(Model::default().with_warmth(warmth)),
+            writing: tokio::sync::Mutex::new(progress),
+            applied: watch::channel(progress.position).0,
+            changed: Notify::new(),
+            fitting: tokio::sync::Mutex::new(()),
+            refreshed: Mutex::new(None),
+            spare: Mutex::new(Vec::new()),
+        })))
     }
 
-    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.0.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn update(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lends sums that were used before, if there are any.
+    pub(crate) fn with_scores<T>(&self, work: impl FnOnce(&mut Scores) -> T) -> T {
+        let spare = || self.0.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scores = spare().pop().unwrap_or_default();
+        let done = work(&mut scores);
+        let mut spare = spare();
+        if spare.len() < SPARE {
+            spare.push(scores);
+        }
+        done
     }
 
     /// Hybrid time of the newest event applied.
@@ -41,64 +105,102 @@ impl RecommendationsService {
         self.read(|state| state.watermark)
     }
 
-    /// Place in the log up to which, exclusively, events show in answers.
+    /// Position in the log after the last event applied: what this answers has seen every record before it.
     pub fn position(&self) -> u64 {
-        self.read(|state| state.position)
+        *self.0.applied.borrow()
+    }
+
+    /// Waits until everything before `position` has been applied. With the end of the log, the next
+    /// answer has seen all that was published.
+    pub async fn caught_up(&self, position: u64) {
+        // The sender lives in `self`, so that waiting cannot fail.
+        drop(self.0.applied.subscribe().wait_for(|applied| *applied >= position).await);
     }
 
     /// Version of the serving model.
     pub fn model_version(&self) -> String {
-        self.read(version)
+        self.0.model.load().version()
     }
 
     /// Artists and tracks in the catalogue.
     pub fn item_counts(&self) -> (u64, u64) {
-        self.read(|state| (state.artists.items.len() as u64, state.tracks.items.len() as u64))
+        self.read(|state| (state.artists.len(), state.tracks.len()))
+    }
+
+    /// Applies events that end before `position` in the log: first to the store, then to memory.
+    pub(crate) async fn apply(&self, events: Vec<Event>, position: u64) -> Result<(), RecommendationStoreError> {
+        let mut progress = self.0.writing.lock().await;
+        let newest = events.iter().map(|event| event.written_at).max().unwrap_or_default();
+        let next = Progress {
+            position,
+            watermark: progress.watermark.max(newest),
+            revision: progress.revision + events.len() as u64,
+        };
+        self.0.store.apply(events.clone(), next).await?;
+        // One event at a time, so that lists are made between them.
+        let mut changed = false;
+        for event in &events {
+            changed |= self.update(|state| {
+                state.watermark = state.watermark.max(event.written_at);
+                state.apply(event)
+            });
+        }
+        self.update(|state| (state.watermark, state.revision) = (next.watermark, next.revision));
+        *progress = next;
+        drop(progress);
+        self.0.clock.observe(next.watermark);
+        if changed {
+            self.refresh_popularity(false);
+            self.0.changed.notify_one();
+        }
+        self.0.applied.send_replace(position);
+        Ok(())
+    }
+
+    /// Writes feedback and lets it take effect.
+    pub(crate) async fn note_feedback(&self, user: UserId, feedback: Feedback, item: Named) -> Result<(), Fault> {
+        let mut progress = self.0.writing.lock().await;
+        let at = self.0.clock.now();
+        let next = Progress { revision: progress.revision + 1, ..*progress };
+        self.0.store.record_feedback(user, feedback.clone(), item.clone(), at, next).await?;
+        *progress = next;
+        let changed = self.update(|state| {
+            state.revision = next.revision;
+            // An account that was erased meanwhile leaves nothing behind.
+            state.by_id(user).is_some() && state.feedback(user, &feedback, &item, at)
+        });
+        if changed {
+            self.0.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot of what is popular, when the last one is old or the catalogue was empty.
+    fn refresh_popularity(&self, at_once: bool) {
+        let mut refreshed = self.0.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !at_once && refreshed.is_some_and(|last| last.elapsed() < POPULARITY_AGE) {
+            return;
+        }
+        *refreshed = Some(Instant::now());
+        let now_ms = i64::try_from(self.0.clock.wall_ms()).unwrap_or(i64::MAX);
+        let warm = Model::default().with_warmth(self.read(|state| state.warmth(now_ms)));
+        self.0.model.rcu(|model| model.with_popularity_of(&warm));
     }
 
     /// Fits the graphs on the histories as they are now, beside serving, and swaps them in. Does
-    /// nothing when nothing has changed.
+    /// nothing when nothing has changed. Two fits never run at once.
     pub async fn refit(&self) {
+        let _one = self.0.fitting.lock().await;
         let training = self.read(State::training);
-        let Some(training) = training else { return };
+        if training.revision == self.0.model.load().revision {
+            return;
+        }
         match tokio::task::spawn_blocking(move || training.fit()).await {
-            Ok(fitted) => self.update(|state| state.swap(fitted)),
+            Ok(fitted) => {
+                self.0.model.rcu(|model| fitted.with_popularity_of(model));
+                self.refresh_popularity(true);
+            }
             Err(cause) => tracing::error!(%cause, "a refit failed; the model before it goes on serving"),
         }
-    }
-}
-
-fn version(state: &State) -> String {
-    format!("item-graph-{:016x}", state.version)
-}
-
-#[async_trait]
-impl Recommendations for RecommendationsService {
-    #[tracing::instrument(name = "recommendations.recommend", skip_all, fields(limit = query.limit), err(level = "debug"))]
-    async fn recommend(
-        &self,
-        call: &Call,
-        user: &str,
-        query: &RecommendQuery,
-    ) -> Result<echotune_model::Recommendations, Fault> {
-        call.check_deadline()?;
-        if query.limit == 0 || query.limit > MAX_LIMIT {
-            return Err(Fault::new(
-                ErrorKind::InvalidArgument,
-                format!("limit is {}; ask for 1 to {MAX_LIMIT} items", query.limit),
-            ));
-        }
-        let name: UserName = user.parse()?;
-        self.read(|state| {
-            let of = state.by_name(&name).ok_or_else(|| Fault::unknown_user(user))?;
-            let ranked = rank(state.shelf(query.kind), query.kind, of, query.limit as usize, query.include_known);
-            Ok(echotune_model::Recommendations {
-                model_version: version(state),
-                watermark: state.watermark,
-                trace: call.trace,
-                cold_start: ranked.cold_start,
-                items: ranked.items,
-            })
-        })
     }
 }

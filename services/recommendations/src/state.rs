@@ -1,192 +1,333 @@
-//! What serving reads: catalogue, histories and the fitted graphs, in memory.
+//! What serving reads: people, their histories, and the catalogue, in memory.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use echotune_engine::{Interactions, ItemGraph};
-use echotune_model::{Hlc, ItemId, ItemKind, PlayCount, Tally, UserId, UserName};
+use echotune_api::events::{Event, Payload};
+use echotune_engine::{GraphOptions, Interactions, ItemGraph};
+use echotune_model::{Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, UserId, UserName};
 
-/// Neighbours kept per item.
-const NEIGHBOURS: usize = 256;
+use crate::{
+    shelf::{History, Prior, Shelf},
+    store::{Named, Row},
+    tags::Tags,
+};
 
-/// How often a user has played an item.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Known {
-    pub(crate) plays: u32,
-}
-
-/// An item as people name it.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    pub(crate) id: ItemId,
-    pub(crate) title: String,
-    pub(crate) artist: String,
-}
-
-impl Item {
-    pub(crate) fn label(&self) -> String {
-        if self.title.is_empty() { self.artist.clone() } else { format!("{} – {}", self.artist, self.title) }
-    }
-}
-
-/// Items of one kind, who knows them, and the graph over them.
+/// One listener.
 #[derive(Debug, Default)]
-pub(crate) struct Shelf {
-    pub(crate) items: Vec<Item>,
-    index: HashMap<ItemId, u32>,
-    /// Per user: item → what is known.
-    pub(crate) histories: Vec<HashMap<u32, Known>>,
-    /// How many users know each item.
-    pub(crate) listeners: Vec<u32>,
-    pub(crate) graph: Arc<ItemGraph>,
+pub(crate) struct Person {
+    name: Option<UserName>,
+    pub(crate) artists: History,
+    pub(crate) tracks: History,
+    /// Plays as services count them: (artist, source) → plays.
+    counts: HashMap<(u32, Arc<str>), u32>,
+    /// (artist, tag), ascending.
+    pub(crate) taggings: Vec<(u32, u32)>,
+    pub(crate) friends: Vec<UserId>,
+    pub(crate) blocked: HashSet<ItemId>,
+    pub(crate) private: bool,
+    /// The latest like or dislike of an item.
+    opinions: HashMap<ItemId, (Hlc, bool)>,
 }
 
-impl Shelf {
-    fn item(&mut self, id: ItemId, title: &str, artist: &str) -> u32 {
-        *self.index.entry(id).or_insert_with(|| {
-            self.items.push(Item { id, title: title.to_owned(), artist: artist.to_owned() });
-            self.listeners.push(0);
-            u32::try_from(self.items.len() - 1).expect("at most 2^32 items")
-        })
-    }
-
-    fn know(&mut self, user: usize, item: u32) -> &mut Known {
-        let listeners = &mut self.listeners[item as usize];
-        self.histories[user].entry(item).or_insert_with(|| {
-            *listeners += 1;
-            Known::default()
-        })
-    }
-
-    fn forget(&mut self, user: usize) {
-        for item in std::mem::take(&mut self.histories[user]).into_keys() {
-            self.listeners[item as usize] -= 1;
-        }
-    }
-
-    fn interactions(&self) -> Interactions {
-        Interactions::from_rows(self.histories.iter().map(|row| row.keys().copied()), self.items.len())
-    }
-}
-
-/// Everything that serving reads.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    users: HashMap<UserId, usize>,
-    names: HashMap<String, usize>,
-    pub(crate) artists: Shelf,
-    pub(crate) tracks: Shelf,
-    pub(crate) watermark: Hlc,
-    /// Where in the log the next event is.
-    pub(crate) position: u64,
-    /// Changes applied so far.
-    changes: u64,
-    /// Changes that the serving graphs have seen.
-    fitted: u64,
-    pub(crate) version: u64,
-}
-
-impl State {
-    pub(crate) fn user(&mut self, id: UserId) -> usize {
-        // Not the count of users: the places of erased ones stay empty.
-        let next = self.artists.histories.len();
-        let user = *self.users.entry(id).or_insert(next);
-        if user == next {
-            self.artists.histories.push(HashMap::new());
-            self.tracks.histories.push(HashMap::new());
-        }
-        user
-    }
-
-    pub(crate) fn name(&mut self, id: UserId, name: &UserName) {
-        let user = self.user(id);
-        self.names.insert(name.folded(), user);
-    }
-
-    pub(crate) fn by_name(&self, name: &UserName) -> Option<usize> {
-        self.names.get(&name.folded()).copied()
-    }
-
-    /// Takes over a play count of another service: the artist is known. Taking it over twice changes nothing.
-    pub(crate) fn count(&mut self, id: UserId, count: &PlayCount) {
-        let user = self.user(id);
-        let artist = self.artists.item(count.artist_id(), "", &count.artist);
-        self.artists.know(user, artist);
-        self.changes += 1;
-    }
-
-    /// Forgets a user: the next fit has never seen them.
-    pub(crate) fn erase(&mut self, id: UserId) {
-        let Some(user) = self.users.remove(&id) else { return };
-        self.names.retain(|_, of| *of != user);
-        self.artists.forget(user);
-        self.tracks.forget(user);
-        self.changes += 1;
-    }
-
-    pub(crate) fn shelf(&self, kind: ItemKind) -> &Shelf {
+impl Person {
+    pub(crate) fn history(&self, kind: ItemKind) -> &History {
         match kind {
             ItemKind::Artist => &self.artists,
             ItemKind::Track => &self.tracks,
         }
     }
 
-    /// Takes over the new total of one track. Taking it over twice changes nothing.
-    pub(crate) fn tally(&mut self, id: UserId, tally: &Tally) {
-        let user = self.user(id);
-        let track = self.tracks.item(tally.track.id(), &tally.track.title, &tally.track.artist);
-        let artist = self.artists.item(ItemId::artist(&tally.track.artist), "", &tally.track.artist);
-        let known = self.tracks.know(user, track);
-        let before = std::mem::replace(&mut known.plays, tally.plays);
-        let artist = self.artists.know(user, artist);
-        artist.plays = artist.plays + tally.plays - before;
-        self.changes += 1;
+    fn dislikes(&self, item: ItemId) -> bool {
+        self.opinions.get(&item).is_some_and(|(_, liked)| !liked)
     }
 
-    /// What a fit needs; `None` when the serving graphs have seen every change.
-    pub(crate) fn training(&self) -> Option<Training> {
-        (self.changes > self.fitted).then(|| Training {
-            artists: self.artists.interactions(),
-            tracks: self.tracks.interactions(),
-            watermark: self.watermark,
-            changes: self.changes,
+    /// Whether an item of an artist must not be recommended.
+    pub(crate) fn refuses(&self, item: ItemId, artist: ItemId) -> bool {
+        self.blocked.contains(&artist) || self.dislikes(item) || self.dislikes(artist)
+    }
+}
+
+/// Everything that serving reads, but for the model.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    users: HashMap<UserId, usize>,
+    names: HashMap<String, UserId>,
+    people: Vec<Person>,
+    sources: HashSet<Arc<str>>,
+    pub(crate) artists: Shelf,
+    pub(crate) tracks: Shelf,
+    pub(crate) tags: Tags,
+    pub(crate) watermark: Hlc,
+    pub(crate) revision: u64,
+}
+
+impl State {
+    fn person(&mut self, id: UserId) -> usize {
+        let next = self.people.len();
+        let place = *self.users.entry(id).or_insert(next);
+        if place == next {
+            self.people.push(Person::default());
+        }
+        place
+    }
+
+    pub(crate) fn by_name(&self, name: &UserName) -> Option<(UserId, &Person)> {
+        let id = *self.names.get(&name.folded())?;
+        Some((id, self.by_id(id)?))
+    }
+
+    pub(crate) fn by_id(&self, id: UserId) -> Option<&Person> {
+        self.users.get(&id).map(|place| &self.people[*place])
+    }
+
+    pub(crate) const fn shelf(&self, kind: ItemKind) -> &Shelf {
+        match kind {
+            ItemKind::Artist => &self.artists,
+            ItemKind::Track => &self.tracks,
+        }
+    }
+
+    /// Where an item is, of whichever kind.
+    pub(crate) fn item(&self, id: ItemId) -> Option<(ItemKind, u32)> {
+        let artist = self.artists.get(id).map(|place| (ItemKind::Artist, place));
+        artist.or_else(|| self.tracks.get(id).map(|place| (ItemKind::Track, place)))
+    }
+
+    /// Applies what happened. Applying it twice changes nothing the second time. Answers whether
+    /// anything changed.
+    pub(crate) fn apply(&mut self, event: &Event) -> bool {
+        let user = event.user;
+        match &event.payload {
+            Payload::UserCreated { name } => self.name(user, name),
+            Payload::HistoryChanged { tallies } => any(tallies, |tally| self.tally(user, tally)),
+            Payload::PlayCountsSet { counts } => any(counts, |count| self.count(user, count)),
+            Payload::TaggingsAdded { taggings } => any(taggings, |tagging| self.tag(user, tagging)),
+            Payload::FriendsAdded { friends } => {
+                any(friends, |friend| self.befriend(user, *friend) | self.befriend(*friend, user))
+            }
+            Payload::SettingsChanged { settings } => self.settings(user, settings),
+            Payload::UserErased => self.erase(user),
+        }
+    }
+
+    /// Takes over one thing held by the store.
+    pub(crate) fn take(&mut self, row: Row) {
+        match row {
+            Row::Name(user, name) => self.name(user, &name),
+            Row::Tally(user, tally) => self.tally(user, &tally),
+            Row::Count(user, count) => self.count(user, &count),
+            Row::Tagging(user, tagging) => self.tag(user, &tagging),
+            Row::Friend(user, friend) => self.befriend(user, friend),
+            Row::Settings(user, settings) => self.settings(user, &settings),
+            Row::Feedback(user, feedback, item, at) => self.feedback(user, &feedback, &item, at),
+        };
+    }
+
+    fn name(&mut self, id: UserId, name: &UserName) -> bool {
+        let place = self.person(id);
+        self.names.insert(name.folded(), id);
+        let person = &mut self.people[place];
+        person.name.replace(name.clone()).as_ref() != Some(name)
+    }
+
+    fn tally(&mut self, id: UserId, tally: &Tally) -> bool {
+        let place = self.person(id);
+        let track = self.tracks.intern(tally.track.id(), &tally.track.title, &tally.track.artist);
+        let artist = self.artists.intern(ItemId::artist(&tally.track.artist), "", &tally.track.artist);
+        let person = &mut self.people[place];
+        let mut before = 0;
+        let changed = self.tracks.edit(&mut person.tracks, track, !person.private, |known| {
+            before = std::mem::replace(&mut known.listens, tally.plays);
+            known.last_ms = tally.last_listened_at_ms;
+        });
+        if changed {
+            self.artists.edit(&mut person.artists, artist, !person.private, |known| {
+                known.listens = known.listens.saturating_add(tally.plays).saturating_sub(before);
+                known.last_ms = known.last_ms.max(tally.last_listened_at_ms);
+            });
+        }
+        changed
+    }
+
+    fn count(&mut self, id: UserId, count: &PlayCount) -> bool {
+        let place = self.person(id);
+        let source = match self.sources.get(count.source.as_str()) {
+            Some(known) => Arc::clone(known),
+            None => Arc::from(count.source.as_str()),
+        };
+        self.sources.insert(Arc::clone(&source));
+        let artist = self.artists.intern(count.artist_id(), "", &count.artist);
+        let person = &mut self.people[place];
+        let before = person.counts.insert((artist, source), count.plays).unwrap_or(0);
+        self.artists.edit(&mut person.artists, artist, !person.private, |known| {
+            known.counted = known.counted + u64::from(count.plays) - u64::from(before);
         })
     }
 
-    /// Serves fitted graphs, unless newer ones serve already.
-    pub(crate) fn swap(&mut self, fitted: Fitted) {
-        if fitted.changes <= self.fitted {
-            return;
+    fn tag(&mut self, id: UserId, tagging: &Tagging) -> bool {
+        let place = self.person(id);
+        let artist = self.artists.intern(ItemId::artist(&tagging.artist), "", &tagging.artist);
+        let tag = self.tags.intern(&tagging.tag);
+        let taggings = &mut self.people[place].taggings;
+        let Err(at) = taggings.binary_search(&(artist, tag)) else { return false };
+        taggings.insert(at, (artist, tag));
+        self.artists.hold(artist);
+        self.tags.add(artist, tag);
+        true
+    }
+
+    fn befriend(&mut self, id: UserId, friend: UserId) -> bool {
+        let place = self.person(id);
+        let friends = &mut self.people[place].friends;
+        let new = !friends.contains(&friend);
+        if new {
+            friends.push(friend);
         }
-        self.artists.graph = Arc::new(fitted.artists);
-        self.tracks.graph = Arc::new(fitted.tracks);
-        self.version = fitted.watermark.0;
-        self.fitted = fitted.changes;
+        new
+    }
+
+    fn settings(&mut self, id: UserId, settings: &Settings) -> bool {
+        let place = self.person(id);
+        let person = &mut self.people[place];
+        let blocked: HashSet<ItemId> = settings.blocked_artists.iter().map(|artist| ItemId::artist(artist)).collect();
+        let changed = person.private != settings.private || person.blocked != blocked;
+        person.blocked = blocked;
+        if std::mem::replace(&mut person.private, settings.private) != settings.private {
+            person.artists.iter().for_each(|known| self.artists.count(known, !settings.private));
+            person.tracks.iter().for_each(|known| self.tracks.count(known, !settings.private));
+        }
+        changed
+    }
+
+    /// Takes note of a like or dislike; the latest holds. Answers whether a history changed.
+    pub(crate) fn feedback(&mut self, id: UserId, feedback: &Feedback, item: &Named, at: Hlc) -> bool {
+        let liked = match feedback.signal {
+            Signal::Liked => true,
+            Signal::Disliked => false,
+            Signal::Skipped | Signal::Played => return false,
+        };
+        let place = self.person(id);
+        let person = &mut self.people[place];
+        if person.opinions.get(&feedback.item).is_some_and(|(before, _)| *before >= at) {
+            return false;
+        }
+        person.opinions.insert(feedback.item, (at, liked));
+        let (shelf, history) = match item.kind() {
+            ItemKind::Artist => (&mut self.artists, &mut person.artists),
+            ItemKind::Track => (&mut self.tracks, &mut person.tracks),
+        };
+        let place = match shelf.get(feedback.item) {
+            Some(place) => place,
+            None if liked => shelf.intern(feedback.item, &item.title, &item.artist),
+            None => return false,
+        };
+        shelf.edit(history, place, !person.private, |known| known.liked = liked)
+    }
+
+    fn erase(&mut self, id: UserId) -> bool {
+        let Some(place) = self.users.remove(&id) else { return false };
+        let mut person = std::mem::take(&mut self.people[place]);
+        for (shelf, history) in [(&mut self.artists, &mut person.artists), (&mut self.tracks, &mut person.tracks)] {
+            for known in history.iter() {
+                if !person.private {
+                    shelf.count(known, false);
+                }
+                shelf.release(known.item);
+            }
+        }
+        for (artist, tag) in &person.taggings {
+            self.tags.remove(*artist, *tag);
+            self.artists.release(*artist);
+        }
+        for friend in &person.friends {
+            if let Some(friend) = self.users.get(friend) {
+                self.people[*friend].friends.retain(|one| *one != id);
+            }
+        }
+        if let Some(name) = &person.name {
+            self.names.remove(&name.folded());
+        }
+        true
+    }
+
+    /// How popular items are now.
+    pub(crate) fn warmth(&self, now_ms: i64) -> [Vec<(ItemId, f64)>; 2] {
+        [self.artists.warmth(now_ms), self.tracks.warmth(now_ms)]
+    }
+
+    /// What a fit needs. Histories are shared, not copied.
+    pub(crate) fn training(&self) -> Training {
+        let open = || self.people.iter().filter(|person| !person.private);
+        Training {
+            artists: (open().map(|person| Arc::clone(&person.artists)).collect(), self.artists.entries.len()),
+            tracks: (open().map(|person| Arc::clone(&person.tracks)).collect(), self.tracks.entries.len()),
+            revision: self.revision,
+        }
     }
 }
 
-/// What a fit needs, copied out of the state so that serving goes on.
-pub(crate) struct Training {
-    artists: Interactions,
-    tracks: Interactions,
-    watermark: Hlc,
-    changes: u64,
+/// Does each, and answers whether any changed something.
+fn any<T>(all: &[T], mut each: impl FnMut(&T) -> bool) -> bool {
+    all.iter().fold(false, |changed, one| each(one) | changed)
 }
 
-/// Fitted graphs, not yet serving.
-pub(crate) struct Fitted {
-    artists: ItemGraph,
-    tracks: ItemGraph,
-    watermark: Hlc,
-    changes: u64,
+/// What a fit needs, taken out of the state so that serving goes on.
+pub(crate) struct Training {
+    artists: (Vec<History>, usize),
+    tracks: (Vec<History>, usize),
+    pub(crate) revision: u64,
+}
+
+/// What serves: the fitted graphs and how popular items are.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Model {
+    graphs: [Arc<ItemGraph>; 2],
+    priors: [Arc<Prior>; 2],
+    /// Revision of the content that the graphs were fitted on.
+    pub(crate) revision: u64,
+}
+
+const fn place(kind: ItemKind) -> usize {
+    match kind {
+        ItemKind::Artist => 0,
+        ItemKind::Track => 1,
+    }
+}
+
+impl Model {
+    pub(crate) fn graph(&self, kind: ItemKind) -> &ItemGraph {
+        &self.graphs[place(kind)]
+    }
+
+    pub(crate) fn prior(&self, kind: ItemKind) -> &Prior {
+        &self.priors[place(kind)]
+    }
+
+    pub(crate) fn version(&self) -> String {
+        format!("item-graph-{:016x}", self.revision)
+    }
+
+    /// These graphs with the popularity of another model.
+    pub(crate) fn with_popularity_of(&self, other: &Self) -> Self {
+        Self { priors: other.priors.clone(), ..self.clone() }
+    }
+
+    /// The same graphs with other popularity.
+    pub(crate) fn with_warmth(&self, warmth: [Vec<(ItemId, f64)>; 2]) -> Self {
+        Self { priors: warmth.map(|warmth| Arc::new(Prior::new(&warmth))), ..self.clone() }
+    }
 }
 
 impl Training {
-    pub(crate) fn fit(&self) -> Fitted {
-        Fitted {
-            artists: ItemGraph::fit(&self.artists, NEIGHBOURS),
-            tracks: ItemGraph::fit(&self.tracks, NEIGHBOURS),
-            watermark: self.watermark,
-            changes: self.changes,
-        }
+    /// Fits both graphs. Time as of [`ItemGraph::fit`].
+    pub(crate) fn fit(self) -> Model {
+        let fit = |(histories, items): (Vec<History>, usize)| {
+            let rows = histories.iter().map(|history| history.iter().map(|known| known.item));
+            Arc::new(ItemGraph::fit(&Interactions::from_rows(rows, items), GraphOptions::default()))
+        };
+        Model { graphs: [fit(self.artists), fit(self.tracks)], revision: self.revision, ..Model::default() }
     }
 }

@@ -1,9 +1,10 @@
-//! The one entry point of automation: `cargo xtask check` and `cargo xtask coverage`.
+//! The one entry point of automation: `cargo xtask check`, `cargo xtask coverage` and `cargo xtask eval`.
 
 mod contracts;
 mod conventions;
 mod coverage;
 mod edges;
+mod eval;
 mod limits;
 
 use std::{
@@ -50,9 +51,11 @@ fn main() -> ExitCode {
             None => Err(anyhow::anyhow!("no check is named '{wanted}'")),
         },
         ["coverage"] => coverage::run(),
+        ["eval", words @ ..] => eval::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
-            eprintln!("usage: cargo xtask check [{}] | cargo xtask coverage", names.join("|"));
+            let names = names.join("|");
+            eprintln!("usage: cargo xtask check [{names}] | cargo xtask coverage | cargo xtask eval hetrec PATH");
             return ExitCode::from(2);
         }
     };

@@ -1,0 +1,163 @@
+use echotune_model::{
+    Acceptance, ErrorKind, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, Reason, ReasonKind,
+    Recommendation, Recommendations as List, Signal, SimilarItem, TraceId,
+};
+use echotune_proto::recommendations::v1 as pb;
+
+fn lacks(field: &str) -> Fault {
+    Fault::new(ErrorKind::Internal, format!("the server's answer lacks '{field}'"))
+}
+
+pub(super) fn kind_to_pb(kind: ItemKind) -> i32 {
+    match kind {
+        ItemKind::Artist => pb::ItemKind::Artist,
+        ItemKind::Track => pb::ItemKind::Track,
+    }
+    .into()
+}
+
+pub(super) fn kind_from_pb(kind: i32) -> Result<ItemKind, Fault> {
+    match pb::ItemKind::try_from(kind) {
+        Ok(pb::ItemKind::Artist | pb::ItemKind::Unspecified) => Ok(ItemKind::Artist),
+        Ok(pb::ItemKind::Track) => Ok(ItemKind::Track),
+        Err(_) => {
+            Err(Fault::invalid(format!("kind {kind} is not an ItemKind; use ITEM_KIND_ARTIST or ITEM_KIND_TRACK")))
+        }
+    }
+}
+
+/// The trace of a message; zero when the field is empty.
+pub(super) fn trace_from_pb(text: &str) -> Result<TraceId, Fault> {
+    match u128::from_str_radix(text, 16) {
+        _ if text.is_empty() => Ok(TraceId::default()),
+        Ok(id) if text.len() == 32 && !text.starts_with('+') => Ok(TraceId(id)),
+        _ => {
+            let shown: String = text.chars().take(64).collect();
+            Err(Fault::invalid(format!("trace_id '{}' is not 32 hexadecimal digits", shown.escape_debug())))
+        }
+    }
+}
+
+pub(super) fn ids_from_pb(ids: &[String]) -> Result<Vec<ItemId>, Fault> {
+    ids.iter().map(|id| id.parse()).collect()
+}
+
+pub(super) fn ids_to_pb(ids: &[ItemId]) -> Vec<String> {
+    ids.iter().map(ToString::to_string).collect()
+}
+
+fn reason_to_pb(reason: Reason) -> pb::Reason {
+    let kind = match reason.kind {
+        ReasonKind::Listen => pb::ReasonKind::Listen,
+        ReasonKind::OtherListens => pb::ReasonKind::OtherListens,
+        ReasonKind::Tag => pb::ReasonKind::Tag,
+        ReasonKind::Trending => pb::ReasonKind::Trending,
+    };
+    pb::Reason { kind: kind.into(), of: reason.of, contribution: reason.contribution }
+}
+
+fn reason_from_pb(reason: pb::Reason) -> Result<Reason, Fault> {
+    let kind = match reason.kind() {
+        pb::ReasonKind::Listen => ReasonKind::Listen,
+        pb::ReasonKind::OtherListens => ReasonKind::OtherListens,
+        pb::ReasonKind::Tag => ReasonKind::Tag,
+        pb::ReasonKind::Trending => ReasonKind::Trending,
+        pb::ReasonKind::Unspecified => return Err(lacks("reasons.kind")),
+    };
+    Ok(Reason { kind, of: reason.of, contribution: reason.contribution })
+}
+
+pub(super) fn recommendation_to_pb(one: Recommendation) -> pb::Recommendation {
+    let Recommendation { rank, id, kind, title, artist, score, base, reasons } = one;
+    let reasons = reasons.into_iter().map(reason_to_pb).collect();
+    pb::Recommendation { rank, id: id.to_string(), kind: kind_to_pb(kind), title, artist, score, base, reasons }
+}
+
+fn recommendation_from_pb(one: pb::Recommendation) -> Result<Recommendation, Fault> {
+    let pb::Recommendation { rank, id, kind, title, artist, score, base, reasons } = one;
+    let reasons = reasons.into_iter().map(reason_from_pb).collect::<Result<_, _>>()?;
+    Ok(Recommendation { rank, id: id.parse()?, kind: kind_from_pb(kind)?, title, artist, score, base, reasons })
+}
+
+pub(super) fn list_to_pb(list: List) -> pb::RecommendationList {
+    pb::RecommendationList {
+        model_version: list.model_version,
+        watermark: list.watermark.0,
+        trace_id: list.trace.to_string(),
+        cold_start: list.cold_start,
+        recommendations: list.items.into_iter().map(recommendation_to_pb).collect(),
+    }
+}
+
+pub(super) fn list_from_pb(list: Option<pb::RecommendationList>) -> Result<List, Fault> {
+    let list = list.ok_or_else(|| lacks("list"))?;
+    Ok(List {
+        model_version: list.model_version,
+        watermark: Hlc(list.watermark),
+        trace: trace_from_pb(&list.trace_id)?,
+        cold_start: list.cold_start,
+        items: list.recommendations.into_iter().map(recommendation_from_pb).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn item_to_pb(item: Item) -> pb::Item {
+    let Item { id, kind, title, artist, tags, listeners } = item;
+    pb::Item { id: id.to_string(), kind: kind_to_pb(kind), title, artist, tags, listeners }
+}
+
+pub(super) fn item_from_pb(item: Option<pb::Item>) -> Result<Item, Fault> {
+    let pb::Item { id, kind, title, artist, tags, listeners } = item.ok_or_else(|| lacks("item"))?;
+    Ok(Item { id: id.parse()?, kind: kind_from_pb(kind)?, title, artist, tags, listeners })
+}
+
+pub(super) fn scored_to_pb(one: SimilarItem) -> pb::ScoredItem {
+    pb::ScoredItem { item: Some(item_to_pb(one.item)), score: one.score }
+}
+
+pub(super) fn scored_from_pb(one: pb::ScoredItem) -> Result<SimilarItem, Fault> {
+    Ok(SimilarItem { item: item_from_pb(one.item)?, score: one.score })
+}
+
+pub(super) fn impression_from_pb(message: &pb::RecordImpressionRequest) -> Result<Impression, Fault> {
+    Ok(Impression {
+        trace: trace_from_pb(&message.trace_id)?,
+        model_version: message.model_version.clone(),
+        items: ids_from_pb(&message.item_ids)?,
+    })
+}
+
+pub(super) fn signal_to_pb(signal: Signal) -> i32 {
+    match signal {
+        Signal::Liked => pb::Signal::Liked,
+        Signal::Disliked => pb::Signal::Disliked,
+        Signal::Skipped => pb::Signal::Skipped,
+        Signal::Played => pb::Signal::Played,
+    }
+    .into()
+}
+
+pub(super) fn feedback_from_pb(message: &pb::RecordFeedbackRequest) -> Result<Feedback, Fault> {
+    let signal = match pb::Signal::try_from(message.signal) {
+        Ok(pb::Signal::Liked) => Signal::Liked,
+        Ok(pb::Signal::Disliked) => Signal::Disliked,
+        Ok(pb::Signal::Skipped) => Signal::Skipped,
+        Ok(pb::Signal::Played) => Signal::Played,
+        Ok(pb::Signal::Unspecified) | Err(_) => {
+            let given = message.signal;
+            return Err(Fault::invalid(format!(
+                "signal {given} says nothing; send liked, disliked, skipped or played"
+            )));
+        }
+    };
+    Ok(Feedback { item: message.item_id.parse()?, signal, trace: trace_from_pb(&message.trace_id)? })
+}
+
+pub(super) fn acceptance_to_pb(one: Acceptance) -> pb::Acceptance {
+    let Acceptance { model_version, impressions, items, accepted, refused } = one;
+    pb::Acceptance { model_version, impressions, items, accepted, refused }
+}
+
+pub(super) fn acceptance_from_pb(one: pb::Acceptance) -> Acceptance {
+    let pb::Acceptance { model_version, impressions, items, accepted, refused } = one;
+    Acceptance { model_version, impressions, items, accepted, refused }
+}

@@ -1,0 +1,135 @@
+use crate::ItemGraph;
+
+/// The weight of a history item that was played so often: `ln(1 + plays)`, so that a favourite counts
+/// more and does not drown the rest.
+pub fn amount(plays: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts of plays are far below 2^53")]
+    let plays = plays as f64;
+    plays.ln_1p()
+}
+
+/// Scores of the items that a history links to. Used again from history to history, so that scoring
+/// costs only the links followed.
+#[derive(Debug, Default)]
+pub struct Scores {
+    dense: Vec<f64>,
+    /// Place in the list of parts, plus one; 0 for none. Empty between uses.
+    place: Vec<u32>,
+    touched: Vec<u32>,
+}
+
+impl Scores {
+    /// Scores everything that a history of (item, weight) links to. Time O(Σ links of the history).
+    pub fn fill(&mut self, graph: &ItemGraph, history: &[(u32, f64)]) {
+        self.clear();
+        self.dense.resize(self.dense.len().max(graph.item_count()), 0.0);
+        for (item, amount) in history {
+            for (other, weight) in graph.row(*item) {
+                let score = &mut self.dense[other as usize];
+                if *score == 0.0 {
+                    self.touched.push(other);
+                }
+                *score += amount * f64::from(weight);
+            }
+        }
+    }
+
+    /// The items scored, in no particular order.
+    pub fn touched(&self) -> &[u32] {
+        &self.touched
+    }
+
+    /// The score of an item; 0 when the history does not link to it.
+    pub fn get(&self, item: u32) -> f64 {
+        self.dense.get(item as usize).copied().unwrap_or(0.0)
+    }
+
+    /// For each target the parts of its score: (history item, contribution), in history order. Their
+    /// sum is the score. Time O(Σ links of the history).
+    pub fn parts(&mut self, graph: &ItemGraph, history: &[(u32, f64)], targets: &[u32]) -> Vec<Vec<(u32, f64)>> {
+        let mut parts = vec![Vec::new(); targets.len()];
+        let largest = targets.iter().map(|target| *target as usize + 1).max().unwrap_or(0).max(graph.item_count());
+        self.place.resize(self.place.len().max(largest), 0);
+        for (place, target) in (1..).zip(targets) {
+            self.place[*target as usize] = place;
+        }
+        for (item, amount) in history {
+            for (other, weight) in graph.row(*item) {
+                if let Some(place) = self.place[other as usize].checked_sub(1) {
+                    parts[place as usize].push((*item, amount * f64::from(weight)));
+                }
+            }
+        }
+        for target in targets {
+            self.place[*target as usize] = 0;
+        }
+        parts
+    }
+
+    fn clear(&mut self) {
+        for item in self.touched.drain(..) {
+            self.dense[item as usize] = 0.0;
+        }
+    }
+}
+
+/// The `limit` best of (item, score), best first; equal scores go by item.
+pub fn best(scored: Vec<(u32, f64)>, limit: usize) -> Vec<(u32, f64)> {
+    best_by(scored, limit, |item| item)
+}
+
+/// The `limit` best of (item, score), best first; equal scores go by `tie`.
+pub fn best_by<K: Ord>(mut scored: Vec<(u32, f64)>, limit: usize, tie: impl Fn(u32) -> K) -> Vec<(u32, f64)> {
+    let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then_with(|| tie(a.0).cmp(&tie(b.0)));
+    if scored.len() > limit {
+        scored.select_nth_unstable_by(limit, order);
+        scored.truncate(limit);
+    }
+    scored.sort_unstable_by(order);
+    scored
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{GraphOptions, Interactions};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn parts_sum_to_the_score_of_any_history_and_scores_start_afresh(
+            rows in proptest::collection::vec(proptest::collection::vec(0..80_u32, 0..20), 1..40),
+            histories in proptest::collection::vec(
+                proptest::collection::btree_map(0..90_u32, 1..100_000_u64, 0..30), 1..4),
+        ) {
+            let graph = ItemGraph::fit(&Interactions::from_rows(rows, 80), GraphOptions::default());
+            let mut scores = Scores::default();
+            for history in histories {
+                let history: Vec<(u32, f64)> = history.into_iter().map(|(item, plays)| (item, amount(plays))).collect();
+                scores.fill(&graph, &history);
+                let targets: Vec<u32> = (0..85).collect();
+                let parts = scores.parts(&graph, &history, &targets);
+                for (target, parts) in targets.iter().zip(parts) {
+                    let sum: f64 = parts.iter().map(|(_, part)| part).sum();
+                    let dense: f64 = history.iter().map(|(item, x)| x * f64::from(graph.weight(*item, *target))).sum();
+                    prop_assert!((sum - scores.get(*target)).abs() < 1e-9);
+                    prop_assert!((dense - sum).abs() < 1e-9);
+                    prop_assert_eq!(scores.touched().contains(target), sum > 0.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_are_exactly_the_first_of_the_whole_order() {
+        let scored: Vec<(u32, f64)> = (0..1_000).map(|item| (item, f64::from(item * 37 % 101))).collect();
+        let whole = best(scored.clone(), usize::MAX);
+        assert!(
+            whole.windows(2).all(|pair| pair[0].1 > pair[1].1 || (pair[0].1 == pair[1].1 && pair[0].0 < pair[1].0))
+        );
+        assert_eq!(best(scored, 17), whole[..17]);
+    }
+}

@@ -1,0 +1,262 @@
+//! The calls of the API: what they check, and what they read.
+
+use std::collections::{BTreeMap, HashSet};
+
+use async_trait::async_trait;
+use echotune_api::{MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations};
+use echotune_engine::best_by;
+use echotune_model::{
+    Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_TEXT_BYTES,
+    Recommendations as List, SimilarItem, TraceId, UserName, fold,
+};
+
+use crate::{
+    RecommendationsService,
+    rank::{Ranked, Ranking, history_without},
+    state::{Model, Person, State},
+    store::Named,
+};
+
+/// Longest text to search for, in bytes.
+const MAX_SEARCH_BYTES: usize = 256;
+/// Tags told of an item.
+const TAGS: usize = 10;
+
+fn check_limit(limit: u32) -> Result<usize, Fault> {
+    if limit == 0 || limit > MAX_LIMIT {
+        return Err(Fault::invalid(format!("limit is {limit}; ask for 1 to {MAX_LIMIT} items")));
+    }
+    Ok(limit as usize)
+}
+
+fn check_count(field: &str, count: usize, most: usize) -> Result<(), Fault> {
+    if count == 0 || count > most {
+        return Err(Fault::invalid(format!("{field} has {count} items; send 1 to {most}")));
+    }
+    Ok(())
+}
+
+fn unknown_item(id: ItemId) -> Fault {
+    Fault::new(
+        ErrorKind::NotFound,
+        format!("item {id} is not in the catalogue; look its id up by name, or record a listen of it"),
+    )
+}
+
+fn find_item(state: &State, id: ItemId) -> Result<(ItemKind, u32), Fault> {
+    state.item(id).ok_or_else(|| unknown_item(id))
+}
+
+fn readable(call: &Call, user: &str) -> Result<UserName, Fault> {
+    call.check_deadline()?;
+    let name: UserName = user.parse()?;
+    call.may_read(&name)?;
+    Ok(name)
+}
+
+fn writable(call: &Call, user: &str) -> Result<UserName, Fault> {
+    call.check_deadline()?;
+    let name: UserName = user.parse()?;
+    call.may_write(&name)?;
+    Ok(name)
+}
+
+fn person<'s>(state: &'s State, name: &UserName) -> Result<(echotune_model::UserId, &'s Person), Fault> {
+    state.by_name(name).ok_or_else(|| Fault::unknown_user(name.as_str()))
+}
+
+fn described(state: &State, kind: ItemKind, place: u32) -> Item {
+    let entry = &state.shelf(kind).entries[place as usize];
+    let artist = state.artists.get(entry.artist_id);
+    Item {
+        id: entry.id,
+        kind,
+        title: entry.title.clone(),
+        artist: entry.artist.clone(),
+        tags: artist.map_or_else(Vec::new, |artist| state.tags.of(artist, TAGS)),
+        listeners: u64::from(entry.listeners),
+    }
+}
+
+fn list(state: &State, model: &Model, trace: TraceId, ranked: Ranked) -> List {
+    let Ranked { items, cold_start } = ranked;
+    List { model_version: model.version(), watermark: state.watermark, trace, cold_start, items }
+}
+
+impl RecommendationsService {
+    fn ranked(
+        &self,
+        call: &Call,
+        user: &str,
+        without: &HashSet<ItemId>,
+        query: &RecommendQuery,
+    ) -> Result<List, Fault> {
+        let name = readable(call, user)?;
+        check_limit(query.limit)?;
+        let model = self.0.model.load_full();
+        self.with_scores(|scores| {
+            self.read(|state| {
+                let (_, person) = person(state, &name)?;
+                without.iter().try_for_each(|item| find_item(state, *item).map(drop))?;
+                let history = history_without(state, person, query.kind, without);
+                let ranking = Ranking { state, model: &model, person, kind: query.kind, history };
+                Ok(list(state, &model, call.trace, ranking.list(query, scores)))
+            })
+        })
+    }
+}
+
+#[async_trait]
+impl Recommendations for RecommendationsService {
+    #[tracing::instrument(name = "recommendations.recommend", skip_all, fields(limit = query.limit), err(level = "debug"))]
+    async fn recommend(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
+        self.ranked(call, user, &HashSet::new(), query)
+    }
+
+    #[tracing::instrument(name = "recommendations.explain", skip_all, err(level = "debug"))]
+    async fn explain(&self, call: &Call, user: &str, item: ItemId) -> Result<List, Fault> {
+        let name = readable(call, user)?;
+        let model = self.0.model.load_full();
+        self.with_scores(|scores| {
+            self.read(|state| {
+                let (_, person) = person(state, &name)?;
+                let (kind, place) = find_item(state, item)?;
+                let history = person.history(kind).to_vec();
+                let ranking = Ranking { state, model: &model, person, kind, history };
+                Ok(list(state, &model, call.trace, ranking.explain(place, scores)))
+            })
+        })
+    }
+
+    #[tracing::instrument(name = "recommendations.what_if", skip_all, err(level = "debug"))]
+    async fn what_if(
+        &self,
+        call: &Call,
+        user: &str,
+        without: &[ItemId],
+        query: &RecommendQuery,
+    ) -> Result<List, Fault> {
+        check_count("without", without.len(), MAX_WITHOUT)?;
+        self.ranked(call, user, &without.iter().copied().collect(), query)
+    }
+
+    #[tracing::instrument(name = "recommendations.similar", skip_all, err(level = "debug"))]
+    async fn similar(&self, call: &Call, item: ItemId, limit: u32) -> Result<Vec<SimilarItem>, Fault> {
+        call.check_deadline()?;
+        let limit = check_limit(limit)?;
+        let model = self.0.model.load_full();
+        self.read(|state| {
+            let (kind, place) = find_item(state, item)?;
+            let entries = &state.shelf(kind).entries;
+            let row = model.graph(kind).row(place).map(|(other, weight)| (other, f64::from(weight)));
+            let public = row.filter(|(other, _)| entries[*other as usize].listeners > 0);
+            let heaviest = f64::from(model.graph(kind).heaviest());
+            let near = best_by(public.collect(), limit, |item| entries[item as usize].id).into_iter();
+            Ok(near
+                .map(|(other, weight)| SimilarItem { item: described(state, kind, other), score: weight / heaviest })
+                .collect())
+        })
+    }
+
+    #[tracing::instrument(name = "recommendations.trending", skip_all, err(level = "debug"))]
+    async fn trending(&self, call: &Call, kind: ItemKind, limit: u32) -> Result<Vec<SimilarItem>, Fault> {
+        call.check_deadline()?;
+        let limit = check_limit(limit)?;
+        let model = self.0.model.load_full();
+        let prior = model.prior(kind);
+        Ok(self.read(|state| {
+            let entries = &state.shelf(kind).entries;
+            let public = prior.order.iter().filter(|item| entries[**item as usize].listeners > 0).take(limit);
+            public.map(|item| SimilarItem { item: described(state, kind, *item), score: prior.of(*item) }).collect()
+        }))
+    }
+
+    #[tracing::instrument(name = "recommendations.top_items", skip_all, err(level = "debug"))]
+    async fn top_items(&self, call: &Call, user: &str, kind: ItemKind, limit: u32) -> Result<Vec<(Item, u64)>, Fault> {
+        let name = readable(call, user)?;
+        let limit = check_limit(limit)?;
+        self.read(|state| {
+            let (_, person) = person(state, &name)?;
+            let mut played: Vec<(u64, u32)> =
+                person.history(kind).iter().map(|known| (known.plays(), known.item)).filter(|(n, _)| *n > 0).collect();
+            let id = |item: u32| state.shelf(kind).entries[item as usize].id;
+            played.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| id(a.1).cmp(&id(b.1))));
+            played.truncate(limit);
+            Ok(played.into_iter().map(|(plays, item)| (described(state, kind, item), plays)).collect())
+        })
+    }
+
+    #[tracing::instrument(name = "recommendations.find_items", skip_all, err(level = "debug"))]
+    async fn find_items(&self, call: &Call, kind: ItemKind, text: &str, limit: u32) -> Result<Vec<Item>, Fault> {
+        call.check_deadline()?;
+        let limit = check_limit(limit)?;
+        let wanted = fold(text);
+        if wanted.is_empty() || text.len() > MAX_SEARCH_BYTES {
+            let bytes = text.len();
+            return Err(Fault::invalid(format!("text has {bytes} bytes; send 1 to {MAX_SEARCH_BYTES}, not all blank")));
+        }
+        Ok(self.read(|state| {
+            let shelf = &state.shelf(kind).entries;
+            let found = (0..).zip(shelf).filter(|(_, entry)| entry.listeners > 0 && entry.folded.contains(&wanted));
+            let found = found.map(|(place, entry)| (place, f64::from(entry.listeners))).collect();
+            let found = best_by(found, limit, |item| shelf[item as usize].id);
+            found.into_iter().map(|(place, _)| described(state, kind, place)).collect()
+        }))
+    }
+
+    #[tracing::instrument(name = "recommendations.get_item", skip_all, err(level = "debug"))]
+    async fn get_item(&self, call: &Call, item: ItemId) -> Result<Item, Fault> {
+        call.check_deadline()?;
+        self.read(|state| find_item(state, item).map(|(kind, place)| described(state, kind, place)))
+    }
+
+    #[tracing::instrument(name = "recommendations.record_impression", skip_all, err(level = "debug"))]
+    async fn record_impression(&self, call: &Call, user: &str, impression: Impression) -> Result<(), Fault> {
+        let name = writable(call, user)?;
+        check_count("items", impression.items.len(), MAX_LIMIT as usize)?;
+        if impression.trace == TraceId::default() {
+            return Err(Fault::invalid("trace_id is empty; send that of the call that made the list"));
+        }
+        if impression.model_version.is_empty() || impression.model_version.len() > MAX_TEXT_BYTES {
+            return Err(Fault::invalid(format!("model_version is not 1 to {MAX_TEXT_BYTES} bytes; send the list's")));
+        }
+        let user = self.read(|state| {
+            let (id, _) = person(state, &name)?;
+            impression.items.iter().try_for_each(|item| find_item(state, *item).map(drop)).map(|()| id)
+        })?;
+        Ok(self.0.store.record_impression(user, impression, self.0.clock.now()).await?)
+    }
+
+    #[tracing::instrument(name = "recommendations.record_feedback", skip_all, err(level = "debug"))]
+    async fn record_feedback(&self, call: &Call, user: &str, feedback: Feedback) -> Result<(), Fault> {
+        let name = writable(call, user)?;
+        let (user, item) = self.read(|state| {
+            let (id, _) = person(state, &name)?;
+            let (kind, place) = find_item(state, feedback.item)?;
+            let entry = &state.shelf(kind).entries[place as usize];
+            Ok::<_, Fault>((id, Named { title: entry.title.clone(), artist: entry.artist.clone() }))
+        })?;
+        self.note_feedback(user, feedback, item).await
+    }
+
+    async fn acceptance(&self, call: &Call) -> Result<Vec<Acceptance>, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        Ok(self.0.store.acceptance().await?)
+    }
+
+    async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        let (artists, tracks) = self.item_counts();
+        let (impressions, feedback) = self.0.store.counts().await?;
+        let counts = [
+            ("artists", artists),
+            ("tracks", tracks),
+            ("items", artists + tracks),
+            ("impressions", impressions),
+            ("feedback", feedback),
+        ];
+        Ok(counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect())
+    }
+}

@@ -1,0 +1,7 @@
+//! recommendations as its callers meet it: the store by its port, the service as an object and over gRPC.
+
+mod calls;
+mod consumer;
+mod history;
+mod store;
+mod world;

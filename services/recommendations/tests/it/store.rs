@@ -1,0 +1,23 @@
+use echotune_kit::embedded::Db;
+use echotune_recommendations::{EmbeddedRecommendationStore, store::conformance};
+
+fn store() -> (tempfile::TempDir, EmbeddedRecommendationStore) {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    (folder, EmbeddedRecommendationStore::new(db))
+}
+
+#[tokio::test]
+async fn the_embedded_store_replays_without_change() {
+    conformance::replay(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_erases_everything_of_a_user() {
+    conformance::erasure(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_tells_acceptance_by_model() {
+    conformance::acceptance(&store().1).await;
+}
