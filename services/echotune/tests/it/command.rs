@@ -56,6 +56,23 @@ fn a_history_is_heard_recommended_from_exported_and_erased() {
     assert_eq!(json(data, &["status"])["counts"]["listens"], 3);
     assert!(text(data, &["status"]).contains("listens"));
 
+    let why = json(data, &["explain", "--user", "ben", "autechre"]);
+    assert_eq!(why["recommendations"][0]["score"], list["recommendations"][0]["score"], "{why}");
+    assert!(text(data, &["explain", "--user", "ben", "Autechre - Song", "--kind", "track"]).contains("base"));
+    let near = json(data, &["similar", "Björk"]);
+    assert_eq!(
+        (&near["item"]["artist"], &near["similar"][0]["artist"]),
+        (&"Björk".into(), &"Autechre".into()),
+        "{near}"
+    );
+    assert!(text(data, &["similar", "Björk - Song", "--kind", "track"]).contains("Autechre"));
+    refused(data, &["similar", "Nobody"], 3, "Nobody");
+    refused(data, &["similar", "song", "--kind", "track"], 2, "several tracks");
+    let listen = ["listen", "--user", "ben", "--artist", "Autechre", "--title", "Song", "--at", "1700000060"];
+    let heard = json(data, &listen);
+    assert_eq!((&heard["recorded"], &heard["recommendations"]), (&1.into(), &Value::Array(vec![])), "{heard}");
+    assert!(text(data, &listen).contains("1 duplicate"));
+
     let export = text(data, &["user", "export", "ann"]);
     let records: Vec<Value> = export.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(records.iter().filter(|record| record["kind"] == "listen").count(), 2, "{export}");

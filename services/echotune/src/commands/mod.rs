@@ -1,3 +1,9 @@
+//! The command line.
+
+mod accounts;
+mod items;
+mod up;
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -8,20 +14,18 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
-use echotune_api::{RecommendQuery, Recommendations, Users};
+use echotune_api::RecommendQuery;
 use echotune_kit::{
     config::{Faults, Flag},
-    lifecycle::{self, Exit},
     telemetry::{self, SpanStore},
 };
-use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, PageRequest, TraceId, Track};
+use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, TraceId, Track};
 use tracing::Instrument as _;
 
 use crate::{
-    Config, ConfigFlags, Connection, Platform, demo,
+    Config, ConfigFlags, Connection,
     import::{self, Progress},
     output,
-    platform::Flow,
 };
 
 /// Listens in, exactly explained recommendations out.
@@ -94,7 +98,7 @@ enum Command {
     /// Accounts.
     User {
         #[command(subcommand)]
-        action: UserAction,
+        action: accounts::UserAction,
     },
     /// Record one listen; the account is created when it does not exist.
     Listen {
@@ -132,6 +136,28 @@ enum Command {
         #[arg(long)]
         explain: bool,
     },
+    /// Show why one item is scored as it is for a listener.
+    Explain {
+        /// For whom.
+        #[arg(long)]
+        user: String,
+        /// The item: its id, an artist, a title, or "Artist - Title".
+        item: String,
+        /// What the item is.
+        #[arg(long, value_enum, default_value = "artist")]
+        kind: Kind,
+    },
+    /// Show the items nearest to one.
+    Similar {
+        /// The item: its id, an artist, a title, or "Artist - Title".
+        item: String,
+        /// What the item is.
+        #[arg(long, value_enum, default_value = "artist")]
+        kind: Kind,
+        /// How many.
+        #[arg(short = 'n', default_value_t = 10)]
+        limit: u32,
+    },
     /// Show a trace as a tree of spans with durations.
     Trace {
         /// 32 hexadecimal digits.
@@ -158,23 +184,6 @@ impl Command {
             _ => Vec::new(),
         }
     }
-}
-
-#[derive(Debug, Subcommand)]
-enum UserAction {
-    /// Print everything held about a person, one JSON object per line.
-    Export {
-        /// Whose data.
-        name: String,
-    },
-    /// Erase everything held about a person, and print the receipt.
-    Erase {
-        /// Whose data.
-        name: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
-    },
 }
 
 fn formats_help() -> String {
@@ -238,7 +247,7 @@ async fn traced(arguments: Arguments, config: Config) -> anyhow::Result<()> {
 
 async fn execute(arguments: Arguments, config: &Config, spans: SpanStore) -> anyhow::Result<()> {
     match &arguments.command {
-        Command::Up { demo, .. } => up(&arguments, config, *demo, spans).await,
+        Command::Up { demo, .. } => up::up(&arguments, config, *demo, spans).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut std::io::stdout());
             Ok(())
@@ -251,81 +260,6 @@ async fn execute(arguments: Arguments, config: &Config, spans: SpanStore) -> any
             let closed = connection.close().await;
             done.and(closed)
         }
-    }
-}
-
-async fn up(arguments: &Arguments, config: &Config, demo: bool, spans: SpanStore) -> anyhow::Result<()> {
-    let signals = lifecycle::signals()?;
-    let serving = Platform::open_with(config, &arguments.data, spans)?.serve(config.listen).await?;
-    let (address, asked, stopping) = (serving.address, serving.platform.asked(), serving.platform.stopping());
-    let demo = demo.then(|| Demo::of(&serving.platform, arguments));
-    let shown = async {
-        if let Some(demo) = demo {
-            let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo");
-            demo.show().instrument(span).await.inspect_err(|_| asked.cancel())?;
-        }
-        println!("EchoTune serves {} on {address}; stop it with Ctrl-C", arguments.data.display());
-        anyhow::Ok(())
-    };
-    // Given up when the platform stops, so that it does not hold the data folder.
-    let (exit, shown) = tokio::join!(serving.until(signals), stopping.run_until_cancelled(shown));
-    match exit {
-        Exit::Clean => shown.unwrap_or(Ok(())),
-        Exit::Failed(_) => Err(anyhow::anyhow!("{exit}")),
-        Exit::Now(_) => std::process::exit(exit.code().into()),
-    }
-}
-
-/// Seed of the generated world.
-const DEMO_SEED: u64 = 7;
-
-/// What the demonstration needs of a platform; it holds nothing that keeps one from stopping.
-struct Demo {
-    users: Arc<dyn Users>,
-    recommendations: Arc<dyn Recommendations>,
-    flow: Flow,
-    folder: PathBuf,
-    output: Output,
-}
-
-impl Demo {
-    fn of(platform: &Platform, arguments: &Arguments) -> Self {
-        Self {
-            users: Arc::clone(&platform.users),
-            recommendations: Arc::clone(&platform.recommendations),
-            flow: platform.flow(),
-            folder: arguments.data.clone(),
-            output: arguments.output,
-        }
-    }
-
-    /// Loads the generated world and shows one listener's recommendations.
-    async fn show(self) -> anyhow::Result<()> {
-        let Self { users, recommendations, flow, folder, output } = self;
-        let shape = demo::Shape::default();
-        demo::load(Arc::clone(&users), &call(), &folder, &shape, DEMO_SEED, now_ms(), &Progress::stderr())
-            .await
-            .map_err(Fault::from)?;
-        flow.settle().await?;
-        flow.refit().await;
-        let listeners = users.list_users(&call(), &PageRequest { size: 1, ..PageRequest::default() }).await?;
-        let Some(listener) = listeners.rows.first() else { return Ok(()) };
-        let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
-        let list = recommendations.recommend(&call(), &listener.name.to_string(), &query).await?;
-        if output == Output::Table {
-            println!("Recommended to {}, with reasons that add up to each score:", listener.name);
-        }
-        output::recommendations(&list, false, output)?;
-        if output == Output::Table {
-            println!(
-                "\nEvery reason:      echotune recommend --user {name} --kind track --explain\n\
-             The trace of this: echotune trace {trace}\n\
-             Your own history:  echotune import listenbrainz EXPORT.zip --user YOU\n",
-                name = listener.name,
-                trace = list.trace,
-            );
-        }
-        Ok(())
     }
 }
 
@@ -342,7 +276,7 @@ async fn with_connection(arguments: &Arguments, connection: &Connection) -> anyh
             let at_ms = at.map_or_else(now_ms, |seconds| seconds.saturating_mul(1_000));
             let track = Track { title: title.clone(), artist: artist.clone(), album: album.clone() };
             let listen = Listen { listened_at_ms: at_ms, track, played_ms: 0, source: String::new() };
-            record(connection, user, listen, output).await
+            accounts::record(connection, user, listen, output).await
         }
         Command::Recommend { user, kind, limit, include_known, explain } => {
             let query = RecommendQuery { kind: (*kind).into(), limit: *limit, include_known: *include_known };
@@ -360,7 +294,9 @@ async fn with_connection(arguments: &Arguments, connection: &Connection) -> anyh
             let (format, paths, user, rejects) = (format.clone(), paths.clone(), user.clone(), rejects.clone());
             import_history(connection, &import::Request { format, paths, user, rejects }, output).await
         }
-        Command::User { action } => account(connection, action, output).await,
+        Command::User { action } => accounts::account(connection, action, output).await,
+        Command::Explain { user, item, kind } => items::explain(connection, user, item, *kind, output).await,
+        Command::Similar { item, kind, limit } => items::similar(connection, item, *kind, *limit, output).await,
         Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }
 }
@@ -379,55 +315,6 @@ async fn import_history(connection: &Connection, request: &import::Request, outp
             Err(Fault::from(failure).into())
         }
     }
-}
-
-async fn account(connection: &Connection, action: &UserAction, output: Output) -> anyhow::Result<()> {
-    match action {
-        UserAction::Export { name } => {
-            let mut page = PageRequest::default();
-            loop {
-                let records = connection.users.export_user(&call(), name, &page).await?;
-                for record in records.rows {
-                    println!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json);
-                }
-                if records.next.is_empty() {
-                    return Ok(());
-                }
-                page.token = records.next;
-            }
-        }
-        UserAction::Erase { name, yes } => {
-            connection.users.get_user(&call(), name).await?;
-            if !yes && !confirmed(name)? {
-                anyhow::bail!("nothing was erased; type the name, or pass --yes");
-            }
-            let receipt = connection.users.erase_user(&call(), name).await?;
-            connection.settle().await?;
-            output::erasure(&receipt, output)
-        }
-    }
-}
-
-/// Whether a person types the name of what is to be erased.
-fn confirmed(name: &str) -> anyhow::Result<bool> {
-    eprint!("This erases everything held about {name} and cannot be undone. Type the name to go on: ");
-    let mut typed = String::new();
-    std::io::stdin().read_line(&mut typed)?;
-    Ok(typed.trim() == name)
-}
-
-async fn record(connection: &Connection, user: &str, listen: Listen, output: Output) -> anyhow::Result<()> {
-    match connection.users.create_user(&call(), user).await {
-        Ok(_) => {}
-        Err(fault) if fault.kind == ErrorKind::AlreadyExists => {}
-        Err(fault) => return Err(fault.into()),
-    }
-    let receipt = connection.users.record_listens(&call(), user, vec![listen]).await?;
-    if let Some(rejection) = receipt.rejections.first() {
-        return Err(Fault::invalid(format!("the listen was not recorded: {}", rejection.reason)).into());
-    }
-    connection.settle().await?;
-    output::receipt(&receipt, output)
 }
 
 fn now_ms() -> i64 {

@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 use echotune_api::{PlatformStatus, TraceSpan};
-use echotune_model::{ErasureReceipt, ItemKind, ListenReceipt, Recommendation, Recommendations};
+use echotune_model::{ErasureReceipt, Item, ItemKind, ListenReceipt, Recommendation, Recommendations, SimilarItem};
 use serde_json::{Value, json};
 
 use crate::{commands::Output, import::Summary};
@@ -29,18 +29,32 @@ pub(crate) fn recommendations(list: &Recommendations, explain: bool, output: Out
         return Ok(());
     }
     if list.cold_start {
-        println!("The history says nothing yet; this is what is popular among all listeners.");
+        println!("The history says too little yet; this comes from tags and from what is popular among all listeners.");
     }
     let mut table = table(&["#", "item", "score", "because of"]);
     for item in &list.items {
-        table.add_row([item.rank.to_string(), label(item), format!("{:.4}", item.score), because(item, explain)]);
+        table.add_row([
+            item.rank.to_string(),
+            label(&item.title, &item.artist),
+            format!("{:.4}", item.score),
+            because(item, explain),
+        ]);
     }
     println!("{table}\nmodel {}  trace {}", list.model_version, list.trace);
     Ok(())
 }
 
-fn label(item: &Recommendation) -> String {
-    if item.title.is_empty() { item.artist.clone() } else { format!("{} – {}", item.artist, item.title) }
+/// The name of an item as people write it.
+pub(crate) fn label(title: &str, artist: &str) -> String {
+    if title.is_empty() { artist.to_owned() } else { format!("{artist} – {title}") }
+}
+
+/// The name of a kind in JSON and in sentences.
+pub(crate) const fn kind_name(kind: ItemKind) -> &'static str {
+    match kind {
+        ItemKind::Artist => "artist",
+        ItemKind::Track => "track",
+    }
 }
 
 fn because(item: &Recommendation, explain: bool) -> String {
@@ -63,27 +77,69 @@ fn item_json(item: &Recommendation) -> Value {
         .iter()
         .map(|reason| json!({"kind": reason.kind.name(), "of": reason.of, "contribution": reason.contribution}))
         .collect();
-    let kind = match item.kind {
-        ItemKind::Artist => "artist",
-        ItemKind::Track => "track",
-    };
     json!({
-        "rank": item.rank, "id": item.id.to_string(), "kind": kind, "title": item.title, "artist": item.artist,
+        "rank": item.rank, "id": item.id.to_string(), "kind": kind_name(item.kind), "title": item.title, "artist": item.artist,
         "score": item.score, "base": item.base, "reasons": reasons,
     })
 }
 
-pub(crate) fn receipt(receipt: &ListenReceipt, output: Output) -> anyhow::Result<()> {
+/// Items nearest to one.
+pub(crate) fn similar(of: &Item, items: &[SimilarItem], output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        let shown = |item: &Item| {
+            json!({
+                "id": item.id.to_string(), "kind": kind_name(item.kind), "title": item.title, "artist": item.artist,
+                "tags": item.tags, "listeners": item.listeners,
+            })
+        };
+        let ranked = (1..).zip(items).map(|(rank, one): (u32, _)| {
+            let mut ranked = shown(&one.item);
+            (ranked["rank"], ranked["score"]) = (rank.into(), one.score.into());
+            ranked
+        });
+        print_json(&json!({"item": shown(of), "similar": ranked.collect::<Vec<_>>()}));
+        return Ok(());
+    }
+    let mut table = table(&["#", "item", "score", "listeners", "tags"]);
+    for (rank, SimilarItem { item, score }) in (1..).zip(items) {
+        let (name, tags) = (label(&item.title, &item.artist), item.tags.join(", "));
+        table.add_row([i32::to_string(&rank), name, format!("{score:.4}"), item.listeners.to_string(), tags]);
+    }
+    println!("Like {}:\n{table}", label(&of.title, &of.artist));
+    Ok(())
+}
+
+/// What became of a listen, and of the list.
+pub(crate) fn receipt(
+    receipt: &ListenReceipt,
+    before: Option<&Recommendations>,
+    after: &Recommendations,
+    output: Output,
+) -> anyhow::Result<()> {
     let ListenReceipt { recorded, duplicates, rejections, written_at } = receipt;
+    let was = |id| before.and_then(|list| list.items.iter().find(|item| item.id == id)).map(|item| item.rank);
     if output == Output::Json {
         let rejections: Vec<Value> =
             rejections.iter().map(|one| json!({"index": one.index, "reason": one.reason})).collect();
-        print_json(
-            &json!({"recorded": recorded, "duplicates": duplicates, "rejections": rejections, "written_at": written_at.0}),
-        );
-    } else {
-        println!("{recorded} recorded, {duplicates} duplicate, {} rejected", rejections.len());
+        let list = after.items.iter().map(|item| {
+            let mut shown = item_json(item);
+            shown["was"] = was(item.id).into();
+            shown
+        });
+        print_json(&json!({
+            "recorded": recorded, "duplicates": duplicates, "rejections": rejections, "written_at": written_at.0,
+            "recommendations": list.collect::<Vec<_>>(),
+        }));
+        return Ok(());
     }
+    println!("{recorded} recorded, {duplicates} duplicate; recommended now:");
+    let mut table = table(&["#", "was", "item", "score"]);
+    for item in &after.items {
+        let was = was(item.id).map_or_else(|| "new".to_owned(), |rank| rank.to_string());
+        let name = label(&item.title, &item.artist);
+        table.add_row([item.rank.to_string(), was, name, format!("{:.4}", item.score)]);
+    }
+    println!("{table}");
     Ok(())
 }
 

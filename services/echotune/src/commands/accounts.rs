@@ -1,0 +1,111 @@
+//! Accounts and what they heard.
+
+use std::time::{Duration, Instant};
+
+use clap::Subcommand;
+use echotune_api::RecommendQuery;
+use echotune_model::{ErrorKind, Fault, Hlc, ItemKind, Listen, PageRequest, Recommendations};
+
+use super::{Output, call};
+use crate::{Connection, output};
+
+/// Items in the list that a listen changes.
+const LIST: u32 = 10;
+/// How long a listen may take to show.
+const SHOWS_WITHIN: Duration = Duration::from_secs(10);
+/// How often the list is asked for meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserAction {
+    /// Print everything held about a person, one JSON object per line.
+    Export {
+        /// Whose data.
+        name: String,
+    },
+    /// Erase everything held about a person, and print the receipt.
+    Erase {
+        /// Whose data.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What `echotune user` does.
+pub(super) async fn account(connection: &Connection, action: &UserAction, output: Output) -> anyhow::Result<()> {
+    match action {
+        UserAction::Export { name } => {
+            let mut page = PageRequest::default();
+            loop {
+                let records = connection.users.export_user(&call(), name, &page).await?;
+                for record in records.rows {
+                    println!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json);
+                }
+                if records.next.is_empty() {
+                    return Ok(());
+                }
+                page.token = records.next;
+            }
+        }
+        UserAction::Erase { name, yes } => {
+            connection.users.get_user(&call(), name).await?;
+            if !yes && !confirmed(name)? {
+                anyhow::bail!("nothing was erased; type the name, or pass --yes");
+            }
+            let receipt = connection.users.erase_user(&call(), name).await?;
+            connection.settle().await?;
+            output::erasure(&receipt, output)
+        }
+    }
+}
+
+/// Whether a person types the name of what is to be erased.
+fn confirmed(name: &str) -> anyhow::Result<bool> {
+    eprint!("This erases everything held about {name} and cannot be undone. Type the name to go on: ");
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    Ok(typed.trim() == name)
+}
+
+/// Records one listen and shows what it changes.
+pub(super) async fn record(connection: &Connection, user: &str, listen: Listen, output: Output) -> anyhow::Result<()> {
+    match connection.users.create_user(&call(), user).await {
+        Ok(_) => {}
+        Err(fault) if fault.kind == ErrorKind::AlreadyExists => {}
+        Err(fault) => return Err(fault.into()),
+    }
+    let before = list(connection, user).await.ok();
+    let receipt = connection.users.record_listens(&call(), user, vec![listen]).await?;
+    if let Some(rejection) = receipt.rejections.first() {
+        return Err(Fault::invalid(format!("the listen was not recorded: {}", rejection.reason)).into());
+    }
+    connection.settle().await?;
+    let after = list_after(connection, user, receipt.written_at).await?;
+    output::receipt(&receipt, before.as_ref(), &after, output)
+}
+
+async fn list(connection: &Connection, user: &str) -> Result<Recommendations, Fault> {
+    let query = RecommendQuery { kind: ItemKind::Artist, limit: LIST, include_known: false };
+    connection.recommendations.recommend(&call(), user, &query).await
+}
+
+/// The list once it has seen what was written at `seen`.
+async fn list_after(connection: &Connection, user: &str, seen: Hlc) -> Result<Recommendations, Fault> {
+    let started = Instant::now();
+    loop {
+        match list(connection, user).await {
+            Ok(list) if list.watermark >= seen => return Ok(list),
+            // A new account is not known to recommendations before its first event has arrived.
+            Ok(_) => {}
+            Err(fault) if fault.kind == ErrorKind::NotFound => {}
+            Err(fault) => return Err(fault),
+        }
+        if started.elapsed() > SHOWS_WITHIN {
+            let message = "the listen is recorded, but does not show in the list yet; ask again later";
+            return Err(Fault::new(ErrorKind::Unavailable, message));
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
