@@ -2,9 +2,9 @@ use std::time::Instant;
 
 use echotune_kit::edge::Deadline;
 use echotune_model::{Call, Fault, Hlc, Principal, TraceId, Traceparent};
-use tonic::{Request, Status, metadata::MetadataValue};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
-use crate::status::to_fault;
+use crate::status::{to_fault, to_status};
 
 /// Metadata under which an idempotency key travels.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -31,6 +31,19 @@ pub fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
             .unwrap_or_default()
             .to_owned(),
     })
+}
+
+/// Decodes the context, runs one call and maps its fault.
+pub(crate) async fn serve<M, R, F>(
+    request: Request<M>,
+    run: impl FnOnce(Call, M) -> F + Send,
+) -> Result<Response<R>, Status>
+where
+    M: Send,
+    F: Future<Output = Result<R, Fault>> + Send,
+{
+    let call = call_of(&request)?;
+    run(call, request.into_inner()).await.map(Response::new).map_err(|fault| to_status(&fault))
 }
 
 /// A message with what the context says: deadline, trace and idempotency key.

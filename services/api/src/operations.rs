@@ -11,8 +11,8 @@ use echotune_proto::operations::v1::{
 use tonic::{Request, Response, Status as GrpcStatus, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::{
-    convert::call_of,
-    status::{to_fault, to_status},
+    convert::{call_of, request_of},
+    status::{read_fault, to_status},
 };
 
 /// One finished span.
@@ -46,15 +46,6 @@ pub fn operations_server(operations: Arc<dyn Operations>) -> OperationsServiceSe
     OperationsServiceServer::new(Server(operations))
 }
 
-fn parse_trace(text: &str) -> Result<TraceId, Fault> {
-    match u128::from_str_radix(text, 16) {
-        Ok(id) if text.len() == 32 => Ok(TraceId(id)),
-        _ => {
-            Err(Fault::invalid(format!("'{}' is not a trace id: expected 32 hexadecimal digits", text.escape_debug())))
-        }
-    }
-}
-
 #[async_trait]
 impl<O: Operations + ?Sized + 'static> OperationsService for Server<O> {
     async fn get_trace(
@@ -62,7 +53,7 @@ impl<O: Operations + ?Sized + 'static> OperationsService for Server<O> {
         request: Request<pb::GetTraceRequest>,
     ) -> Result<Response<pb::GetTraceResponse>, GrpcStatus> {
         let call = call_of(&request)?;
-        let trace = parse_trace(&request.get_ref().trace_id).map_err(|fault| to_status(&fault))?;
+        let trace = request.get_ref().trace_id.parse().map_err(|fault: Fault| to_status(&fault))?;
         let spans = self.0.trace(&call, trace).await.map_err(|fault| to_status(&fault))?;
         let spans = spans
             .into_iter()
@@ -103,9 +94,10 @@ impl OperationsClient {
 
 #[async_trait]
 impl Operations for OperationsClient {
-    async fn trace(&self, _call: &Call, trace: TraceId) -> Result<Vec<TraceSpan>, Fault> {
+    async fn trace(&self, call: &Call, trace: TraceId) -> Result<Vec<TraceSpan>, Fault> {
         let request = pb::GetTraceRequest { trace_id: trace.to_string() };
-        let answer = self.0.clone().get_trace(request).await.map_err(|status| to_fault(&status))?.into_inner();
+        let answer = self.0.clone().get_trace(request_of(call, request)?).await;
+        let answer = answer.map_err(|status| read_fault(call, &status))?.into_inner();
         Ok(answer
             .spans
             .into_iter()
@@ -122,9 +114,9 @@ impl Operations for OperationsClient {
             .collect())
     }
 
-    async fn status(&self, _call: &Call) -> Result<Status, Fault> {
-        let answer =
-            self.0.clone().get_status(pb::GetStatusRequest {}).await.map_err(|status| to_fault(&status))?.into_inner();
+    async fn status(&self, call: &Call) -> Result<Status, Fault> {
+        let answer = self.0.clone().get_status(request_of(call, pb::GetStatusRequest {})?).await;
+        let answer = answer.map_err(|status| read_fault(call, &status))?.into_inner();
         Ok(Status {
             version: answer.version,
             model_version: answer.model_version,

@@ -1,10 +1,22 @@
-use std::{fmt, time::Instant};
+use std::{fmt, str::FromStr, time::Instant};
 
 use crate::{ErrorKind, Fault, Role, UserId, UserName};
 
 /// Identity of a trace (W3C Trace Context section 3.2.2.3); zero when there is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct TraceId(pub u128);
+
+impl FromStr for TraceId {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u128::from_str_radix(text, 16).ok().filter(|_| digits).map(Self).ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            Fault::invalid(format!("'{}' is not a trace id: expected 32 hexadecimal digits", shown.escape_debug()))
+        })
+    }
+}
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -236,7 +236,11 @@ impl Recommendations for RecommendationsService {
             let entry = &state.shelf(kind).entries[place as usize];
             Ok::<_, Fault>((id, Named { title: entry.title.clone(), artist: entry.artist.clone() }))
         })?;
-        self.note_feedback(user, feedback, item).await
+        let service = self.clone();
+        // A task of its own: a caller that leaves must not part the write from what serves.
+        let noted = tokio::spawn(async move { service.note_feedback(user, feedback, item).await });
+        let lost = |cause| Fault::new(ErrorKind::Indeterminate, format!("the write was cut off: {cause}"));
+        noted.await.map_err(lost)?
     }
 
     async fn acceptance(&self, call: &Call) -> Result<Vec<Acceptance>, Fault> {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echotune_model::{Call, Fault};
+use echotune_model::Fault;
 use echotune_proto::recommendations::v1::{
     self as pb,
     recommendations_service_server::{RecommendationsService, RecommendationsServiceServer},
@@ -15,7 +15,7 @@ use super::{
         scored_to_pb,
     },
 };
-use crate::{convert::call_of, status::to_status};
+use crate::convert::serve;
 
 struct Server(Arc<dyn Recommendations>);
 
@@ -24,16 +24,6 @@ pub fn recommendations_server(
     recommendations: Arc<dyn Recommendations>,
 ) -> RecommendationsServiceServer<impl RecommendationsService> {
     RecommendationsServiceServer::new(Server(recommendations))
-}
-
-/// Decodes the context, runs one call and maps its fault.
-async fn serve<M, R, F>(request: Request<M>, run: impl FnOnce(Call, M) -> F + Send) -> Result<Response<R>, Status>
-where
-    M: Send,
-    F: Future<Output = Result<R, Fault>> + Send,
-{
-    let call = call_of(&request)?;
-    run(call, request.into_inner()).await.map(Response::new).map_err(|fault| to_status(&fault))
 }
 
 fn query_of(kind: i32, limit: Option<u32>, include_known: bool) -> Result<RecommendQuery, Fault> {

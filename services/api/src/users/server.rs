@@ -19,7 +19,10 @@ use super::{
         settings_from_pb, settings_to_pb, tagging_from_pb, token_to_pb, track_from_pb, user_to_pb,
     },
 };
-use crate::{convert::call_of, status::to_status};
+use crate::{
+    convert::{call_of, serve},
+    status::to_status,
+};
 
 /// Pages of an export that wait for a slow reader.
 const PAGES_AHEAD: usize = 2;
@@ -33,16 +36,6 @@ pub fn users_server(users: Arc<dyn Users>) -> UsersServiceServer<impl UsersServi
 
 fn absent(field: &str) -> Fault {
     Fault::invalid(format!("{field} is absent; send it, if only empty"))
-}
-
-/// Decodes the context, runs one call and maps its fault.
-async fn serve<M, R, F>(request: Request<M>, run: impl FnOnce(Call, M) -> F + Send) -> Result<Response<R>, Status>
-where
-    M: Send,
-    F: Future<Output = Result<R, Fault>> + Send,
-{
-    let call = call_of(&request)?;
-    run(call, request.into_inner()).await.map(Response::new).map_err(|fault| to_status(&fault))
 }
 
 #[async_trait]

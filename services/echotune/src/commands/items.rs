@@ -1,12 +1,13 @@
 //! Items of the catalogue: which one a person means, why it is scored so, and what is like it.
 
-use echotune_model::{Fault, Item, ItemId, ItemKind, fold};
+use echotune_api::MAX_LIMIT;
+use echotune_model::{ErrorKind, Fault, Item, ItemId, ItemKind, fold};
 
 use super::{Kind, Output, call};
 use crate::{Connection, output};
 
 /// Names shown when several items could be meant.
-const SHOWN: u32 = 10;
+const SHOWN: usize = 10;
 
 /// Shows one item's score with every reason.
 pub(super) async fn explain(
@@ -40,9 +41,13 @@ async fn item_of(connection: &Connection, text: &str, kind: ItemKind) -> Result<
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let title = text.split_once(" – ").or_else(|| text.split_once(" - ")).map_or(text, |(_, title)| title);
-    let wanted = if kind == ItemKind::Track { title } else { text };
-    let found = connection.recommendations.find_items(&call(), kind, wanted, SHOWN).await?;
+    let items = &connection.recommendations;
+    // The catalogue is searched by artist and title with a space between them.
+    let wanted = text.replacen(" – ", " ", 1).replacen(" - ", " ", 1);
+    let mut found = items.find_items(&call(), kind, &wanted, MAX_LIMIT).await?;
+    if found.is_empty() && wanted != text {
+        found = items.find_items(&call(), kind, text, MAX_LIMIT).await?;
+    }
     let same = |item: &&Item| {
         let label = output::label(&item.title, &item.artist);
         let names = [
@@ -56,13 +61,15 @@ async fn item_of(connection: &Connection, text: &str, kind: ItemKind) -> Result<
     match (exact.as_slice(), found.as_slice()) {
         ([one], _) => Ok(one.id),
         ([], []) => Err(Fault::new(
-            echotune_model::ErrorKind::NotFound,
+            ErrorKind::NotFound,
             format!("no {} is called '{}'", output::kind_name(kind), text.escape_debug()),
         )),
         ([], [one]) => Ok(one.id),
         _ => {
-            let names =
-                found.iter().map(|item| format!("\n  {}  {}", item.id, output::label(&item.title, &item.artist)));
+            let names = found
+                .iter()
+                .take(SHOWN)
+                .map(|item| format!("\n  {}  {}", item.id, output::label(&item.title, &item.artist)));
             Err(Fault::invalid(format!(
                 "'{}' can mean several {}s; name one by its id:{}",
                 text.escape_debug(),

@@ -19,7 +19,7 @@ use echotune_kit::{
     config::{Faults, Flag},
     telemetry::{self, SpanStore},
 };
-use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, TraceId, Track};
+use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, Track};
 use tracing::Instrument as _;
 
 use crate::{
@@ -283,12 +283,7 @@ async fn with_connection(arguments: &Arguments, connection: &Connection) -> anyh
             let list = connection.recommendations.recommend(&call(), user, &query).await?;
             output::recommendations(&list, *explain, output)
         }
-        Command::Trace { id } => {
-            let trace = u128::from_str_radix(id, 16).ok().filter(|_| id.len() == 32);
-            let trace = trace
-                .ok_or_else(|| Fault::invalid(format!("'{id}' is not a trace id: expected 32 hexadecimal digits")))?;
-            output::trace(&connection.operations.trace(&call(), TraceId(trace)).await?, output)
-        }
+        Command::Trace { id } => output::trace(&connection.operations.trace(&call(), id.parse()?).await?, output),
         Command::Status => output::status(&connection.operations.status(&call()).await?, output),
         Command::Import { format, paths, user, rejects } => {
             let (format, paths, user, rejects) = (format.clone(), paths.clone(), user.clone(), rejects.clone());

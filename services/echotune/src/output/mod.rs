@@ -2,7 +2,9 @@
 
 use comfy_table::{Table, presets};
 use echotune_api::{PlatformStatus, TraceSpan};
-use echotune_model::{ErasureReceipt, Item, ItemKind, ListenReceipt, Recommendation, Recommendations, SimilarItem};
+use echotune_model::{
+    ErasureReceipt, Item, ItemKind, ListenReceipt, ReasonKind, Recommendation, Recommendations, SimilarItem,
+};
 use serde_json::{Value, json};
 
 use crate::{commands::Output, import::Summary};
@@ -67,7 +69,8 @@ fn because(item: &Recommendation, explain: bool) -> String {
         lines.push(format!("{:+.6} base", item.base));
         lines.join("\n")
     } else {
-        item.reasons.iter().take(2).map(|reason| reason.of.as_str()).collect::<Vec<_>>().join(", ")
+        let named = item.reasons.iter().filter(|reason| reason.kind != ReasonKind::OtherListens);
+        named.take(2).map(|reason| reason.of.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 

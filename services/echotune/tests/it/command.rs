@@ -88,6 +88,20 @@ fn a_history_is_heard_recommended_from_exported_and_erased() {
 }
 
 #[test]
+fn a_name_that_is_part_of_many_others_is_found_by_itself() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    for (artist, title) in
+        (0..12).map(|n| (format!("Air {n}"), "Intro".to_owned())).chain([("Air".into(), "Intro".into())])
+    {
+        json(data, &["listen", "--user", "ann", "--artist", &artist, "--title", &title, "--at", "1700000000"]);
+    }
+    assert_eq!(json(data, &["similar", "air"])["item"]["artist"], "Air");
+    assert_eq!(json(data, &["similar", "Air - Intro", "--kind", "track"])["item"]["artist"], "Air");
+    refused(data, &["similar", "intro", "--kind", "track"], 2, "name one by its id");
+}
+
+#[test]
 fn an_export_is_imported_once_and_the_wrong_one_is_refused() {
     let folder = tempfile::tempdir().expect("folder");
     let (data, export) = (folder.path().join("data"), folder.path().join("export.zip"));
@@ -107,6 +121,7 @@ fn bad_usage_and_bad_configuration_have_their_own_exit_codes() {
     let data = folder.path();
     refused(data, &["recommend", "--user", "nobody"], 3, "nobody");
     refused(data, &["trace", "xyz"], 2, "32 hexadecimal digits");
+    refused(data, &["trace", &format!("+{}", "0".repeat(31))], 2, "32 hexadecimal digits");
     refused(data, &["listen", "--user", "a", "--artist", "b", "--title", "c", "--at", "5"], 2, "not recorded");
     refused(data, &["--set", "limits.deadline_max=soon", "status"], 64, "limits.deadline_max");
     refused(data, &["--set", "limits.deadline_max=1ms", "--set", "nothing=1", "status"], 64, "nothing");
