@@ -15,7 +15,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("eventlog", &["model", "kit"]),
     ("users", &["api", "eventlog", "kit", "model"]),
     ("recommendations", &["api", "eventlog", "kit", "model", "engine"]),
-    ("echotune", &["api", "eventlog", "kit", "model", "users", "recommendations"]),
+    ("agents", &["api", "eventlog", "kit", "model"]),
+    ("mcp-servers", &["api", "kit", "model"]),
+    ("echotune", &["api", "eventlog", "kit", "model", "users", "recommendations", "agents", "mcp-servers"]),
 ];
 
 pub(crate) fn check() -> anyhow::Result<()> {
