@@ -1,12 +1,12 @@
 //! Driving: open loop at a constant rate, or closed loop with a fixed number of callers.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use hdrhistogram::Histogram;
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, Semaphore, mpsc},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::Instant,
 };
 
 /// Latencies above this are recorded as this.
@@ -61,10 +61,28 @@ pub fn intended(number: u64, rate: f64) -> Duration {
     Duration::from_secs_f64(number as f64 / rate)
 }
 
-/// Begins `count` requests at a constant `rate` per second, at most `in_flight` at a time. Latency
-/// runs from the intended start, also of requests that had to wait for another's answer, so that
-/// stalls are not left out (coordinated omission: Tene, "How NOT to Measure Latency", 2013).
-pub async fn open<F, R>(rate: f64, count: u64, in_flight: usize, request: F) -> Measured
+/// The intended starts of `count` requests at a constant `rate` per second, each handed over when it
+/// has come. Kept by a thread of its own: the timers of an async runtime count whole milliseconds,
+/// which would be measured as latency.
+pub fn paced(rate: f64, count: u64) -> mpsc::UnboundedReceiver<Instant> {
+    let (arrive, arrivals) = mpsc::unbounded_channel();
+    let first = Instant::now();
+    thread::spawn(move || {
+        for number in 0..count {
+            let start = first + intended(number, rate);
+            thread::sleep(start.saturating_duration_since(Instant::now()));
+            if arrive.send(start).is_err() {
+                return;
+            }
+        }
+    });
+    arrivals
+}
+
+/// Begins a request at each arrival, at most `in_flight` at a time. Latency runs from the intended
+/// start, also of requests that had to wait for another's answer, so that stalls are not left out
+/// (coordinated omission: Tene, "How NOT to Measure Latency", 2013).
+pub async fn open<F, R>(mut arrivals: mpsc::UnboundedReceiver<Instant>, in_flight: usize, request: F) -> Measured
 where
     F: Fn(u64) -> R,
     R: Future<Output = Result<(), String>> + Send + 'static,
@@ -72,11 +90,11 @@ where
     let measured = Arc::new(Mutex::new(Measured::new()));
     let (slots, mut requests) = (Arc::new(Semaphore::new(in_flight)), JoinSet::new());
     let first = Instant::now();
-    for number in 0..count {
-        let start = first + intended(number, rate);
-        sleep_until(start).await;
+    let mut number = 0;
+    while let Some(start) = arrivals.recv().await {
         let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
         let (answer, measured) = (request(number), Arc::clone(&measured));
+        number += 1;
         requests.spawn(async move {
             let outcome = answer.await;
             measured.lock().await.note(start.elapsed(), outcome);
@@ -121,7 +139,7 @@ async fn finish(mut requests: JoinSet<()>, measured: Arc<Mutex<Measured>>, first
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::sleep;
+    use tokio::time::{sleep, sleep_until};
 
     use super::*;
 
@@ -143,7 +161,16 @@ mod tests {
             }
             Ok(())
         };
-        let measured = open(100.0, 200, 1, stalls).await;
+        let (arrive, arrivals) = mpsc::unbounded_channel();
+        let first = Instant::now();
+        tokio::spawn(async move {
+            for number in 0..200 {
+                let start = first + intended(number, 100.0);
+                sleep_until(start).await;
+                arrive.send(start).expect("somebody listens");
+            }
+        });
+        let measured = open(arrivals, 1, stalls).await;
         assert_eq!((measured.latencies.len(), measured.errors), (200, 0));
         // Requests 1 to 99 waited 990 ms, 980 ms ... 10 ms: the median of all is 10 ms or less,
         // and a quarter waited for half a second or more.
@@ -151,6 +178,18 @@ mod tests {
         assert!((990.0..=1_010.0).contains(&measured.quantile_ms(1.0)), "{}", measured.quantile_ms(1.0));
         let alone = closed(1, 200, stalls).await;
         assert!(alone.quantile_ms(0.75) < 10.0, "a closed loop does not see it");
+    }
+
+    #[tokio::test]
+    async fn every_arrival_is_handed_over_when_it_has_come() {
+        let mut arrivals = paced(10_000.0, 100);
+        let mut before = None;
+        let mut count = 0;
+        while let Some(start) = arrivals.recv().await {
+            assert!(start <= Instant::now() && before.is_none_or(|before| start > before));
+            (before, count) = (Some(start), count + 1);
+        }
+        assert_eq!(count, 100);
     }
 
     #[tokio::test(start_paused = true)]

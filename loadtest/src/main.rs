@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 use comfy_table::Table;
 use echotune_loadtest::{
-    drive::{Measured, closed, open},
+    drive::{Measured, closed, open, paced},
     scenario::{Arrivals, Scenario},
     target::Target,
 };
@@ -43,7 +43,9 @@ async fn main() -> anyhow::Result<()> {
     let target = Target::prepare(&arguments.data, &scenario).await?;
     let request = move |number| target.clone().send(number);
     let measured = match scenario.arrivals {
-        Arrivals::Open { per_second, requests, in_flight } => open(per_second, requests, in_flight, request).await,
+        Arrivals::Open { per_second, requests, in_flight } => {
+            open(paced(per_second, requests), in_flight, request).await
+        }
         Arrivals::Closed { callers, each } => closed(callers, each, request).await,
     };
     let rss = arguments.pid.map(resident_kib).transpose()?;

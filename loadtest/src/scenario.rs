@@ -10,10 +10,26 @@ pub struct Scenario {
     pub request: Request,
     /// How the requests arrive.
     pub arrivals: Arrivals,
-    /// How many users take turns, created with a history of their own.
-    pub users: u64,
-    /// How many listens each has before the measuring begins: 0 to 1,000.
-    pub history: u64,
+    /// Who takes turns.
+    pub listeners: Listeners,
+}
+
+/// Who takes turns in a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, tag = "are", rename_all = "snake_case")]
+pub enum Listeners {
+    /// Accounts made for the load, each with a history of its own.
+    Created {
+        /// How many.
+        count: u64,
+        /// How many listens each has before the measuring begins: 0 to 1,000.
+        history: u64,
+    },
+    /// The first accounts that the platform holds, with the histories they have.
+    Held {
+        /// How many at the most: 1 to 1,000.
+        count: u32,
+    },
 }
 
 /// What the users ask for.
@@ -63,13 +79,20 @@ impl Scenario {
             }
             Arrivals::Closed { callers, each } => callers > 0 && each > 0,
         };
-        if !positive || scenario.users == 0 {
-            return Err("users and every number of [arrivals] must be more than 0".into());
+        if !positive {
+            return Err("every number of [arrivals] must be more than 0".into());
         }
-        if scenario.history > 1_000 {
-            return Err(format!("history = {} is more than 1000", scenario.history));
+        match scenario.listeners {
+            Listeners::Created { count: 0, .. } | Listeners::Held { count: 0 } => {
+                Err("count of [listeners] must be more than 0".into())
+            }
+            Listeners::Created { history: 1_001.., .. } => Err("history of [listeners] is more than 1000".into()),
+            Listeners::Held { count: 1_001.. } => Err("count of [listeners] is more than 1000".into()),
+            _ if scenario.request != Request::Recommend && matches!(scenario.listeners, Listeners::Held { .. }) => {
+                Err("listeners that are held are only read from: request = \"recommend\"".into())
+            }
+            _ => Ok(scenario),
         }
-        Ok(scenario)
     }
 }
 
@@ -92,6 +115,9 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let text = include_str!("../scenarios/recommend.toml");
         assert!(Scenario::read(&text.replace("per_second = 500.0", "per_second = 0.0")).is_err());
-        assert!(Scenario::read(&text.replace("users", "userz")).is_err());
+        assert!(Scenario::read(&text.replace("count", "counts")).is_err());
+        assert!(Scenario::read(&text.replace("count = 1000", "count = 1001")).is_err());
+        let written_to = Scenario::read(&text.replace("\"recommend\"", "\"listen\""));
+        assert!(written_to.is_err_and(|error| error.contains("only read from")));
     }
 }

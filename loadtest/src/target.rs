@@ -11,7 +11,9 @@ use anyhow::Context as _;
 use echotune_model::Hlc;
 use echotune_proto::{
     recommendations::v1::{ItemKind, RecommendRequest, recommendations_service_client::RecommendationsServiceClient},
-    users::v1::{CreateUserRequest, Listen, RecordListensRequest, users_service_client::UsersServiceClient},
+    users::v1::{
+        CreateUserRequest, ListUsersRequest, Listen, RecordListensRequest, users_service_client::UsersServiceClient,
+    },
 };
 use tokio::time::{Instant, sleep};
 use tonic::{
@@ -21,7 +23,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::scenario::{Request, Scenario};
+use crate::scenario::{Listeners, Request, Scenario};
 
 /// How long a listen may take to be seen by a list.
 const FRESH_WITHIN: Duration = Duration::from_secs(30);
@@ -54,8 +56,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Connects with the files `address` and `token` of a data folder, and creates the scenario's
-    /// users with their histories.
+    /// Connects with the files `address` and `token` of a data folder, and finds or creates the
+    /// scenario's listeners.
     ///
     /// # Errors
     /// No platform runs there, or it refuses.
@@ -69,19 +71,31 @@ impl Target {
         let bearer = Bearer(format!("Bearer {}", token.trim()).parse().context("the token is no header")?);
         let began = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let began_ms = i64::try_from(began.as_millis())?;
-        let names = (0..scenario.users).map(|user| format!("load-{began_ms}-{user}")).collect();
-        let target = Self {
+        let mut target = Self {
             users: UsersServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             recommendations: RecommendationsServiceClient::with_interceptor(channel, bearer),
-            names: Arc::new(names),
+            names: Arc::default(),
             request: scenario.request,
             // In the past, so that every listen has a time of its own that has been.
             began_ms: began_ms - 30 * 86_400_000,
         };
-        for user in 0..scenario.users {
-            target.create(user, scenario.history).await?;
+        match scenario.listeners {
+            Listeners::Created { count, history } => {
+                target.names = Arc::new((0..count).map(|user| format!("load-{began_ms}-{user}")).collect());
+                for user in 0..count {
+                    target.create(user, history).await?;
+                }
+            }
+            Listeners::Held { count } => target.names = Arc::new(target.held(count).await?),
         }
         Ok(target)
+    }
+
+    async fn held(&self, count: u32) -> anyhow::Result<Vec<String>> {
+        let request = ListUsersRequest { page_size: count, ..ListUsersRequest::default() };
+        let held = self.users.clone().list_users(request).await?.into_inner().users;
+        anyhow::ensure!(!held.is_empty(), "the platform holds no listeners; import a history first");
+        Ok(held.into_iter().map(|user| user.name).collect())
     }
 
     async fn create(&self, user: u64, history: u64) -> anyhow::Result<()> {
