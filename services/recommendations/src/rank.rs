@@ -139,7 +139,9 @@ impl Ranking<'_> {
         if prior > 0.0 {
             reasons.push(reason(ReasonKind::Trending, "all listeners".into(), prior));
         }
-        reasons.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
+        // What has a name comes first; the rest of the history closes the list, however much it weighs.
+        let unnamed = |reason: &Reason| reason.kind == ReasonKind::OtherListens;
+        reasons.sort_by(|a, b| unnamed(a).cmp(&unnamed(b)).then(b.contribution.total_cmp(&a.contribution)));
         let score = reasons.iter().map(|reason| reason.contribution).sum();
         let Entry { id, title, artist, .. } = self.entry(item).clone();
         Recommendation { rank, id, kind: self.kind, title, artist, score, base: 0.0, reasons }

@@ -41,7 +41,7 @@ pub(super) async fn account(connection: &Connection, action: &UserAction, output
             loop {
                 let records = connection.users.export_user(&call(), name, &page).await?;
                 for record in records.rows {
-                    println!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json);
+                    output::say(format_args!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json))?;
                 }
                 if records.next.is_empty() {
                     return Ok(());

@@ -5,6 +5,7 @@ mod items;
 mod up;
 
 use std::{
+    io,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -222,6 +223,12 @@ pub fn run() -> ExitCode {
     };
     match runtime.block_on(traced(arguments, loaded.config)) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read this has seen enough.
+        Err(error)
+            if error.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             match error.downcast_ref::<Fault>().map(|fault| fault.kind) {

@@ -24,7 +24,7 @@ pub(super) async fn up(arguments: &Arguments, config: &Config, demo: bool, spans
             let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo");
             demo.show().instrument(span).await.inspect_err(|_| asked.cancel())?;
         }
-        println!("EchoTune serves {} on {address}; stop it with Ctrl-C", arguments.data.display());
+        output::say(format_args!("EchoTune serves {} on {address}; stop it with Ctrl-C", arguments.data.display()))?;
         anyhow::Ok(())
     };
     // Given up when the platform stops, so that it does not hold the data folder.
@@ -73,17 +73,17 @@ impl Demo {
         let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
         let list = recommendations.recommend(&call(), &listener.name.to_string(), &query).await?;
         if output == Output::Table {
-            println!("Recommended to {}, with reasons that add up to each score:", listener.name);
+            output::say(format_args!("Recommended to {}, with reasons that add up to each score:", listener.name))?;
         }
         output::recommendations(&list, false, output)?;
         if output == Output::Table {
-            println!(
+            output::say(format_args!(
                 "\nEvery reason:      echotune recommend --user {name} --kind track --explain\n\
              The trace of this: echotune trace {trace}\n\
              Your own history:  echotune import listenbrainz EXPORT.zip --user YOU\n",
                 name = listener.name,
                 trace = list.trace,
-            );
+            ))?;
         }
         Ok(())
     }

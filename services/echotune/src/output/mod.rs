@@ -1,5 +1,10 @@
 //! What commands print: tables for people, JSON for programs.
 
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
 use comfy_table::{Table, presets};
 use echotune_api::{PlatformStatus, TraceSpan};
 use echotune_model::{
@@ -15,23 +20,28 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn print_json(value: &Value) {
-    println!("{value:#}");
+/// Prints a line. That nobody reads any more (`echotune … | head`) is an error like any other, and ends
+/// the command without a word.
+pub(crate) fn say(text: impl Display) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+fn print_json(value: &Value) -> anyhow::Result<()> {
+    say(format_args!("{value:#}"))
 }
 
 pub(crate) fn recommendations(list: &Recommendations, explain: bool, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
-        print_json(&json!({
+        return print_json(&json!({
             "model_version": list.model_version,
             "watermark": list.watermark.0,
             "trace_id": list.trace.to_string(),
             "cold_start": list.cold_start,
             "recommendations": list.items.iter().map(item_json).collect::<Vec<_>>(),
         }));
-        return Ok(());
     }
     if list.cold_start {
-        println!("The history says too little yet; this comes from tags and from what is popular among all listeners.");
+        say("The history says too little yet; this comes from tags and from what is popular among all listeners.")?;
     }
     let mut table = table(&["#", "item", "score", "because of"]);
     for item in &list.items {
@@ -42,8 +52,7 @@ pub(crate) fn recommendations(list: &Recommendations, explain: bool, output: Out
             because(item, explain),
         ]);
     }
-    println!("{table}\nmodel {}  trace {}", list.model_version, list.trace);
-    Ok(())
+    say(format_args!("{table}\nmodel {}  trace {}", list.model_version, list.trace))
 }
 
 /// The name of an item as people write it.
@@ -100,16 +109,14 @@ pub(crate) fn similar(of: &Item, items: &[SimilarItem], output: Output) -> anyho
             (ranked["rank"], ranked["score"]) = (rank.into(), one.score.into());
             ranked
         });
-        print_json(&json!({"item": shown(of), "similar": ranked.collect::<Vec<_>>()}));
-        return Ok(());
+        return print_json(&json!({"item": shown(of), "similar": ranked.collect::<Vec<_>>()}));
     }
     let mut table = table(&["#", "item", "score", "listeners", "tags"]);
     for (rank, SimilarItem { item, score }) in (1..).zip(items) {
         let (name, tags) = (label(&item.title, &item.artist), item.tags.join(", "));
         table.add_row([i32::to_string(&rank), name, format!("{score:.4}"), item.listeners.to_string(), tags]);
     }
-    println!("Like {}:\n{table}", label(&of.title, &of.artist));
-    Ok(())
+    say(format_args!("Like {}:\n{table}", label(&of.title, &of.artist)))
 }
 
 /// What became of a listen, and of the list.
@@ -129,57 +136,50 @@ pub(crate) fn receipt(
             shown["was"] = was(item.id).into();
             shown
         });
-        print_json(&json!({
+        return print_json(&json!({
             "recorded": recorded, "duplicates": duplicates, "rejections": rejections, "written_at": written_at.0,
             "recommendations": list.collect::<Vec<_>>(),
         }));
-        return Ok(());
     }
-    println!("{recorded} recorded, {duplicates} duplicate; recommended now:");
+    say(format_args!("{recorded} recorded, {duplicates} duplicate; recommended now:"))?;
     let mut table = table(&["#", "was", "item", "score"]);
     for item in &after.items {
         let was = was(item.id).map_or_else(|| "new".to_owned(), |rank| rank.to_string());
         let name = label(&item.title, &item.artist);
         table.add_row([item.rank.to_string(), was, name, format!("{:.4}", item.score)]);
     }
-    println!("{table}");
-    Ok(())
+    say(table)
 }
 
 pub(crate) fn summary(summary: &Summary, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => print_json(&serde_json::to_value(summary)?),
-        Output::Table => println!("{summary}"),
+        Output::Table => say(summary),
     }
-    Ok(())
 }
 
 pub(crate) fn erasure(receipt: &ErasureReceipt, output: Output) -> anyhow::Result<()> {
     let ErasureReceipt { user, erased_at, erased } = receipt;
     if output == Output::Json {
-        print_json(&json!({"user_id": user.to_string(), "erased_at": erased_at.0, "erased": erased}));
-        return Ok(());
+        return print_json(&json!({"user_id": user.to_string(), "erased_at": erased_at.0, "erased": erased}));
     }
     let mut table = table(&["erased", "records"]);
     for (kind, count) in erased {
         table.add_row([kind.clone(), count.to_string()]);
     }
-    println!("{table}\nreceipt: user {user}, erased at {}", erased_at.0);
-    Ok(())
+    say(format_args!("{table}\nreceipt: user {user}, erased at {}", erased_at.0))
 }
 
 pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<()> {
     let PlatformStatus { version, model_version, counts } = status;
     if output == Output::Json {
-        print_json(&json!({"version": version, "model_version": model_version, "counts": counts}));
-        return Ok(());
+        return print_json(&json!({"version": version, "model_version": model_version, "counts": counts}));
     }
     let mut table = table(&["what", "count"]);
     for (name, count) in counts {
         table.add_row([name.clone(), count.to_string()]);
     }
-    println!("EchoTune {version}, model {model_version}\n{table}");
-    Ok(())
+    say(format_args!("EchoTune {version}, model {model_version}\n{table}"))
 }
 
 pub(crate) fn trace(spans: &[TraceSpan], output: Output) -> anyhow::Result<()> {
@@ -194,21 +194,21 @@ pub(crate) fn trace(spans: &[TraceSpan], output: Output) -> anyhow::Result<()> {
                 })
             })
             .collect();
-        print_json(&json!({ "spans": spans }));
-        return Ok(());
+        return print_json(&json!({ "spans": spans }));
     }
     let held = |id: &str| spans.iter().any(|span| span.span_id == id);
     for root in spans.iter().filter(|span| !held(&span.parent_span_id)) {
-        print_span(spans, root, 0);
+        print_span(spans, root, 0)?;
     }
     Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "durations are shown with two digits")]
-fn print_span(spans: &[TraceSpan], span: &TraceSpan, depth: usize) {
+fn print_span(spans: &[TraceSpan], span: &TraceSpan, depth: usize) -> anyhow::Result<()> {
     let error = if span.error.is_empty() { String::new() } else { format!("  error: {}", span.error) };
-    println!("{:>10.2} ms  {}{}{error}", span.duration_ns as f64 / 1e6, "  ".repeat(depth), span.name);
+    say(format_args!("{:>10.2} ms  {}{}{error}", span.duration_ns as f64 / 1e6, "  ".repeat(depth), span.name))?;
     for child in spans.iter().filter(|child| child.parent_span_id == span.span_id) {
-        print_span(spans, child, depth + 1);
+        print_span(spans, child, depth + 1)?;
     }
+    Ok(())
 }
