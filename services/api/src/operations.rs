@@ -15,6 +15,9 @@ use crate::{
     status::{read_fault, to_status},
 };
 
+/// Longest answer, in bytes: every span that is held may belong to one trace.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
+
 /// One finished span.
 pub type TraceSpan = FinishedSpan;
 
@@ -32,7 +35,7 @@ pub struct Status {
 /// What operators ask a running platform.
 #[async_trait]
 pub trait Operations: Send + Sync {
-    /// The spans of one trace. `NotFound` when none is held.
+    /// The spans of one trace, for the operator. `NotFound` when none is held.
     async fn trace(&self, call: &Call, trace: TraceId) -> Result<Vec<TraceSpan>, Fault>;
 
     /// What runs, and how much it holds.
@@ -88,7 +91,10 @@ pub struct OperationsClient(OperationsServiceClient<InterceptedService<Channel, 
 impl OperationsClient {
     /// A client on this channel.
     pub fn new(channel: Channel, credentials: Credentials) -> Self {
-        Self(OperationsServiceClient::with_interceptor(channel, credentials))
+        Self(
+            OperationsServiceClient::with_interceptor(channel, credentials)
+                .max_decoding_message_size(MAX_RESPONSE_BYTES),
+        )
     }
 }
 

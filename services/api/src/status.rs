@@ -50,8 +50,17 @@ pub(crate) fn read_fault(call: &Call, status: &Status) -> Fault {
     let late = call.deadline.is_some_and(|deadline| Instant::now() >= deadline);
     match status.code() {
         Code::Cancelled if late => Fault::new(ErrorKind::DeadlineExceeded, "the deadline passed before the answer"),
+        _ if cut_off(status) => {
+            Fault::new(ErrorKind::Unavailable, format!("the connection was cut: {}", status.message()))
+        }
         _ => to_fault(status),
     }
+}
+
+/// Whether this is what the transport here says of a connection that broke after the request was sent;
+/// what a server says has no source.
+fn cut_off(status: &Status) -> bool {
+    matches!(status.code(), Code::Internal | Code::Unknown) && std::error::Error::source(status).is_some()
 }
 
 /// The fault of a write: one that was sent and not answered may have been made.
@@ -61,6 +70,10 @@ pub(crate) fn write_fault(status: &Status) -> Fault {
             ErrorKind::Indeterminate,
             "the deadline passed before the answer: the write may have been made; repeat it with the same idempotency key",
         ),
+        _ if cut_off(status) => {
+            let cause = status.message();
+            Fault::new(ErrorKind::Indeterminate, format!("the connection was cut before the answer: {cause}"))
+        }
         _ => to_fault(status),
     }
 }
@@ -75,5 +88,14 @@ mod tests {
             let fault = Fault::new(kind, "why");
             assert_eq!(to_fault(&to_status(&fault)), fault);
         }
+    }
+
+    #[test]
+    fn a_connection_that_broke_leaves_a_write_unknown_and_a_read_to_be_repeated() {
+        let cut = Status::from_error(Box::new(std::io::Error::other("http2 error")));
+        assert_eq!(write_fault(&cut).kind, ErrorKind::Indeterminate);
+        assert_eq!(read_fault(&Call::internal(), &cut).kind, ErrorKind::Unavailable);
+        let said = Status::internal("a fault of the server");
+        assert_eq!(write_fault(&said).kind, ErrorKind::Internal);
     }
 }

@@ -1,11 +1,34 @@
-use std::{fs, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use echotune_api::{Operations, OperationsClient, Recommendations, RecommendationsClient, Users, UsersClient};
-use echotune_kit::{auth::Token, edge::Credentials, telemetry::SpanStore};
+use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, telemetry::SpanStore};
+use tokio::time::sleep;
 use tonic::transport::Endpoint;
 
-use crate::platform::{ADDRESS_FILE, Platform};
+use crate::{
+    Config,
+    platform::{ADDRESS_FILE, Platform},
+};
+
+/// How long a folder that another command holds is waited for.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Where the platform that holds a folder listens; `None` when none serves it.
+fn address(folder: &Path) -> anyhow::Result<Option<SocketAddr>> {
+    match fs::read_to_string(folder.join(ADDRESS_FILE)) {
+        Ok(address) => address.trim().parse().map(Some).context("file 'address' of the data folder holds no address"),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(cause).context("file 'address' of the data folder cannot be read"),
+    }
+}
 
 /// The services, wherever they are.
 pub struct Connection {
@@ -19,22 +42,31 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the platform that runs on a data folder, or opens the folder when none runs.
+    /// Connects to the platform that runs on a data folder, or opens the folder when none runs. A
+    /// folder that another command holds is waited for.
     ///
     /// # Errors
     /// Neither is possible; the error says why.
-    pub async fn to(folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
-        match fs::read_to_string(folder.join(ADDRESS_FILE)) {
-            Ok(address) => {
-                let address = address.trim().parse().context("file 'address' of the data folder holds no address")?;
-                match Self::remote(folder, address).await {
-                    Ok(connection) => Ok(connection),
-                    // The platform was killed and left its address behind.
-                    Err(_) => Self::open(folder, spans).await,
-                }
+    pub async fn to(config: &Config, folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        loop {
+            // First the folder: whoever holds it wrote the address, so that the token goes to no one else.
+            let held = match Platform::open_with(config, folder, spans.clone()) {
+                Ok(platform) => return Self::opened(platform).await,
+                Err(error) => error,
+            };
+            if !matches!(held.downcast_ref(), Some(StoreError::InUse(_))) {
+                return Err(held);
             }
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Self::open(folder, spans).await,
-            Err(cause) => Err(cause).context("file 'address' of the data folder cannot be read"),
+            if let Some(address) = address(folder)? {
+                return Self::remote(folder, address)
+                    .await
+                    .with_context(|| format!("the platform on data folder {} does not answer", folder.display()));
+            }
+            if started.elapsed() > FREE_WITHIN {
+                return Err(held);
+            }
+            sleep(LOOK_EVERY).await;
         }
     }
 
@@ -54,8 +86,7 @@ impl Connection {
         })
     }
 
-    async fn open(folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
-        let platform = Platform::open(folder, spans)?;
+    async fn opened(platform: Platform) -> anyhow::Result<Self> {
         platform.flow().settle().await?;
         platform.flow().refit().await;
         Ok(Self {
@@ -64,6 +95,11 @@ impl Connection {
             operations: Arc::clone(&platform.operations),
             opened: Some(platform),
         })
+    }
+
+    /// Whether a platform runs on the folder and goes on after this command.
+    pub const fn is_remote(&self) -> bool {
+        self.opened.is_none()
     }
 
     /// Brings what was written into the models, when this opened the folder; a running platform

@@ -38,6 +38,8 @@ pub struct ConfigFlags {
 pub struct Config {
     /// Where gRPC is answered.
     pub listen: SocketAddr,
+    /// Whether addresses beyond the loopback interface are served, without TLS.
+    pub allow_plaintext: bool,
     /// Logs and spans.
     pub telemetry: TelemetryConfig,
     /// What a request may ask for.

@@ -24,7 +24,10 @@ impl EmbeddedOperations {
 
 #[async_trait]
 impl Operations for EmbeddedOperations {
-    async fn trace(&self, _call: &Call, trace: TraceId) -> Result<Vec<TraceSpan>, Fault> {
+    async fn trace(&self, call: &Call, trace: TraceId) -> Result<Vec<TraceSpan>, Fault> {
+        call.check_deadline()?;
+        // A trace names what somebody asked for.
+        call.may_operate()?;
         let spans = self.spans.trace(trace);
         if spans.is_empty() {
             let message = format!(
@@ -35,7 +38,8 @@ impl Operations for EmbeddedOperations {
         Ok(spans)
     }
 
-    async fn status(&self, _call: &Call) -> Result<PlatformStatus, Fault> {
+    async fn status(&self, call: &Call) -> Result<PlatformStatus, Fault> {
+        call.check_deadline()?;
         let mut counts = self.users.counts().await?;
         let (artists, tracks) = self.recommendations.item_counts();
         counts.insert("artists".into(), artists);

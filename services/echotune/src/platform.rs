@@ -1,13 +1,13 @@
 use std::{
     convert::Infallible,
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use echotune_api::{
     Operations, Recommendations, Users, authenticator, events::USERS_TOPIC, operations_server, recommendations_server,
     users_server,
@@ -48,6 +48,7 @@ pub struct Platform {
     pub operations: Arc<dyn Operations>,
     flow: Flow,
     patience: Patience,
+    allow_plaintext: bool,
     folder: PathBuf,
     db: Db,
     life: Life,
@@ -95,6 +96,8 @@ impl Platform {
     /// As there.
     pub fn open_with(config: &Config, folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
         let db = Db::open(folder)?;
+        // Whoever holds the folder says where it is served; a platform that was killed said so last.
+        remove_if_there(&folder.join(ADDRESS_FILE)).context("file 'address' of the data folder cannot be removed")?;
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), clock);
@@ -124,6 +127,7 @@ impl Platform {
             recommendations: Arc::new(service.clone()),
             flow: Flow { service, store, log },
             patience: Patience { default: config.limits.deadline_default.0, max: config.limits.deadline_max.0 },
+            allow_plaintext: config.allow_plaintext,
             folder: folder.to_owned(),
             db,
             life,
@@ -150,12 +154,19 @@ impl Platform {
     /// # Errors
     /// The address cannot be listened on, or the data folder not written.
     pub async fn serve(mut self, address: SocketAddr) -> anyhow::Result<Serving> {
+        ensure!(
+            address.ip().is_loopback() || self.allow_plaintext,
+            "{address} is not on the loopback interface, and tokens would travel in clear; put a proxy with TLS before \
+             127.0.0.1, or set allow_plaintext = true where the network itself is trusted"
+        );
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; choose another address with --listen, such as 127.0.0.1:0")
         })?;
         let address = listener.local_addr()?;
         let token =
             Token::read_or_create(&self.folder).context("the token of the data folder cannot be read or written")?;
+        // Ready means with a model: nobody is a stranger because of a restart.
+        self.flow.refit().await;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -179,7 +190,7 @@ impl Platform {
             drain.cancelled().await;
             Ok::<_, Infallible>(())
         });
-        fs::write(self.folder.join(ADDRESS_FILE), address.to_string()).context("the data folder cannot be written")?;
+        write_address(&self.folder, address).context("the data folder cannot be written")?;
         Ok(Serving { address, platform: self })
     }
 
@@ -227,7 +238,7 @@ impl Serving {
         let (life, db, folder) = self.platform.into_parts();
         let exit = life.until(signals).await;
         // Before the folder is free: the next to open it writes its own address.
-        drop(fs::remove_file(folder.join(ADDRESS_FILE)));
+        drop(remove_if_there(&folder.join(ADDRESS_FILE)));
         if let Exit::Now(_) = exit { exit } else { release(exit, db).await }
     }
 
@@ -240,6 +251,20 @@ impl Serving {
         let (_none, signals) = mpsc::channel(1);
         clean(self.until(signals).await)
     }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Written beside and renamed: a command reads all of it or none.
+fn write_address(folder: &Path, address: SocketAddr) -> io::Result<()> {
+    let beside = folder.join("address.new");
+    fs::write(&beside, address.to_string())?;
+    fs::rename(beside, folder.join(ADDRESS_FILE))
 }
 
 /// Times given out after a restart must be later than all that were given out before it.

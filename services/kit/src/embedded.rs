@@ -51,6 +51,9 @@ pub enum StoreError {
     /// The folder cannot be used; the text says why and what to do.
     #[error("{0}")]
     Open(String),
+    /// Another process has the folder open.
+    #[error("data folder {0} is in use by another process; stop it, or choose another folder with --data")]
+    InUse(String),
     /// Nothing was written.
     #[error("the store cannot {step}: {cause}")]
     Failed {
@@ -79,7 +82,7 @@ impl StoreError {
     /// What a caller can do about it.
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Open(_) => ErrorKind::FailedPrecondition,
+            Self::Open(_) | Self::InUse(_) => ErrorKind::FailedPrecondition,
             Self::Failed { .. } | Self::Closed => ErrorKind::Unavailable,
             Self::Indeterminate(_) => ErrorKind::Indeterminate,
             Self::Damaged { .. } => ErrorKind::DataLoss,
@@ -433,9 +436,7 @@ impl Db {
 fn open_error(folder: &Path, cause: &redb::DatabaseError) -> StoreError {
     let shown = folder.display();
     StoreError::Open(match cause {
-        redb::DatabaseError::DatabaseAlreadyOpen => {
-            format!("data folder {shown} is in use by another process; stop it, or choose another folder with --data")
-        }
+        redb::DatabaseError::DatabaseAlreadyOpen => return StoreError::InUse(shown.to_string()),
         redb::DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
             format!("{STORE_FILE} in data folder {shown} is not a store of EchoTune: {error}")
         }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use echotune_api::RecommendQuery;
 use echotune_model::{ErrorKind, Fault, Hlc, ItemKind, Listen, PageRequest, Recommendations};
 
-use super::{Output, call};
+use super::{Output, call, now_ms};
 use crate::{Connection, output};
 
 /// Items in the list that a listen changes.
@@ -50,7 +50,6 @@ pub(super) async fn account(connection: &Connection, action: &UserAction, output
             }
         }
         UserAction::Erase { name, yes } => {
-            connection.users.get_user(&call(), name).await?;
             if !yes && !confirmed(name)? {
                 anyhow::bail!("nothing was erased; type the name, or pass --yes");
             }
@@ -71,6 +70,9 @@ fn confirmed(name: &str) -> anyhow::Result<bool> {
 
 /// Records one listen and shows what it changes.
 pub(super) async fn record(connection: &Connection, user: &str, listen: Listen, output: Output) -> anyhow::Result<()> {
+    // Before anything is written: a listen that is refused makes no account.
+    let now_ms = u64::try_from(now_ms()).unwrap_or_default();
+    listen.check(now_ms).map_err(|reason| Fault::invalid(format!("the listen was not recorded: {reason}")))?;
     match connection.users.create_user(&call(), user).await {
         Ok(_) => {}
         Err(fault) if fault.kind == ErrorKind::AlreadyExists => {}

@@ -19,7 +19,7 @@ pub(super) async fn explain(
 ) -> anyhow::Result<()> {
     let id = item_of(connection, item, kind.into()).await?;
     let list = connection.recommendations.explain(&call(), user, id).await?;
-    output::recommendations(&list, true, output)
+    output::recommendations(&list, true, connection.is_remote(), output)
 }
 
 /// Shows the items nearest to one.

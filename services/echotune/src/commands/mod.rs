@@ -5,7 +5,7 @@ mod items;
 mod up;
 
 use std::{
-    io,
+    io::{self, Write as _},
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -14,13 +14,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind as ClapError};
 use echotune_api::RecommendQuery;
 use echotune_kit::{
-    config::{Faults, Flag},
+    config::{Faults, Flag, Loaded},
+    embedded::STORE_FILE,
     telemetry::{self, SpanStore},
 };
 use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, Track};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::Instrument as _;
 
 use crate::{
@@ -29,9 +31,11 @@ use crate::{
     output,
 };
 
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 64 wrong configuration.\nData folder: $ECHOTUNE_DATA or ./data.";
+
 /// Listens in, exactly explained recommendations out.
 #[derive(Debug, Parser)]
-#[command(name = "echotune", version, arg_required_else_help = true)]
+#[command(name = "echotune", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// Folder that holds the data.
     #[arg(long, global = true, default_value = "data", env = "ECHOTUNE_DATA")]
@@ -42,7 +46,7 @@ struct Arguments {
     #[command(flatten)]
     flags: ConfigFlags,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 /// How to print results.
@@ -115,8 +119,8 @@ enum Command {
         /// Album.
         #[arg(long, default_value = "")]
         album: String,
-        /// Start, in seconds since the Unix epoch; now when not given.
-        #[arg(long)]
+        /// When it began: seconds since the Unix epoch, or a time such as 2024-05-17T20:15:00Z; now when not given.
+        #[arg(long, value_parser = moment)]
         at: Option<i64>,
     },
     /// Recommend artists or tracks, with the reasons that make up each score.
@@ -176,6 +180,11 @@ enum Command {
 }
 
 impl Command {
+    /// Whether the command is of use on a folder that holds nothing yet.
+    const fn makes_data(&self) -> bool {
+        matches!(self, Self::Up { .. } | Self::Import { .. } | Self::Listen { .. })
+    }
+
     /// Flags of this command that configure.
     fn flags(&self) -> Vec<Flag> {
         match self {
@@ -192,58 +201,54 @@ fn formats_help() -> String {
     format!("Formats:\n{}", lines.collect::<String>())
 }
 
-/// Runs the command and returns its exit code: 0 done, 1 failed, 2 wrong usage, 3 not found.
+/// Runs the command and returns its exit code; `--help` tells them.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
-    let loaded = match Config::load(&arguments.data, &arguments.flags, arguments.command.flags()) {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            eprintln!("error: {faults}");
-            return ExitCode::from(Faults::EXIT_CODE);
-        }
-    };
-    if arguments.flags.print_config {
-        return match loaded.to_toml() {
-            Ok(text) => {
-                print!("{text}");
-                ExitCode::SUCCESS
-            }
-            Err(faults) => {
-                eprintln!("error: {faults}");
-                ExitCode::from(Faults::EXIT_CODE)
-            }
-        };
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(cause) => {
-            eprintln!("error: threads cannot be started: {cause}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(traced(arguments, loaded.config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read this has seen enough.
-        Err(error)
-            if error.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            match error.downcast_ref::<Fault>().map(|fault| fault.kind) {
-                Some(ErrorKind::InvalidArgument) => ExitCode::from(2),
-                Some(ErrorKind::NotFound) => ExitCode::from(3),
-                _ => ExitCode::FAILURE,
-            }
+    let mut arguments = Arguments::parse();
+    match (arguments.command.take(), arguments.flags.print_config) {
+        (command, true) => ended(print_config(&arguments, command)),
+        (Some(command), false) => ended(configured(arguments, command)),
+        (None, false) => {
+            let missing = ClapError::MissingSubcommand;
+            Arguments::command().error(missing, "a command is needed; `echotune --help` lists them").exit()
         }
     }
 }
 
+fn load(arguments: &Arguments, command: Option<&Command>) -> Result<Loaded<Config>, Faults> {
+    Config::load(&arguments.data, &arguments.flags, command.map(Command::flags).unwrap_or_default())
+}
+
+fn print_config(arguments: &Arguments, command: Option<Command>) -> anyhow::Result<()> {
+    output::say(load(arguments, command.as_ref())?.to_toml()?.trim_end())
+}
+
+fn configured(arguments: Arguments, command: Command) -> anyhow::Result<()> {
+    let config = load(&arguments, Some(&command))?.config;
+    let runtime = tokio::runtime::Runtime::new().context("threads cannot be started")?;
+    runtime.block_on(traced(arguments, command, config))
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if error.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe) {
+        // Whoever read this has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    if error.is::<Faults>() {
+        return ExitCode::from(Faults::EXIT_CODE);
+    }
+    match error.downcast_ref::<Fault>().map(|fault| fault.kind) {
+        Some(ErrorKind::InvalidArgument) => ExitCode::from(2),
+        Some(ErrorKind::NotFound) => ExitCode::from(3),
+        _ => ExitCode::FAILURE,
+    }
+}
+
 /// Executes within telemetry, and sends what is left of it at the end.
-async fn traced(arguments: Arguments, config: Config) -> anyhow::Result<()> {
+async fn traced(arguments: Arguments, command: Command, config: Config) -> anyhow::Result<()> {
     let telemetry = telemetry::start(&config.telemetry_options())?;
-    let done = execute(arguments, &config, telemetry.spans.clone()).await;
+    let done = execute(&arguments, &command, &config, telemetry.spans.clone()).await;
     let patience = config.shutdown.flush_timeout.0;
     let flushed = tokio::task::spawn_blocking(move || telemetry.shutdown(patience)).await?;
     if let Err(cause) = flushed {
@@ -252,18 +257,26 @@ async fn traced(arguments: Arguments, config: Config) -> anyhow::Result<()> {
     done
 }
 
-async fn execute(arguments: Arguments, config: &Config, spans: SpanStore) -> anyhow::Result<()> {
-    match &arguments.command {
-        Command::Up { demo, .. } => up::up(&arguments, config, *demo, spans).await,
+async fn execute(arguments: &Arguments, command: &Command, config: &Config, spans: SpanStore) -> anyhow::Result<()> {
+    match command {
+        Command::Up { demo, .. } => up::up(arguments, config, *demo, spans).await,
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut script);
+            Ok(io::stdout().write_all(&script)?)
         }
         Command::Man => Ok(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?),
-        _ => {
-            let connection = Connection::to(&arguments.data, spans).await?;
+        command => {
+            if !command.makes_data() && !arguments.data.join(STORE_FILE).exists() {
+                let message = format!(
+                    "data folder {} holds no data; import a history, run `echotune up --demo`, or name another folder with --data",
+                    arguments.data.display()
+                );
+                return Err(Fault::new(ErrorKind::NotFound, message).into());
+            }
+            let connection = Connection::to(config, &arguments.data, spans).await?;
             let span = tracing::info_span!(target: "echotune", "command", otel.name = "echotune command");
-            let done = with_connection(&arguments, &connection).instrument(span).await;
+            let done = with_connection(command, arguments.output, &connection).instrument(span).await;
             let closed = connection.close().await;
             done.and(closed)
         }
@@ -276,11 +289,10 @@ fn call() -> Call {
     Call { trace: telemetry::trace_of(&span), traceparent: telemetry::traceparent_of(&span), ..Call::internal() }
 }
 
-async fn with_connection(arguments: &Arguments, connection: &Connection) -> anyhow::Result<()> {
-    let output = arguments.output;
-    match &arguments.command {
+async fn with_connection(command: &Command, output: Output, connection: &Connection) -> anyhow::Result<()> {
+    match command {
         Command::Listen { user, artist, title, album, at } => {
-            let at_ms = at.map_or_else(now_ms, |seconds| seconds.saturating_mul(1_000));
+            let at_ms = at.unwrap_or_else(now_ms);
             let track = Track { title: title.clone(), artist: artist.clone(), album: album.clone() };
             let listen = Listen { listened_at_ms: at_ms, track, played_ms: 0, source: String::new() };
             accounts::record(connection, user, listen, output).await
@@ -288,7 +300,7 @@ async fn with_connection(arguments: &Arguments, connection: &Connection) -> anyh
         Command::Recommend { user, kind, limit, include_known, explain } => {
             let query = RecommendQuery { kind: (*kind).into(), limit: *limit, include_known: *include_known };
             let list = connection.recommendations.recommend(&call(), user, &query).await?;
-            output::recommendations(&list, *explain, output)
+            output::recommendations(&list, *explain, connection.is_remote(), output)
         }
         Command::Trace { id } => output::trace(&connection.operations.trace(&call(), id.parse()?).await?, output),
         Command::Status => output::status(&connection.operations.status(&call()).await?, output),
@@ -311,12 +323,24 @@ async fn import_history(connection: &Connection, request: &import::Request, outp
             output::summary(&summary, output)
         }
         Err(failure) => {
-            if output == Output::Table && !failure.summary.rows.is_empty() {
+            if output == Output::Json {
+                output::summary(&failure.summary, output)?;
+            } else if !failure.summary.rows.is_empty() {
                 eprintln!("Before it failed:\n{}", failure.summary);
             }
             Err(Fault::from(failure).into())
         }
     }
+}
+
+/// Milliseconds since the Unix epoch, from seconds or from a time as in RFC 3339.
+fn moment(text: &str) -> Result<i64, String> {
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Ok(seconds.saturating_mul(1_000));
+    }
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "expected seconds since the Unix epoch, or a time such as 2024-05-17T20:15:00Z".to_owned())?;
+    i64::try_from(time.unix_timestamp_nanos() / 1_000_000).map_err(|cause| cause.to_string())
 }
 
 fn now_ms() -> i64 {

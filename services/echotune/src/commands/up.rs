@@ -24,7 +24,12 @@ pub(super) async fn up(arguments: &Arguments, config: &Config, demo: bool, spans
             let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo");
             demo.show().instrument(span).await.inspect_err(|_| asked.cancel())?;
         }
-        output::say(format_args!("EchoTune serves {} on {address}; stop it with Ctrl-C", arguments.data.display()))?;
+        let served = format!("EchoTune serves {} on {address}; stop it with Ctrl-C", arguments.data.display());
+        match arguments.output {
+            Output::Table => output::say(served)?,
+            // Programs read nothing but JSON on standard output.
+            Output::Json => eprintln!("{served}"),
+        }
         anyhow::Ok(())
     };
     // Given up when the platform stops, so that it does not hold the data folder.
@@ -75,7 +80,7 @@ impl Demo {
         if output == Output::Table {
             output::say(format_args!("Recommended to {}, with reasons that add up to each score:", listener.name))?;
         }
-        output::recommendations(&list, false, output)?;
+        output::recommendations(&list, false, true, output)?;
         if output == Output::Table {
             output::say(format_args!(
                 "\nEvery reason:      echotune recommend --user {name} --kind track --explain\n\

@@ -144,7 +144,7 @@ impl Input {
         }
         months.sort_by_key(|(month, _)| *month);
         let months: Vec<_> = months.into_iter().map(|(_, file)| file).collect();
-        let ignored = all - months.len() - usize::from(user.is_some());
+        let ignored = all.saturating_sub(months.len() + usize::from(user.is_some()));
         // A name that no account can have is of no use as a default.
         let user = user.filter(|name| name.parse::<UserName>().is_ok());
         Ok(Self { path: path.to_owned(), user, months, ignored })

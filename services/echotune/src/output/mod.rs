@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
 use std::{
+    collections::{HashMap, HashSet},
     fmt::Display,
     io::{self, Write as _},
 };
@@ -8,7 +9,7 @@ use std::{
 use comfy_table::{Table, presets};
 use echotune_api::{PlatformStatus, TraceSpan};
 use echotune_model::{
-    ErasureReceipt, Item, ItemKind, ListenReceipt, ReasonKind, Recommendation, Recommendations, SimilarItem,
+    ErasureReceipt, Item, ItemKind, ListenReceipt, Reason, ReasonKind, Recommendation, Recommendations, SimilarItem,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +31,13 @@ fn print_json(value: &Value) -> anyhow::Result<()> {
     say(format_args!("{value:#}"))
 }
 
-pub(crate) fn recommendations(list: &Recommendations, explain: bool, output: Output) -> anyhow::Result<()> {
+/// A list. `traced` says whether its trace can be looked up afterwards.
+pub(crate) fn recommendations(
+    list: &Recommendations,
+    explain: bool,
+    traced: bool,
+    output: Output,
+) -> anyhow::Result<()> {
     if output == Output::Json {
         return print_json(&json!({
             "model_version": list.model_version,
@@ -52,12 +59,18 @@ pub(crate) fn recommendations(list: &Recommendations, explain: bool, output: Out
             because(item, explain),
         ]);
     }
-    say(format_args!("{table}\nmodel {}  trace {}", list.model_version, list.trace))
+    let trace = if traced { format!("  trace {}", list.trace) } else { String::new() };
+    say(format_args!("{table}\nmodel {}{trace}", list.model_version))
 }
 
 /// The name of an item as people write it.
 pub(crate) fn label(title: &str, artist: &str) -> String {
-    if title.is_empty() { artist.to_owned() } else { format!("{artist} – {title}") }
+    printable(&if title.is_empty() { artist.to_owned() } else { format!("{artist} – {title}") })
+}
+
+/// Text of others without what would steer a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The name of a kind in JSON and in sentences.
@@ -68,18 +81,30 @@ pub(crate) const fn kind_name(kind: ItemKind) -> &'static str {
     }
 }
 
+/// Reasons shown of each item when not all are asked for.
+const SHOWN_REASONS: usize = 3;
+
 fn because(item: &Recommendation, explain: bool) -> String {
-    if explain {
-        let mut lines: Vec<String> = item
-            .reasons
-            .iter()
-            .map(|reason| format!("{:+.6} {} {}", reason.contribution, reason.kind.name(), reason.of))
-            .collect();
-        lines.push(format!("{:+.6} base", item.base));
-        lines.join("\n")
-    } else {
-        let named = item.reasons.iter().filter(|reason| reason.kind != ReasonKind::OtherListens);
-        named.take(2).map(|reason| reason.of.as_str()).collect::<Vec<_>>().join(", ")
+    let line = |of: &str, part: f64| format!("{part:+.4} {}", printable(of));
+    let shown = if explain { usize::MAX } else { SHOWN_REASONS };
+    let mut lines: Vec<String> =
+        item.reasons.iter().take(shown).map(|reason| line(&said(reason), reason.contribution)).collect();
+    if let Some(hidden) = item.reasons.get(shown..).filter(|hidden| !hidden.is_empty()) {
+        let part = hidden.iter().map(|reason| reason.contribution).sum();
+        lines.push(line("everything else", part));
+    }
+    if explain || item.base != 0.0 {
+        lines.push(line("base", item.base));
+    }
+    lines.join("\n")
+}
+
+fn said(reason: &Reason) -> String {
+    match reason.kind {
+        ReasonKind::Listen => reason.of.clone(),
+        ReasonKind::OtherListens => format!("{} listened to", reason.of),
+        ReasonKind::Tag => format!("tag {}", reason.of),
+        ReasonKind::Trending => "popular among all listeners".to_owned(),
     }
 }
 
@@ -196,19 +221,23 @@ pub(crate) fn trace(spans: &[TraceSpan], output: Output) -> anyhow::Result<()> {
             .collect();
         return print_json(&json!({ "spans": spans }));
     }
-    let held = |id: &str| spans.iter().any(|span| span.span_id == id);
-    for root in spans.iter().filter(|span| !held(&span.parent_span_id)) {
-        print_span(spans, root, 0)?;
+    let held: HashSet<&str> = spans.iter().map(|span| span.span_id.as_str()).collect();
+    let mut children: HashMap<&str, Vec<&TraceSpan>> = HashMap::new();
+    for span in spans {
+        let parent = span.parent_span_id.as_str();
+        // A parent that is elsewhere, or no longer held, leaves its children at the top.
+        children.entry(if held.contains(parent) { parent } else { "" }).or_default().push(span);
     }
-    Ok(())
+    print_spans(&children, "", 0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "durations are shown with two digits")]
-fn print_span(spans: &[TraceSpan], span: &TraceSpan, depth: usize) -> anyhow::Result<()> {
-    let error = if span.error.is_empty() { String::new() } else { format!("  error: {}", span.error) };
-    say(format_args!("{:>10.2} ms  {}{}{error}", span.duration_ns as f64 / 1e6, "  ".repeat(depth), span.name))?;
-    for child in spans.iter().filter(|child| child.parent_span_id == span.span_id) {
-        print_span(spans, child, depth + 1)?;
+fn print_spans(children: &HashMap<&str, Vec<&TraceSpan>>, of: &str, depth: usize) -> anyhow::Result<()> {
+    for span in children.get(of).into_iter().flatten() {
+        let error = if span.error.is_empty() { String::new() } else { format!("  error: {}", printable(&span.error)) };
+        let (duration, name) = (span.duration_ns as f64 / 1e6, printable(&span.name));
+        say(format_args!("{duration:>10.2} ms  {}{name}{error}", "  ".repeat(depth)))?;
+        print_spans(children, &span.span_id, depth + 1)?;
     }
     Ok(())
 }

@@ -119,15 +119,95 @@ fn an_export_is_imported_once_and_the_wrong_one_is_refused() {
 fn bad_usage_and_bad_configuration_have_their_own_exit_codes() {
     let folder = tempfile::tempdir().expect("folder");
     let data = folder.path();
-    refused(data, &["recommend", "--user", "nobody"], 3, "nobody");
+    refused(data, &["recommend", "--user", "nobody"], 3, "holds no data");
+    let mistyped = data.join("mistyped");
+    refused(&mistyped, &["status"], 3, "--data");
+    assert!(!mistyped.exists(), "a command that reads makes no folder");
+    refused(data, &["up", "--listen", "0.0.0.0:0"], 1, "allow_plaintext");
+    refused(data, &["recommend", "--user", "nobody"], 3, "user 'nobody' does not exist");
+    refused(data, &["listen", "--user", "a", "--artist", "b", "--title", ""], 2, "title is empty");
+    refused(data, &["recommend", "--user", "a"], 3, "user 'a' does not exist");
+    refused(
+        data,
+        &["listen", "--user", "a", "--artist", "b", "--title", "c", "--at", "noon"],
+        2,
+        "2024-05-17T20:15:00Z",
+    );
     refused(data, &["trace", "xyz"], 2, "32 hexadecimal digits");
     refused(data, &["trace", &format!("+{}", "0".repeat(31))], 2, "32 hexadecimal digits");
     refused(data, &["listen", "--user", "a", "--artist", "b", "--title", "c", "--at", "5"], 2, "not recorded");
     refused(data, &["--set", "limits.deadline_max=soon", "status"], 64, "limits.deadline_max");
     refused(data, &["--set", "limits.deadline_max=1ms", "--set", "nothing=1", "status"], 64, "nothing");
-    let printed = text(data, &["--print-config", "status"]);
+    let printed = text(data, &["--print-config"]);
     fs::write(data.join("config.toml"), &printed).expect("written");
-    assert_eq!(text(data, &["--print-config", "status"]).lines().count(), printed.lines().count());
+    assert_eq!(text(data, &["--print-config"]).lines().count(), printed.lines().count());
+    refused(data, &["--output", "json"], 2, "--help");
     assert!(text(data, &["man"]).contains(".TH"));
     assert!(text(data, &["completions", "bash"]).contains("echotune"));
+}
+
+#[test]
+fn times_are_given_in_seconds_or_as_people_write_them() {
+    let folder = tempfile::tempdir().expect("folder");
+    let heard =
+        |at| json(folder.path(), &["listen", "--user", "ann", "--artist", "Air", "--title", "Talisman", "--at", at]);
+    assert_eq!(heard("2024-05-17T20:15:00Z")["recorded"], 1);
+    assert_eq!(heard("1715976900")["duplicates"], 1);
+    assert_eq!(heard("2024-05-17T22:15:00+02:00")["duplicates"], 1);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_a_command_without_a_word() {
+    let folder = tempfile::tempdir().expect("folder");
+    json(folder.path(), &["listen", "--user", "ann", "--artist", "Air", "--title", "Talisman"]);
+    for arguments in [&["status"][..], &["user", "export", "ann"], &["--print-config"], &["man"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echotune"));
+        command.arg("--data").arg(folder.path()).args(arguments).stdin(Stdio::null()).stdout(writer);
+        let output = command.output().expect("started");
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn names_cannot_steer_a_terminal() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    for user in ["ann", "ben"] {
+        json(data, &["listen", "--user", user, "--artist", "Air", "--title", "Talisman"]);
+    }
+    json(data, &["listen", "--user", "ann", "--artist", "Evil\u{1b}[2J\u{7}", "--title", "Song"]);
+    let shown = text(data, &["recommend", "--user", "ben"]);
+    assert!(shown.contains("Evil") && !shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
+}
+
+#[test]
+fn an_address_left_behind_by_a_killed_platform_gets_no_token() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    json(data, &["listen", "--user", "ann", "--artist", "Air", "--title", "Talisman"]);
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    stranger.set_nonblocking(true).expect("set");
+    fs::write(data.join("address"), stranger.local_addr().expect("address").to_string()).expect("written");
+    assert_eq!(json(data, &["status"])["counts"]["listens"], 1);
+    assert!(stranger.accept().is_err(), "somebody connected");
+    assert!(!data.join("address").exists());
+}
+
+#[test]
+fn commands_that_meet_on_one_folder_wait_for_each_other() {
+    let folder = tempfile::tempdir().expect("folder");
+    json(folder.path(), &["listen", "--user", "ann", "--artist", "Air", "--title", "Talisman"]);
+    let running: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_echotune"));
+            command.arg("--data").arg(folder.path()).arg("status").stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().expect("started")
+        })
+        .collect();
+    for child in running {
+        let output = child.wait_with_output().expect("ended");
+        assert!(output.status.success(), "{output:?}");
+    }
 }

@@ -7,7 +7,7 @@ mod import;
 
 use std::{path::Path, time::Duration};
 
-use echotune::{Connection, Platform, Serving, demo, import::Progress};
+use echotune::{Config, Connection, Platform, Serving, demo, import::Progress};
 use echotune_api::RecommendQuery;
 use echotune_kit::telemetry::{self, SpanStore};
 use echotune_model::{
@@ -185,7 +185,7 @@ fn count(artist: &str, plays: u32) -> PlayCount {
 }
 
 async fn direct(folder: &Path) -> Connection {
-    Connection::to(folder, SpanStore::default()).await.expect("open")
+    Connection::to(&Config::default(), folder, SpanStore::default()).await.expect("open")
 }
 
 #[tokio::test(flavor = "multi_thread")]
