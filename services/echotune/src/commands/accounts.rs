@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use echotune_api::RecommendQuery;
-use echotune_model::{ErrorKind, Fault, Hlc, ItemKind, Listen, PageRequest, Recommendations};
+use echotune_model::{ErrorKind, Fault, Hlc, ItemKind, Listen, PageRequest, Recommendations, fold};
 
-use super::{Output, call, now_ms};
+use super::{
+    Output, call, now_ms,
+    tokens::{self, TokenAction},
+};
 use crate::{Connection, output};
 
 /// Items in the list that a listen changes.
@@ -18,6 +21,19 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserAction {
+    /// List accounts, by creation.
+    List {
+        /// How many at the most.
+        #[arg(short = 'n', default_value_t = 100)]
+        limit: u32,
+    },
+    /// Show how a person wants to be served, and change it.
+    Settings(SettingsChange),
+    /// Secrets with which programs call for one person.
+    Token {
+        #[command(subcommand)]
+        action: TokenAction,
+    },
     /// Print everything held about a person, one JSON object per line.
     Export {
         /// Whose data.
@@ -33,9 +49,30 @@ pub(super) enum UserAction {
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct SettingsChange {
+    /// Whose settings.
+    name: String,
+    /// Never recommend this artist. Can be given again.
+    #[arg(long, value_name = "ARTIST")]
+    block: Vec<String>,
+    /// Recommend this artist again.
+    #[arg(long, value_name = "ARTIST")]
+    unblock: Vec<String>,
+    /// Keep listens out of what others see (trending, similar).
+    #[arg(long, value_name = "true|false")]
+    private: Option<bool>,
+}
+
 /// What `echotune user` does.
 pub(super) async fn account(connection: &Connection, action: &UserAction, output: Output) -> anyhow::Result<()> {
     match action {
+        UserAction::List { limit } => {
+            let page = PageRequest { size: *limit, ..PageRequest::default() };
+            output::users(&connection.users.list_users(&call(), &page).await?.rows, output)
+        }
+        UserAction::Settings(change) => settings(connection, change, output).await,
+        UserAction::Token { action } => tokens::manage(connection, action, output).await,
         UserAction::Export { name } => {
             let mut page = PageRequest::default();
             loop {
@@ -58,6 +95,20 @@ pub(super) async fn account(connection: &Connection, action: &UserAction, output
             output::erasure(&receipt, output)
         }
     }
+}
+
+async fn settings(connection: &Connection, change: &SettingsChange, output: Output) -> anyhow::Result<()> {
+    let SettingsChange { name, block, unblock, private } = change;
+    let held = connection.users.get_settings(&call(), name).await?;
+    let mut wanted = held.clone();
+    wanted.private = private.unwrap_or(held.private);
+    wanted.blocked_artists.retain(|artist| unblock.iter().chain(block).all(|named| fold(named) != fold(artist)));
+    wanted.blocked_artists.extend(block.iter().cloned());
+    if wanted != held {
+        wanted = connection.users.update_settings(&call(), name, wanted).await?;
+        connection.settle().await?;
+    }
+    output::settings(&wanted, output)
 }
 
 /// Whether a person types the name of what is to be erased.

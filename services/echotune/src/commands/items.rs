@@ -1,10 +1,27 @@
 //! Items of the catalogue: which one a person means, why it is scored so, and what is like it.
 
-use echotune_api::MAX_LIMIT;
-use echotune_model::{ErrorKind, Fault, Item, ItemId, ItemKind, fold};
+use clap::ValueEnum;
+use echotune_api::{MAX_LIMIT, RecommendQuery};
+use echotune_model::{ErrorKind, Fault, Feedback, Item, ItemId, ItemKind, Signal, TraceId, fold};
 
 use super::{Kind, Output, call};
 use crate::{Connection, output};
+
+/// Items in the list that feedback changes.
+const LIST: u32 = 10;
+
+/// What a listener makes of an item.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Opinion {
+    /// Liked it: it counts as known.
+    Liked,
+    /// Does not want it: it is never recommended again.
+    Disliked,
+    /// Skipped it.
+    Skipped,
+    /// Played it.
+    Played,
+}
 
 /// Names shown when several items could be meant.
 const SHOWN: usize = 10;
@@ -34,6 +51,29 @@ pub(super) async fn similar(
     let of = connection.recommendations.get_item(&call(), id).await?;
     let items = connection.recommendations.similar(&call(), id, limit).await?;
     output::similar(&of, &items, output)
+}
+
+/// Notes what a listener makes of an item, and shows what the list becomes.
+pub(super) async fn feedback(
+    connection: &Connection,
+    user: &str,
+    item: &str,
+    opinion: Opinion,
+    kind: Kind,
+    output: Output,
+) -> anyhow::Result<()> {
+    let item = item_of(connection, item, kind.into()).await?;
+    let signal = match opinion {
+        Opinion::Liked => Signal::Liked,
+        Opinion::Disliked => Signal::Disliked,
+        Opinion::Skipped => Signal::Skipped,
+        Opinion::Played => Signal::Played,
+    };
+    let feedback = Feedback { item, signal, trace: TraceId::default() };
+    connection.recommendations.record_feedback(&call(), user, feedback).await?;
+    let query = RecommendQuery { kind: kind.into(), limit: LIST, include_known: false };
+    let list = connection.recommendations.recommend(&call(), user, &query).await?;
+    output::recommendations(&list, false, connection.is_remote(), output)
 }
 
 /// The item that a person means by an id, an artist, a title, or "Artist – Title".

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod items;
+mod tokens;
 mod up;
 
 use std::{
@@ -163,6 +164,20 @@ enum Command {
         #[arg(short = 'n', default_value_t = 10)]
         limit: u32,
     },
+    /// Say what a listener makes of an item, and show what the list becomes.
+    Feedback {
+        /// Whose opinion it is.
+        #[arg(long)]
+        user: String,
+        /// The item: its id, an artist, a title, or "Artist - Title".
+        item: String,
+        /// The opinion.
+        #[arg(value_enum)]
+        opinion: items::Opinion,
+        /// What the item is.
+        #[arg(long, value_enum, default_value = "artist")]
+        kind: Kind,
+    },
     /// Show a trace as a tree of spans with durations.
     Trace {
         /// 32 hexadecimal digits.
@@ -311,6 +326,9 @@ async fn with_connection(command: &Command, output: Output, connection: &Connect
         Command::User { action } => accounts::account(connection, action, output).await,
         Command::Explain { user, item, kind } => items::explain(connection, user, item, *kind, output).await,
         Command::Similar { item, kind, limit } => items::similar(connection, item, *kind, *limit, output).await,
+        Command::Feedback { user, item, opinion, kind } => {
+            items::feedback(connection, user, item, *opinion, *kind, output).await
+        }
         Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }
 }

@@ -7,7 +7,7 @@ use echotune_kit::{
     lifecycle::{self, Exit},
     telemetry::SpanStore,
 };
-use echotune_model::{Fault, ItemKind, PageRequest};
+use echotune_model::{ErrorKind, Fault, ItemKind, PageRequest};
 use tracing::Instrument as _;
 
 use super::{Arguments, Output, call, now_ms};
@@ -67,13 +67,22 @@ impl Demo {
     /// Loads the generated world and shows one listener's recommendations.
     async fn show(self) -> anyhow::Result<()> {
         let Self { users, recommendations, flow, folder, output } = self;
+        let first = PageRequest { size: 1, ..PageRequest::default() };
+        if !folder.join(demo::MARKER_FILE).exists() && !users.list_users(&call(), &first).await?.rows.is_empty() {
+            let message = format!(
+                "data folder {} holds accounts, and the demo would put thousands of generated ones beside them; \
+                 name an empty folder with --data",
+                folder.display()
+            );
+            return Err(Fault::new(ErrorKind::FailedPrecondition, message).into());
+        }
         let shape = demo::Shape::default();
         demo::load(Arc::clone(&users), &call(), &folder, &shape, DEMO_SEED, now_ms(), &Progress::stderr())
             .await
             .map_err(Fault::from)?;
         flow.settle().await?;
         flow.refit().await;
-        let listeners = users.list_users(&call(), &PageRequest { size: 1, ..PageRequest::default() }).await?;
+        let listeners = users.list_users(&call(), &first).await?;
         let Some(listener) = listeners.rows.first() else { return Ok(()) };
         let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
         let list = recommendations.recommend(&call(), &listener.name.to_string(), &query).await?;

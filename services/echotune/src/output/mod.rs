@@ -1,5 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
+mod accounts;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt::Display,
@@ -13,6 +15,7 @@ use echotune_model::{
 };
 use serde_json::{Value, json};
 
+pub(crate) use self::accounts::{new_token, revoked, settings, tokens, users};
 use crate::{commands::Output, import::Summary};
 
 fn table(header: &[&str]) -> Table {

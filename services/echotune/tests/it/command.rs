@@ -133,6 +133,8 @@ fn bad_usage_and_bad_configuration_have_their_own_exit_codes() {
         2,
         "2024-05-17T20:15:00Z",
     );
+    json(data, &["listen", "--user", "a", "--artist", "b", "--title", "c"]);
+    refused(data, &["up", "--demo", "--listen", "127.0.0.1:0"], 1, "holds accounts");
     refused(data, &["trace", "xyz"], 2, "32 hexadecimal digits");
     refused(data, &["trace", &format!("+{}", "0".repeat(31))], 2, "32 hexadecimal digits");
     refused(data, &["listen", "--user", "a", "--artist", "b", "--title", "c", "--at", "5"], 2, "not recorded");
@@ -144,6 +146,41 @@ fn bad_usage_and_bad_configuration_have_their_own_exit_codes() {
     refused(data, &["--output", "json"], 2, "--help");
     assert!(text(data, &["man"]).contains(".TH"));
     assert!(text(data, &["completions", "bash"]).contains("echotune"));
+}
+
+#[test]
+fn accounts_have_settings_tokens_and_opinions() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    for (user, artist) in [("ann", "Air"), ("ann", "Moby"), ("ann", "Zero 7"), ("ben", "Air")] {
+        json(data, &["listen", "--user", user, "--artist", artist, "--title", "Song"]);
+    }
+    assert_eq!(json(data, &["user", "list"])["users"].as_array().expect("rows").len(), 2);
+    assert!(text(data, &["user", "list", "-n", "1"]).contains("ann"));
+
+    let artists = |list: &Value| -> Vec<String> {
+        let rows = list["recommendations"].as_array().expect("rows").iter();
+        let mut artists: Vec<String> = rows.filter_map(|row| row["artist"].as_str()).map(str::to_owned).collect();
+        artists.sort();
+        artists
+    };
+    assert_eq!(artists(&json(data, &["recommend", "--user", "ben"])), ["Moby", "Zero 7"]);
+    assert_eq!(artists(&json(data, &["feedback", "--user", "ben", "zero 7", "disliked"])), ["Moby"]);
+    let blocked = json(data, &["user", "settings", "ben", "--block", "MOBY", "--private", "true"]);
+    assert_eq!(blocked, serde_json::json!({"blocked_artists": ["MOBY"], "private": true}));
+    assert!(artists(&json(data, &["recommend", "--user", "ben"])).is_empty());
+    json(data, &["user", "settings", "ben", "--unblock", "moby"]);
+    assert!(text(data, &["user", "settings", "ben"]).contains("true"));
+    assert_eq!(artists(&json(data, &["recommend", "--user", "ben"])), ["Moby"]);
+
+    let token = json(data, &["user", "token", "create", "ben", "--role", "writer", "--expires", "30days"]);
+    let id = token["id"].as_str().expect("an id");
+    assert!(token["secret"].as_str().is_some_and(|secret| secret.len() > 20), "{token}");
+    let listed = text(data, &["user", "token", "list", "ben"]);
+    assert!(listed.contains(id) && !listed.contains(token["secret"].as_str().expect("a secret")), "{listed}");
+    assert_eq!(json(data, &["user", "token", "revoke", "ben", id])["revoked"], true);
+    assert_eq!(json(data, &["user", "token", "list", "ben"])["tokens"], serde_json::json!([]));
+    refused(data, &["user", "token", "create", "ben", "--expires", "soon"], 2, "length of time");
 }
 
 #[test]
