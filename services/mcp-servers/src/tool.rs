@@ -85,13 +85,28 @@ impl Tool {
     /// # Errors
     /// What is wrong with which field.
     pub(crate) fn check(&self, arguments: Option<JsonObject>) -> Result<JsonObject, Fault> {
-        let mut value = Value::Object(arguments.unwrap_or_default());
+        let arguments = arguments.unwrap_or_default();
+        self.check_names(&arguments)?;
+        let mut value = Value::Object(arguments);
         integers(&mut value);
         let told: Vec<String> = self.arguments.iter_errors(&value).take(TOLD).map(|fault| told(&fault)).collect();
         match value {
             Value::Object(arguments) if told.is_empty() => Ok(arguments),
             _ => Err(Fault::invalid(format!("the arguments of {}: {}", self.listed.name, told.join("; ")))),
         }
+    }
+
+    /// Refuses fields that the tool does not have, naming those that it has.
+    fn check_names(&self, arguments: &JsonObject) -> Result<(), Fault> {
+        let known = self.listed.input_schema.get("properties").and_then(Value::as_object);
+        let Some(field) = arguments.keys().find(|field| !known.is_some_and(|known| known.contains_key(*field))) else {
+            return Ok(());
+        };
+        let known = known.map(|known| known.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+        let known = known.filter(|known| !known.is_empty()).unwrap_or_else(|| "none".to_owned());
+        let field: String = field.chars().take(64).collect();
+        let (name, field) = (&self.listed.name, field.escape_debug());
+        Err(Fault::invalid(format!("the arguments of {name}: unknown field '{field}'; the fields are: {known}")))
     }
 
     /// Calls the tool with arguments that were checked.
