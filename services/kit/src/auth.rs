@@ -5,14 +5,18 @@ use std::{
     fmt, fs,
     io::{self, Write as _},
     path::Path,
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use echotune_model::{Fault, Principal};
+use echotune_model::{ErrorKind, Fault, Principal};
+use http::{HeaderMap, header::AUTHORIZATION};
 
 /// File name of the token in a data folder.
 pub const TOKEN_FILE: &str = "token";
+/// Longest secret that is looked at, in bytes.
+const MAX_SECRET_BYTES: usize = 256;
 
 /// Tells who presents a secret.
 #[async_trait]
@@ -77,6 +81,48 @@ impl Token {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(folder.join(TOKEN_FILE))?.write_all(token.0.as_bytes())?;
         Ok(token)
+    }
+}
+
+/// Knows callers by the bearer token of their requests, at every edge alike.
+#[derive(Clone)]
+pub struct Callers {
+    token: Token,
+    others: Option<Arc<dyn Authenticator>>,
+}
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callers").field("others", &self.others.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Callers {
+    /// Knows the operator by `token`, and others by what `others` says of their secret.
+    pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>) -> Self {
+        Self { token, others }
+    }
+
+    /// Who presents these headers.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when nobody that is known; otherwise what kept the port from telling.
+    pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
+        let refusal = || {
+            Fault::new(
+                ErrorKind::Unauthenticated,
+                "no valid token: send 'authorization: Bearer TOKEN' with the token of the data folder's file 'token' or an API token",
+            )
+        };
+        let presented = headers.get(AUTHORIZATION).ok_or_else(refusal)?.as_bytes();
+        if self.token.accepts(presented) {
+            return Ok(Principal::Operator);
+        }
+        let secret = presented.strip_prefix(b"Bearer ").and_then(|secret| std::str::from_utf8(secret).ok());
+        match (&self.others, secret) {
+            (Some(others), Some(secret)) if secret.len() <= MAX_SECRET_BYTES => others.principal(secret).await,
+            _ => Err(refusal()),
+        }
     }
 }
 

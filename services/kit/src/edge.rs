@@ -2,21 +2,20 @@
 //! ends when the caller stops waiting.
 
 use std::{
-    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use echotune_model::{ErrorKind, Fault, Principal};
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use echotune_model::{ErrorKind, Fault};
+use http::{HeaderMap, Request, Response};
 use tonic::{Status, metadata::MetadataValue};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::{
-    auth::{Authenticator, Token},
+    auth::{Authenticator, Callers, Token},
     telemetry,
 };
 
@@ -24,8 +23,6 @@ pub use echotune_model::Traceparent;
 
 const TRACEPARENT: &str = "traceparent";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-/// Longest secret that is looked at, in bytes.
-const MAX_SECRET_BYTES: usize = 256;
 /// Paths that need no token: liveness and what the services look like.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
@@ -34,10 +31,9 @@ const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 pub struct Deadline(pub Instant);
 
 /// Authenticates, traces and bounds every request of a gRPC server.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Edge {
-    token: Token,
-    others: Option<Arc<dyn Authenticator>>,
+    callers: Callers,
     patience: Patience,
 }
 
@@ -56,36 +52,10 @@ impl Patience {
     }
 }
 
-impl fmt::Debug for Edge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Edge").field("others", &self.others.is_some()).finish_non_exhaustive()
-    }
-}
-
 impl Edge {
     /// An edge that knows the operator by `token`, and others by what `others` says of their secret.
     pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>, patience: Patience) -> Self {
-        Self { token, others, patience }
-    }
-
-    /// Who presents these headers.
-    async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Status> {
-        let refusal = || {
-            Status::unauthenticated(
-                "no valid token: send 'authorization: Bearer TOKEN' with the token of the data folder's file 'token' or an API token",
-            )
-        };
-        let presented = headers.get(AUTHORIZATION).ok_or_else(refusal)?.as_bytes();
-        if self.token.accepts(presented) {
-            return Ok(Principal::Operator);
-        }
-        let secret = presented.strip_prefix(b"Bearer ").and_then(|secret| std::str::from_utf8(secret).ok());
-        match (&self.others, secret) {
-            (Some(others), Some(secret)) if secret.len() <= MAX_SECRET_BYTES => {
-                others.principal(secret).await.map_err(|fault| status_of(&fault))
-            }
-            _ => Err(refusal()),
-        }
+        Self { callers: Callers::new(token, others), patience }
     }
 }
 
@@ -187,9 +157,9 @@ where
     R: Default,
 {
     let (parts, body) = request.into_parts();
-    let principal = match edge.principal(&parts.headers).await {
+    let principal = match edge.callers.principal(&parts.headers).await {
         Ok(principal) => principal,
-        Err(refusal) => return Ok(refusal.into_http()),
+        Err(fault) => return Ok(status_of(&fault).into_http()),
     };
     request = Request::from_parts(parts, body);
     let name = request.uri().path().trim_start_matches('/').to_owned();
@@ -231,6 +201,9 @@ impl tonic::service::Interceptor for Credentials {
 
 #[cfg(test)]
 mod tests {
+    use echotune_model::Principal;
+    use http::header::AUTHORIZATION;
+
     use super::*;
 
     const PATIENCE: Patience = Patience { default: Duration::from_secs(30), max: Duration::from_secs(60) };

@@ -1,0 +1,26 @@
+//! One MCP server over standard input and output, with a small platform in memory behind it:
+//! `cargo run -p echotune-mcp-servers --example in_memory -- listening`. Accounts: ann and bob.
+
+#[path = "../tests/it/world.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod world;
+
+use std::process::ExitCode;
+
+use echotune_kit::telemetry;
+use echotune_mcp_servers::{Limits, serve_stdio};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let spans = telemetry::init("warn");
+    let server = std::env::args().nth(1).unwrap_or_default();
+    let world = world::World::new(&["ann", "bob"], spans);
+    match serve_stdio(&server, world.services(), Limits::default(), CancellationToken::new()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The servers as their clients see them: over HTTP in both eras, and over standard input and output.
+
+mod edge;
+mod eras;
+mod house;
+mod stdio;
+mod tools;
+mod traces;
+mod world;
