@@ -54,7 +54,8 @@ pub struct Access {
     /// that it makes point here.
     pub hosts: Vec<String>,
     /// Values of `Origin` that are served, such as `https://app.example.org:443`; none by default.
-    /// Requests without one pass: they are not a web page's.
+    /// Requests without one pass: they are not a web page's. No CORS headers are sent: a web page reaches
+    /// the servers by way of its own.
     pub origins: Vec<String>,
 }
 
@@ -67,7 +68,8 @@ pub fn router(services: &Services, access: Access, limits: Limits, stop: &Cancel
     let requests = Arc::new(Semaphore::new(requests));
     let streams = Arc::new(Semaphore::new(limits.sessions));
     let sessions = Arc::new(Semaphore::new(limits.sessions));
-    let drained = drained(stop, &requests, &gate);
+    let patience = limits.deadline_max + MARGIN;
+    let drained = drained(stop, &requests, &gate, patience);
     let mut router = Router::new();
     let mut index = Vec::new();
     for summary in SERVERS {
@@ -78,7 +80,7 @@ pub fn router(services: &Services, access: Access, limits: Limits, stop: &Cancel
             sessions: Arc::new(Sessions::new(&limits, Arc::clone(&sessions))),
             requests: Arc::clone(&requests),
             streams: Arc::clone(&streams),
-            patience: limits.deadline_max + MARGIN,
+            patience,
             stop: stop.clone(),
         });
         let config = config(&access, &limits, &drained);
@@ -92,17 +94,22 @@ pub fn router(services: &Services, access: Access, limits: Limits, stop: &Cancel
     router.route("/mcp", listing)
 }
 
-/// Cancelled when `stop` is and nothing is under way any more.
-fn drained(stop: &CancellationToken, requests: &Arc<Semaphore>, gate: &Gate) -> CancellationToken {
+/// Cancelled when `stop` is and nothing is under way any more, or `patience` is at its end.
+fn drained(stop: &CancellationToken, requests: &Arc<Semaphore>, gate: &Gate, patience: Duration) -> CancellationToken {
     let drained = CancellationToken::new();
     let (stop, requests, gate, done) = (stop.clone(), Arc::clone(requests), gate.clone(), drained.clone());
     let most = u32::try_from(requests.available_permits()).unwrap_or(u32::MAX);
     tokio::spawn(async move {
         stop.cancelled().await;
-        let all = requests.acquire_many(most).await;
-        all.expect("the semaphore is never closed").forget();
-        // A call whose client has left may still be writing.
-        gate.close().await;
+        let idle = async {
+            requests.acquire_many(most).await.expect("the semaphore is never closed").forget();
+            // A call whose client has left may still be writing.
+            gate.close().await;
+        };
+        // A client that does not read its answer is left behind.
+        if timeout(patience, idle).await.is_err() {
+            tracing::warn!("MCP requests were cut off: they had not ended in time");
+        }
         done.cancel();
     });
     drained

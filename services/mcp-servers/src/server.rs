@@ -1,6 +1,7 @@
-use std::{sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use echotune_model::{ErrorKind, Fault};
+use futures::FutureExt as _;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -75,10 +76,12 @@ impl McpServer {
         let _place = place.unwrap_or_else(|_| {
             Err(Fault::new(ErrorKind::DeadlineExceeded, "the deadline passed before the call's turn came"))
         })?;
-        let work = async {
+        let work = AssertUnwindSafe(async {
             let call = asked.call(&self.0.services, span, deadline).await?;
             tool.run(&self.0.services, call, arguments).await
-        };
+        });
+        // A panic that got away would leave the caller without an answer.
+        let work = work.catch_unwind().map(|done| done.unwrap_or_else(|_| Err(panicked(tool))));
         let value = tokio::select! {
             done = tokio::time::timeout_at(deadline.into(), work) => done.unwrap_or_else(|_| Err(late(tool.effect)))?,
             // A write is not torn from its caller's hands: it ends, and a repeat finds it.
@@ -101,6 +104,11 @@ impl McpServer {
         );
         Err(Fault::new(ErrorKind::ResourceExhausted, message))
     }
+}
+
+fn panicked(tool: &Tool) -> Fault {
+    let message = format!("{} failed by a fault of this program; the log of the platform says which", tool.listed.name);
+    Fault::new(ErrorKind::Internal, message)
 }
 
 fn late(effect: Effect) -> Fault {

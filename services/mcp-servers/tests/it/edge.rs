@@ -100,7 +100,12 @@ async fn requests_that_are_too_long_or_no_messages_are_refused() {
 
 #[tokio::test]
 async fn sessions_are_bounded_across_servers_and_end_when_idle_or_asked() {
-    let limits = Limits { sessions: 2, session_idle: Duration::from_millis(400), ..Limits::default() };
+    let limits = Limits {
+        sessions: 2,
+        session_idle: Duration::ZERO,
+        deadline_max: Duration::from_millis(500),
+        ..Limits::default()
+    };
     let house = House::with(limits, &[]).await;
     let first = session(&house, "status", OPERATOR).await;
     let _second = session(&house, "listening", OPERATOR).await;
@@ -123,7 +128,7 @@ async fn sessions_are_bounded_across_servers_and_end_when_idle_or_asked() {
             if request.send().await.expect("answered").status() == StatusCode::NOT_FOUND {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(1_600)).await;
         }
     };
     timeout(SOON, ended).await.expect("the first session ends");
@@ -145,6 +150,20 @@ async fn calls_beyond_the_bound_are_refused_and_the_others_answered() {
     let refused: Vec<_> = answers.iter().filter(|(failed, _)| *failed).collect();
     assert_eq!(refused.len(), 1, "{answers:?}");
     assert_eq!(refused[0].1["error"]["kind"], "RESOURCE_EXHAUSTED");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_gives_its_place_back() {
+    let house = House::with(Limits { calls: 1, waiting: 1, ..Limits::default() }, &[]).await;
+    house.world.open.forget_permits(Semaphore::MAX_PERMITS);
+    let begun = async || house.world.begun.acquire().await.expect("open").forget();
+    let left = tokio::spawn(house.modern("status", OPERATOR, "tools/call", status()).send());
+    timeout(SOON, begun()).await.expect("the first call runs");
+    left.abort();
+    let next = tokio::spawn(house.modern("status", OPERATOR, "tools/call", status()).send());
+    timeout(SOON, begun()).await.expect("the next call runs, though nothing has opened");
+    house.world.open.add_permits(2);
+    message(next.await.expect("no panic")).await;
 }
 
 #[tokio::test]
