@@ -39,6 +39,15 @@ const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 const WITHOUT_SESSIONS: &str = "2026-07-28";
 /// Hosts that are always served: names of this machine for itself.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+/// Pages of this machine itself, at any port.
+const LOOPBACK_ORIGINS: [&str; 6] = [
+    "http://localhost:*",
+    "http://127.0.0.1:*",
+    "http://[::1]:*",
+    "https://localhost:*",
+    "https://127.0.0.1:*",
+    "https://[::1]:*",
+];
 /// What a request may take beside its call: reading the body, the handshake.
 const MARGIN: Duration = Duration::from_secs(5);
 /// Requests beside calls: listings, handshakes, notifications.
@@ -53,7 +62,7 @@ pub struct Access {
     /// `echotune.example.org:8080`. Others are refused, so that no web page reaches a server by a name
     /// that it makes point here.
     pub hosts: Vec<String>,
-    /// Values of `Origin` that are served, such as `https://app.example.org:443`; none by default.
+    /// Values of `Origin` that are served beside those of loopback, such as `https://app.example.org:443`.
     /// Requests without one pass: they are not a web page's. No CORS headers are sent: a web page reaches
     /// the servers by way of its own.
     pub origins: Vec<String>,
@@ -117,9 +126,10 @@ fn drained(stop: &CancellationToken, requests: &Arc<Semaphore>, gate: &Gate, pat
 
 fn config(access: &Access, limits: &Limits, drained: &CancellationToken) -> StreamableHttpServerConfig {
     let hosts = LOOPBACK.into_iter().map(ToOwned::to_owned).chain(access.hosts.iter().cloned());
+    let origins = LOOPBACK_ORIGINS.into_iter().map(ToOwned::to_owned).chain(access.origins.iter().cloned());
     let mut config = StreamableHttpServerConfig::default()
         .with_allowed_hosts(hosts)
-        .with_allowed_origins(access.origins.iter().cloned())
+        .with_allowed_origins(origins)
         .enforce_origin_validation();
     config.cancellation_token = drained.clone();
     config.max_request_body_bytes = limits.request_bytes;

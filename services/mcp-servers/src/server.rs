@@ -5,8 +5,8 @@ use futures::FutureExt as _;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject, ListToolsResult,
-        PaginatedRequestParams, ServerCapabilities, ServerConfig,
+        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject,
+        ListToolsResult, PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig,
     },
     service::RequestContext,
 };
@@ -21,6 +21,8 @@ use crate::{
     tool::{Effect, Tool},
 };
 
+/// For how long clients may keep the list of tools, in milliseconds.
+const TOOLS_TTL_MS: u64 = 300_000;
 /// Longest description of an error in a span, in characters.
 const MAX_STATUS_CHARS: usize = 256;
 
@@ -169,9 +171,12 @@ impl ServerHandler for McpServer {
     async fn list_tools(
         &self,
         _page: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(self.listed()))
+        let list = ListToolsResult::with_all_items(self.listed());
+        // Everyone is told the same, and nothing changes while the process runs. Earlier revisions know no hints.
+        let hinted = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+        Ok(if hinted { list.with_ttl_ms(TOOLS_TTL_MS).with_cache_scope(CacheScope::Public) } else { list })
     }
 
     async fn call_tool(
