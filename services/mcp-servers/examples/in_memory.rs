@@ -16,7 +16,16 @@ async fn main() -> ExitCode {
     let spans = telemetry::init("warn");
     let server = std::env::args().nth(1).unwrap_or_default();
     let world = world::World::new(&["ann", "bob"], spans);
-    match serve_stdio(&server, world.services(), Limits::default(), CancellationToken::new()).await {
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                stop.cancel();
+            }
+        }
+    });
+    match serve_stdio(&server, world.services(), Limits::default(), stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -39,6 +39,15 @@ const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 const WITHOUT_SESSIONS: &str = "2026-07-28";
 /// Hosts that are always served: names of this machine for itself.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+/// Pages of this machine itself, at any port.
+const LOOPBACK_ORIGINS: [&str; 6] = [
+    "http://localhost:*",
+    "http://127.0.0.1:*",
+    "http://[::1]:*",
+    "https://localhost:*",
+    "https://127.0.0.1:*",
+    "https://[::1]:*",
+];
 /// What a request may take beside its call: reading the body, the handshake.
 const MARGIN: Duration = Duration::from_secs(5);
 /// Requests beside calls: listings, handshakes, notifications.
@@ -53,8 +62,9 @@ pub struct Access {
     /// `echotune.example.org:8080`. Others are refused, so that no web page reaches a server by a name
     /// that it makes point here.
     pub hosts: Vec<String>,
-    /// Values of `Origin` that are served, such as `https://app.example.org:443`; none by default.
-    /// Requests without one pass: they are not a web page's.
+    /// Values of `Origin` that are served beside those of loopback, such as `https://app.example.org:443`.
+    /// Requests without one pass: they are not a web page's. No CORS headers are sent: a web page reaches
+    /// the servers by way of its own.
     pub origins: Vec<String>,
 }
 
@@ -67,7 +77,8 @@ pub fn router(services: &Services, access: Access, limits: Limits, stop: &Cancel
     let requests = Arc::new(Semaphore::new(requests));
     let streams = Arc::new(Semaphore::new(limits.sessions));
     let sessions = Arc::new(Semaphore::new(limits.sessions));
-    let drained = drained(stop, &requests, &gate);
+    let patience = limits.deadline_max + MARGIN;
+    let drained = drained(stop, &requests, &gate, patience);
     let mut router = Router::new();
     let mut index = Vec::new();
     for summary in SERVERS {
@@ -78,7 +89,7 @@ pub fn router(services: &Services, access: Access, limits: Limits, stop: &Cancel
             sessions: Arc::new(Sessions::new(&limits, Arc::clone(&sessions))),
             requests: Arc::clone(&requests),
             streams: Arc::clone(&streams),
-            patience: limits.deadline_max + MARGIN,
+            patience,
             stop: stop.clone(),
         });
         let config = config(&access, &limits, &drained);
@@ -92,17 +103,22 @@ pub fn router(services: &Services, access: Access, limits: Limits, stop: &Cancel
     router.route("/mcp", listing)
 }
 
-/// Cancelled when `stop` is and nothing is under way any more.
-fn drained(stop: &CancellationToken, requests: &Arc<Semaphore>, gate: &Gate) -> CancellationToken {
+/// Cancelled when `stop` is and nothing is under way any more, or `patience` is at its end.
+fn drained(stop: &CancellationToken, requests: &Arc<Semaphore>, gate: &Gate, patience: Duration) -> CancellationToken {
     let drained = CancellationToken::new();
     let (stop, requests, gate, done) = (stop.clone(), Arc::clone(requests), gate.clone(), drained.clone());
     let most = u32::try_from(requests.available_permits()).unwrap_or(u32::MAX);
     tokio::spawn(async move {
         stop.cancelled().await;
-        let all = requests.acquire_many(most).await;
-        all.expect("the semaphore is never closed").forget();
-        // A call whose client has left may still be writing.
-        gate.close().await;
+        let idle = async {
+            requests.acquire_many(most).await.expect("the semaphore is never closed").forget();
+            // A call whose client has left may still be writing.
+            gate.close().await;
+        };
+        // A client that does not read its answer is left behind.
+        if timeout(patience, idle).await.is_err() {
+            tracing::warn!("MCP requests were cut off: they had not ended in time");
+        }
         done.cancel();
     });
     drained
@@ -110,9 +126,10 @@ fn drained(stop: &CancellationToken, requests: &Arc<Semaphore>, gate: &Gate) -> 
 
 fn config(access: &Access, limits: &Limits, drained: &CancellationToken) -> StreamableHttpServerConfig {
     let hosts = LOOPBACK.into_iter().map(ToOwned::to_owned).chain(access.hosts.iter().cloned());
+    let origins = LOOPBACK_ORIGINS.into_iter().map(ToOwned::to_owned).chain(access.origins.iter().cloned());
     let mut config = StreamableHttpServerConfig::default()
         .with_allowed_hosts(hosts)
-        .with_allowed_origins(access.origins.iter().cloned())
+        .with_allowed_origins(origins)
         .enforce_origin_validation();
     config.cancellation_token = drained.clone();
     config.max_request_body_bytes = limits.request_bytes;

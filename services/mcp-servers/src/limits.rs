@@ -9,7 +9,8 @@ pub struct Limits {
     pub result_bytes: usize,
     /// Sessions at once (revisions before 2026-07-28 only), and streams that clients hold open.
     pub sessions: usize,
-    /// After how much silence a session ends.
+    /// After how much silence a session ends; a second more than `deadline_max` at the least, so that no
+    /// call is cut off in one.
     pub session_idle: Duration,
     /// Tool calls at once.
     pub calls: usize,

@@ -1,11 +1,12 @@
-use std::{sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use echotune_model::{ErrorKind, Fault};
+use futures::FutureExt as _;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject, ListToolsResult,
-        PaginatedRequestParams, ServerCapabilities, ServerConfig,
+        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject,
+        ListToolsResult, PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig,
     },
     service::RequestContext,
 };
@@ -20,6 +21,8 @@ use crate::{
     tool::{Effect, Tool},
 };
 
+/// For how long clients may keep the list of tools, in milliseconds.
+const TOOLS_TTL_MS: u64 = 300_000;
 /// Longest description of an error in a span, in characters.
 const MAX_STATUS_CHARS: usize = 256;
 
@@ -75,10 +78,12 @@ impl McpServer {
         let _place = place.unwrap_or_else(|_| {
             Err(Fault::new(ErrorKind::DeadlineExceeded, "the deadline passed before the call's turn came"))
         })?;
-        let work = async {
+        let work = AssertUnwindSafe(async {
             let call = asked.call(&self.0.services, span, deadline).await?;
             tool.run(&self.0.services, call, arguments).await
-        };
+        });
+        // A panic that got away would leave the caller without an answer.
+        let work = work.catch_unwind().map(|done| done.unwrap_or_else(|_| Err(panicked(tool))));
         let value = tokio::select! {
             done = tokio::time::timeout_at(deadline.into(), work) => done.unwrap_or_else(|_| Err(late(tool.effect)))?,
             // A write is not torn from its caller's hands: it ends, and a repeat finds it.
@@ -101,6 +106,11 @@ impl McpServer {
         );
         Err(Fault::new(ErrorKind::ResourceExhausted, message))
     }
+}
+
+fn panicked(tool: &Tool) -> Fault {
+    let message = format!("{} failed by a fault of this program; the log of the platform says which", tool.listed.name);
+    Fault::new(ErrorKind::Internal, message)
 }
 
 fn late(effect: Effect) -> Fault {
@@ -161,9 +171,12 @@ impl ServerHandler for McpServer {
     async fn list_tools(
         &self,
         _page: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(self.listed()))
+        let list = ListToolsResult::with_all_items(self.listed());
+        // Everyone is told the same, and nothing changes while the process runs. Earlier revisions know no hints.
+        let hinted = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+        Ok(if hinted { list.with_ttl_ms(TOOLS_TTL_MS).with_cache_scope(CacheScope::Public) } else { list })
     }
 
     async fn call_tool(

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use echotune_model::Principal;
@@ -48,7 +49,9 @@ pub(crate) struct Sessions {
 impl Sessions {
     pub(crate) fn new(limits: &Limits, places: Arc<Semaphore>) -> Self {
         let mut local = LocalSessionManager::default();
-        local.session_config.keep_alive = Some(limits.session_idle);
+        // The timer runs during calls too.
+        let idle = limits.session_idle.max(limits.deadline_max + Duration::from_secs(1));
+        local.session_config.keep_alive = Some(idle);
         Self { local, places, held: Mutex::default() }
     }
 

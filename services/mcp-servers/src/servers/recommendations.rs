@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 
 use echotune_api::{MAX_LIMIT, RecommendQuery};
-use echotune_model::{Call, Fault, ItemId, Recommendation, Recommendations as List, fold};
+use echotune_model::{Call, Fault, ItemId, ReasonKind, Recommendation, Recommendations as List, fold};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,9 @@ struct Explain {
     /// Id of the artist or track: a UUID.
     #[schemars(length(max = 64))]
     item: String,
+    /// Reasons at the most, the last of them for all others together; every single one when absent.
+    #[schemars(range(min = 1, max = 100_000))]
+    max_reasons: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -181,6 +184,19 @@ fn choose(items: Vec<Recommendation>, limit: u32, per_artist: Option<u32>, exclu
     (1..).zip(kept).map(|(rank, item)| Recommendation { rank, ..item }).collect()
 }
 
+/// Keeps the strongest reasons and puts all others into one, so that the sum stays.
+fn shorten(reasons: &mut Vec<echotune_model::Reason>, most: usize) {
+    if reasons.len() <= most {
+        return;
+    }
+    let others = reasons.split_off(most.saturating_sub(1));
+    reasons.push(echotune_model::Reason {
+        kind: ReasonKind::OtherListens,
+        of: format!("{} other reasons", others.len()),
+        contribution: others.iter().map(|reason| reason.contribution).sum(),
+    });
+}
+
 async fn recommend(services: Services, call: Call, asked: Recommend) -> Result<Recommended, Fault> {
     may_read(&call, &asked.user)?;
     let limit = check_limit(asked.limit)?;
@@ -199,7 +215,11 @@ async fn recommend(services: Services, call: Call, asked: Recommend) -> Result<R
 
 async fn explain(services: Services, call: Call, asked: Explain) -> Result<Recommended, Fault> {
     may_read(&call, &asked.user)?;
-    Ok(services.recommendations.explain(&call, &asked.user, asked.item.parse()?).await?.into())
+    let mut list = services.recommendations.explain(&call, &asked.user, asked.item.parse()?).await?;
+    if let Some(most) = asked.max_reasons {
+        list.items.iter_mut().for_each(|item| shorten(&mut item.reasons, most as usize));
+    }
+    Ok(list.into())
 }
 
 async fn what_if(services: Services, call: Call, asked: WhatIf) -> Result<Recommended, Fault> {
@@ -221,7 +241,7 @@ pub(super) fn tools() -> Vec<Tool> {
         Tool::new(
             "explain",
             "Explain a score",
-            "One artist's or track's score for a listener with every single reason, whether or not it would be recommended; a list of one.",
+            "One artist's or track's score for a listener with every single reason or the strongest, whether or not it would be recommended; a list of one.",
             Effect::Reads,
             explain,
         ),

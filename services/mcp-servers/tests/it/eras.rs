@@ -41,6 +41,11 @@ async fn sessions_are_opened_used_and_ended() {
     let message = message_of(response, StatusCode::OK).await;
     assert_eq!(message["result"]["structuredContent"]["version"], "0.1.0", "{message}");
     assert_eq!(message["result"]["resultType"], Value::Null, "a field of later revisions");
+    let list = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/list"});
+    let response = in_session(house.post("status", OPERATOR, &list), &session).send().await.expect("answered");
+    let message = message_of(response, StatusCode::OK).await;
+    let result = &message["result"];
+    assert_eq!((result["tools"].as_array().map(Vec::len), &result["ttlMs"]), (Some(2), &Value::Null), "{message}");
     let url = format!("{}/mcp/status", house.base);
     let ended = in_session(house.http.delete(&url).bearer_auth(OPERATOR), &session).send().await.expect("answered");
     assert!(ended.status().is_success());
@@ -76,7 +81,8 @@ async fn requests_without_session_are_discovered_and_answered() {
     assert!(versions.contains("2026-07-28") && versions.contains("2025-11-25"), "{message}");
     let response = house.modern("listening", OPERATOR, "tools/list", json!({})).send().await.expect("answered");
     let message = message_of(response, StatusCode::OK).await;
-    assert!(message["result"]["ttlMs"].is_u64() && message["result"]["cacheScope"].is_string(), "{message}");
+    let hints = (&message["result"]["ttlMs"], &message["result"]["cacheScope"]);
+    assert_eq!(hints, (&json!(300_000), &json!("public")), "{message}");
     for method in [reqwest::Method::GET, reqwest::Method::DELETE] {
         let request = house.http.request(method.clone(), format!("{}/mcp/listening", house.base)).bearer_auth(OPERATOR);
         let request = request.header("mcp-protocol-version", "2026-07-28").header("accept", "text/event-stream");

@@ -48,20 +48,11 @@ async fn standard_output_carries_the_protocol_alone_and_the_end_of_input_ends_th
     let mut child = child("status");
     let mut input = child.stdin.take().expect("piped");
     let mut output = BufReader::new(child.stdout.take().expect("piped"));
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    let ask = |id: u32, method: &str, params: Value| {
-        let mut params = params;
-        params["_meta"] = meta.clone();
-        format!("{}\n", json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
-    };
     let lines = [
-        ask(1, "server/discover", json!({})),
+        modern(1, "server/discover", json!({})),
         "this is no JSON\n".to_owned(),
         format!("{}\n", "x".repeat(2 << 20)),
-        ask(2, "tools/call", json!({"name": "platform_status", "arguments": {}})),
+        modern(2, "tools/call", json!({"name": "platform_status", "arguments": {}})),
     ];
     let mut answers = Vec::new();
     for (index, line) in lines.iter().enumerate() {
@@ -86,6 +77,30 @@ async fn standard_output_carries_the_protocol_alone_and_the_end_of_input_ends_th
     timeout(SOON, output.read_to_string(&mut rest)).await.expect("in time").expect("read");
     assert_eq!(rest, "");
     assert!(timeout(SOON, child.wait()).await.expect("in time").expect("ended").success());
+}
+
+/// A request of the revision 2026-07-28.
+fn modern(id: u32, method: &str, mut params: Value) -> String {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    format!("{}\n", json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_stop_ends_the_server_though_its_input_stays_open() {
+    let mut child = child("status");
+    let mut input = child.stdin.take().expect("piped");
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    input.write_all(modern(1, "server/discover", json!({})).as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    timeout(SOON, output.read_line(&mut answer)).await.expect("in time").expect("read");
+    let id = child.id().expect("running").to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().await.expect("sent").success());
+    assert!(timeout(SOON, child.wait()).await.expect("in time").expect("ended").success());
+    drop(input);
 }
 
 #[tokio::test]

@@ -213,6 +213,13 @@ async fn lists_keep_their_sums_when_artists_are_limited_and_excluded() {
     assert!(assert_sums(&what_if).iter().all(|item| !item["reasons"].to_string().contains("\"Artist 0\"")));
     let explained = house.does(OPERATOR, "recommendations", "explain", json!({"user": "ann", "item": id(9)})).await;
     assert_eq!(assert_sums(&explained)[0]["id"], id(9));
+    let short = json!({"user": "ann", "item": id(9), "max_reasons": 2});
+    let short = house.does(OPERATOR, "recommendations", "explain", short).await;
+    let item = assert_sums(&short)[0];
+    assert_eq!(
+        (item["score"].clone(), item["reasons"].as_array().map(Vec::len)),
+        (explained["recommendations"][0]["score"].clone(), Some(2))
+    );
 }
 
 #[tokio::test]
@@ -411,6 +418,15 @@ async fn a_call_ends_with_its_callers_patience() {
     let meta = json!({"echotune/timeout-ms": 50});
     let (kind, _) = house.refuses_with(OPERATOR, "status", "platform_status", json!({}), meta).await;
     assert_eq!(kind, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_service_is_answered() {
+    let house = House::new().await;
+    house.world.open.close();
+    let (kind, _) = house.refuses(OPERATOR, "status", "platform_status", json!({})).await;
+    assert_eq!(kind, "INTERNAL");
+    house.does(OPERATOR, "catalogue", "get_item", json!({"id": id(1)})).await;
 }
 
 #[tokio::test]

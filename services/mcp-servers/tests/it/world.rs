@@ -1,6 +1,7 @@
 //! A small platform in memory behind the service traits: it keeps what it is told, ranks by a linear
-//! model and holds to the traits' promises about permission, idempotency keys and order. What no tool
-//! calls it does not do, and says so.
+//! model and holds to the traits' promises about idempotency keys and order. It answers whoever asks, as a
+//! client with the operator's rights does: permission is the tools' to check. What no tool calls it does
+//! not do, and says so.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -103,15 +104,8 @@ impl World {
         found.ok_or_else(|| Fault::unknown_user(name.as_str()))
     }
 
-    fn readable(&self, call: &Call, user: &str) -> Result<User, Fault> {
+    fn account(&self, call: &Call, user: &str) -> Result<User, Fault> {
         call.check_deadline()?;
-        call.may_read(&user.parse()?)?;
-        self.user(user)
-    }
-
-    fn writable(&self, call: &Call, user: &str) -> Result<User, Fault> {
-        call.check_deadline()?;
-        call.may_write(&user.parse()?)?;
         self.user(user)
     }
 
@@ -267,11 +261,11 @@ impl Authenticator for World {
 #[async_trait]
 impl Users for World {
     async fn get_user(&self, call: &Call, name: &str) -> Result<User, Fault> {
-        self.readable(call, name)
+        self.account(call, name)
     }
 
     async fn record_listens(&self, call: &Call, user: &str, listens: Vec<Listen>) -> Result<ListenReceipt, Fault> {
-        let user = self.writable(call, user)?;
+        let user = self.account(call, user)?;
         let asked = format!("{listens:?}");
         self.with(|state| {
             if let Some(Given::Listens(receipt)) = state.given(user.id, call, &asked)? {
@@ -293,7 +287,7 @@ impl Users for World {
     async fn list_listens(&self, call: &Call, user: &str, wanted: &PageRequest) -> Result<Page<HistoryEntry>, Fault> {
         let span = tracing::info_span!(target: "echotune_world", "world.list_listens");
         let _in = span.enter();
-        let user = self.readable(call, user)?;
+        let user = self.account(call, user)?;
         self.with(|state| {
             let listens = state.listens.entry(user.id).or_default();
             page(listens.iter().rev().map(|((_, id), listen)| HistoryEntry { id: *id, listen: listen.clone() }), wanted)
@@ -301,7 +295,7 @@ impl Users for World {
     }
 
     async fn create_playlist(&self, call: &Call, user: &str, playlist: NewPlaylist) -> Result<Playlist, Fault> {
-        let user = self.writable(call, user)?;
+        let user = self.account(call, user)?;
         let asked = format!("{playlist:?}");
         self.with(|state| {
             if let Some(Given::Playlist(playlist)) = state.given(user.id, call, &asked)? {
@@ -322,7 +316,6 @@ impl Users for World {
         })
     }
 
-    /// Answers whoever asks, as a client with the operator's rights would: the tools must check.
     async fn get_playlist(&self, call: &Call, id: PlaylistId) -> Result<Playlist, Fault> {
         call.check_deadline()?;
         let found = self.with(|state| state.playlists.get(&id).cloned());
@@ -335,7 +328,7 @@ impl Users for World {
     }
 
     async fn list_playlists(&self, call: &Call, user: &str, wanted: &PageRequest) -> Result<Page<Playlist>, Fault> {
-        let user = self.readable(call, user)?;
+        let user = self.account(call, user)?;
         self.with(|state| page(state.playlists.values().filter(|list| list.owner == user.id).cloned(), wanted))
     }
 
@@ -414,12 +407,12 @@ impl Users for World {
 #[async_trait]
 impl Recommendations for World {
     async fn recommend(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
-        let user = self.readable(call, user)?;
+        let user = self.account(call, user)?;
         Ok(self.ranked(call, &user, query, &[]))
     }
 
     async fn explain(&self, call: &Call, user: &str, item: ItemId) -> Result<List, Fault> {
-        let user = self.readable(call, user)?;
+        let user = self.account(call, user)?;
         let (index, item) = any_item(item)?;
         Ok(list(call, false, vec![scored(&self.history(user.id), index, item)]))
     }
@@ -431,7 +424,7 @@ impl Recommendations for World {
         without: &[ItemId],
         query: &RecommendQuery,
     ) -> Result<List, Fault> {
-        let user = self.readable(call, user)?;
+        let user = self.account(call, user)?;
         without.iter().try_for_each(|item| any_item(*item).map(drop))?;
         Ok(self.ranked(call, &user, query, without))
     }
@@ -454,7 +447,7 @@ impl Recommendations for World {
     }
 
     async fn top_items(&self, call: &Call, user: &str, kind: ItemKind, limit: u32) -> Result<Vec<(Item, u64)>, Fault> {
-        let user = self.readable(call, user)?;
+        let user = self.account(call, user)?;
         let known = catalogue(kind).into_iter().filter(|(_, item)| self.knows(user.id, item));
         Ok(known.map(|(_, item)| (item, 1)).take(limit as usize).collect())
     }
@@ -473,7 +466,7 @@ impl Recommendations for World {
     }
 
     async fn acceptance(&self, call: &Call) -> Result<Vec<Acceptance>, Fault> {
-        call.may_operate()?;
+        call.check_deadline()?;
         Ok(vec![Acceptance { model_version: "linear-1".into(), impressions: 2, items: 20, accepted: 3, refused: 1 }])
     }
 
