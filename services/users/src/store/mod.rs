@@ -83,6 +83,8 @@ pub struct Waiting {
     pub place: Vec<u8>,
     /// What goes to the log.
     pub record: Record,
+    /// Whether it announces that its user is erased: the last event of that user.
+    pub erases: bool,
 }
 
 /// Why a store did not do what was asked.
@@ -209,8 +211,9 @@ pub trait UserStore: Send + Sync {
     async fn revoke_token(&self, user: User, id: TokenId, stamp: Stamp) -> Answer<bool>;
     /// Everything held about a user.
     async fn export(&self, user: User, page: PageRequest) -> Answer<Page<ExportRecord>>;
-    /// Erases an account. The account is gone when the first write is made; a process that dies
-    /// before the last one goes on with [`UserStore::resume_erasures`].
+    /// Erases an account, with its events that still wait for the log. The account is gone when the
+    /// first write is made; a process that dies before the last one goes on with
+    /// [`UserStore::resume_erasures`].
     async fn erase(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt>;
     /// Finishes the erasures that a dead process left unfinished.
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>>;

@@ -7,15 +7,15 @@ use echotune_api::{
     events::{Event, Payload, USERS_TOPIC},
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog};
-use echotune_kit::embedded::Db;
-use echotune_model::{Call, Clock, Hlc, Settings};
+use echotune_kit::embedded::{Db, STORE_FILE};
+use echotune_model::{Call, Clock, Hlc, NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging};
 use echotune_users::{EmbeddedUserStore, UserStore, UsersService, relay, sweeper};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     faces::Faces,
-    suite::{first, listen},
+    suite::{first, listen, track},
 };
 
 /// Opens the folder once whatever still holds it has let go.
@@ -60,8 +60,7 @@ async fn what_was_written_before_a_crash_is_published_after_it_in_order() {
     });
     let after = users.record_listens(&call, "ann", vec![listen("Jóga", 1)]).await.expect("recorded").written_at;
     users.update_settings(&call, "ann", Settings::default()).await.expect("written");
-    users.erase_user(&call, "ann").await.expect("erased");
-    let events = published(&log, 5).await;
+    let events = published(&log, 4).await;
     assert!(after > ahead);
     assert!(events.is_sorted_by(|a, b| a.written_at < b.written_at), "{events:?}");
     assert!(matches!(
@@ -70,12 +69,113 @@ async fn what_was_written_before_a_crash_is_published_after_it_in_order() {
             Payload::UserCreated { .. },
             Payload::HistoryChanged { .. },
             Payload::HistoryChanged { .. },
-            Payload::SettingsChanged { .. },
-            Payload::UserErased
+            Payload::SettingsChanged { .. }
         ]
     ));
     stop.cancel();
     relaying.await.expect("joined").expect("stopped");
+}
+
+/// Publishes everything that waits.
+async fn publish_all(store: &EmbeddedUserStore, log: &EmbeddedEventLog) {
+    let stop = CancellationToken::new();
+    let relaying = tokio::spawn({
+        let (store, log, stop) = (store.clone(), log.clone(), stop.clone());
+        async move { relay(store, &log, stop).await }
+    });
+    while !store.all_published().expect("read") {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    relaying.await.expect("joined").expect("stopped");
+}
+
+/// The tables in which one of these texts stands, as the file has it.
+fn tables_with(folder: &Path, texts: &[&str]) -> Vec<String> {
+    use redb::{ReadableDatabase as _, ReadableTable as _, TableHandle as _};
+    let file = redb::Database::open(folder.join(STORE_FILE)).expect("open");
+    let read = file.begin_read().expect("read");
+    let mut found = Vec::new();
+    for table in read.list_tables().expect("tables") {
+        let definition = redb::TableDefinition::<&[u8], &[u8]>::new(table.name());
+        for row in read.open_table(definition).expect("a table").iter().expect("rows") {
+            let (key, value) = row.expect("a row");
+            let row = [key.value(), value.value()].concat().to_ascii_lowercase();
+            let holds = |text: &&&str| row.windows(text.len()).any(|part| part == text.as_bytes());
+            found.extend(texts.iter().find(holds).map(|text| format!("'{text}' in {}", table.name())));
+        }
+    }
+    found
+}
+
+const ONLY_HERS: [&str; 5] = ["annabel", "hidden place", "cocoon tag", "blocked one", "my label"];
+
+/// An account with something of every kind, and a friend who stays.
+async fn live(users: &UsersService) {
+    let call = |key: &str| Call { idempotency_key: format!("annabel {key}"), ..Call::internal() };
+    users.create_user(&call("create"), "Annabel").await.expect("created");
+    users.create_user(&Call::internal(), "ben").await.expect("created");
+    users.record_listens(&Call::internal(), "ben", vec![listen("Jóga", 0)]).await.expect("recorded");
+    users.record_listens(&call("listens"), "annabel", vec![listen("Hidden Place", 0)]).await.expect("recorded");
+    let tagging = Tagging { artist: "Björk".into(), tag: "cocoon tag".into(), tagged_at_ms: 0 };
+    users.add_taggings(&call("tags"), "annabel", vec![tagging]).await.expect("added");
+    let settings = Settings { blocked_artists: vec!["Blocked One".into()], private: false };
+    users.update_settings(&call("settings"), "annabel", settings).await.expect("written");
+    let profile = Profile { display_name: "Annabel".into(), ..Profile::default() };
+    users.update_profile(&call("profile"), "annabel", profile).await.expect("written");
+    let count = PlayCount { artist: "Hidden Place".into(), plays: 3, source: "my label".into() };
+    users.set_play_counts(&call("counts"), "annabel", vec![count]).await.expect("set");
+    users.add_friends(&Call::internal(), "ben", vec!["annabel".into()]).await.expect("added");
+    users.add_to_library(&call("library"), "annabel", vec![track("Hidden Place")]).await.expect("added");
+    let content = NewPlaylist { title: "My label".into(), description: String::new(), tracks: Vec::new() };
+    users.create_playlist(&call("playlist"), "annabel", content).await.expect("made");
+    let token = NewToken { label: "my label".into(), role: Role::Reader, expires_at_ms: 0 };
+    users.create_token(&call("token"), "annabel", token).await.expect("made");
+}
+
+/// What has happened to the events of an account when it is erased.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Events {
+    Published,
+    Waiting,
+    /// The process died after the erasure was on the log and before the log had forgotten the rest.
+    Torn,
+}
+
+#[tokio::test]
+async fn nothing_of_an_erased_account_is_left_in_any_table() {
+    for events in [Events::Published, Events::Waiting, Events::Torn] {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = Db::open(folder.path()).expect("open");
+        let released = db.released();
+        {
+            let log = EmbeddedEventLog::new(db.clone());
+            let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
+            let users = UsersService::new(store.clone());
+            live(&users).await;
+            if events != Events::Waiting {
+                publish_all(&store, &log).await;
+            }
+            let call = Call { idempotency_key: "annabel erase".into(), ..Call::internal() };
+            let erased = users.erase_user(&call, "annabel").await.expect("erased").user.to_string();
+            if events == Events::Torn {
+                let waiting = store.next_events(100).await.expect("events");
+                log.append(USERS_TOPIC, waiting.into_iter().map(|one| one.record).collect()).await.expect("appended");
+            }
+            publish_all(&store, &log).await;
+            let records = log.read(USERS_TOPIC, 0, 100).await.expect("read");
+            let of_her: Vec<_> = records.iter().filter(|one| one.record.key == erased).collect();
+            let (last, before) = of_her.split_last().expect("the erasure is on the log");
+            let last = Event::decode(&last.record.value).expect("an event").expect("known");
+            assert_eq!(last.payload, Payload::UserErased);
+            let mut emptied = before.iter().map(|one| Event::decode(&one.record.value));
+            assert!(emptied.all(|event| matches!(event, Ok(None))), "consumers pass over what is forgotten");
+            assert_eq!(before.is_empty(), events == Events::Waiting, "{events:?}: {before:?}");
+        }
+        timeout(Duration::from_secs(10), released).await.expect("the folder is released");
+        assert_eq!(tables_with(folder.path(), &ONLY_HERS), Vec::<String>::new(), "{events:?}");
+        assert!(!tables_with(folder.path(), &["ben"]).is_empty(), "the scan finds those who stay");
+    }
 }
 
 #[tokio::test]
