@@ -119,7 +119,10 @@ pub async fn trimming(log: &dyn EventLog, topic: &str) {
     log.append(topic, (0..2_500).map(|n| record("ann", n)).collect()).await.expect("appended");
     assert_eq!(log.trim(topic, 2_000).await.expect("trimmed"), 2_000);
     assert_eq!(log.trim(topic, 2_000).await.expect("trimmed before"), 0);
-    assert_eq!(log.read(topic, 0, 1).await.expect("read"), [Delivered { position: 2_000, record: record("ann", 2_000) }]);
+    assert_eq!(
+        log.read(topic, 0, 1).await.expect("read"),
+        [Delivered { position: 2_000, record: record("ann", 2_000) }]
+    );
     assert_eq!(log.forget(topic, "ann").await.expect("forgotten"), 499);
     assert_eq!(log.trim(topic, u64::MAX).await.expect("trimmed"), 499);
     assert_eq!(log.end(topic).await.expect("end"), 2_500);

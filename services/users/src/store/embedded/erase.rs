@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::{
     Draft, EmbeddedUserStore, give, given,
     tables::{
-        ACCOUNTS, ERASED, ERASING, FRIENDS, KEYS, LIBRARY, LISTENS, NAMES, OUTBOX, PLAY_COUNTS, PLAYLISTS, PLAYLISTS_OF,
-        PROFILES, SETTINGS, TAGGINGS, TALLIES, TOKENS, TOKENS_OF, friend_key, name_key, of,
+        ACCOUNTS, ERASED, ERASING, FRIENDS, KEYS, LIBRARY, LISTENS, NAMES, OUTBOX, PLAY_COUNTS, PLAYLISTS,
+        PLAYLISTS_OF, PROFILES, SETTINGS, TAGGINGS, TALLIES, TOKENS, TOKENS_OF, friend_key, name_key, of,
     },
 };
 use crate::store::{Answer, Idempotency, Stamp, UserStore as _, UserStoreError};

@@ -1,0 +1,43 @@
+//! Opening a data folder: who may see it, and whether it is one.
+
+use std::{io, path::Path};
+
+use redb::Database;
+
+use super::{Batch, FORMAT, Key, META, STORE_FILE, StoreError, error::failed, get, writer::WriteView};
+
+pub(super) fn open_error(folder: &Path, cause: &redb::DatabaseError) -> StoreError {
+    let shown = folder.display();
+    StoreError::Open(match cause {
+        redb::DatabaseError::DatabaseAlreadyOpen => {
+            format!("data folder {shown} is in use by another process; stop it, or choose another folder with --data")
+        }
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            format!("{STORE_FILE} in data folder {shown} is not a store of EchoTune: {error}")
+        }
+        other => format!("data folder {shown} cannot be opened: {other}"),
+    })
+}
+
+pub(super) fn check_format(database: &Database, folder: &Path) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(|cause| failed("write")(cause.into()))?;
+    {
+        let view = WriteView::new(&transaction);
+        let key = Key::new().text("format");
+        match get::<u64>(&view, META, &key)? {
+            Some(found) if found > FORMAT => {
+                return Err(StoreError::Open(format!(
+                    "data folder {} was written by a newer version (format {found}, this program knows {FORMAT}); update EchoTune or choose another folder with --data",
+                    folder.display()
+                )));
+            }
+            Some(_) => return Ok(()),
+            None => {
+                let mut batch = Batch::default();
+                batch.put(META, key, &FORMAT);
+                view.apply(batch)?;
+            }
+        }
+    }
+    transaction.commit().map_err(|cause| failed("write")(cause.into()))
+}
