@@ -9,14 +9,14 @@ mod expiring;
 mod open;
 mod writer;
 
-use std::{fs, ops::Bound, path::Path, sync::Arc, thread};
+use std::{ops::Bound, path::Path, sync::Arc, thread};
 
 use redb::{Database, ReadableDatabase as _, TableDefinition, TableError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     error::failed,
-    open::{check_format, open_error},
+    open::{check_format, create_folder, open_error, open_store},
     writer::{Acknowledge, Request, write_groups},
 };
 
@@ -28,8 +28,6 @@ pub const STORE_FILE: &str = "echotune.redb";
 /// Format of the data folder that this program reads and writes.
 const FORMAT: u64 = 1;
 const META: Table = Table("meta");
-/// Bytes of pages held in memory at the most; beyond them the system's page cache serves.
-const CACHE: usize = 64 << 20;
 /// Requests that wait for the writer at the most; more callers wait for a place.
 const QUEUE: usize = 4_096;
 
@@ -241,19 +239,17 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
-    /// Opens the store of a data folder, creating both when absent.
+    /// Opens the store of a data folder, creating both when absent, for its owner alone (modes 0700
+    /// and 0600). Those that exist keep their modes.
     ///
     /// # Errors
     /// [`StoreError::Open`] when the folder is used by another process, was written by a newer
     /// version, is not a store, or cannot be created.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let shown = folder.display();
-        fs::create_dir_all(folder)
-            .map_err(|cause| StoreError::Open(format!("data folder {shown} cannot be created: {cause}")))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(folder.join(STORE_FILE))
-            .map_err(|cause| open_error(folder, &cause))?;
+        create_folder(folder).map_err(|cause| {
+            StoreError::Open(format!("data folder {} cannot be created: {cause}", folder.display()))
+        })?;
+        let database = open_store(folder).map_err(|cause| open_error(folder, &cause))?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         let database = Arc::new(Held { database, open: watch::Sender::new(()) });
@@ -277,8 +273,8 @@ impl Db {
     }
 
     /// Runs `decide` in the next write transaction, applies its batch, and answers when both are
-    /// durable. An error of `decide` leaves nothing written. Dropping the future does not undo a
-    /// request that is already queued.
+    /// durable. An error of `decide` leaves nothing written. A request whose future is dropped before
+    /// its turn does nothing; afterwards, dropping it does not undo what it does.
     ///
     /// # Errors
     /// That of `decide`, or that the store cannot write; [`StoreError::Indeterminate`] when the
@@ -293,6 +289,9 @@ impl Db {
     {
         let (answer, answered) = oneshot::channel::<Result<T, E>>();
         let request: Request = Box::new(move |view| {
+            if answer.is_closed() {
+                return Box::new(drop) as Acknowledge;
+            }
             let decided = match view {
                 // A batch that cannot be applied fails the group, which is told to all of it.
                 Ok(view) => decide(view).and_then(|(value, batch)| view.apply(batch).map(|()| value).map_err(E::from)),
@@ -302,7 +301,7 @@ impl Db {
                 Ok(value) => Box::new(move |outcome| drop(answer.send(outcome.map(|()| value).map_err(E::from)))),
                 Err(refusal) => {
                     drop(answer.send(Err(refusal)));
-                    Box::new(drop) as Acknowledge
+                    Box::new(drop)
                 }
             }
         });

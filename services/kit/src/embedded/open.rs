@@ -1,10 +1,36 @@
 //! Opening a data folder: who may see it, and whether it is one.
 
-use std::{io, path::Path};
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    io,
+    path::Path,
+};
 
-use redb::Database;
+use redb::{Database, backends::FileBackend};
 
 use super::{Batch, FORMAT, Key, META, STORE_FILE, StoreError, error::failed, get, writer::WriteView};
+
+/// Bytes of pages held in memory at the most; beyond them the system's page cache serves.
+const CACHE: usize = 64 << 20;
+
+/// Creates a folder, and those above it, that only the owner may enter.
+pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Opens the file of a store, creating one that only the owner may read.
+pub(super) fn open_store(folder: &Path) -> Result<Database, redb::DatabaseError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(folder.join(STORE_FILE))?;
+    Database::builder().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
+}
 
 pub(super) fn open_error(folder: &Path, cause: &redb::DatabaseError) -> StoreError {
     let shown = folder.display();

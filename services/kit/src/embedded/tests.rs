@@ -67,6 +67,65 @@ fn keys_sort_as_their_parts() {
     assert_eq!(Key(vec![255]).prefix_end(), None);
 }
 
+/// Keeps the writer busy until the sender is used or dropped; done when that is over.
+async fn occupy(db: &Db, until: std::sync::mpsc::Receiver<()>) {
+    let occupied = db.write(move |_| {
+        // Either way the writer is needed no longer.
+        until.recv().ok();
+        Ok::<_, StoreError>(((), Batch::default()))
+    });
+    occupied.await.expect("written");
+}
+
+#[tokio::test]
+async fn a_write_whose_caller_has_gone_before_its_turn_is_not_made() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let (go_on, until) = std::sync::mpsc::channel();
+    let mut busy = std::pin::pin!(occupy(&db, until));
+    assert!(futures::poll!(&mut busy).is_pending());
+    let mut gone = Box::pin(add(&db, 7));
+    assert!(futures::poll!(&mut gone).is_pending(), "it waits for its turn");
+    drop(gone);
+    drop(go_on);
+    busy.await;
+    assert_eq!(add(&db, 1).await.expect("written"), 1);
+}
+
+#[tokio::test]
+async fn writes_that_wait_together_share_a_commit() {
+    const WRITES: u64 = 100;
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let (go_on, until) = std::sync::mpsc::channel();
+    let before = *db.commits().borrow();
+    let mut busy = std::pin::pin!(occupy(&db, until));
+    assert!(futures::poll!(&mut busy).is_pending());
+    let mut waiting = std::pin::pin!(futures::future::join_all((0..WRITES).map(|_| add(&db, 1))));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(go_on);
+    busy.await;
+    assert_eq!(waiting.await.into_iter().map(|sum| sum.expect("written")).max(), Some(WRITES));
+    // The commit of this one is told after those of all before it.
+    let mut commits = db.commits();
+    commits.borrow_and_update();
+    add(&db, 0).await.expect("written");
+    commits.changed().await.expect("open");
+    let commits = *commits.borrow() - before;
+    assert!(commits < WRITES / 10, "{commits} commits for {WRITES} writes that waited together");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_sees_a_new_folder_and_its_store() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let parent = tempfile::tempdir().expect("folder");
+    let folder = parent.path().join("data");
+    let _db = Db::open(&folder).expect("open");
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&folder.join(STORE_FILE))), (0o700, 0o600));
+}
+
 const CHUNKS: Table = Table("chunks");
 /// Set for the process that runs [`writes_beyond_the_room_there_is_say_so_and_lose_nothing_acknowledged`] with little room.
 const LITTLE_ROOM: &str = "ECHOTUNE_TEST_LITTLE_ROOM";
