@@ -8,7 +8,7 @@ use echotune_api::{
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog};
 use echotune_kit::embedded::{Db, STORE_FILE};
-use echotune_model::{Call, Clock, Hlc, NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging};
+use echotune_model::{Call, Clock, Hlc, NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging, UserId};
 use echotune_users::{EmbeddedUserStore, UserStore, UsersService, relay, sweeper};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -211,57 +211,81 @@ async fn callers_at_once_keep_their_order_per_user() {
     }
 }
 
-#[tokio::test]
-async fn an_erasure_that_was_cut_off_is_finished_by_the_sweeper() {
-    let folder = tempfile::tempdir().expect("folder");
+/// An account whose erasure was cut off when the account was gone and rows were left.
+async fn cut_off(store: &EmbeddedUserStore) -> UserId {
+    let users = UsersService::new(store.clone());
     let call = Call::internal();
-    let db = Db::open(folder.path()).expect("open");
-    let released = db.released();
-    let erased = {
-        let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
-        let users = UsersService::new(store.clone());
-        let user = users.create_user(&call, "ann").await.expect("created");
-        for batch in 0..5 {
-            let listens = (0..1_000).map(|minute| listen("Jóga", batch * 1_000 + minute)).collect();
-            users.record_listens(&call, "ann", listens).await.expect("recorded");
-        }
-        let mut commits = store.commits();
-        commits.borrow_and_update();
-        let name = user.name.clone();
-        // Dropped when the account is gone and rows are left, as if the process had died there: the
-        // rows take three more writes, and each commit is told before the next one is made.
-        let mut erasing = store.erase(name.clone(), echotune_users::Stamp::default());
-        loop {
-            tokio::select! {
-                biased;
-                changed = commits.changed() => changed.expect("open"),
-                receipt = &mut erasing => panic!("not cut off: {receipt:?}"),
-            }
-            if store.by_name(&name).await.expect("read").is_none() {
-                break;
-            }
-        }
-        drop(erasing);
-        let gone = users.get_user(&call, "ann").await.expect_err("gone");
-        assert!(gone.message.contains("'ann'"));
-        assert!(users.counts(&call).await.expect("counts")["listens"] > 0, "some rows are left");
-        user.id
-    };
-    let store = EmbeddedUserStore::new(reopen(folder.path(), released).await, Arc::new(Clock::default()));
-    let stop = CancellationToken::new();
-    let sweeping = tokio::spawn(sweeper(store.clone(), stop.clone()));
+    let user = users.create_user(&call, "ann").await.expect("created");
+    for batch in 0..5 {
+        let listens = (0..1_000).map(|minute| listen("Jóga", batch * 1_000 + minute)).collect();
+        users.record_listens(&call, "ann", listens).await.expect("recorded");
+    }
+    let mut commits = store.commits();
+    commits.borrow_and_update();
+    // Dropped as if the process had died there: the rows take more writes, and each commit is told
+    // before the next one is made.
+    let mut erasing = store.erase(user.name.clone(), echotune_users::Stamp::default());
     loop {
-        let waiting = store.next_events(100).await.expect("events");
-        let last = Event::decode(&waiting.last().expect("one").record.value).expect("an event").expect("known");
-        if last.payload == Payload::UserErased {
-            assert_eq!(last.user, erased);
+        tokio::select! {
+            biased;
+            changed = commits.changed() => changed.expect("open"),
+            receipt = &mut erasing => panic!("not cut off: {receipt:?}"),
+        }
+        if store.by_name(&user.name).await.expect("read").is_none() {
             break;
         }
-        tokio::task::yield_now().await;
     }
-    stop.cancel();
-    sweeping.await.expect("joined").expect("stopped");
+    drop(erasing);
+    let gone = users.get_user(&call, "ann").await.expect_err("gone");
+    assert!(gone.message.contains("'ann'"));
+    assert!(users.counts(&call).await.expect("counts")["listens"] > 0, "some rows are left");
+    user.id
+}
+
+/// Waits until the erasure of this account is finished. The store works in real time, also when the
+/// clock of the test leaps.
+async fn erasure_of(store: &EmbeddedUserStore, user: UserId) {
+    let began = std::time::Instant::now();
+    while store.counts().await.expect("counts")["listens"] > 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody finishes the erasure");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let waiting = loop {
+        let waiting = store.next_events(100).await.expect("events");
+        if waiting.iter().any(|one| one.erases) {
+            break waiting;
+        }
+    };
+    assert!(waiting.iter().any(|one| one.erases && one.record.key == user.to_string()), "{waiting:?}");
     let counts = store.counts().await.expect("counts");
     assert_eq!((counts["users"], counts["listens"]), (0, 0), "{counts:?}");
     assert!(store.resume_erasures().await.expect("none").is_empty());
+}
+
+#[tokio::test]
+async fn an_erasure_that_was_cut_off_is_finished_by_the_sweeper() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let released = db.released();
+    let erased = cut_off(&EmbeddedUserStore::new(db, Arc::new(Clock::default()))).await;
+    let store = EmbeddedUserStore::new(reopen(folder.path(), released).await, Arc::new(Clock::default()));
+    let stop = CancellationToken::new();
+    let sweeping = tokio::spawn(sweeper(store.clone(), stop.clone()));
+    erasure_of(&store, erased).await;
+    stop.cancel();
+    sweeping.await.expect("joined").expect("stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_that_failed_half_way_is_finished_by_the_next_sweep() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Arc::new(Clock::default()));
+    let stop = CancellationToken::new();
+    let sweeping = tokio::spawn(sweeper(store.clone(), stop.clone()));
+    // The first sweep has found nothing to finish.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let erased = cut_off(&store).await;
+    erasure_of(&store, erased).await;
+    stop.cancel();
+    sweeping.await.expect("joined").expect("stopped");
 }
