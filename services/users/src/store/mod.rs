@@ -194,6 +194,9 @@ pub trait UserStore: Send + Sync {
     async fn create_playlist(&self, user: User, playlist: NewPlaylist, stamp: Stamp) -> Answer<Playlist>;
     /// Reads a playlist.
     async fn playlist(&self, id: PlaylistId) -> Answer<Option<Playlist>>;
+    /// Whose playlist this is, or was until it was deleted at most [`KEY_LIFE_MS`] ago: for so long the
+    /// write that deleted it may be repeated.
+    async fn playlist_owner(&self, id: PlaylistId) -> Answer<Option<UserId>>;
     /// Replaces the content of a playlist.
     async fn update_playlist(&self, user: User, id: PlaylistId, content: NewPlaylist, stamp: Stamp)
     -> Answer<Playlist>;
@@ -223,6 +226,7 @@ pub trait UserStore: Send + Sync {
     async fn next_events(&self, limit: usize) -> Answer<Vec<Waiting>>;
     /// Forgets events that are on the log.
     async fn published(&self, places: Vec<Vec<u8>>) -> Answer<()>;
-    /// Forgets idempotency keys that have ended by `now_ms`; how many.
+    /// Forgets idempotency keys, and whose deleted playlists were, when they have ended by `now_ms`;
+    /// how many keys.
     async fn sweep_keys(&self, now_ms: u64) -> Answer<usize>;
 }

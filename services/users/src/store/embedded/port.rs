@@ -15,12 +15,13 @@ use super::{
     lists,
     rows::{self, Prepared},
     tables::{
-        ACCOUNTS, COUNTS, KEYS, LIBRARY, NAMES, OUTBOX, PLAYLISTS, PLAYLISTS_OF, PROFILES, SETTINGS, TOKENS, TOKENS_OF,
-        listen_key, name_key, of, track_key,
+        ACCOUNTS, COUNTS, GONE, KEYS, LIBRARY, NAMES, OUTBOX, PLAYLISTS, PLAYLISTS_OF, PROFILES, SETTINGS, TOKENS,
+        TOKENS_OF, listen_key, name_key, of, track_key,
     },
 };
 use crate::store::{
-    Answer, Checked, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStore, UserStoreError, Waiting,
+    Answer, Checked, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStore, UserStoreError,
+    Waiting,
 };
 
 fn id_key(id: uuid::Uuid) -> Key {
@@ -171,6 +172,14 @@ impl UserStore for EmbeddedUserStore {
         self.db.read(|view| lists::playlist(view, id))
     }
 
+    async fn playlist_owner(&self, id: PlaylistId) -> Answer<Option<UserId>> {
+        let now_ms = self.clock.wall_ms();
+        self.db.read(|view| match lists::playlist(view, id)? {
+            Some(playlist) => Ok(Some(playlist.owner)),
+            None => Ok(GONE.get(view, &id_key(id.0), now_ms)?),
+        })
+    }
+
     async fn update_playlist(
         &self,
         user: User,
@@ -194,6 +203,8 @@ impl UserStore for EmbeddedUserStore {
             if there {
                 draft.batch.delete(PLAYLISTS, id_key(id.0));
                 draft.batch.delete(PLAYLISTS_OF, of(user.id).fixed(id.0.as_bytes()));
+                let ends_at_ms = draft.clock.wall_ms() + KEY_LIFE_MS;
+                GONE.put(&mut draft.batch, id_key(id.0), &user.id, ends_at_ms);
                 draft.count("playlists", -1);
             }
             Ok(there)
@@ -300,6 +311,7 @@ impl UserStore for EmbeddedUserStore {
     }
 
     async fn sweep_keys(&self, now_ms: u64) -> Answer<usize> {
+        GONE.sweep(&self.db, now_ms).await?;
         Ok(KEYS.sweep(&self.db, now_ms).await?)
     }
 }
