@@ -258,6 +258,7 @@ impl Users for UsersService {
 
     #[instrument(name = "users.create_token", skip_all, err(level = "debug"))]
     async fn create_token(&self, call: &Call, user: &str, token: NewToken) -> Result<(ApiToken, String), Fault> {
+        call.may_operate()?;
         let user = self.writable(call, user).await?;
         let now_ms = self.store.now_ms();
         check_token(&token, now_ms).map_err(Fault::invalid)?;
