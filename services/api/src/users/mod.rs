@@ -28,7 +28,8 @@ pub const MAX_BATCH: usize = 1_000;
 /// name; an unknown one is `NotFound` and named. Writes are durable when they are answered.
 #[async_trait]
 pub trait Users: Send + Sync {
-    /// Creates an account. `AlreadyExists` when the name is taken.
+    /// Creates an account. `AlreadyExists` when the name is taken; `FailedPrecondition` when repeated
+    /// under its idempotency key after the account was erased.
     async fn create_user(&self, call: &Call, name: &str) -> Result<User, Fault>;
 
     /// Reads an account.

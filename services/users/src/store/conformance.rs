@@ -147,6 +147,10 @@ pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
     assert!(matches!(late, Err(UserStoreError::UnknownUser(_))), "{late:?}");
     let counts = store.counts().await.expect("counts");
     assert_eq!((counts["users"], counts["listens"], counts["friendships"]), (1, 0, 0), "{counts:?}");
+    let early = store.create(name("cat"), keyed("c", 0)).await.expect("created");
+    store.erase(name("cat"), Stamp::default()).await.expect("erased");
+    let repeated = store.create(name("cat"), keyed("c", 0)).await.expect_err("refused");
+    assert!(matches!(&repeated, UserStoreError::ErasedSince(gone) if *gone == early.name), "{repeated}");
     assert_ne!(account(store, "ann").await.id, ann.id, "a name is reused with a new id only");
     let left = store.listens(ann.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
     assert!(left.rows.is_empty());

@@ -102,6 +102,9 @@ pub enum UserStoreError {
     /// The key was used for another request.
     #[error("idempotency key '{0}' was used for another request within 24 hours; take a new key")]
     KeyReused(String),
+    /// The account that was created under the key is gone.
+    #[error("user '{0}' was created under this idempotency key and has been erased; take a new key to create another")]
+    ErasedSince(UserName),
     /// The call was made before, and its secret is gone.
     #[error("token {0} was made under this idempotency key and its secret is not kept; revoke it and make another")]
     SecretGone(TokenId),
@@ -134,7 +137,7 @@ impl UserStoreError {
         match self {
             Self::NameTaken(_) => ErrorKind::AlreadyExists,
             Self::UnknownUser(_) | Self::UnknownPlaylist(_) => ErrorKind::NotFound,
-            Self::KeyReused(_) | Self::SecretGone(_) => ErrorKind::FailedPrecondition,
+            Self::KeyReused(_) | Self::ErasedSince(_) | Self::SecretGone(_) => ErrorKind::FailedPrecondition,
             Self::TooMany { .. } => ErrorKind::ResourceExhausted,
             Self::BadPageToken(_) => ErrorKind::InvalidArgument,
             Self::Failed { kind, .. } => *kind,
@@ -156,7 +159,8 @@ type Answer<T> = Result<T, UserStoreError>;
 pub trait UserStore: Send + Sync {
     /// The wall clock in milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
-    /// Creates an account.
+    /// Creates an account. Repeated under its key after the account was erased, it is refused: the
+    /// repeat of a late caller must not bring back what was erased.
     async fn create(&self, name: UserName, stamp: Stamp) -> Answer<User>;
     /// The account of this name.
     async fn by_name(&self, name: &UserName) -> Answer<Option<User>>;

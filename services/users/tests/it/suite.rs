@@ -265,6 +265,8 @@ async fn keys_make_writes_repeatable(users: &dyn Users) {
     refused(gone, ErrorKind::FailedPrecondition, &token.id.to_string());
     let receipt = users.erase_user(&keyed("e"), "ann").await.expect("erased");
     assert_eq!(users.erase_user(&keyed("e"), "ann").await.expect("erased before"), receipt);
+    refused(users.create_user(&keyed("c"), "ann").await, ErrorKind::FailedPrecondition, "a new key");
+    assert_ne!(users.create_user(&keyed("c2"), "ann").await.expect("created anew").id, ann.id);
 }
 
 async fn tokens_open_what_they_should(users: &dyn Users) {

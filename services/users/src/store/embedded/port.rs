@@ -35,7 +35,7 @@ impl UserStore for EmbeddedUserStore {
     }
 
     async fn create(&self, name: UserName, stamp: Stamp) -> Answer<User> {
-        let named = name.clone();
+        let (named, repeatable) = (name.clone(), stamp.idempotency.is_some());
         let user = self
             .write(NOBODY, stamp, move |draft| {
                 if draft.view.get(NAMES, &name_key(&name))?.is_some() {
@@ -50,6 +50,9 @@ impl UserStore for EmbeddedUserStore {
                 Ok((user.id, now.ms()))
             })
             .await?;
+        if repeatable && self.by_id(user.0).await?.is_none() {
+            return Err(UserStoreError::ErasedSince(named));
+        }
         // Only the id is kept under the key, so that an erased name is kept nowhere.
         Ok(User { id: user.0, name: named, created_at_ms: user.1 })
     }
