@@ -222,8 +222,9 @@ impl EmbeddedUserStore {
     fn waiting(view: &dyn View, limit: usize) -> Result<Vec<Waiting>, StoreError> {
         let mut waiting = Vec::new();
         view.scan(OUTBOX, &Key::new(), None, Order::Ascending, &mut |place, value| {
-            let event = Event::decode(value).ok().flatten();
-            let event = event.ok_or_else(|| StoreError::Damaged { table: OUTBOX.0, cause: "not an event".into() })?;
+            let damaged = |cause: String| StoreError::Damaged { table: OUTBOX.0, cause };
+            let event = Event::decode(value).map_err(|cause| damaged(cause.to_string()))?;
+            let event = event.ok_or_else(|| damaged("an event of an unknown kind".into()))?;
             let record = Record { key: event.user.to_string(), value: value.to_vec() };
             let erases = event.payload == Payload::UserErased;
             waiting.push(Waiting { place: place.to_vec(), record, erases });
