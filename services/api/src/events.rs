@@ -3,6 +3,7 @@
 use echotune_model::{EventId, Fault, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName};
 use echotune_proto::events::v1 as pb;
 use prost::Message as _;
+use thiserror::Error;
 
 /// Topic of everything that happens to users and their histories.
 pub const USERS_TOPIC: &str = "users.v1";
@@ -44,6 +45,27 @@ pub enum Payload {
     },
     /// The account and everything about it is gone.
     UserErased,
+}
+
+/// Why bytes from the log cannot be read as an event.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EventError {
+    /// A newer program wrote it, and to pass over it would lose what it says.
+    #[error("an event has schema version {found}, this program knows {SCHEMA_VERSION}; update EchoTune")]
+    Newer {
+        /// The version it has.
+        found: u32,
+    },
+    /// It is no event, and will not become one.
+    #[error("not an event: {0}")]
+    Damaged(String),
+}
+
+impl From<Fault> for EventError {
+    /// A part of an event that is not what it should be.
+    fn from(fault: Fault) -> Self {
+        Self::Damaged(fault.message)
+    }
 }
 
 /// Something that happened to a user.
@@ -114,12 +136,17 @@ impl Event {
         .encode_to_vec()
     }
 
-    /// Reads the bytes from the log; `None` for a kind of event that this program does not know.
+    /// Reads the bytes from the log; `None` for a kind of event that this program does not know, and
+    /// for a record whose content the log has forgotten.
     ///
     /// # Errors
-    /// The bytes are not an event.
-    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, Fault> {
-        let event = pb::Event::decode(bytes).map_err(|cause| Fault::invalid(format!("not an event: {cause}")))?;
+    /// [`EventError::Newer`] when a newer program wrote them, [`EventError::Damaged`] when they are
+    /// not an event.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, EventError> {
+        let event = pb::Event::decode(bytes).map_err(|cause| EventError::Damaged(cause.to_string()))?;
+        if event.schema_version > SCHEMA_VERSION {
+            return Err(EventError::Newer { found: event.schema_version });
+        }
         let payload = match event.payload {
             None => return Ok(None),
             Some(pb::event::Payload::UserCreated(created)) => Payload::UserCreated { name: created.name.parse()? },
@@ -173,4 +200,33 @@ fn tally_to_pb(tally: &Tally) -> pb::TrackTally {
 fn tally_from_pb(tally: pb::TrackTally) -> Tally {
     let pb::TrackTally { track_id: _, title, artist, album, plays, last_listened_at_ms } = tally;
     Tally { track: Track { title, artist, album }, plays, last_listened_at_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> pb::Event {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
+        pb::Event {
+            id: id.clone(),
+            key: id,
+            schema_version: SCHEMA_VERSION,
+            payload: Some(pb::event::Payload::UserErased(pb::UserErased {})),
+            ..pb::Event::default()
+        }
+    }
+
+    #[test]
+    fn events_of_a_newer_program_are_told_from_damaged_and_unknown_ones() {
+        let known = Event::decode(&event().encode_to_vec()).expect("an event").expect("known");
+        assert_eq!(Event::decode(&known.encode()), Ok(Some(known)));
+        let newer = Event::decode(&pb::Event { schema_version: SCHEMA_VERSION + 1, ..event() }.encode_to_vec());
+        assert_eq!(newer, Err(EventError::Newer { found: SCHEMA_VERSION + 1 }));
+        assert_eq!(Event::decode(&pb::Event { payload: None, ..event() }.encode_to_vec()), Ok(None));
+        assert_eq!(Event::decode(&[]), Ok(None), "a record that is forgotten");
+        for damaged in [vec![0xff], pb::Event { key: "nobody".into(), ..event() }.encode_to_vec()] {
+            assert!(matches!(Event::decode(&damaged), Err(EventError::Damaged(_))), "{damaged:?}");
+        }
+    }
 }

@@ -80,6 +80,57 @@ pub async fn waiting(log: &dyn EventLog, topic: &str) {
     assert_eq!(woken, vec![Delivered { position: 1, record: record("ann", 1) }]);
 }
 
+/// What a key said is forgotten but for its latest record, positions and other keys stay as they are,
+/// and forgetting again does nothing.
+///
+/// # Panics
+/// The log does otherwise.
+pub async fn forgetting(log: &dyn EventLog, topic: &str) {
+    // More records than an adapter is likely to change at once.
+    const PAIRS: u64 = 2_500;
+    let pairs = (0..PAIRS).flat_map(|n| [record("ann", n), record("annabel", n)]);
+    let records: Vec<_> = pairs.chain([record("ann", PAIRS), record("annabel", PAIRS)]).collect();
+    log.append(topic, records.clone()).await.expect("appended");
+    let other = format!("{topic}-other");
+    log.append(&other, vec![record("ann", 0), record("ann", 1)]).await.expect("appended");
+    assert_eq!(log.forget(topic, "nobody").await.expect("nothing to forget"), 0);
+    assert_eq!(log.forget(topic, "ann").await.expect("forgotten"), PAIRS);
+    let wanted = |position: usize, record: &Record| {
+        let emptied = record.key == "ann" && position < records.len() - 2;
+        let value = if emptied { Vec::new() } else { record.value.clone() };
+        Delivered { position: position as u64, record: Record { key: record.key.clone(), value } }
+    };
+    let wanted: Vec<_> = records.iter().enumerate().map(|(position, record)| wanted(position, record)).collect();
+    assert_eq!(read_all(log, topic).await, wanted);
+    assert_eq!(log.forget(topic, "ann").await.expect("forgotten before"), 0);
+    assert_eq!(read_all(log, topic).await, wanted);
+    assert_eq!(read_all(log, &other).await.len(), 2);
+    assert!(read_all(log, &other).await.iter().all(|one| !one.record.value.is_empty()), "another topic");
+    log.append(topic, vec![record("ann", 0)]).await.expect("appended");
+    assert_eq!(log.forget(topic, "ann").await.expect("forgotten"), 1, "what was the latest goes when it no longer is");
+}
+
+/// Records below a position are removed, what is left keeps its place, positions go on, and the latest
+/// record stays.
+///
+/// # Panics
+/// The log does otherwise.
+pub async fn trimming(log: &dyn EventLog, topic: &str) {
+    log.append(topic, (0..2_500).map(|n| record("ann", n)).collect()).await.expect("appended");
+    assert_eq!(log.trim(topic, 2_000).await.expect("trimmed"), 2_000);
+    assert_eq!(log.trim(topic, 2_000).await.expect("trimmed before"), 0);
+    assert_eq!(
+        log.read(topic, 0, 1).await.expect("read"),
+        [Delivered { position: 2_000, record: record("ann", 2_000) }]
+    );
+    assert_eq!(log.forget(topic, "ann").await.expect("forgotten"), 499);
+    assert_eq!(log.trim(topic, u64::MAX).await.expect("trimmed"), 499);
+    assert_eq!(log.end(topic).await.expect("end"), 2_500);
+    log.append(topic, vec![record("ann", 2_500)]).await.expect("appended");
+    let left: Vec<_> = (2_499..=2_500).map(|n| Delivered { position: n, record: record("ann", n) }).collect();
+    assert_eq!(log.read(topic, 0, 10).await.expect("read"), left);
+}
+
 /// What was appended is there when the log is opened again, and positions go on.
 ///
 /// # Panics

@@ -1,4 +1,5 @@
-//! The event log port: topics of records, ordered per key, read by position and kept after reading.
+//! The event log port: topics of records, ordered per key, read by position and kept after reading
+//! until somebody asks that they be forgotten or trimmed. It does not look into the records.
 //!
 //! The embedded adapter is an ordered table of the embedded store.
 
@@ -17,14 +18,14 @@ pub use embedded::EmbeddedEventLog;
 pub struct Record {
     /// Records of one key are delivered in the order in which they were appended.
     pub key: String,
-    /// An encoded event envelope.
+    /// An encoded event envelope; empty when what it said has been forgotten.
     pub value: Vec<u8>,
 }
 
 /// A record at its place in a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
-    /// Place, from 0, without gaps.
+    /// Place, from 0, without gaps but for what has been trimmed.
     pub position: u64,
     /// The record.
     pub record: Record,
@@ -59,4 +60,14 @@ pub trait EventLog: Send + Sync {
     /// The position that the next record of a topic will take: 0 when there is none yet. A consumer
     /// whose position is at least this has seen everything appended before.
     async fn end(&self, topic: &str) -> Result<u64, LogError>;
+
+    /// Empties every record of `key` but the latest, which is kept for it tells that the others are
+    /// gone. Positions stay as they are; how many records were emptied. One that is cut off may be
+    /// repeated, and one that is done does nothing. Records appended meanwhile are not promised.
+    async fn forget(&self, topic: &str, key: &str) -> Result<u64, LogError>;
+
+    /// Removes the records below a position, but never the latest of the topic, so that positions go
+    /// on; how many. The caller knows which records every consumer has seen. A read from a position
+    /// that is gone gives the first that is left.
+    async fn trim(&self, topic: &str, below: u64) -> Result<u64, LogError>;
 }

@@ -2,7 +2,8 @@
 //! else can tell who presents a secret.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     io::{self, Write as _},
     path::Path,
     sync::Arc,
@@ -17,6 +18,10 @@ use http::{HeaderMap, header::AUTHORIZATION};
 pub const TOKEN_FILE: &str = "token";
 /// Longest secret that is looked at, in bytes.
 const MAX_SECRET_BYTES: usize = 256;
+/// Under which name a token is written before it is whole.
+const DRAFT_FILE: &str = "token.new";
+/// Characters of the token at the least: 192 bits in the alphabet of the generated ones.
+const MIN_CHARS: usize = 32;
 
 /// Tells who presents a secret.
 #[async_trait]
@@ -58,15 +63,29 @@ impl Token {
     /// Reads the token of a data folder.
     ///
     /// # Errors
-    /// The file is absent or unreadable.
+    /// The file is absent or unreadable, or holds less than a token; the text says what to do.
     pub fn read(folder: &Path) -> io::Result<Self> {
-        Ok(Self(fs::read_to_string(folder.join(TOKEN_FILE))?.trim().to_owned()))
+        let path = folder.join(TOKEN_FILE);
+        let token = fs::read_to_string(&path)?.trim().to_owned();
+        let chars = token.chars().count();
+        if chars < MIN_CHARS {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{} holds {chars} characters where a token has at least {MIN_CHARS}; delete the file, and the next start of the platform makes a new token",
+                    path.display()
+                ),
+            ));
+        }
+        Ok(Self(token))
     }
 
-    /// Reads the token of a data folder, generating it (256 bits, mode 0600) the first time.
+    /// Reads the token of a data folder, generating it (256 bits, mode 0600) the first time. The file
+    /// is there as a whole or not at all, also when the process dies. For the one process that has the
+    /// folder open.
     ///
     /// # Errors
-    /// The file can be neither read nor written.
+    /// As [`Token::read`], or the file cannot be written.
     pub fn read_or_create(folder: &Path) -> io::Result<Self> {
         match Self::read(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -75,12 +94,27 @@ impl Token {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
         let token = Self(URL_SAFE_NO_PAD.encode(bytes));
+        token.write(folder)?;
+        Ok(token)
+    }
+
+    fn write(&self, folder: &Path) -> io::Result<()> {
+        let draft = folder.join(DRAFT_FILE);
+        // What a process that died here has left is no token, and may be another's to read.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(folder.join(TOKEN_FILE))?.write_all(token.0.as_bytes())?;
-        Ok(token)
+        let mut file = options.open(&draft)?;
+        file.write_all(self.0.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, folder.join(TOKEN_FILE))?;
+        // The name is durable when the folder is; only Unix opens folders.
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
     }
 }
 
@@ -139,5 +173,34 @@ mod tests {
         assert!(!again.accepts(b"Bearer "));
         assert!(!again.accepts(token.header().to_lowercase().as_bytes()));
         assert!(!format!("{token:?}").contains(&token.0));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_reads_a_token_also_after_a_start_that_died() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("folder");
+        let draft = folder.path().join(DRAFT_FILE);
+        fs::write(&draft, "half").expect("written");
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o666)).expect("opened to all");
+        let token = Token::read_or_create(folder.path()).expect("created");
+        let metadata = fs::metadata(folder.path().join(TOKEN_FILE)).expect("there");
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        assert_eq!(Token::read(folder.path()).expect("read"), token);
+        assert!(!draft.exists());
+    }
+
+    #[test]
+    fn a_file_that_holds_less_than_a_token_is_refused_with_the_way_out() {
+        let folder = tempfile::tempdir().expect("folder");
+        for held in ["", "\n", "x", &"x".repeat(31)] {
+            fs::write(folder.path().join(TOKEN_FILE), held).expect("written");
+            for refused in [Token::read(folder.path()), Token::read_or_create(folder.path())] {
+                let error = refused.expect_err("no token").to_string();
+                assert!(error.contains("at least 32") && error.contains("delete the file"), "{error}");
+            }
+        }
+        fs::write(folder.path().join(TOKEN_FILE), "x".repeat(32)).expect("written");
+        assert!(Token::read(folder.path()).expect("a token").accepts(format!("Bearer {}", "x".repeat(32)).as_bytes()));
     }
 }

@@ -1,7 +1,8 @@
 //! users owns accounts, listening histories, and what listeners keep and share. It promises that a
 //! write and the event announcing it are one atomic write, that an acknowledged listen is durable,
-//! that the same listen twice is one, and that an erasure leaves nothing. It does not recommend
-//! anything.
+//! that the same listen twice is one, and that an erasure leaves nothing in the store, the outbox and
+//! the log but the id of the account and how much was erased. Pages of the file that were freed keep
+//! their bytes until they are written again. It does not recommend anything.
 
 mod relay;
 mod rules;

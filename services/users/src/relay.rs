@@ -20,7 +20,9 @@ pub enum RelayError {
 }
 
 /// Moves events from the outbox to the log in the order of their writes, until told to stop. An
-/// event may reach the log twice when the process dies in between; consumers apply it once.
+/// event may reach the log twice when the process dies in between; consumers apply it once. Once an
+/// erasure is on the log, what the log says of that user is forgotten; the event leaves the outbox
+/// after that, so that a process that dies in between does it again.
 ///
 /// # Errors
 /// The store or the log cannot be used.
@@ -30,8 +32,12 @@ pub async fn relay(store: impl UserStore, log: &dyn EventLog, stop: Cancellation
             () = stop.cancelled() => return Ok(()),
             waiting = store.next_events(BATCH) => waiting?,
         };
+        let erased: Vec<_> = waiting.iter().filter(|one| one.erases).map(|one| one.record.key.clone()).collect();
         let (places, records) = waiting.into_iter().map(|waiting| (waiting.place, waiting.record)).unzip();
         log.append(USERS_TOPIC, records).await?;
+        for user in erased {
+            log.forget(USERS_TOPIC, &user).await?;
+        }
         store.published(places).await?;
     }
 }

@@ -18,8 +18,8 @@ const MAX_BLOCKED: usize = 1_000;
 const MAX_PLAYLIST_TRACKS: usize = 10_000;
 /// Text of all tracks of a playlist at the most: a playlist is one row and one message.
 const MAX_PLAYLIST_BYTES: usize = 4 << 20;
-/// Longest idempotency key, in bytes: 128 of the caller, and what a stream of batches appends.
-const MAX_KEY_BYTES: usize = 160;
+/// Longest idempotency key, in bytes of printable ASCII, with what a stream appends to it.
+const MAX_KEY_BYTES: usize = 128;
 
 /// Parts the rows that may be written from those that may not.
 pub(crate) fn check_rows<A, B>(
@@ -120,7 +120,25 @@ pub(crate) fn check_token(token: &NewToken, now_ms: u64) -> Result<(), String> {
 
 pub(crate) fn check_key(key: &str) -> Result<(), Fault> {
     if key.len() > MAX_KEY_BYTES || !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-        return Err(Fault::invalid("the idempotency key is not 1 to 128 printable ASCII characters"));
+        return Err(Fault::invalid(format!(
+            "the idempotency key is not 1 to {MAX_KEY_BYTES} printable ASCII characters; a stream adds '/' and a number to it for each batch"
+        )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_as_long_as_its_error_says() {
+        for key in ["k", "a key", &"k".repeat(128)] {
+            check_key(key).expect("a key");
+        }
+        for key in [&"k".repeat(129), "a\nkey", "clé"] {
+            let refused = check_key(key).expect_err("refused");
+            assert!(refused.message.contains("1 to 128 printable ASCII"), "{refused}");
+        }
+    }
 }

@@ -64,14 +64,15 @@ impl UsersService {
         Ok(user)
     }
 
-    /// A playlist and its owner, when the caller may see it: others learn no more than that of an
-    /// unknown one.
-    async fn visible(&self, call: &Call, id: PlaylistId) -> Result<Option<(Playlist, User)>, Fault> {
+    /// Whose playlist this is, or was a short while ago, when the caller may see it: others learn no
+    /// more than that of an unknown one. A write that is repeated after the playlist was deleted must
+    /// get as far as its idempotency key.
+    async fn owner(&self, call: &Call, id: PlaylistId) -> Result<Option<User>, Fault> {
         call.check_deadline()?;
-        let Some(playlist) = self.store.playlist(id).await? else { return Ok(None) };
-        let Some(owner) = self.store.by_id(playlist.owner).await? else { return Ok(None) };
+        let Some(owner) = self.store.playlist_owner(id).await? else { return Ok(None) };
+        let Some(owner) = self.store.by_id(owner).await? else { return Ok(None) };
         let allowed = call.may_read(&owner.name).and_then(|()| same_account(call, &owner)).is_ok();
-        Ok(allowed.then_some((playlist, owner)))
+        Ok(allowed.then_some(owner))
     }
 }
 
@@ -225,13 +226,16 @@ impl Users for UsersService {
 
     #[instrument(name = "users.get_playlist", skip_all, err(level = "debug"))]
     async fn get_playlist(&self, call: &Call, id: PlaylistId) -> Result<Playlist, Fault> {
-        let found = self.visible(call, id).await?;
-        Ok(found.ok_or(UserStoreError::UnknownPlaylist(id))?.0)
+        let unknown = UserStoreError::UnknownPlaylist(id);
+        if self.owner(call, id).await?.is_none() {
+            return Err(unknown.into());
+        }
+        Ok(self.store.playlist(id).await?.ok_or(unknown)?)
     }
 
     #[instrument(name = "users.update_playlist", skip_all, err(level = "debug"))]
     async fn update_playlist(&self, call: &Call, id: PlaylistId, playlist: NewPlaylist) -> Result<Playlist, Fault> {
-        let (_, owner) = self.visible(call, id).await?.ok_or(UserStoreError::UnknownPlaylist(id))?;
+        let owner = self.owner(call, id).await?.ok_or(UserStoreError::UnknownPlaylist(id))?;
         call.may_write(&owner.name)?;
         check_playlist(&playlist).map_err(Fault::invalid)?;
         let stamp = stamp(call, "update_playlist", &(id, &playlist))?;
@@ -240,7 +244,7 @@ impl Users for UsersService {
 
     #[instrument(name = "users.delete_playlist", skip_all, err(level = "debug"))]
     async fn delete_playlist(&self, call: &Call, id: PlaylistId) -> Result<bool, Fault> {
-        let Some((_, owner)) = self.visible(call, id).await? else { return Ok(false) };
+        let Some(owner) = self.owner(call, id).await? else { return Ok(false) };
         call.may_write(&owner.name)?;
         let stamp = stamp(call, "delete_playlist", &id)?;
         Ok(self.store.delete_playlist(owner, id, stamp).await?)
@@ -254,6 +258,7 @@ impl Users for UsersService {
 
     #[instrument(name = "users.create_token", skip_all, err(level = "debug"))]
     async fn create_token(&self, call: &Call, user: &str, token: NewToken) -> Result<(ApiToken, String), Fault> {
+        call.may_operate()?;
         let user = self.writable(call, user).await?;
         let now_ms = self.store.now_ms();
         check_token(&token, now_ms).map_err(Fault::invalid)?;

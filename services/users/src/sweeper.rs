@@ -4,19 +4,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{UserStore, UserStoreError};
 
-/// How long ended idempotency keys may stay in the store.
+/// How long ended idempotency keys and erasures that were cut off may stay in the store.
 const PAUSE: Duration = Duration::from_secs(600);
 
-/// Finishes the erasures that a dead process left, then forgets ended idempotency keys every ten
-/// minutes, until told to stop.
+/// Finishes the erasures that a dead process left or that failed half-way, and forgets ended
+/// idempotency keys: now and then every ten minutes, until told to stop.
 ///
 /// # Errors
 /// The store cannot be used.
 pub async fn sweeper(store: impl UserStore, stop: CancellationToken) -> Result<(), UserStoreError> {
-    for receipt in store.resume_erasures().await? {
-        tracing::info!(user = %receipt.user, "an erasure that had been cut off is finished");
-    }
     loop {
+        for receipt in store.resume_erasures().await? {
+            tracing::info!(user = %receipt.user, "an erasure that had been cut off is finished");
+        }
         store.sweep_keys(store.now_ms()).await?;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -28,7 +28,8 @@ pub const MAX_BATCH: usize = 1_000;
 /// name; an unknown one is `NotFound` and named. Writes are durable when they are answered.
 #[async_trait]
 pub trait Users: Send + Sync {
-    /// Creates an account. `AlreadyExists` when the name is taken.
+    /// Creates an account. `AlreadyExists` when the name is taken; `FailedPrecondition` when repeated
+    /// under its idempotency key after the account was erased.
     async fn create_user(&self, call: &Call, name: &str) -> Result<User, Fault>;
 
     /// Reads an account.
@@ -91,8 +92,9 @@ pub trait Users: Send + Sync {
     /// A user's playlists, by creation.
     async fn list_playlists(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<Playlist>, Fault>;
 
-    /// Makes an API token; the secret is shown this once. The same call again with its idempotency
-    /// key is `FailedPrecondition` and names the token.
+    /// Makes an API token; the secret is shown this once. Only the operator may: a token that could make
+    /// tokens would outlive its own end. The same call again with its idempotency key is
+    /// `FailedPrecondition` and names the token.
     async fn create_token(&self, call: &Call, user: &str, token: NewToken) -> Result<(ApiToken, String), Fault>;
 
     /// A user's tokens, without secrets.

@@ -1,10 +1,6 @@
-//! Records that are forgotten after a time: read as absent from then on, and removed by a sweeper.
+//! Records that are forgotten after a time: read as absent from then on, and removed by [`Expiring::sweep`].
 
-use std::{sync::Arc, time::Duration};
-
-use echotune_model::Clock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio_util::sync::CancellationToken;
 
 use super::{Batch, Db, Key, Order, StoreError, Table, View, get};
 
@@ -106,26 +102,6 @@ impl Expiring {
             batch.delete(self.ends, place);
         }
         Ok(((seen, removed), batch))
-    }
-
-    /// Sweeps now and then every `pause`, until told to stop.
-    ///
-    /// # Errors
-    /// The store cannot be read or written.
-    pub async fn sweeper(
-        self,
-        db: Db,
-        clock: Arc<Clock>,
-        pause: Duration,
-        stop: CancellationToken,
-    ) -> Result<(), StoreError> {
-        loop {
-            self.sweep(&db, clock.wall_ms()).await?;
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
     }
 }
 

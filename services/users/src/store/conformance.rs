@@ -47,8 +47,9 @@ pub async fn writes_announce_themselves_in_order(store: &dyn UserStore) {
     store.add_friends(ann.clone(), checked(vec![name("BEN")]), none()).await.expect("added");
     let again = store.record(ann.clone(), checked(vec![listen("JÓGA", 0)]), none()).await.expect("recorded");
     assert_eq!((again.recorded, again.duplicates), (0, 1), "the same listen twice is one");
+    let mut events = drain(store).await;
     store.erase(name("ann"), none()).await.expect("erased");
-    let events = drain(store).await;
+    events.extend(drain(store).await);
     assert!(events.is_sorted_by(|a, b| a.written_at < b.written_at), "times of events increase");
     let of_ann: Vec<_> = events.into_iter().filter(|one| one.user == ann.id).map(|one| one.payload).collect();
     assert!(
@@ -134,6 +135,10 @@ pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
     let receipt = store.erase(name("Ann"), keyed("e", 0)).await.expect("erased");
     assert_eq!(receipt.erased.get("listen"), Some(&3_000), "{receipt:?}");
     assert_eq!(receipt.erased.get("friend"), Some(&1), "{receipt:?}");
+    let waiting = store.next_events(10_000).await.expect("events");
+    let of_ann: Vec<_> = waiting.iter().filter(|one| one.record.key == ann.id.to_string()).collect();
+    assert!(matches!(of_ann.as_slice(), [last] if last.erases), "only the erasure is announced: {of_ann:?}");
+    assert!(waiting.iter().any(|one| one.record.key == ben.id.to_string() && !one.erases), "{waiting:?}");
     assert_eq!(store.erase(name("Ann"), keyed("e", 0)).await.expect("erased before"), receipt);
     assert!(store.token(token.id).await.expect("read").is_none());
     let friends = store.friends(ben.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
@@ -142,6 +147,10 @@ pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
     assert!(matches!(late, Err(UserStoreError::UnknownUser(_))), "{late:?}");
     let counts = store.counts().await.expect("counts");
     assert_eq!((counts["users"], counts["listens"], counts["friendships"]), (1, 0, 0), "{counts:?}");
+    let early = store.create(name("cat"), keyed("c", 0)).await.expect("created");
+    store.erase(name("cat"), Stamp::default()).await.expect("erased");
+    let repeated = store.create(name("cat"), keyed("c", 0)).await.expect_err("refused");
+    assert!(matches!(&repeated, UserStoreError::ErasedSince(gone) if *gone == early.name), "{repeated}");
     assert_ne!(account(store, "ann").await.id, ann.id, "a name is reused with a new id only");
     let left = store.listens(ann.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
     assert!(left.rows.is_empty());

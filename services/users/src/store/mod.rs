@@ -83,6 +83,8 @@ pub struct Waiting {
     pub place: Vec<u8>,
     /// What goes to the log.
     pub record: Record,
+    /// Whether it announces that its user is erased: the last event of that user.
+    pub erases: bool,
 }
 
 /// Why a store did not do what was asked.
@@ -100,6 +102,9 @@ pub enum UserStoreError {
     /// The key was used for another request.
     #[error("idempotency key '{0}' was used for another request within 24 hours; take a new key")]
     KeyReused(String),
+    /// The account that was created under the key is gone.
+    #[error("user '{0}' was created under this idempotency key and has been erased; take a new key to create another")]
+    ErasedSince(UserName),
     /// The call was made before, and its secret is gone.
     #[error("token {0} was made under this idempotency key and its secret is not kept; revoke it and make another")]
     SecretGone(TokenId),
@@ -132,7 +137,7 @@ impl UserStoreError {
         match self {
             Self::NameTaken(_) => ErrorKind::AlreadyExists,
             Self::UnknownUser(_) | Self::UnknownPlaylist(_) => ErrorKind::NotFound,
-            Self::KeyReused(_) | Self::SecretGone(_) => ErrorKind::FailedPrecondition,
+            Self::KeyReused(_) | Self::ErasedSince(_) | Self::SecretGone(_) => ErrorKind::FailedPrecondition,
             Self::TooMany { .. } => ErrorKind::ResourceExhausted,
             Self::BadPageToken(_) => ErrorKind::InvalidArgument,
             Self::Failed { kind, .. } => *kind,
@@ -154,7 +159,8 @@ type Answer<T> = Result<T, UserStoreError>;
 pub trait UserStore: Send + Sync {
     /// The wall clock in milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
-    /// Creates an account.
+    /// Creates an account. Repeated under its key after the account was erased, it is refused: the
+    /// repeat of a late caller must not bring back what was erased.
     async fn create(&self, name: UserName, stamp: Stamp) -> Answer<User>;
     /// The account of this name.
     async fn by_name(&self, name: &UserName) -> Answer<Option<User>>;
@@ -192,6 +198,9 @@ pub trait UserStore: Send + Sync {
     async fn create_playlist(&self, user: User, playlist: NewPlaylist, stamp: Stamp) -> Answer<Playlist>;
     /// Reads a playlist.
     async fn playlist(&self, id: PlaylistId) -> Answer<Option<Playlist>>;
+    /// Whose playlist this is, or was until it was deleted at most [`KEY_LIFE_MS`] ago: for so long the
+    /// write that deleted it may be repeated.
+    async fn playlist_owner(&self, id: PlaylistId) -> Answer<Option<UserId>>;
     /// Replaces the content of a playlist.
     async fn update_playlist(&self, user: User, id: PlaylistId, content: NewPlaylist, stamp: Stamp)
     -> Answer<Playlist>;
@@ -209,8 +218,9 @@ pub trait UserStore: Send + Sync {
     async fn revoke_token(&self, user: User, id: TokenId, stamp: Stamp) -> Answer<bool>;
     /// Everything held about a user.
     async fn export(&self, user: User, page: PageRequest) -> Answer<Page<ExportRecord>>;
-    /// Erases an account. The account is gone when the first write is made; a process that dies
-    /// before the last one goes on with [`UserStore::resume_erasures`].
+    /// Erases an account, with its events that still wait for the log. The account is gone when the
+    /// first write is made; a process that dies before the last one goes on with
+    /// [`UserStore::resume_erasures`].
     async fn erase(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt>;
     /// Finishes the erasures that a dead process left unfinished.
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>>;
@@ -220,6 +230,7 @@ pub trait UserStore: Send + Sync {
     async fn next_events(&self, limit: usize) -> Answer<Vec<Waiting>>;
     /// Forgets events that are on the log.
     async fn published(&self, places: Vec<Vec<u8>>) -> Answer<()>;
-    /// Forgets idempotency keys that have ended by `now_ms`; how many.
+    /// Forgets idempotency keys, and whose deleted playlists were, when they have ended by `now_ms`;
+    /// how many keys.
     async fn sweep_keys(&self, now_ms: u64) -> Answer<usize>;
 }

@@ -43,6 +43,11 @@ async fn a_token_opens_its_own_user_within_its_role_until_it_is_revoked() {
     assert_eq!(kind(reads.record_listens(&call, "ann", vec![listen("a", 0)]).await), ErrorKind::PermissionDenied);
     assert_eq!(kind(reads.erase_user(&call, "ann").await), ErrorKind::PermissionDenied);
     assert_eq!(kind(reads.create_token(&call, "ann", reader(Role::Writer)).await), ErrorKind::PermissionDenied);
+    for role in [Role::Reader, Role::Writer] {
+        let refused = writes.create_token(&call, "ann", reader(role)).await.expect_err("refused");
+        assert_eq!(refused.kind, ErrorKind::PermissionDenied, "a token would outlive the one that made it");
+        assert!(refused.message.contains("operator"), "{refused}");
+    }
     writes.record_listens(&call, "ann", vec![listen("a", 0)]).await.expect("her own");
     assert_eq!(kind(writes.list_users(&call, &first(0)).await), ErrorKind::PermissionDenied);
     assert_eq!(kind(writes.counts(&call).await), ErrorKind::PermissionDenied);

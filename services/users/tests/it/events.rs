@@ -7,15 +7,15 @@ use echotune_api::{
     events::{Event, Payload, USERS_TOPIC},
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog};
-use echotune_kit::embedded::Db;
-use echotune_model::{Call, Clock, Hlc, Settings};
+use echotune_kit::embedded::{Db, STORE_FILE};
+use echotune_model::{Call, Clock, Hlc, NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging, UserId};
 use echotune_users::{EmbeddedUserStore, UserStore, UsersService, relay, sweeper};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     faces::Faces,
-    suite::{first, listen},
+    suite::{first, listen, track},
 };
 
 /// Opens the folder once whatever still holds it has let go.
@@ -60,8 +60,7 @@ async fn what_was_written_before_a_crash_is_published_after_it_in_order() {
     });
     let after = users.record_listens(&call, "ann", vec![listen("Jóga", 1)]).await.expect("recorded").written_at;
     users.update_settings(&call, "ann", Settings::default()).await.expect("written");
-    users.erase_user(&call, "ann").await.expect("erased");
-    let events = published(&log, 5).await;
+    let events = published(&log, 4).await;
     assert!(after > ahead);
     assert!(events.is_sorted_by(|a, b| a.written_at < b.written_at), "{events:?}");
     assert!(matches!(
@@ -70,12 +69,113 @@ async fn what_was_written_before_a_crash_is_published_after_it_in_order() {
             Payload::UserCreated { .. },
             Payload::HistoryChanged { .. },
             Payload::HistoryChanged { .. },
-            Payload::SettingsChanged { .. },
-            Payload::UserErased
+            Payload::SettingsChanged { .. }
         ]
     ));
     stop.cancel();
     relaying.await.expect("joined").expect("stopped");
+}
+
+/// Publishes everything that waits.
+async fn publish_all(store: &EmbeddedUserStore, log: &EmbeddedEventLog) {
+    let stop = CancellationToken::new();
+    let relaying = tokio::spawn({
+        let (store, log, stop) = (store.clone(), log.clone(), stop.clone());
+        async move { relay(store, &log, stop).await }
+    });
+    while !store.all_published().expect("read") {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    relaying.await.expect("joined").expect("stopped");
+}
+
+/// The tables in which one of these texts stands, as the file has it.
+fn tables_with(folder: &Path, texts: &[&str]) -> Vec<String> {
+    use redb::{ReadableDatabase as _, ReadableTable as _, TableHandle as _};
+    let file = redb::Database::open(folder.join(STORE_FILE)).expect("open");
+    let read = file.begin_read().expect("read");
+    let mut found = Vec::new();
+    for table in read.list_tables().expect("tables") {
+        let definition = redb::TableDefinition::<&[u8], &[u8]>::new(table.name());
+        for row in read.open_table(definition).expect("a table").iter().expect("rows") {
+            let (key, value) = row.expect("a row");
+            let row = [key.value(), value.value()].concat().to_ascii_lowercase();
+            let holds = |text: &&&str| row.windows(text.len()).any(|part| part == text.as_bytes());
+            found.extend(texts.iter().find(holds).map(|text| format!("'{text}' in {}", table.name())));
+        }
+    }
+    found
+}
+
+const ONLY_HERS: [&str; 5] = ["annabel", "hidden place", "cocoon tag", "blocked one", "my label"];
+
+/// An account with something of every kind, and a friend who stays.
+async fn live(users: &UsersService) {
+    let call = |key: &str| Call { idempotency_key: format!("annabel {key}"), ..Call::internal() };
+    users.create_user(&call("create"), "Annabel").await.expect("created");
+    users.create_user(&Call::internal(), "ben").await.expect("created");
+    users.record_listens(&Call::internal(), "ben", vec![listen("Jóga", 0)]).await.expect("recorded");
+    users.record_listens(&call("listens"), "annabel", vec![listen("Hidden Place", 0)]).await.expect("recorded");
+    let tagging = Tagging { artist: "Björk".into(), tag: "cocoon tag".into(), tagged_at_ms: 0 };
+    users.add_taggings(&call("tags"), "annabel", vec![tagging]).await.expect("added");
+    let settings = Settings { blocked_artists: vec!["Blocked One".into()], private: false };
+    users.update_settings(&call("settings"), "annabel", settings).await.expect("written");
+    let profile = Profile { display_name: "Annabel".into(), ..Profile::default() };
+    users.update_profile(&call("profile"), "annabel", profile).await.expect("written");
+    let count = PlayCount { artist: "Hidden Place".into(), plays: 3, source: "my label".into() };
+    users.set_play_counts(&call("counts"), "annabel", vec![count]).await.expect("set");
+    users.add_friends(&Call::internal(), "ben", vec!["annabel".into()]).await.expect("added");
+    users.add_to_library(&call("library"), "annabel", vec![track("Hidden Place")]).await.expect("added");
+    let content = NewPlaylist { title: "My label".into(), description: String::new(), tracks: Vec::new() };
+    users.create_playlist(&call("playlist"), "annabel", content).await.expect("made");
+    let token = NewToken { label: "my label".into(), role: Role::Reader, expires_at_ms: 0 };
+    users.create_token(&call("token"), "annabel", token).await.expect("made");
+}
+
+/// What has happened to the events of an account when it is erased.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Events {
+    Published,
+    Waiting,
+    /// The process died after the erasure was on the log and before the log had forgotten the rest.
+    Torn,
+}
+
+#[tokio::test]
+async fn nothing_of_an_erased_account_is_left_in_any_table() {
+    for events in [Events::Published, Events::Waiting, Events::Torn] {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = Db::open(folder.path()).expect("open");
+        let released = db.released();
+        {
+            let log = EmbeddedEventLog::new(db.clone());
+            let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
+            let users = UsersService::new(store.clone());
+            live(&users).await;
+            if events != Events::Waiting {
+                publish_all(&store, &log).await;
+            }
+            let call = Call { idempotency_key: "annabel erase".into(), ..Call::internal() };
+            let erased = users.erase_user(&call, "annabel").await.expect("erased").user.to_string();
+            if events == Events::Torn {
+                let waiting = store.next_events(100).await.expect("events");
+                log.append(USERS_TOPIC, waiting.into_iter().map(|one| one.record).collect()).await.expect("appended");
+            }
+            publish_all(&store, &log).await;
+            let records = log.read(USERS_TOPIC, 0, 100).await.expect("read");
+            let of_her: Vec<_> = records.iter().filter(|one| one.record.key == erased).collect();
+            let (last, before) = of_her.split_last().expect("the erasure is on the log");
+            let last = Event::decode(&last.record.value).expect("an event").expect("known");
+            assert_eq!(last.payload, Payload::UserErased);
+            let mut emptied = before.iter().map(|one| Event::decode(&one.record.value));
+            assert!(emptied.all(|event| matches!(event, Ok(None))), "consumers pass over what is forgotten");
+            assert_eq!(before.is_empty(), events == Events::Waiting, "{events:?}: {before:?}");
+        }
+        timeout(Duration::from_secs(10), released).await.expect("the folder is released");
+        assert_eq!(tables_with(folder.path(), &ONLY_HERS), Vec::<String>::new(), "{events:?}");
+        assert!(!tables_with(folder.path(), &["ben"]).is_empty(), "the scan finds those who stay");
+    }
 }
 
 #[tokio::test]
@@ -111,57 +211,81 @@ async fn callers_at_once_keep_their_order_per_user() {
     }
 }
 
-#[tokio::test]
-async fn an_erasure_that_was_cut_off_is_finished_by_the_sweeper() {
-    let folder = tempfile::tempdir().expect("folder");
+/// An account whose erasure was cut off when the account was gone and rows were left.
+async fn cut_off(store: &EmbeddedUserStore) -> UserId {
+    let users = UsersService::new(store.clone());
     let call = Call::internal();
-    let db = Db::open(folder.path()).expect("open");
-    let released = db.released();
-    let erased = {
-        let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
-        let users = UsersService::new(store.clone());
-        let user = users.create_user(&call, "ann").await.expect("created");
-        for batch in 0..5 {
-            let listens = (0..1_000).map(|minute| listen("Jóga", batch * 1_000 + minute)).collect();
-            users.record_listens(&call, "ann", listens).await.expect("recorded");
-        }
-        let mut commits = store.commits();
-        commits.borrow_and_update();
-        let name = user.name.clone();
-        // Dropped when the account is gone and rows are left, as if the process had died there: the
-        // rows take three more writes, and each commit is told before the next one is made.
-        let mut erasing = store.erase(name.clone(), echotune_users::Stamp::default());
-        loop {
-            tokio::select! {
-                biased;
-                changed = commits.changed() => changed.expect("open"),
-                receipt = &mut erasing => panic!("not cut off: {receipt:?}"),
-            }
-            if store.by_name(&name).await.expect("read").is_none() {
-                break;
-            }
-        }
-        drop(erasing);
-        let gone = users.get_user(&call, "ann").await.expect_err("gone");
-        assert!(gone.message.contains("'ann'"));
-        assert!(users.counts(&call).await.expect("counts")["listens"] > 0, "some rows are left");
-        user.id
-    };
-    let store = EmbeddedUserStore::new(reopen(folder.path(), released).await, Arc::new(Clock::default()));
-    let stop = CancellationToken::new();
-    let sweeping = tokio::spawn(sweeper(store.clone(), stop.clone()));
+    let user = users.create_user(&call, "ann").await.expect("created");
+    for batch in 0..5 {
+        let listens = (0..1_000).map(|minute| listen("Jóga", batch * 1_000 + minute)).collect();
+        users.record_listens(&call, "ann", listens).await.expect("recorded");
+    }
+    let mut commits = store.commits();
+    commits.borrow_and_update();
+    // Dropped as if the process had died there: the rows take more writes, and each commit is told
+    // before the next one is made.
+    let mut erasing = store.erase(user.name.clone(), echotune_users::Stamp::default());
     loop {
-        let waiting = store.next_events(100).await.expect("events");
-        let last = Event::decode(&waiting.last().expect("one").record.value).expect("an event").expect("known");
-        if last.payload == Payload::UserErased {
-            assert_eq!(last.user, erased);
+        tokio::select! {
+            biased;
+            changed = commits.changed() => changed.expect("open"),
+            receipt = &mut erasing => panic!("not cut off: {receipt:?}"),
+        }
+        if store.by_name(&user.name).await.expect("read").is_none() {
             break;
         }
-        tokio::task::yield_now().await;
     }
-    stop.cancel();
-    sweeping.await.expect("joined").expect("stopped");
+    drop(erasing);
+    let gone = users.get_user(&call, "ann").await.expect_err("gone");
+    assert!(gone.message.contains("'ann'"));
+    assert!(users.counts(&call).await.expect("counts")["listens"] > 0, "some rows are left");
+    user.id
+}
+
+/// Waits until the erasure of this account is finished. The store works in real time, also when the
+/// clock of the test leaps.
+async fn erasure_of(store: &EmbeddedUserStore, user: UserId) {
+    let began = std::time::Instant::now();
+    while store.counts().await.expect("counts")["listens"] > 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody finishes the erasure");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let waiting = loop {
+        let waiting = store.next_events(100).await.expect("events");
+        if waiting.iter().any(|one| one.erases) {
+            break waiting;
+        }
+    };
+    assert!(waiting.iter().any(|one| one.erases && one.record.key == user.to_string()), "{waiting:?}");
     let counts = store.counts().await.expect("counts");
     assert_eq!((counts["users"], counts["listens"]), (0, 0), "{counts:?}");
     assert!(store.resume_erasures().await.expect("none").is_empty());
+}
+
+#[tokio::test]
+async fn an_erasure_that_was_cut_off_is_finished_by_the_sweeper() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let released = db.released();
+    let erased = cut_off(&EmbeddedUserStore::new(db, Arc::new(Clock::default()))).await;
+    let store = EmbeddedUserStore::new(reopen(folder.path(), released).await, Arc::new(Clock::default()));
+    let stop = CancellationToken::new();
+    let sweeping = tokio::spawn(sweeper(store.clone(), stop.clone()));
+    erasure_of(&store, erased).await;
+    stop.cancel();
+    sweeping.await.expect("joined").expect("stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_that_failed_half_way_is_finished_by_the_next_sweep() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Arc::new(Clock::default()));
+    let stop = CancellationToken::new();
+    let sweeping = tokio::spawn(sweeper(store.clone(), stop.clone()));
+    // The first sweep has found nothing to finish.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let erased = cut_off(&store).await;
+    erasure_of(&store, erased).await;
+    stop.cancel();
+    sweeping.await.expect("joined").expect("stopped");
 }

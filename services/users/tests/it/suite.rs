@@ -250,6 +250,13 @@ async fn keys_make_writes_repeatable(users: &dyn Users) {
     assert_eq!(users.create_playlist(&keyed("p"), "ann", content("Rain")).await.expect("made before"), made);
     let other = users.create_playlist(&keyed("p"), "ann", content("Sun")).await;
     refused(other, ErrorKind::FailedPrecondition, "'p'");
+    let changed = users.update_playlist(&keyed("u"), made.id, content("Sun")).await.expect("changed");
+    assert!(users.delete_playlist(&keyed("d"), made.id).await.expect("deleted"));
+    assert!(users.delete_playlist(&keyed("d"), made.id).await.expect("deleted before"));
+    assert!(!users.delete_playlist(&keyed("d2"), made.id).await.expect("gone"));
+    assert_eq!(users.update_playlist(&keyed("u"), made.id, content("Sun")).await.expect("changed before"), changed);
+    let late = users.update_playlist(&keyed("u2"), made.id, content("Sun")).await;
+    refused(late, ErrorKind::NotFound, &made.id.to_string());
     let receipt = users.record_listens(&keyed("l"), "ann", vec![listen("Jóga", 0), listen("", 0)]).await.expect("new");
     let again = users.record_listens(&keyed("l"), "ann", vec![listen("Jóga", 0), listen("", 0)]).await.expect("old");
     assert_eq!((receipt.recorded, &again), (1, &receipt));
@@ -258,6 +265,8 @@ async fn keys_make_writes_repeatable(users: &dyn Users) {
     refused(gone, ErrorKind::FailedPrecondition, &token.id.to_string());
     let receipt = users.erase_user(&keyed("e"), "ann").await.expect("erased");
     assert_eq!(users.erase_user(&keyed("e"), "ann").await.expect("erased before"), receipt);
+    refused(users.create_user(&keyed("c"), "ann").await, ErrorKind::FailedPrecondition, "a new key");
+    assert_ne!(users.create_user(&keyed("c2"), "ann").await.expect("created anew").id, ann.id);
 }
 
 async fn tokens_open_what_they_should(users: &dyn Users) {

@@ -1,8 +1,9 @@
-//! Erasure in bounded writes: the account goes first, so that nobody can add to what is going.
+//! Erasure in bounded writes: the account goes first, so that nobody can add to what is going; then
+//! its events that still wait for the log, its rows, and at last the event that announces it.
 
 use std::collections::BTreeMap;
 
-use echotune_api::events::Payload;
+use echotune_api::events::{Event, Payload};
 use echotune_kit::embedded::{Key, Order, StoreError, Table, get};
 use echotune_model::{ErasureReceipt, Hlc, User, UserId, UserName};
 use serde::{Deserialize, Serialize};
@@ -11,14 +12,14 @@ use uuid::Uuid;
 use super::{
     Draft, EmbeddedUserStore, give, given,
     tables::{
-        ACCOUNTS, ERASED, ERASING, FRIENDS, KEYS, LIBRARY, LISTENS, NAMES, PLAY_COUNTS, PLAYLISTS, PLAYLISTS_OF,
-        PROFILES, SETTINGS, TAGGINGS, TALLIES, TOKENS, TOKENS_OF, friend_key, name_key, of,
+        ACCOUNTS, ERASED, ERASING, FRIENDS, KEYS, LIBRARY, LISTENS, NAMES, OUTBOX, PLAY_COUNTS, PLAYLISTS,
+        PLAYLISTS_OF, PROFILES, SETTINGS, TAGGINGS, TALLIES, TOKENS, TOKENS_OF, friend_key, name_key, of,
     },
 };
-use crate::store::{Answer, Idempotency, Stamp, UserStoreError};
+use crate::store::{Answer, Idempotency, Stamp, UserStore as _, UserStoreError};
 
 /// Rows erased in one write at the most, so that no write keeps others waiting for long.
-const STEP: usize = 2_000;
+const STEP: usize = 1_000;
 /// Scope of idempotency keys that outlive the account.
 pub(super) const NOBODY: UserId = UserId(Uuid::nil());
 
@@ -111,7 +112,28 @@ impl EmbeddedUserStore {
             .await
     }
 
+    /// Drops the events of an account that is gone: there will be no more of them. The outbox is read
+    /// outside of the writer, for it is long when the log is behind.
+    async fn drop_events(&self, user: UserId) -> Answer<()> {
+        let places = self.read_long(move |view| {
+            let mut places = Vec::new();
+            view.scan(OUTBOX, &Key::new(), None, Order::Ascending, &mut |place, value| {
+                let event = Event::decode(value).ok().flatten();
+                if event.is_some_and(|event| event.user == user && event.payload != Payload::UserErased) {
+                    places.push(place.to_vec());
+                }
+                Ok(true)
+            })?;
+            Ok(places)
+        });
+        for piece in places.await?.chunks(STEP) {
+            self.published(piece.to_vec()).await?;
+        }
+        Ok(())
+    }
+
     async fn go_on(&self, user: UserId) -> Answer<ErasureReceipt> {
+        self.drop_events(user).await?;
         loop {
             let clock = std::sync::Arc::clone(&self.clock);
             let step = self

@@ -13,6 +13,7 @@ use echotune_eventlog::Record;
 use echotune_kit::embedded::{Batch, Db, Key, Order, StoreError, View, get};
 use echotune_model::{Clock, EventId, Hlc, User, UserId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
 
 use self::tables::{ACCOUNTS, COUNTS, KEYS, OUTBOX, of};
 use super::{Answer, Idempotency, KEY_LIFE_MS, Stamp, UserStoreError, Waiting};
@@ -93,8 +94,9 @@ impl Draft<'_> {
     }
 }
 
+/// The key itself is not kept: a caller may have put a name into it.
 fn key_row(scope: UserId, idempotency: &Idempotency) -> Key {
-    of(scope).text(&idempotency.key)
+    of(scope).fixed(&Sha256::digest(idempotency.key.as_bytes()))
 }
 
 /// The answer given before under this key, if any.
@@ -220,10 +222,12 @@ impl EmbeddedUserStore {
     fn waiting(view: &dyn View, limit: usize) -> Result<Vec<Waiting>, StoreError> {
         let mut waiting = Vec::new();
         view.scan(OUTBOX, &Key::new(), None, Order::Ascending, &mut |place, value| {
-            let event = Event::decode(value).ok().flatten();
-            let event = event.ok_or_else(|| StoreError::Damaged { table: OUTBOX.0, cause: "not an event".into() })?;
+            let damaged = |cause: String| StoreError::Damaged { table: OUTBOX.0, cause };
+            let event = Event::decode(value).map_err(|cause| damaged(cause.to_string()))?;
+            let event = event.ok_or_else(|| damaged("an event of an unknown kind".into()))?;
             let record = Record { key: event.user.to_string(), value: value.to_vec() };
-            waiting.push(Waiting { place: place.to_vec(), record });
+            let erases = event.payload == Payload::UserErased;
+            waiting.push(Waiting { place: place.to_vec(), record, erases });
             Ok(waiting.len() < limit)
         })?;
         Ok(waiting)

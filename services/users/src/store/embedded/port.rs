@@ -15,12 +15,13 @@ use super::{
     lists,
     rows::{self, Prepared},
     tables::{
-        ACCOUNTS, COUNTS, KEYS, LIBRARY, NAMES, OUTBOX, PLAYLISTS, PLAYLISTS_OF, PROFILES, SETTINGS, TOKENS, TOKENS_OF,
-        listen_key, name_key, of, track_key,
+        ACCOUNTS, COUNTS, GONE, KEYS, LIBRARY, NAMES, OUTBOX, PLAYLISTS, PLAYLISTS_OF, PROFILES, SETTINGS, TOKENS,
+        TOKENS_OF, listen_key, name_key, of, track_key,
     },
 };
 use crate::store::{
-    Answer, Checked, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStore, UserStoreError, Waiting,
+    Answer, Checked, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStore, UserStoreError,
+    Waiting,
 };
 
 fn id_key(id: uuid::Uuid) -> Key {
@@ -34,7 +35,7 @@ impl UserStore for EmbeddedUserStore {
     }
 
     async fn create(&self, name: UserName, stamp: Stamp) -> Answer<User> {
-        let named = name.clone();
+        let (named, repeatable) = (name.clone(), stamp.idempotency.is_some());
         let user = self
             .write(NOBODY, stamp, move |draft| {
                 if draft.view.get(NAMES, &name_key(&name))?.is_some() {
@@ -49,6 +50,9 @@ impl UserStore for EmbeddedUserStore {
                 Ok((user.id, now.ms()))
             })
             .await?;
+        if repeatable && self.by_id(user.0).await?.is_none() {
+            return Err(UserStoreError::ErasedSince(named));
+        }
         // Only the id is kept under the key, so that an erased name is kept nowhere.
         Ok(User { id: user.0, name: named, created_at_ms: user.1 })
     }
@@ -171,6 +175,14 @@ impl UserStore for EmbeddedUserStore {
         self.db.read(|view| lists::playlist(view, id))
     }
 
+    async fn playlist_owner(&self, id: PlaylistId) -> Answer<Option<UserId>> {
+        let now_ms = self.clock.wall_ms();
+        self.db.read(|view| match lists::playlist(view, id)? {
+            Some(playlist) => Ok(Some(playlist.owner)),
+            None => Ok(GONE.get(view, &id_key(id.0), now_ms)?),
+        })
+    }
+
     async fn update_playlist(
         &self,
         user: User,
@@ -194,6 +206,8 @@ impl UserStore for EmbeddedUserStore {
             if there {
                 draft.batch.delete(PLAYLISTS, id_key(id.0));
                 draft.batch.delete(PLAYLISTS_OF, of(user.id).fixed(id.0.as_bytes()));
+                let ends_at_ms = draft.clock.wall_ms() + KEY_LIFE_MS;
+                GONE.put(&mut draft.batch, id_key(id.0), &user.id, ends_at_ms);
                 draft.count("playlists", -1);
             }
             Ok(there)
@@ -300,6 +314,7 @@ impl UserStore for EmbeddedUserStore {
     }
 
     async fn sweep_keys(&self, now_ms: u64) -> Answer<usize> {
+        GONE.sweep(&self.db, now_ms).await?;
         Ok(KEYS.sweep(&self.db, now_ms).await?)
     }
 }

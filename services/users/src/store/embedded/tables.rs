@@ -39,8 +39,12 @@ pub(super) const COUNTS: Table = Table("users.counts");
 pub(super) const ERASING: Table = Table("users.erasing");
 /// User id → receipt of a finished erasure.
 pub(super) const ERASED: Table = Table("users.erased");
-/// Idempotency keys: user id (nil for calls about no account), key → request and answer.
+/// Idempotency keys: user id (nil for calls about no account), SHA-256 of the key → request and answer.
 pub(super) const KEYS: Expiring = Expiring { records: Table("users.keys"), ends: Table("users.keys_ends") };
+
+/// Playlist id → whose it was before it was deleted.
+pub(super) const GONE: Expiring =
+    Expiring { records: Table("users.playlists_gone"), ends: Table("users.playlists_gone_ends") };
 
 pub(super) fn of(user: UserId) -> Key {
     Key::new().fixed(user.0.as_bytes())
