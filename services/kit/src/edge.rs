@@ -1,5 +1,6 @@
-//! The gRPC edge: every request is authenticated, gets a span that continues the caller's trace, and
-//! ends when the caller stops waiting.
+//! The gRPC edge: every request is authenticated, gets a span that continues the caller's trace and
+//! tells how it ended, and ends when the caller stops waiting. More requests at once than there is
+//! room for are refused at once.
 
 use std::{
     pin::Pin,
@@ -10,9 +11,10 @@ use std::{
 
 use echotune_model::{ErrorKind, Fault};
 use http::{HeaderMap, Request, Response};
+use tokio::{sync::Semaphore, time::timeout_at};
 use tonic::{Status, metadata::MetadataValue};
 use tower::{Layer, Service};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
     auth::{Authenticator, Callers, Token},
@@ -26,15 +28,24 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// Paths that need no token: liveness and what the services look like.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
+/// Requests under way at the most when nothing else is said.
+const MAX_UNDER_WAY: usize = 4_096;
+/// How long a request may take that may take longer than time can be told.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// How the text begins with which the codec refuses a message, under a code of a fault of the server.
+const UNDECODABLE: &str = "failed to decode Protobuf message";
+
 /// When the caller of a request stops waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Instant);
 
-/// Authenticates, traces and bounds every request of a gRPC server.
+/// Authenticates, traces and bounds every request of a gRPC server. Clones share their room.
 #[derive(Debug, Clone)]
 pub struct Edge {
     callers: Callers,
     patience: Patience,
+    room: Arc<Semaphore>,
+    max_under_way: usize,
 }
 
 /// How long requests may take.
@@ -50,12 +61,26 @@ impl Patience {
     fn of(self, asked: Option<Duration>) -> Duration {
         asked.unwrap_or(self.default).min(self.max)
     }
+
+    fn deadline(self, arrived: Instant, asked: Option<Duration>) -> Instant {
+        arrived.checked_add(self.of(asked)).unwrap_or_else(|| arrived + YEAR)
+    }
 }
 
 impl Edge {
     /// An edge that knows the operator by `token`, and others by what `others` says of their secret.
     pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>, patience: Patience) -> Self {
-        Self { callers: Callers::new(token, others), patience }
+        let room = Arc::new(Semaphore::new(MAX_UNDER_WAY));
+        Self { callers: Callers::new(token, others), patience, room, max_under_way: MAX_UNDER_WAY }
+    }
+
+    /// The edge with room for so many requests under way, where [`Edge::new`] has it for 4,096. A
+    /// request is under way until its answer begins.
+    #[must_use]
+    pub fn admitting(mut self, requests: usize) -> Self {
+        self.max_under_way = requests.min(Semaphore::MAX_PERMITS);
+        self.room = Arc::new(Semaphore::new(self.max_under_way));
+        self
     }
 }
 
@@ -133,17 +158,24 @@ where
         let edge = self.edge.clone();
         let arrived = Instant::now();
         Box::pin(async move {
-            let deadline = match timeout_of(request.headers()) {
-                Ok(asked) => arrived + edge.patience.of(asked),
-                Err(refusal) => return Ok(refusal.into_http()),
+            let Ok(_place) = edge.room.try_acquire() else {
+                let full =
+                    format!("{} requests are under way, which is the limit; try again later", edge.max_under_way);
+                return Ok(Status::resource_exhausted(full).into_http());
             };
-            let answer = admit(&edge, &mut inner, request, deadline);
-            tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| {
-                let late = "the deadline passed before the answer: a write may have been made; repeat it with the same idempotency key";
-                Ok(Status::deadline_exceeded(late).into_http())
-            })
+            match timeout_of(request.headers()) {
+                Ok(asked) => admit(&edge, &mut inner, request, edge.patience.deadline(arrived, asked)).await,
+                Err(refusal) => Ok(refusal.into_http()),
+            }
         })
     }
+}
+
+/// To a caller of whom nobody knows whether it wrote.
+fn late() -> Status {
+    Status::deadline_exceeded(
+        "the deadline passed before the answer; what was asked for may still have been done: repeat it with a later deadline, and a write with the same idempotency key",
+    )
 }
 
 async fn admit<S, B, R>(
@@ -157,22 +189,55 @@ where
     R: Default,
 {
     let (parts, body) = request.into_parts();
-    let principal = match edge.callers.principal(&parts.headers).await {
-        Ok(principal) => principal,
-        Err(fault) => return Ok(status_of(&fault).into_http()),
+    let principal = match timeout_at(deadline.into(), edge.callers.principal(&parts.headers)).await {
+        Ok(Ok(principal)) => principal,
+        Ok(Err(fault)) => return Ok(status_of(&fault).into_http()),
+        Err(_) => return Ok(late().into_http()),
     };
     request = Request::from_parts(parts, body);
-    let name = request.uri().path().trim_start_matches('/').to_owned();
-    let span = tracing::info_span!("rpc", otel.name = name, otel.kind = "server", rpc.system = "grpc");
-    if let Some(parent) = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()) {
-        telemetry::set_parent(&span, parent);
-    }
+    let span = span_of(&request);
     let extensions = request.extensions_mut();
     extensions.insert(principal);
     extensions.insert(telemetry::trace_of(&span));
     extensions.insert(Traceparent(telemetry::traceparent_of(&span)));
     extensions.insert(Deadline(deadline));
-    inner.call(request).instrument(span).await
+    let answer = timeout_at(deadline.into(), inner.call(request).instrument(span.clone())).await;
+    Ok(told(&span, answer.unwrap_or_else(|_| Ok(late().into_http()))?))
+}
+
+fn span_of<B>(request: &Request<B>) -> Span {
+    let name = request.uri().path().trim_start_matches('/').to_owned();
+    let span = tracing::info_span!(
+        "rpc",
+        otel.name = name,
+        otel.kind = "server",
+        rpc.system = "grpc",
+        rpc.grpc.status_code = Empty,
+        otel.status_code = Empty,
+        otel.status_description = Empty
+    );
+    if let Some(parent) = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()) {
+        telemetry::set_parent(&span, parent);
+    }
+    span
+}
+
+/// Tells the span how a call ended. An answer whose headers have no status has begun well.
+fn told<R: Default>(span: &Span, answer: Response<R>) -> Response<R> {
+    let Some(mut status) = Status::from_header_map(answer.headers()) else {
+        span.record("rpc.grpc.status_code", tonic::Code::Ok as i64);
+        return answer;
+    };
+    let undecodable = status.code() == tonic::Code::Internal && status.message().starts_with(UNDECODABLE);
+    if undecodable {
+        // It is the caller's message that is wrong, and it will stay wrong.
+        status = Status::invalid_argument(status.message());
+    }
+    span.record("rpc.grpc.status_code", status.code() as i64);
+    if status.code() != tonic::Code::Ok {
+        telemetry::fail(span, &format!("{:?}: {}", status.code(), status.message()));
+    }
+    if undecodable { status.into_http() } else { answer }
 }
 
 /// What a client sends with every request: the token and the trace it is in.
@@ -200,106 +265,4 @@ impl tonic::service::Interceptor for Credentials {
 }
 
 #[cfg(test)]
-mod tests {
-    use echotune_model::Principal;
-    use http::header::AUTHORIZATION;
-
-    use super::*;
-
-    const PATIENCE: Patience = Patience { default: Duration::from_secs(30), max: Duration::from_secs(60) };
-
-    #[test]
-    fn a_caller_may_wait_shorter_but_not_for_ever() {
-        let of = |seconds| PATIENCE.of(Some(Duration::from_secs(seconds))).as_secs();
-        assert_eq!((PATIENCE.of(None).as_secs(), of(1), of(3_600)), (30, 1, 60));
-    }
-
-    fn timeout(text: &str) -> Result<Option<Duration>, tonic::Code> {
-        let mut headers = HeaderMap::new();
-        headers.insert(GRPC_TIMEOUT, text.parse().expect("a header"));
-        timeout_of(&headers).map_err(|status| status.code())
-    }
-
-    #[test]
-    fn timeouts_follow_the_specification_and_anything_else_is_refused() {
-        assert_eq!(timeout_of(&HeaderMap::new()).expect("none"), None);
-        assert_eq!(timeout("100m"), Ok(Some(Duration::from_millis(100))));
-        assert_eq!(timeout("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3_600))));
-        for wrong in ["", "m", "100", "123456789S", "+1S", "1x", "1é"] {
-            assert_eq!(timeout(wrong), Err(tonic::Code::InvalidArgument), "{wrong}");
-        }
-    }
-
-    /// Hands over what the edge found out about a request, and answers at once or never.
-    #[derive(Clone)]
-    struct Inner {
-        answers: bool,
-        seen: tokio::sync::mpsc::UnboundedSender<(Option<Principal>, bool)>,
-    }
-
-    impl Service<Request<()>> for Inner {
-        type Response = Response<()>;
-        type Error = std::convert::Infallible;
-        type Future = Pin<Box<dyn Future<Output = Result<Response<()>, Self::Error>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request<()>) -> Self::Future {
-            let extensions = request.extensions();
-            let seen = (extensions.get::<Principal>().cloned(), extensions.get::<Deadline>().is_some());
-            self.seen.send(seen).expect("the test listens");
-            if self.answers { Box::pin(async { Ok(Response::new(())) }) } else { Box::pin(std::future::pending()) }
-        }
-    }
-
-    struct Doorman;
-
-    #[async_trait::async_trait]
-    impl Authenticator for Doorman {
-        async fn principal(&self, secret: &str) -> Result<Principal, Fault> {
-            match secret {
-                "ann" => Ok(Principal::User {
-                    id: "01890a5d-ac96-774b-bcce-b302099a8057".parse()?,
-                    name: "ann".parse()?,
-                    role: echotune_model::Role::Reader,
-                }),
-                "busy" => Err(Fault::new(ErrorKind::ResourceExhausted, "later")),
-                _ => Err(Fault::new(ErrorKind::Unauthenticated, "nobody")),
-            }
-        }
-    }
-
-    async fn ask(
-        answers: bool,
-        secret: &str,
-        timeout: Option<&str>,
-    ) -> (tonic::Code, Option<(Option<Principal>, bool)>) {
-        let (seen, mut was_seen) = tokio::sync::mpsc::unbounded_channel();
-        let edge = Edge::new(Token::from("root".to_owned()), Some(Arc::new(Doorman)), PATIENCE);
-        let mut request = Request::builder().uri("/service/Method").header(AUTHORIZATION, format!("Bearer {secret}"));
-        if let Some(timeout) = timeout {
-            request = request.header(GRPC_TIMEOUT, timeout);
-        }
-        let answer = edge.layer(Inner { answers, seen }).call(request.body(()).expect("a request")).await;
-        let status = Status::from_header_map(answer.expect("answered").headers());
-        (status.map_or(tonic::Code::Ok, |status| status.code()), was_seen.try_recv().ok())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn callers_are_named_and_those_that_stop_waiting_are_cut_off() {
-        use tonic::Code;
-        let operator = Some((Some(Principal::Operator), true));
-        assert_eq!(ask(true, "root", None).await, (Code::Ok, operator.clone()), "every request has a deadline");
-        assert_eq!(ask(false, "root", None).await, (Code::DeadlineExceeded, operator));
-        let (code, seen) = ask(true, "ann", Some("1S")).await;
-        assert!(matches!(seen, Some((Some(Principal::User { .. }), true))), "{seen:?}");
-        assert_eq!(code, Code::Ok);
-        assert_eq!(ask(true, "nobody", None).await, (Code::Unauthenticated, None));
-        assert_eq!(ask(true, &"x".repeat(257), None).await, (Code::Unauthenticated, None));
-        assert_eq!(ask(true, "busy", None).await, (Code::ResourceExhausted, None));
-        let (code, seen) = ask(false, "root", Some("5S")).await;
-        assert_eq!((code, seen.is_some()), (Code::DeadlineExceeded, true));
-    }
-}
+mod tests;

@@ -294,14 +294,30 @@ fn with_collector(
     Err(TelemetryError::NotBuilt)
 }
 
-fn install(provider: SdkTracerProvider, filter: EnvFilter) {
+/// Hands spans to the provider.
+fn spans_to<S>(provider: &SdkTracerProvider) -> impl tracing_subscriber::Layer<S> + use<S>
+where
+    S: tracing::Subscriber + for<'s> tracing_subscriber::registry::LookupSpan<'s>,
+{
     // The target is a prefix: the spans of every crate of EchoTune, and of no other.
-    let spans = tracing_opentelemetry::layer()
+    tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("echotune"))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
-        .with_filter(EnvFilter::new("off,echotune=info"));
+        .with_filter(EnvFilter::new("off,echotune=info"))
+}
+
+/// Spans of this thread go to a store of their own for as long as the guard lives.
+#[cfg(test)]
+pub(crate) fn on_this_thread() -> (SpanStore, tracing::subscriber::DefaultGuard) {
+    let spans = SpanStore::default();
+    let subscriber = tracing_subscriber::registry().with(spans_to(&provider(&spans).build()));
+    (spans, subscriber.set_default())
+}
+
+fn install(provider: SdkTracerProvider, filter: EnvFilter) {
+    let spans = spans_to(&provider);
     let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_filter(EnvFilter::try_from_default_env().unwrap_or(filter));
@@ -329,6 +345,13 @@ pub fn traceparent_of(span: &tracing::Span) -> String {
         return String::new();
     }
     format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
+}
+
+/// Marks a span that has the fields `otel.status_code` and `otel.status_description` as failed.
+pub fn fail(span: &tracing::Span, why: &str) {
+    // In this order: the code alone says nothing of why.
+    span.record("otel.status_code", "ERROR");
+    span.record("otel.status_description", why);
 }
 
 /// Makes `span` a child of the span that a W3C `traceparent` names; anything malformed is ignored,

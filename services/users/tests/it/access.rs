@@ -112,6 +112,7 @@ async fn raw(faces: &Faces, rpc: &'static str, text: &[u8], timeout: Option<&str
 async fn bytes_that_are_no_text_and_ids_that_are_none_are_refused() {
     let faces = Faces::new().await;
     let status = raw(&faces, "/echotune.users.v1.UsersService/GetUser", &[0xff, 0xfe], None).await;
+    assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("UTF-8"), "{status:?}");
     let status = raw(&faces, "/echotune.users.v1.UsersService/GetPlaylist", b"not-a-uuid", None).await;
     assert_eq!(status.code(), Code::InvalidArgument);
