@@ -19,6 +19,12 @@ pub mod recommendations {
         tonic::include_proto!("echotune.recommendations.v1");
     }
 }
+/// Durable runs of workflows.
+pub mod agents {
+    pub mod v1 {
+        tonic::include_proto!("echotune.agents.v1");
+    }
+}
 /// The envelope and payloads of events.
 pub mod events {
     pub mod v1 {

@@ -1,1 +1,31 @@
-//! Durable runs of declared workflows.
+//! agents owns durable runs of declared workflows. It promises that an acknowledged run survives any
+//! crash and goes on at the step where it stopped, that a step with effects happens once (under one
+//! idempotency key, or after a person was asked), that a run keeps within its budget and within what
+//! belongs to its user, and that a changed workflow file never changes a running run. It does not know
+//! users or music: everything it does goes through the tools of MCP servers.
+
+mod expr;
+mod run;
+mod service;
+mod store;
+mod tools;
+mod worker;
+mod workflow;
+
+pub use service::{AgentsService, LoadError, Options};
+pub use store::{
+    Advance, Decision, EmbeddedRunStore, End, Entry, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART, NewEntry,
+    PinnedText, Release, RunDraft, RunRecord, RunStore, RunStoreError, conformance,
+};
+pub use tools::{McpServer, McpTransport, ToolsError};
+pub use workflow::{WorkflowFault, workflow_schema};
+
+/// The workflows that come along: file names and texts.
+pub fn bundled() -> Vec<(String, String)> {
+    [
+        ("weekly-discovery.yaml", include_str!("../workflows/weekly-discovery.yaml")),
+        ("listening-report.yaml", include_str!("../workflows/listening-report.yaml")),
+    ]
+    .map(|(file, text)| (file.to_owned(), text.to_owned()))
+    .into()
+}

@@ -9,7 +9,7 @@ mod recommendations;
 mod status;
 mod users;
 
-pub use agents::Agents;
+pub use agents::{Agents, AgentsClient, agents_server};
 pub use convert::call_of;
 pub use operations::{Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
 pub use recommendations::{

@@ -20,13 +20,15 @@ pub struct NewRun {
     pub workflow: String,
     /// Name of the user for whom it runs.
     pub user: String,
-    /// Input as a JSON object; missing properties take the workflow's defaults.
+    /// Input as a JSON object of at most 64 KiB, or empty; missing properties take the workflow's defaults.
     pub input: String,
 }
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunState {
+    /// It waits for a place among the runs that are carried out.
+    Queued,
     /// Steps are being taken.
     Running,
     /// A person must approve a step first.
@@ -48,6 +50,7 @@ impl RunState {
     /// The name in JSON output.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Running => "running",
             Self::AwaitingApproval => "awaiting_approval",
             Self::Succeeded => "succeeded",
@@ -127,9 +130,10 @@ pub struct RunEvent {
     pub at_ms: u64,
     /// What happened.
     pub kind: RunEventKind,
-    /// Path of the step, such as "picks/2"; empty for the run itself.
+    /// Path of the step, such as "exports/xspf", with "#2" after a step that is taken a second time;
+    /// empty for the run itself.
     pub step: String,
-    /// Details as JSON or text; at most 64 KiB.
+    /// Details as JSON or text; at most 64 KiB, longer ones are cut.
     pub detail: String,
 }
 

@@ -1,0 +1,492 @@
+//! The embedded store of runs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use echotune_kit::embedded::{Batch, Db, Expiring, Key, Order, StoreError, Table, View, decode, get};
+use echotune_model::{Clock, Page, PageRequest, RunEventKind, RunId, RunState, UserName};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{
+    Advance, Answer, Decision, Entry, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART, NewEntry, PinnedText, Release,
+    RunDraft, RunRecord, RunStore, RunStoreError,
+};
+
+/// Run → record.
+const RUNS: Table = Table("agents.runs");
+/// Run → what it was started with.
+const PINNED: Table = Table("agents.pinned");
+/// Run → its output.
+const OUTPUTS: Table = Table("agents.outputs");
+/// Run and sequence → entry.
+const JOURNAL: Table = Table("agents.journal");
+/// User and run → nothing.
+const BY_USER: Table = Table("agents.by_user");
+/// Time and run → nothing: when a run can be claimed.
+const DUE: Table = Table("agents.due");
+/// Time and run → nothing: when a run ended.
+const ENDED: Table = Table("agents.ended");
+/// User and idempotency key → run.
+const KEYS: Expiring = Expiring { records: Table("agents.keys"), ends: Table("agents.keys.ends") };
+/// Journal entries removed in one write at the most.
+const SWEEP: usize = 1_000;
+
+impl From<StoreError> for RunStoreError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed { kind: error.kind(), message: error.to_string() }
+    }
+}
+
+/// Runs and their journals in the embedded store.
+#[derive(Debug, Clone)]
+pub struct EmbeddedRunStore {
+    db: Db,
+    clock: Arc<Clock>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Pinned {
+    input: String,
+    texts: Vec<PinnedText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Given {
+    request: [u8; 32],
+    run: RunId,
+}
+
+fn of(id: RunId) -> Key {
+    Key::new().fixed(id.0.as_bytes())
+}
+
+fn timed(at_ms: u64, id: RunId) -> Key {
+    Key::new().u64(at_ms).fixed(id.0.as_bytes())
+}
+
+fn user_key(folded: &str) -> Key {
+    Key::new().text(folded)
+}
+
+/// The run at the end of an index key.
+fn run_of(key: &[u8]) -> Option<RunId> {
+    let start = key.len().checked_sub(16)?;
+    let bytes: [u8; 16] = key.get(start..)?.try_into().ok()?;
+    Some(RunId(uuid::Uuid::from_bytes(bytes)))
+}
+
+fn damaged(table: Table) -> StoreError {
+    StoreError::Damaged { table: table.0, cause: "a key is not one of this table".into() }
+}
+
+/// A run that is there.
+fn existing(view: &dyn View, id: RunId) -> Answer<RunRecord> {
+    get(view, RUNS, &of(id))?.ok_or(RunStoreError::UnknownRun(id))
+}
+
+/// A run with its texts.
+fn filled(view: &dyn View, mut record: RunRecord) -> Answer<RunRecord> {
+    record.input = get::<Pinned>(view, PINNED, &of(record.id))?.map(|pinned| pinned.input).unwrap_or_default();
+    record.output = get(view, OUTPUTS, &of(record.id))?.unwrap_or_default();
+    Ok(record)
+}
+
+fn owned(view: &dyn View, id: RunId, epoch: u64) -> Answer<RunRecord> {
+    let record = existing(view, id)?;
+    if record.epoch == epoch && record.leased_until_ms > 0 && !record.state.is_final() {
+        Ok(record)
+    } else {
+        Err(RunStoreError::Fenced(id))
+    }
+}
+
+/// Sets when a run can be claimed.
+fn set_due(batch: &mut Batch, record: &mut RunRecord, due_ms: Option<u64>) {
+    if let Some(before) = record.due_ms {
+        batch.delete(DUE, timed(before, record.id));
+    }
+    if let Some(due_ms) = due_ms {
+        batch.put_bytes(DUE, timed(due_ms, record.id), Vec::new());
+    }
+    record.due_ms = due_ms;
+}
+
+/// Enters something into a journal.
+fn enter(batch: &mut Batch, record: &mut RunRecord, now_ms: u64, entry: NewEntry) {
+    let NewEntry { kind, step, detail } = entry;
+    record.sequence += 1;
+    record.journal_bytes += detail.len() as u64;
+    let entry = Entry { sequence: record.sequence, at_ms: now_ms, kind, step, detail };
+    batch.put(JOURNAL, of(record.id).u64(entry.sequence), &entry);
+}
+
+impl EmbeddedRunStore {
+    /// The store in this file. The file has one process, so whoever owned a run before is gone: their
+    /// runs can be claimed at once.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn open(db: Db, clock: Arc<Clock>) -> Result<Self, RunStoreError> {
+        let store = Self { db, clock };
+        let now_ms = store.clock.wall_ms();
+        store
+            .db
+            .write(move |view| {
+                let mut leased = Vec::new();
+                view.scan(DUE, &Key::new(), None, Order::Ascending, &mut |key, _| {
+                    leased.push(run_of(key).ok_or_else(|| damaged(DUE))?);
+                    Ok(true)
+                })?;
+                let mut batch = Batch::default();
+                for id in leased {
+                    let mut record = existing(view, id)?;
+                    if record.leased_until_ms > 0 {
+                        record.leased_until_ms = 0;
+                        set_due(&mut batch, &mut record, Some(now_ms));
+                        batch.put(RUNS, of(id), &record);
+                    }
+                }
+                Ok::<_, RunStoreError>(((), batch))
+            })
+            .await?;
+        Ok(store)
+    }
+
+    fn end(batch: &mut Batch, record: &mut RunRecord, now_ms: u64, end: super::End) {
+        record.state = end.state;
+        record.message = end.message;
+        record.output.clone_from(&end.output);
+        record.ended_at_ms = now_ms.max(record.started_at_ms);
+        record.leased_until_ms = 0;
+        record.waiting.clear();
+        set_due(batch, record, None);
+        batch.put_bytes(ENDED, timed(record.ended_at_ms, record.id), Vec::new());
+        if !end.output.is_empty() {
+            batch.put(OUTPUTS, of(record.id), &end.output);
+        }
+    }
+
+    /// Removes a part of one run; whether all of it is gone.
+    fn remove_some(view: &dyn View, id: RunId) -> Answer<(bool, Batch)> {
+        let (mut batch, mut entries) = (Batch::default(), 0);
+        view.scan(JOURNAL, &of(id), of(id).prefix_end().as_ref(), Order::Ascending, &mut |key, _| {
+            batch.delete(JOURNAL, Key(key.to_vec()));
+            entries += 1;
+            Ok(entries < SWEEP)
+        })?;
+        if entries == SWEEP {
+            return Ok((false, batch));
+        }
+        if let Some(record) = get::<RunRecord>(view, RUNS, &of(id))? {
+            let user: Result<UserName, _> = record.user.parse();
+            let folded = user.map_or_else(|_| record.user.clone(), |name| name.folded());
+            batch.delete(BY_USER, user_key(&folded).fixed(id.0.as_bytes()));
+            batch.delete(ENDED, timed(record.ended_at_ms, id));
+        }
+        for table in [RUNS, PINNED, OUTPUTS] {
+            batch.delete(table, of(id));
+        }
+        Ok((true, batch))
+    }
+}
+
+#[async_trait]
+impl RunStore for EmbeddedRunStore {
+    fn now_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.db.commits()
+    }
+
+    async fn start(&self, draft: RunDraft, idempotency: Option<Idempotency>) -> Answer<RunRecord> {
+        let now_ms = self.now_ms();
+        self.db
+            .write(move |view| {
+                let folded = draft.user.folded();
+                let place = idempotency.as_ref().map(|one| user_key(&folded).text(&one.key));
+                if let (Some(place), Some(asked)) = (&place, &idempotency)
+                    && let Some(given) = KEYS.get::<Given>(view, place, now_ms)?
+                {
+                    if given.request != asked.request {
+                        return Err(RunStoreError::KeyReused(asked.key.clone()));
+                    }
+                    if let Some(record) = get::<RunRecord>(view, RUNS, &of(given.run))? {
+                        return Ok((filled(view, record)?, Batch::default()));
+                    }
+                }
+                let (mut record, mut batch) = (new_record(&draft, now_ms), Batch::default());
+                let started = NewEntry { kind: RunEventKind::RunStarted, step: String::new(), detail: draft.detail };
+                enter(&mut batch, &mut record, now_ms, started);
+                set_due(&mut batch, &mut record, Some(now_ms));
+                batch.put_bytes(BY_USER, user_key(&folded).fixed(record.id.0.as_bytes()), Vec::new());
+                batch.put(PINNED, of(record.id), &Pinned { input: draft.input, texts: draft.texts });
+                batch.put(RUNS, of(record.id), &record);
+                if let (Some(place), Some(Idempotency { request, .. })) = (place, idempotency) {
+                    KEYS.put(&mut batch, place, &Given { request, run: record.id }, now_ms + KEY_LIFE_MS);
+                }
+                Ok((record, batch))
+            })
+            .await
+    }
+
+    async fn run(&self, id: RunId) -> Answer<Option<RunRecord>> {
+        self.db.read(|view| get(view, RUNS, &of(id))?.map(|record| filled(view, record)).transpose())
+    }
+
+    async fn runs(&self, user: Option<UserName>, page: PageRequest) -> Answer<Page<RunRecord>> {
+        let bad = || RunStoreError::BadPageToken(page.token.clone());
+        let after: Option<RunId> =
+            if page.token.is_empty() { None } else { Some(page.token.parse().map_err(|_| bad())?) };
+        let (table, prefix) = user.map_or((RUNS, Key::new()), |user| (BY_USER, user_key(&user.folded())));
+        // Descending: the row of the token itself is the exclusive end.
+        let end = after.map_or_else(|| prefix.prefix_end(), |id| Some(prefix.clone().fixed(id.0.as_bytes())));
+        let size = usize::try_from(page.size).unwrap_or(usize::MAX);
+        self.db.read(|view| {
+            let mut ids = Vec::new();
+            view.scan(table, &prefix, end.as_ref(), Order::Descending, &mut |key, _| {
+                ids.push(run_of(key).ok_or_else(|| damaged(table))?);
+                Ok(ids.len() <= size)
+            })?;
+            let (mut rows, mut bytes, found) = (Vec::new(), 0, ids.len());
+            let mut next = String::new();
+            for id in ids.into_iter().take(size) {
+                if bytes > MAX_PART {
+                    break;
+                }
+                let record = filled(view, existing(view, id)?)?;
+                bytes += record.input.len() + record.output.len();
+                next = id.to_string();
+                rows.push(record);
+            }
+            if rows.len() == found {
+                next.clear();
+            }
+            Ok(Page { rows, next })
+        })
+    }
+
+    async fn journal(&self, id: RunId, sequence: u64) -> Answer<Vec<Entry>> {
+        self.db.read(|view| {
+            let (from, mut entries, mut bytes) = (of(id).u64(sequence.saturating_add(1)), Vec::new(), 0);
+            view.scan(JOURNAL, &from, of(id).prefix_end().as_ref(), Order::Ascending, &mut |_, value| {
+                let entry: Entry = decode(JOURNAL, value)?;
+                bytes += entry.detail.len();
+                entries.push(entry);
+                Ok(entries.len() < MAX_ENTRIES && bytes < MAX_PART)
+            })?;
+            Ok(entries)
+        })
+    }
+
+    async fn texts(&self, id: RunId) -> Answer<Vec<PinnedText>> {
+        let pinned: Option<Pinned> = self.db.read(|view| get(view, PINNED, &of(id)).map_err(RunStoreError::from))?;
+        Ok(pinned.ok_or(RunStoreError::UnknownRun(id))?.texts)
+    }
+
+    async fn claim(&self, lease_ms: u64) -> Answer<Option<RunRecord>> {
+        let now_ms = self.now_ms();
+        self.db
+            .write(move |view| {
+                let mut first = None;
+                let end = Key::new().u64(now_ms.saturating_add(1));
+                view.scan(DUE, &Key::new(), Some(&end), Order::Ascending, &mut |key, _| {
+                    first = Some(run_of(key).ok_or_else(|| damaged(DUE))?);
+                    Ok(false)
+                })?;
+                let Some(id) = first else { return Ok((None, Batch::default())) };
+                let (mut record, mut batch) = (existing(view, id)?, Batch::default());
+                record.state = RunState::Running;
+                record.message.clear();
+                record.epoch += 1;
+                record.leased_until_ms = now_ms + lease_ms;
+                let due = record.leased_until_ms;
+                set_due(&mut batch, &mut record, Some(due));
+                batch.put(RUNS, of(id), &record);
+                Ok::<_, RunStoreError>((Some(filled(view, record)?), batch))
+            })
+            .await
+    }
+
+    async fn next_due_ms(&self) -> Answer<Option<u64>> {
+        self.db.read(|view| {
+            let mut due = None;
+            view.scan(DUE, &Key::new(), None, Order::Ascending, &mut |key, _| {
+                let time = key.get(..8).and_then(|time| time.try_into().ok()).ok_or_else(|| damaged(DUE))?;
+                due = Some(u64::from_be_bytes(time));
+                Ok(false)
+            })?;
+            Ok(due)
+        })
+    }
+
+    async fn renew(&self, id: RunId, epoch: u64, lease_ms: u64) -> Answer<()> {
+        let until = self.now_ms() + lease_ms;
+        self.db
+            .write(move |view| {
+                let (mut record, mut batch) = (owned(view, id, epoch)?, Batch::default());
+                record.leased_until_ms = until;
+                set_due(&mut batch, &mut record, Some(until));
+                batch.put(RUNS, of(id), &record);
+                Ok(((), batch))
+            })
+            .await
+    }
+
+    async fn append(&self, id: RunId, epoch: u64, advance: Advance) -> Answer<RunRecord> {
+        let now_ms = self.now_ms();
+        self.db
+            .write(move |view| {
+                let (mut record, mut batch) = (owned(view, id, epoch)?, Batch::default());
+                for entry in advance.entries {
+                    enter(&mut batch, &mut record, now_ms, entry);
+                }
+                record.steps += advance.steps;
+                record.tool_calls += advance.tool_calls;
+                record.worked_ms = record.worked_ms.max(advance.worked_ms);
+                for (step, until) in advance.waiting {
+                    record.decided.remove(&step);
+                    record.waiting.insert(step, until);
+                }
+                if let Some(end) = advance.end {
+                    Self::end(&mut batch, &mut record, now_ms, end);
+                }
+                batch.put(RUNS, of(id), &record);
+                Ok((record, batch))
+            })
+            .await
+    }
+
+    async fn release(&self, id: RunId, epoch: u64, release: Release) -> Answer<()> {
+        let now_ms = self.now_ms();
+        self.db
+            .write(move |view| {
+                let (mut record, mut batch) = (owned(view, id, epoch)?, Batch::default());
+                record.leased_until_ms = 0;
+                let mut due = Some(now_ms);
+                if let Release::Waiting(steps, message) = release
+                    && record.cancel.is_none()
+                    && steps.iter().all(|step| record.waiting.contains_key(step))
+                {
+                    record.state = RunState::AwaitingApproval;
+                    record.message = message;
+                    // Steps that no longer wait, since others around them failed, ask nobody.
+                    record.waiting.retain(|step, _| steps.contains(step));
+                    due = record.waiting.values().min().copied();
+                }
+                set_due(&mut batch, &mut record, due);
+                batch.put(RUNS, of(id), &record);
+                Ok(((), batch))
+            })
+            .await
+    }
+
+    async fn cancel(&self, id: RunId, key: String) -> Answer<RunRecord> {
+        let now_ms = self.now_ms();
+        self.db
+            .write(move |view| {
+                let (mut record, mut batch) = (existing(view, id)?, Batch::default());
+                if record.state.is_final() {
+                    let again = !key.is_empty() && record.cancel.as_deref() == Some(key.as_str());
+                    let ended = RunStoreError::Ended { id, state: record.state };
+                    return if again { Ok((filled(view, record)?, batch)) } else { Err(ended) };
+                }
+                if record.cancel.is_none() {
+                    record.cancel = Some(key);
+                    if record.leased_until_ms == 0 {
+                        set_due(&mut batch, &mut record, Some(now_ms));
+                    }
+                    batch.put(RUNS, of(id), &record);
+                }
+                Ok((filled(view, record)?, batch))
+            })
+            .await
+    }
+
+    async fn decide(&self, id: RunId, decision: Decision) -> Answer<RunRecord> {
+        let now_ms = self.now_ms();
+        self.db
+            .write(move |view| {
+                let (mut record, mut batch) = (existing(view, id)?, Batch::default());
+                if record.waiting.remove(&decision.step).is_none() {
+                    if !decision.key.is_empty() && record.decided.get(&decision.step) == Some(&decision) {
+                        return Ok((filled(view, record)?, batch));
+                    }
+                    return Err(not_waiting(&record, decision.step));
+                }
+                let Decision { step, approved, comment, .. } = &decision;
+                let detail = json!({"approved": approved, "comment": comment}).to_string();
+                let entry = NewEntry { kind: RunEventKind::ApprovalDecided, step: step.clone(), detail };
+                enter(&mut batch, &mut record, now_ms, entry);
+                record.decided.insert(step.clone(), decision);
+                if record.leased_until_ms == 0 {
+                    record.state = RunState::Running;
+                    record.message.clear();
+                    set_due(&mut batch, &mut record, Some(now_ms));
+                }
+                batch.put(RUNS, of(id), &record);
+                Ok((filled(view, record)?, batch))
+            })
+            .await
+    }
+
+    async fn sweep(&self, ended_ms: u64) -> Answer<usize> {
+        KEYS.sweep(&self.db, self.now_ms()).await?;
+        let mut removed = 0;
+        loop {
+            let ended = self.db.write(move |view| {
+                let mut first = None;
+                let end = Key::new().u64(ended_ms.saturating_add(1));
+                view.scan(ENDED, &Key::new(), Some(&end), Order::Ascending, &mut |key, _| {
+                    first = Some(run_of(key).ok_or_else(|| damaged(ENDED))?);
+                    Ok(false)
+                })?;
+                let Some(id) = first else { return Ok((None, Batch::default())) };
+                let (whole, batch) = Self::remove_some(view, id)?;
+                Ok::<_, RunStoreError>((Some(whole), batch))
+            });
+            match ended.await? {
+                None => return Ok(removed),
+                Some(whole) => removed += usize::from(whole),
+            }
+        }
+    }
+}
+
+fn new_record(draft: &RunDraft, now_ms: u64) -> RunRecord {
+    RunRecord {
+        id: draft.id,
+        workflow: draft.workflow.clone(),
+        user: draft.user.to_string(),
+        state: RunState::Queued,
+        message: String::new(),
+        traceparent: draft.traceparent.clone(),
+        started_at_ms: now_ms,
+        ended_at_ms: 0,
+        steps: 0,
+        tool_calls: 0,
+        worked_ms: 0,
+        sequence: 0,
+        journal_bytes: 0,
+        cancel: None,
+        waiting: std::collections::BTreeMap::new(),
+        decided: std::collections::BTreeMap::new(),
+        epoch: 0,
+        leased_until_ms: 0,
+        due_ms: None,
+        input: draft.input.clone(),
+        output: String::new(),
+    }
+}
+
+fn not_waiting(record: &RunRecord, step: String) -> RunStoreError {
+    if record.state.is_final() {
+        return RunStoreError::Ended { id: record.id, state: record.state };
+    }
+    let waiting = record.waiting.keys().map(|step| format!("'{step}'")).collect::<Vec<_>>().join(", ");
+    let waiting = if waiting.is_empty() { "none does now".to_owned() } else { format!("these do: {waiting}") };
+    RunStoreError::NotWaiting { id: record.id, step, waiting }
+}

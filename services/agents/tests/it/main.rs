@@ -1,0 +1,12 @@
+//! agents as its callers meet it: the store by its port, the service as an object and over gRPC, with
+//! real MCP servers on the loopback.
+
+mod bundled;
+mod contract;
+mod crash;
+mod faces;
+mod faults;
+mod files;
+mod server;
+mod store;
+mod suite;

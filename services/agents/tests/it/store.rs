@@ -1,0 +1,57 @@
+//! The embedded store does what the port promises.
+
+use std::sync::Arc;
+
+use echotune_agents::{EmbeddedRunStore, RunStore as _, conformance};
+use echotune_kit::embedded::Db;
+use echotune_model::{Clock, RunId, RunState};
+
+async fn open(folder: &tempfile::TempDir) -> EmbeddedRunStore {
+    let db = Db::open(folder.path()).expect("open");
+    EmbeddedRunStore::open(db, Arc::new(Clock::default())).await.expect("a store")
+}
+
+macro_rules! conforms {
+    ($($test:ident),*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            let folder = tempfile::tempdir().expect("folder");
+            conformance::$test(&open(&folder).await).await;
+        }
+    )*};
+}
+
+conforms!(
+    runs_are_kept_and_keys_give_the_first,
+    pages_hold_everything_once,
+    journals_are_in_order_without_gaps,
+    owners_are_fenced,
+    decisions_reach_their_step_once,
+    cancellations_are_kept,
+    ended_runs_are_removed_whole
+);
+
+#[tokio::test]
+async fn a_store_opened_again_takes_runs_from_their_dead_owner() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let store = EmbeddedRunStore::open(db.clone(), Arc::new(Clock::default())).await.expect("a store");
+    let draft = echotune_agents::RunDraft {
+        id: RunId::new(store.now_ms()),
+        workflow: "w".into(),
+        user: "ann".parse().expect("a name"),
+        input: "{}".into(),
+        traceparent: String::new(),
+        texts: Vec::new(),
+        detail: "{}".into(),
+    };
+    let id = store.start(draft, None).await.expect("started").id;
+    let dead = store.claim(3_600_000).await.expect("claimed").expect("due");
+    assert!(store.claim(1_000).await.expect("claimed").is_none());
+    let released = db.released();
+    drop((db, store));
+    released.await;
+    let store = open(&folder).await;
+    let owner = store.claim(1_000).await.expect("claimed").expect("due again");
+    assert!(owner.id == id && owner.epoch > dead.epoch && owner.state == RunState::Running);
+}
