@@ -319,21 +319,24 @@ impl Db {
             }
         });
         async {
-            self.requests.send(request).await.map_err(|_| StoreError::Closed)?;
-            answered.await.unwrap_or_else(|_| Err(StoreError::Indeterminate("its writer has ended".into()).into()))
+            self.requests.send(request).await.map_err(|_| writer_gone())?;
+            answered.await.unwrap_or_else(|_| Err(StoreError::Indeterminate(writer_gone().to_string()).into()))
         }
         .instrument(span)
         .await
     }
 
     /// Done when the store can no longer be written, with the cause: after an I/O error it takes no
-    /// write until it is opened again. Never done when the store is closed before.
+    /// write until it is opened again, and without its writer none at all. Never done when the store is
+    /// closed before; does not keep it open.
     pub fn failed(&self) -> impl Future<Output = StoreError> + Send + use<> {
-        let mut broken = self.broken.clone();
+        let (mut broken, held) = (self.broken.clone(), Arc::downgrade(&self.database));
         async move {
-            match broken.wait_for(Option::is_some).await.map(|cause| cause.clone()) {
-                Ok(Some(cause)) => cause,
-                _ => std::future::pending().await,
+            let cause = broken.wait_for(Option::is_some).await.ok().and_then(|cause| cause.clone());
+            match cause {
+                Some(cause) => cause,
+                None if held.strong_count() > 0 => writer_gone(),
+                None => std::future::pending().await,
             }
         }
     }
@@ -349,6 +352,10 @@ impl Db {
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
     }
+}
+
+fn writer_gone() -> StoreError {
+    StoreError::Failed { step: "write", cause: "its writer has ended; start EchoTune again".into() }
 }
 
 /// A span from being queued to being committed, in the trace of the caller; what the platform writes on
