@@ -13,12 +13,15 @@ use std::{ops::Bound, path::Path, sync::Arc, thread};
 
 use redb::{Database, ReadableDatabase as _, TableDefinition, TableError};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{Instrument as _, Span, field::Empty};
 
 use self::{
     error::failed,
     open::{check_format, create_folder, open_error, open_store},
     writer::{Acknowledge, Request, write_groups},
 };
+
+use crate::telemetry;
 
 pub use error::StoreError;
 pub use expiring::Expiring;
@@ -288,6 +291,8 @@ impl Db {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel::<Result<T, E>>();
+        let span = write_span();
+        let told = span.clone();
         let request: Request = Box::new(move |view| {
             if answer.is_closed() {
                 return Box::new(drop) as Acknowledge;
@@ -295,28 +300,43 @@ impl Db {
             let decided = match view {
                 // A batch that cannot be applied fails the group, which is told to all of it.
                 Ok(view) => decide(view).and_then(|(value, batch)| view.apply(batch).map(|()| value).map_err(E::from)),
-                Err(cause) => Err(cause.into()),
+                Err(cause) => {
+                    telemetry::fail(&told, &cause.to_string());
+                    Err(cause.into())
+                }
             };
             match decided {
-                Ok(value) => Box::new(move |outcome| drop(answer.send(outcome.map(|()| value).map_err(E::from)))),
+                Ok(value) => Box::new(move |outcome| {
+                    if let Err(cause) = &outcome {
+                        telemetry::fail(&told, &cause.to_string());
+                    }
+                    drop(answer.send(outcome.map(|()| value).map_err(E::from)));
+                }),
                 Err(refusal) => {
                     drop(answer.send(Err(refusal)));
                     Box::new(drop)
                 }
             }
         });
-        self.requests.send(request).await.map_err(|_| StoreError::Closed)?;
-        answered.await.unwrap_or_else(|_| Err(StoreError::Indeterminate("its writer has ended".into()).into()))
+        async {
+            self.requests.send(request).await.map_err(|_| writer_gone())?;
+            answered.await.unwrap_or_else(|_| Err(StoreError::Indeterminate(writer_gone().to_string()).into()))
+        }
+        .instrument(span)
+        .await
     }
 
     /// Done when the store can no longer be written, with the cause: after an I/O error it takes no
-    /// write until it is opened again. Never done when the store is closed before.
+    /// write until it is opened again, and without its writer none at all. Never done when the store is
+    /// closed before; does not keep it open.
     pub fn failed(&self) -> impl Future<Output = StoreError> + Send + use<> {
-        let mut broken = self.broken.clone();
+        let (mut broken, held) = (self.broken.clone(), Arc::downgrade(&self.database));
         async move {
-            match broken.wait_for(Option::is_some).await.map(|cause| cause.clone()) {
-                Ok(Some(cause)) => cause,
-                _ => std::future::pending().await,
+            let cause = broken.wait_for(Option::is_some).await.ok().and_then(|cause| cause.clone());
+            match cause {
+                Some(cause) => cause,
+                None if held.strong_count() > 0 => writer_gone(),
+                None => std::future::pending().await,
             }
         }
     }
@@ -332,6 +352,25 @@ impl Db {
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
     }
+}
+
+fn writer_gone() -> StoreError {
+    StoreError::Failed { step: "write", cause: "its writer has ended; start EchoTune again".into() }
+}
+
+/// A span from being queued to being committed, in the trace of the caller; what the platform writes on
+/// its own account would only push traces out of the store of spans.
+fn write_span() -> Span {
+    if Span::current().is_none() {
+        return Span::none();
+    }
+    tracing::info_span!(
+        "store.write",
+        otel.kind = "client",
+        db.system.name = "redb",
+        otel.status_code = Empty,
+        otel.status_description = Empty
+    )
 }
 
 #[cfg(test)]

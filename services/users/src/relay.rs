@@ -1,9 +1,11 @@
 use echotune_api::events::USERS_TOPIC;
 use echotune_eventlog::{EventLog, LogError};
+use echotune_kit::telemetry;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
+use tracing::{Span, field::Empty};
 
-use crate::store::{UserStore, UserStoreError};
+use crate::store::{UserStore, UserStoreError, Waiting};
 
 /// Events moved at a time at the most.
 const BATCH: usize = 512;
@@ -32,12 +34,36 @@ pub async fn relay(store: impl UserStore, log: &dyn EventLog, stop: Cancellation
             () = stop.cancelled() => return Ok(()),
             waiting = store.next_events(BATCH) => waiting?,
         };
+        let spans: Vec<_> = waiting.iter().map(publish_span).collect();
         let erased: Vec<_> = waiting.iter().filter(|one| one.erases).map(|one| one.record.key.clone()).collect();
         let (places, records) = waiting.into_iter().map(|waiting| (waiting.place, waiting.record)).unzip();
-        log.append(USERS_TOPIC, records).await?;
+        let appended = log.append(USERS_TOPIC, records).await;
+        if let Err(cause) = &appended {
+            spans.iter().for_each(|span| telemetry::fail(span, &cause.to_string()));
+        }
+        appended?;
+        drop(spans);
         for user in erased {
             log.forget(USERS_TOPIC, &user).await?;
         }
         store.published(places).await?;
     }
+}
+
+/// A span in the trace of the write that the event announces; none when it is not traced.
+fn publish_span(waiting: &Waiting) -> Span {
+    if waiting.traceparent.is_empty() {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        "publish",
+        otel.name = "publish users",
+        otel.kind = "producer",
+        messaging.destination.name = USERS_TOPIC,
+        messaging.operation.type = "send",
+        otel.status_code = Empty,
+        otel.status_description = Empty
+    );
+    telemetry::set_parent(&span, &waiting.traceparent);
+    span
 }

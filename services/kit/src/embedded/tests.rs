@@ -115,6 +115,39 @@ async fn writes_that_wait_together_share_a_commit() {
     assert!(commits < WRITES / 10, "{commits} commits for {WRITES} writes that waited together");
 }
 
+#[tokio::test]
+async fn a_write_in_a_trace_has_a_span_from_its_queue_to_its_commit() {
+    let (spans, _guard) = telemetry::on_this_thread();
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let caller = tracing::info_span!("caller");
+    let (trace, caller_is) = (telemetry::trace_of(&caller), telemetry::traceparent_of(&caller));
+    add(&db, 1).instrument(caller).await.expect("written");
+    // The writer lets go of a request before it tells of the one after it.
+    add(&db, 1).await.expect("written");
+    let found = spans.trace(trace);
+    let write = found.iter().find(|span| span.name == "store.write").expect("a span");
+    assert!(caller_is.contains(&write.parent_span_id), "{write:?} is a child of {caller_is}");
+    assert_eq!((write.attributes["db.system.name"].as_str(), write.error.as_str()), ("redb", ""));
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_has_not_failed_and_one_without_its_writer_has() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let (mut failed, released) = (Box::pin(db.failed()), db.released());
+    drop(db);
+    released.await;
+    assert!(futures::poll!(&mut failed).is_pending(), "closed in order");
+    let db = Db::open(folder.path()).expect("open");
+    let failed = db.failed();
+    let lost = db.write(|_| -> Result<((), Batch), StoreError> { panic!("a fault of the program") }).await;
+    assert_eq!(lost.expect_err("lost").kind(), ErrorKind::Indeterminate);
+    let cause = failed.await.to_string();
+    assert!(cause.contains("start EchoTune again"), "{cause}");
+    assert_eq!(add(&db, 1).await.expect_err("nobody writes").to_string(), cause);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn only_the_owner_sees_a_new_folder_and_its_store() {
@@ -160,6 +193,14 @@ async fn fill(db: &Db) {
     let cause = cause.expect("the room has an end");
     assert!(matches!(cause.kind(), ErrorKind::ResourceExhausted | ErrorKind::Indeterminate), "{cause}");
     let broken = failed.await;
+    let (spans, _guard) = telemetry::on_this_thread();
+    let caller = tracing::info_span!("caller");
+    let trace = telemetry::trace_of(&caller);
+    chunk(db, 0).instrument(caller).await.expect_err("it stays so");
+    // The writer lets go of a request before it tells of the one after it.
+    chunk(db, 0).await.expect_err("it stays so");
+    let failed: Vec<_> = spans.trace(trace).into_iter().filter(|span| span.name == "store.write").collect();
+    assert!(matches!(failed.as_slice(), [span] if span.error.contains("File too large")), "{failed:?}");
     let late = chunk(db, 0).await.expect_err("it stays so");
     assert_eq!((late.kind(), late.to_string()), (ErrorKind::ResourceExhausted, broken.to_string()));
     assert!(late.to_string().contains("File too large") && late.to_string().contains("free space"), "{late}");

@@ -83,6 +83,8 @@ pub struct Waiting {
     pub place: Vec<u8>,
     /// What goes to the log.
     pub record: Record,
+    /// W3C `traceparent` of the write; empty when not traced.
+    pub traceparent: String,
     /// Whether it announces that its user is erased: the last event of that user.
     pub erases: bool,
 }

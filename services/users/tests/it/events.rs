@@ -7,7 +7,10 @@ use echotune_api::{
     events::{Event, Payload, USERS_TOPIC},
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog};
-use echotune_kit::embedded::{Db, STORE_FILE};
+use echotune_kit::{
+    embedded::{Db, STORE_FILE},
+    telemetry,
+};
 use echotune_model::{Call, Clock, Hlc, NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging, UserId};
 use echotune_users::{EmbeddedUserStore, UserStore, UsersService, relay, sweeper};
 use tokio::time::timeout;
@@ -88,6 +91,34 @@ async fn publish_all(store: &EmbeddedUserStore, log: &EmbeddedEventLog) {
     }
     stop.cancel();
     relaying.await.expect("joined").expect("stopped");
+}
+
+#[tokio::test]
+async fn a_trace_goes_from_the_call_over_the_store_to_the_log() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let spans = telemetry::init("off");
+    let faces = Faces::new().await;
+    faces.object.create_user(&Call::internal(), "ann").await.expect("created");
+    let call = Call { traceparent: format!("00-{TRACE}-b7ad6b7169203331-01"), ..Call::internal() };
+    faces.remote.record_listens(&call, "ann", vec![listen("Jóga", 0)]).await.expect("recorded");
+    publish_all(&faces.store, &faces.log).await;
+    let trace = TRACE.parse().expect("a trace id");
+    let found = timeout(Duration::from_secs(10), async {
+        loop {
+            let found = spans.trace(trace);
+            if found.len() == 4 {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let found = found.await.unwrap_or_else(|_| panic!("{:?}", spans.trace(trace)));
+    let named = |name: &str| found.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {found:?}"));
+    let rpc = named("echotune.users.v1.UsersService/RecordListens");
+    assert_eq!(rpc.parent_span_id, "b7ad6b7169203331");
+    assert_eq!(named("users.record_listens").parent_span_id, rpc.span_id);
+    assert_eq!(named("store.write").parent_span_id, named("users.record_listens").span_id);
+    assert_eq!(named("publish users").parent_span_id, rpc.span_id);
 }
 
 /// The tables in which one of these texts stands, as the file has it.

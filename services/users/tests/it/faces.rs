@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use echotune_api::{Users, UsersClient, authenticator, users_server};
+use echotune_eventlog::EmbeddedEventLog;
 use echotune_kit::{
     auth::Token,
     edge::{Credentials, Edge, Patience},
@@ -20,6 +21,7 @@ pub(crate) struct Faces {
     pub(crate) object: Arc<dyn Users>,
     pub(crate) remote: UsersClient,
     pub(crate) store: EmbeddedUserStore,
+    pub(crate) log: EmbeddedEventLog,
     pub(crate) channel: Channel,
     pub(crate) token: Token,
     _folder: TempDir,
@@ -29,11 +31,13 @@ impl Faces {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let token = Token::read_or_create(folder.path()).expect("token");
-        let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Arc::new(Clock::default()));
+        let db = Db::open(folder.path()).expect("open");
+        let log = EmbeddedEventLog::new(db.clone());
+        let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
         let object: Arc<dyn Users> = Arc::new(UsersService::new(store.clone()));
         let channel = serve(Arc::clone(&object), token.clone()).await;
         let remote = UsersClient::new(channel.clone(), Credentials { token: token.clone() });
-        Self { object, remote, store, channel, token, _folder: folder }
+        Self { object, remote, store, log, channel, token, _folder: folder }
     }
 
     /// A client that presents another secret.

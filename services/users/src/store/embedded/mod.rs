@@ -227,7 +227,7 @@ impl EmbeddedUserStore {
             let event = event.ok_or_else(|| damaged("an event of an unknown kind".into()))?;
             let record = Record { key: event.user.to_string(), value: value.to_vec() };
             let erases = event.payload == Payload::UserErased;
-            waiting.push(Waiting { place: place.to_vec(), record, erases });
+            waiting.push(Waiting { place: place.to_vec(), record, traceparent: event.traceparent, erases });
             Ok(waiting.len() < limit)
         })?;
         Ok(waiting)
