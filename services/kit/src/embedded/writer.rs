@@ -109,23 +109,28 @@ pub(super) fn write_groups(
         let Some(held) = database.upgrade() else { return };
         // All that redb says of later writes is that one failed before.
         let before = broken.borrow().clone();
-        let outcome = match before {
-            Some(cause) => Err(cause),
-            None => write_group(&held.database, &mut group),
-        };
-        match outcome {
+        if let Some(cause) = before {
+            refuse(&mut group, &cause);
+            continue;
+        }
+        match write_group(&held.database, &mut group) {
             Ok(()) => committed.send_modify(|count| *count += 1),
             Err(cause) => {
                 tracing::error!(%cause, "a group of writes has failed");
-                for request in group.drain(..) {
-                    request(Err(cause.clone()))(Err(cause.clone()));
-                }
+                refuse(&mut group, &cause);
                 // After an I/O error redb takes no write until the file is opened again.
-                if held.database.begin_write().is_err() && broken.borrow().is_none() {
+                if held.database.begin_write().is_err() {
                     broken.send_replace(Some(cause));
                 }
             }
         }
+    }
+}
+
+/// Tells every request that is left in a group why it was not run.
+fn refuse(group: &mut Vec<Request>, cause: &StoreError) {
+    for request in group.drain(..) {
+        request(Err(cause.clone()))(Err(cause.clone()));
     }
 }
 

@@ -294,6 +294,21 @@ async fn erasure_of(store: &EmbeddedUserStore, user: UserId) {
 }
 
 #[tokio::test]
+async fn an_erasure_goes_on_without_its_caller() {
+    let faces = Faces::new().await;
+    let call = Call::internal();
+    let user = faces.object.create_user(&call, "ann").await.expect("created");
+    for batch in 0..3 {
+        let listens = (0..1_000).map(|minute| listen("Jóga", batch * 1_000 + minute)).collect();
+        faces.object.record_listens(&call, "ann", listens).await.expect("recorded");
+    }
+    let mut erasing = faces.object.erase_user(&call, "ann");
+    assert!(futures::poll!(&mut erasing).is_pending());
+    drop(erasing);
+    erasure_of(&faces.store, user.id).await;
+}
+
+#[tokio::test]
 async fn an_erasure_that_was_cut_off_is_finished_by_the_sweeper() {
     let folder = tempfile::tempdir().expect("folder");
     let db = Db::open(folder.path()).expect("open");
