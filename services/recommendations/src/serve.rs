@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use echotune_api::{MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations};
 use echotune_engine::best_by;
 use echotune_model::{
-    Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_TEXT_BYTES,
-    Recommendations as List, SimilarItem, TraceId, UserName, fold,
+    Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_TEXT_BYTES, Principal,
+    Recommendations as List, SimilarItem, TraceId, UserId, UserName, fold,
 };
 
 use crate::{
@@ -61,8 +61,18 @@ fn writable(call: &Call, user: &str) -> Result<UserName, Fault> {
     Ok(name)
 }
 
-fn person<'s>(state: &'s State, name: &UserName) -> Result<(echotune_model::UserId, &'s Person), Fault> {
-    state.by_name(name).ok_or_else(|| Fault::unknown_user(name.as_str()))
+/// The account of a name, for a caller that may read or write what belongs to it.
+fn person<'s>(state: &'s State, call: &Call, name: &UserName) -> Result<(UserId, &'s Person), Fault> {
+    let unknown = || Fault::unknown_user(name.as_str());
+    let (id, person) = state.by_name(name).ok_or_else(unknown)?;
+    match &call.principal {
+        // Ids sort by creation: the token of a later account is here before the news of it.
+        Principal::User { id: caller, .. } if *caller > id => Err(unknown()),
+        Principal::User { id: caller, .. } if *caller != id => {
+            Err(Fault::new(ErrorKind::PermissionDenied, format!("the token is of an earlier account '{name}'")))
+        }
+        Principal::Operator | Principal::User { .. } => Ok((id, person)),
+    }
 }
 
 fn described(state: &State, kind: ItemKind, place: u32) -> Item {
@@ -96,7 +106,7 @@ impl RecommendationsService {
         let model = self.0.model.load_full();
         self.with_scores(|scores| {
             self.read(|state| {
-                let (_, person) = person(state, &name)?;
+                let (_, person) = person(state, call, &name)?;
                 without.iter().try_for_each(|item| find_item(state, *item).map(drop))?;
                 let history = history_without(state, person, query.kind, without);
                 let ranking = Ranking { state, model: &model, person, kind: query.kind, history };
@@ -119,7 +129,7 @@ impl Recommendations for RecommendationsService {
         let model = self.0.model.load_full();
         self.with_scores(|scores| {
             self.read(|state| {
-                let (_, person) = person(state, &name)?;
+                let (_, person) = person(state, call, &name)?;
                 let (kind, place) = find_item(state, item)?;
                 let history = person.history(kind).to_vec();
                 let ranking = Ranking { state, model: &model, person, kind, history };
@@ -176,7 +186,7 @@ impl Recommendations for RecommendationsService {
         let name = readable(call, user)?;
         let limit = check_limit(limit)?;
         self.read(|state| {
-            let (_, person) = person(state, &name)?;
+            let (_, person) = person(state, call, &name)?;
             let mut played: Vec<(u64, u32)> =
                 person.history(kind).iter().map(|known| (known.plays(), known.item)).filter(|(n, _)| *n > 0).collect();
             let id = |item: u32| state.shelf(kind).entries[item as usize].id;
@@ -221,7 +231,7 @@ impl Recommendations for RecommendationsService {
             return Err(Fault::invalid(format!("model_version is not 1 to {MAX_TEXT_BYTES} bytes; send the list's")));
         }
         let user = self.read(|state| {
-            let (id, _) = person(state, &name)?;
+            let (id, _) = person(state, call, &name)?;
             impression.items.iter().try_for_each(|item| find_item(state, *item).map(drop)).map(|()| id)
         })?;
         Ok(self.0.store.record_impression(user, impression, self.0.clock.now()).await?)
@@ -231,7 +241,7 @@ impl Recommendations for RecommendationsService {
     async fn record_feedback(&self, call: &Call, user: &str, feedback: Feedback) -> Result<(), Fault> {
         let name = writable(call, user)?;
         let (user, item) = self.read(|state| {
-            let (id, _) = person(state, &name)?;
+            let (id, _) = person(state, call, &name)?;
             let (kind, place) = find_item(state, feedback.item)?;
             let entry = &state.shelf(kind).entries[place as usize];
             Ok::<_, Fault>((id, Named { title: entry.title.clone(), artist: entry.artist.clone() }))
