@@ -247,8 +247,11 @@ impl State {
                 self.people[*friend].friends.retain(|one| *one != id);
             }
         }
-        if let Some(name) = &person.name {
-            self.names.remove(&name.folded());
+        // A name is free once an erasure begins: by its end it may be that of a new account.
+        if let Some(name) = person.name.map(|name| name.folded())
+            && self.names.get(&name) == Some(&id)
+        {
+            self.names.remove(&name);
         }
         true
     }

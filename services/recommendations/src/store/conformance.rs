@@ -81,6 +81,21 @@ pub async fn erasure(store: &dyn RecommendationStore) {
     assert!(store.acceptance().await.expect("read").is_empty());
 }
 
+/// A name taken again before the erasure of its first account is over belongs to the new one, whatever
+/// the order of their ids.
+///
+/// # Panics
+/// The store does otherwise.
+pub async fn retaken_name(store: &dyn RecommendationStore) {
+    let created = |user, at| event(user, at, Payload::UserCreated { name: "ann".parse().expect("a name") });
+    let (first, second) = (UserId::new(2), UserId::new(1));
+    store.apply(vec![created(first, 1), created(second, 2)], progress(2)).await.expect("applied");
+    let name = |user| Row::Name(user, "ann".parse().expect("a name"));
+    assert_eq!(rows(store).await.0, [name(first), name(second)]);
+    store.apply(vec![event(first, 3, Payload::UserErased)], progress(3)).await.expect("applied");
+    assert_eq!(rows(store).await.0, [name(second)]);
+}
+
 /// An impression counts once; feedback counts by its latest signal, with its own trace or that of the
 /// newest impression of the item.
 ///

@@ -43,6 +43,21 @@ impl EmbeddedRecommendationStore {
     }
 }
 
+/// An account's name and when it was taken: of two accounts the later has it.
+#[derive(Clone, Serialize, Deserialize)]
+struct Account {
+    name: UserName,
+    at: Hlc,
+}
+
+/// As it may be stored: the time was not always written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredName {
+    Timed(Account),
+    Untimed(UserName),
+}
+
 #[derive(Serialize, Deserialize)]
 struct Shown {
     at: Hlc,
@@ -156,7 +171,9 @@ impl Draft {
     fn event(&mut self, view: &dyn View, event: &Event) -> Result<(), StoreError> {
         let user = of(event.user);
         match &event.payload {
-            Payload::UserCreated { name } => self.put(NAMES, user, name),
+            Payload::UserCreated { name } => {
+                self.put(NAMES, user, &Account { name: name.clone(), at: event.written_at });
+            }
             Payload::HistoryChanged { tallies } => {
                 for tally in tallies {
                     self.put(TALLIES, user.clone().fixed(tally.track.id().0.as_bytes()), tally);
@@ -202,7 +219,7 @@ impl Draft {
 
 fn load(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<Progress, StoreError> {
     let user = |table, key: &[u8]| uuid_at(table, key, 0).map(UserId);
-    hand(view, NAMES, take, |key, name: UserName| Ok(Row::Name(user(NAMES, key)?, name)))?;
+    hand_names(view, take)?;
     hand(view, TALLIES, take, |key, tally: Tally| Ok(Row::Tally(user(TALLIES, key)?, tally)))?;
     hand(view, COUNTS, take, |key, count: PlayCount| Ok(Row::Count(user(COUNTS, key)?, count)))?;
     hand(view, TAGGINGS, take, |key, one: Tagging| Ok(Row::Tagging(user(TAGGINGS, key)?, one)))?;
@@ -215,6 +232,22 @@ fn load(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<Progress,
         Ok(Row::Feedback(user(FEEDBACK, key)?, feedback, said.item, said.at))
     })?;
     Ok(get(view, PROGRESS, &Key::new())?.unwrap_or_default())
+}
+
+/// Hands over names in the order in which they were taken.
+fn hand_names(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<(), StoreError> {
+    let mut names = Vec::new();
+    each(view, NAMES, None, |key, stored: StoredName| {
+        let account = match stored {
+            StoredName::Timed(account) => account,
+            StoredName::Untimed(name) => Account { name, at: Hlc::default() },
+        };
+        names.push((account.at, UserId(uuid_at(NAMES, key, 0)?), account.name));
+        Ok(())
+    })?;
+    names.sort_unstable_by_key(|(at, user, _)| (*at, *user));
+    names.into_iter().for_each(|(_, user, name)| take(Row::Name(user, name)));
+    Ok(())
 }
 
 /// Hands over every row of a table.

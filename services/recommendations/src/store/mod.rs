@@ -93,7 +93,9 @@ type Answer<T> = Result<T, RecommendationStoreError>;
 /// Holds the view durably.
 #[async_trait]
 pub trait RecommendationStore: Send + Sync {
-    /// Hands over everything held, names first and feedback last, and answers how far it has come.
+    /// Hands over everything held, and answers how far it has come. Names come first, in the order in
+    /// which they were taken, and feedback last. A name belongs to the account handed over last: until
+    /// an erasure is over, the account before may still be there.
     async fn load(&self, take: &mut (dyn FnMut(Row) + Send)) -> Answer<Progress>;
 
     /// Writes what events say, in order, together with the progress after them. Writing the same

@@ -3,5 +3,6 @@
 mod calls;
 mod consumer;
 mod history;
+mod names;
 mod store;
 mod world;

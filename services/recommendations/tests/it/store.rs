@@ -21,3 +21,8 @@ async fn the_embedded_store_erases_everything_of_a_user() {
 async fn the_embedded_store_tells_acceptance_by_model() {
     conformance::acceptance(&store().1).await;
 }
+
+#[tokio::test]
+async fn the_embedded_store_gives_a_retaken_name_to_its_new_account() {
+    conformance::retaken_name(&store().1).await;
+}
