@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echotune_api::RecommendQuery;
-use echotune_engine::{Scores, best, best_by};
+use echotune_engine::{Scores, best_by};
 use echotune_model::{ItemId, ItemKind, Reason, ReasonKind, Recommendation};
 
 use crate::{
@@ -74,7 +74,7 @@ impl Ranking<'_> {
     /// Whether an item may be in the list at all.
     fn allowed(&self, item: u32, include_known: bool) -> bool {
         let entry = self.entry(item);
-        entry.uses > 0
+        (entry.is_public() || self.person.knows(self.kind, item))
             && (include_known || find(&self.history, item).is_none())
             && !self.person.refuses(entry.id, entry.artist_id)
     }
@@ -158,7 +158,8 @@ impl Ranking<'_> {
             friends.filter(|friend| !friend.private).for_each(note);
         }
         let all = f64::from(given.values().sum::<u32>());
-        best(given.into_iter().map(|(tag, times)| (tag, f64::from(times) / all)).collect(), PROFILE)
+        let shares = given.into_iter().map(|(tag, times)| (tag, f64::from(times) / all)).collect();
+        best_by(shares, PROFILE, |tag| self.state.tags.folded(tag))
     }
 
     /// Per item the parts of its score by tag: (tag, contribution). A track bears its artist's tags.

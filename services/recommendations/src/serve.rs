@@ -43,8 +43,37 @@ fn unknown_item(id: ItemId) -> Fault {
     )
 }
 
-fn find_item(state: &State, id: ItemId) -> Result<(ItemKind, u32), Fault> {
-    state.item(id).ok_or_else(|| unknown_item(id))
+/// Who looks at the catalogue.
+enum Viewer<'s> {
+    /// Sees everything.
+    Operator,
+    /// Sees what is public and what the account, if it is still there, knows itself.
+    Listener(Option<&'s Person>),
+}
+
+impl<'s> Viewer<'s> {
+    fn of(state: &'s State, call: &Call) -> Self {
+        match &call.principal {
+            Principal::Operator => Self::Operator,
+            Principal::User { id, .. } => Self::Listener(state.by_id(*id)),
+        }
+    }
+
+    fn sees(&self, state: &State, kind: ItemKind, place: u32) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Listener(person) => {
+                state.shelf(kind).entries[place as usize].is_public()
+                    || person.is_some_and(|person| person.knows(kind, place))
+            }
+        }
+    }
+}
+
+/// Where an item is. To one who may not see it, it is as if it were not there.
+fn find_item(state: &State, call: &Call, id: ItemId) -> Result<(ItemKind, u32), Fault> {
+    let found = state.item(id).filter(|(kind, place)| Viewer::of(state, call).sees(state, *kind, *place));
+    found.ok_or_else(|| unknown_item(id))
 }
 
 fn readable(call: &Call, user: &str) -> Result<UserName, Fault> {
@@ -107,7 +136,7 @@ impl RecommendationsService {
         self.with_scores(|scores| {
             self.read(|state| {
                 let (_, person) = person(state, call, &name)?;
-                without.iter().try_for_each(|item| find_item(state, *item).map(drop))?;
+                without.iter().try_for_each(|item| find_item(state, call, *item).map(drop))?;
                 let history = history_without(state, person, query.kind, without);
                 let ranking = Ranking { state, model: &model, person, kind: query.kind, history };
                 Ok(list(state, &model, call.trace, ranking.list(query, scores)))
@@ -130,7 +159,7 @@ impl Recommendations for RecommendationsService {
         self.with_scores(|scores| {
             self.read(|state| {
                 let (_, person) = person(state, call, &name)?;
-                let (kind, place) = find_item(state, item)?;
+                let (kind, place) = find_item(state, call, item)?;
                 let history = person.history(kind).to_vec();
                 let ranking = Ranking { state, model: &model, person, kind, history };
                 Ok(list(state, &model, call.trace, ranking.explain(place, scores)))
@@ -156,12 +185,15 @@ impl Recommendations for RecommendationsService {
         let limit = check_limit(limit)?;
         let model = self.0.model.load_full();
         self.read(|state| {
-            let (kind, place) = find_item(state, item)?;
+            let (kind, place) = find_item(state, call, item)?;
             let entries = &state.shelf(kind).entries;
+            let viewer = Viewer::of(state, call);
             let row = model.graph(kind).row(place).map(|(other, weight)| (other, f64::from(weight)));
-            let public = row.filter(|(other, _)| entries[*other as usize].listeners > 0);
+            // Since the fit, an item may have been forgotten or become private.
+            let known = row.filter(|(other, _)| entries[*other as usize].uses > 0);
+            let seen = known.filter(|(other, _)| viewer.sees(state, kind, *other));
             let heaviest = f64::from(model.graph(kind).heaviest());
-            let near = best_by(public.collect(), limit, |item| entries[item as usize].id).into_iter();
+            let near = best_by(seen.collect(), limit, |item| entries[item as usize].id).into_iter();
             Ok(near
                 .map(|(other, weight)| SimilarItem { item: described(state, kind, other), score: weight / heaviest })
                 .collect())
@@ -207,7 +239,9 @@ impl Recommendations for RecommendationsService {
         }
         Ok(self.read(|state| {
             let shelf = &state.shelf(kind).entries;
-            let found = (0..).zip(shelf).filter(|(_, entry)| entry.listeners > 0 && entry.folded.contains(&wanted));
+            let viewer = Viewer::of(state, call);
+            let found = (0..).zip(shelf).filter(|(_, entry)| entry.folded.contains(&wanted));
+            let found = found.filter(|(place, _)| viewer.sees(state, kind, *place));
             let found = found.map(|(place, entry)| (place, f64::from(entry.listeners))).collect();
             let found = best_by(found, limit, |item| shelf[item as usize].id);
             found.into_iter().map(|(place, _)| described(state, kind, place)).collect()
@@ -217,7 +251,7 @@ impl Recommendations for RecommendationsService {
     #[tracing::instrument(name = "recommendations.get_item", skip_all, err(level = "debug"))]
     async fn get_item(&self, call: &Call, item: ItemId) -> Result<Item, Fault> {
         call.check_deadline()?;
-        self.read(|state| find_item(state, item).map(|(kind, place)| described(state, kind, place)))
+        self.read(|state| find_item(state, call, item).map(|(kind, place)| described(state, kind, place)))
     }
 
     #[tracing::instrument(name = "recommendations.record_impression", skip_all, err(level = "debug"))]
@@ -232,7 +266,7 @@ impl Recommendations for RecommendationsService {
         }
         let user = self.read(|state| {
             let (id, _) = person(state, call, &name)?;
-            impression.items.iter().try_for_each(|item| find_item(state, *item).map(drop)).map(|()| id)
+            impression.items.iter().try_for_each(|item| find_item(state, call, *item).map(drop)).map(|()| id)
         })?;
         Ok(self.0.store.record_impression(user, impression, self.0.clock.now()).await?)
     }
@@ -242,7 +276,7 @@ impl Recommendations for RecommendationsService {
         let name = writable(call, user)?;
         let (user, item) = self.read(|state| {
             let (id, _) = person(state, call, &name)?;
-            let (kind, place) = find_item(state, feedback.item)?;
+            let (kind, place) = find_item(state, call, feedback.item)?;
             let entry = &state.shelf(kind).entries[place as usize];
             Ok::<_, Fault>((id, Named { title: entry.title.clone(), artist: entry.artist.clone() }))
         })?;

@@ -59,11 +59,18 @@ pub(crate) struct Entry {
     pub(crate) uses: u32,
     /// How many listeners that are not private know it.
     pub(crate) listeners: u32,
+    /// How many of their taggings name it.
+    taggings: u32,
     /// Σ 2^((latest playback − reference) / half-life) over those listeners.
     heat: f64,
 }
 
 impl Entry {
+    /// Whether anybody may learn that the item is here.
+    pub(crate) const fn is_public(&self) -> bool {
+        self.listeners > 0 || self.taggings > 0
+    }
+
     pub(crate) fn label(&self) -> String {
         if self.title.is_empty() { self.artist.clone() } else { format!("{} – {}", self.artist, self.title) }
     }
@@ -131,6 +138,7 @@ impl Shelf {
             folded: fold(&format!("{artist} {title}")),
             uses: 0,
             listeners: 0,
+            taggings: 0,
             heat: 0.0,
         });
         place
@@ -207,6 +215,12 @@ impl Shelf {
             // Without listeners the sum is zero; rounding must not leave anything behind.
             entry.heat = if entry.listeners == 0 { 0.0 } else { (entry.heat - part).max(0.0) };
         }
+    }
+
+    /// Counts a tagging by a listener that is not private, or takes it away.
+    pub(crate) fn tagged(&mut self, item: u32, add: bool) {
+        let taggings = &mut self.entries[item as usize].taggings;
+        *taggings = if add { *taggings + 1 } else { taggings.saturating_sub(1) };
     }
 
     /// Moves the reference time so that 2^x never overflows. A whole number of half-lives scales all

@@ -10,7 +10,7 @@ use echotune_engine::{GraphOptions, Interactions, ItemGraph};
 use echotune_model::{Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, UserId, UserName};
 
 use crate::{
-    shelf::{History, Prior, Shelf},
+    shelf::{History, Prior, Shelf, find},
     store::{Named, Row},
     tags::Tags,
 };
@@ -42,6 +42,15 @@ impl Person {
 
     fn dislikes(&self, item: ItemId) -> bool {
         self.opinions.get(&item).is_some_and(|(_, liked)| !liked)
+    }
+
+    /// Whether the history or the taggings name an item.
+    pub(crate) fn knows(&self, kind: ItemKind, item: u32) -> bool {
+        let tagged = || {
+            let from = self.taggings.partition_point(|(artist, _)| *artist < item);
+            self.taggings.get(from).is_some_and(|(artist, _)| *artist == item)
+        };
+        find(self.history(kind), item).is_some() || (kind == ItemKind::Artist && tagged())
     }
 
     /// Whether an item of an artist must not be recommended.
@@ -175,8 +184,21 @@ impl State {
         let Err(at) = taggings.binary_search(&(artist, tag)) else { return false };
         taggings.insert(at, (artist, tag));
         self.artists.hold(artist);
-        self.tags.add(artist, tag);
+        self.tags.hold(tag);
+        if !self.people[place].private {
+            self.count_tagging(artist, tag, true);
+        }
         true
+    }
+
+    /// Adds a tagging to what everybody may see, or takes it away.
+    fn count_tagging(&mut self, artist: u32, tag: u32, add: bool) {
+        self.artists.tagged(artist, add);
+        if add {
+            self.tags.add(artist, tag);
+        } else {
+            self.tags.remove(artist, tag);
+        }
     }
 
     fn befriend(&mut self, id: UserId, friend: UserId) -> bool {
@@ -198,6 +220,9 @@ impl State {
         if std::mem::replace(&mut person.private, settings.private) != settings.private {
             person.artists.iter().for_each(|known| self.artists.count(known, !settings.private));
             person.tracks.iter().for_each(|known| self.tracks.count(known, !settings.private));
+            for (artist, tag) in self.people[place].taggings.clone() {
+                self.count_tagging(artist, tag, !settings.private);
+            }
         }
         changed
     }
@@ -238,9 +263,12 @@ impl State {
                 shelf.release(known.item);
             }
         }
-        for (artist, tag) in &person.taggings {
-            self.tags.remove(*artist, *tag);
-            self.artists.release(*artist);
+        for (artist, tag) in std::mem::take(&mut person.taggings) {
+            if !person.private {
+                self.count_tagging(artist, tag, false);
+            }
+            self.tags.release(tag);
+            self.artists.release(artist);
         }
         for friend in &person.friends {
             if let Some(friend) = self.users.get(friend) {

@@ -4,5 +4,6 @@ mod calls;
 mod consumer;
 mod history;
 mod names;
+mod private;
 mod store;
 mod world;

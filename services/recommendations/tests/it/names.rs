@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use echotune_api::{Recommendations, events::Payload};
-use echotune_model::{Call, ErrorKind, Feedback, Impression, ItemId, ItemKind, Principal, Role, Signal, TraceId};
+use echotune_model::{ErrorKind, Feedback, Impression, ItemId, ItemKind, Signal, TraceId};
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService};
 
-use crate::world::{World, call, query, user};
+use crate::world::{World, call, call_of, query, user};
 
 /// The name first of account 7, then of account 8, and the news of the first one's end comes last.
 async fn retaken() -> World {
@@ -45,10 +45,7 @@ async fn the_token_of_an_erased_account_opens_nothing_of_the_new_one() {
     let world = retaken().await;
     world.publish(user(7), vec![Payload::UserErased]).await;
     let api: Arc<dyn Recommendations> = Arc::new(world.service.clone());
-    let by = |n| {
-        let name = "ann".parse().expect("a name");
-        Call { principal: Principal::User { id: user(n), name, role: Role::Writer }, ..call() }
-    };
+    let by = |n| call_of(n, "ann");
     let item = ItemId::artist("Portishead");
     let shown = Impression { trace: TraceId(1), model_version: "m".into(), items: vec![item] };
     let said = Feedback { item, signal: Signal::Liked, trace: TraceId(1) };
