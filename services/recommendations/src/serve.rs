@@ -6,19 +6,22 @@ use async_trait::async_trait;
 use echotune_api::{MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations};
 use echotune_engine::best_by;
 use echotune_model::{
-    Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_TEXT_BYTES, Principal,
-    Recommendations as List, SimilarItem, TraceId, UserId, UserName, fold,
+    Acceptance, Call, ErrorKind, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_PAGE,
+    MAX_TEXT_BYTES, Page, PageRequest, Principal, Recommendations as List, SimilarItem, TraceId, UserId, UserName,
+    fold,
 };
 
 use crate::{
     RecommendationsService,
     rank::{Ranked, Ranking, history_without},
     state::{Model, Person, State},
-    store::Named,
+    store::{Named, Totals},
 };
 
 /// Longest text to search for, in bytes.
 const MAX_SEARCH_BYTES: usize = 256;
+/// Records in a page when the request does not say.
+const DEFAULT_PAGE: u32 = 100;
 /// Tags told of an item.
 const TAGS: usize = 10;
 
@@ -27,6 +30,14 @@ fn check_limit(limit: u32) -> Result<usize, Fault> {
         return Err(Fault::invalid(format!("limit is {limit}; ask for 1 to {MAX_LIMIT} items")));
     }
     Ok(limit as usize)
+}
+
+fn check_page(page: &PageRequest) -> Result<PageRequest, Fault> {
+    match page.size {
+        0 => Ok(PageRequest { size: DEFAULT_PAGE, token: page.token.clone() }),
+        1..=MAX_PAGE => Ok(page.clone()),
+        size => Err(Fault::invalid(format!("page_size {size} is more than {MAX_PAGE}; ask for the next page"))),
+    }
 }
 
 fn check_count(field: &str, count: usize, most: usize) -> Result<(), Fault> {
@@ -293,17 +304,26 @@ impl Recommendations for RecommendationsService {
         Ok(self.0.store.acceptance().await?)
     }
 
+    #[tracing::instrument(name = "recommendations.export_user", skip_all, err(level = "debug"))]
+    async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
+        let name = readable(call, user)?;
+        let page = check_page(page)?;
+        let user = self.read(|state| person(state, call, &name).map(|(id, _)| id))?;
+        Ok(self.0.store.export(user, page).await?)
+    }
+
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         call.check_deadline()?;
         call.may_operate()?;
         let (artists, tracks) = self.item_counts();
-        let (impressions, feedback) = self.0.store.counts().await?;
+        let Totals { impressions, feedback, unreadable_events } = self.0.store.totals().await?;
         let counts = [
             ("artists", artists),
             ("tracks", tracks),
             ("items", artists + tracks),
             ("impressions", impressions),
             ("feedback", feedback),
+            ("unreadable_events", unreadable_events),
         ];
         Ok(counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect())
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use echotune_api::{Recommendations, events::Payload};
-use echotune_model::{ErrorKind, Feedback, Impression, ItemId, ItemKind, Signal, TraceId};
+use echotune_model::{ErrorKind, Feedback, Impression, ItemId, ItemKind, PageRequest, Signal, TraceId};
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService};
 
 use crate::world::{World, call, call_of, query, user};
@@ -56,6 +56,7 @@ async fn the_token_of_an_erased_account_opens_nothing_of_the_new_one() {
             api.explain(&by(n), "ann", item).await.map(drop),
             api.what_if(&by(n), "ann", &[item], &wanted).await.map(drop),
             api.top_items(&by(n), "ann", ItemKind::Artist, 5).await.map(drop),
+            api.export_user(&by(n), "ann", &PageRequest::default()).await.map(drop),
             api.record_impression(&by(n), "ann", shown.clone()).await,
             api.record_feedback(&by(n), "ann", said.clone()).await,
         ];
