@@ -13,8 +13,9 @@ use echotune_model::{
 
 use crate::{
     RecommendationsService,
+    model::Model,
     rank::{Ranked, Ranking, history_without},
-    state::{Model, Person, State},
+    state::{Person, State},
     store::{Named, Totals},
 };
 
@@ -199,11 +200,13 @@ impl Recommendations for RecommendationsService {
             let (kind, place) = find_item(state, call, item)?;
             let entries = &state.shelf(kind).entries;
             let viewer = Viewer::of(state, call);
-            let row = model.graph(kind).row(place).map(|(other, weight)| (other, f64::from(weight)));
+            let links = model.links(kind);
+            let row = links.item(place).into_iter().flat_map(|item| links.graph().row(item));
+            let row = row.map(|(other, weight)| (links.place(other), f64::from(weight)));
             // Since the fit, an item may have been forgotten or become private.
             let known = row.filter(|(other, _)| entries[*other as usize].uses > 0);
             let seen = known.filter(|(other, _)| viewer.sees(state, kind, *other));
-            let heaviest = f64::from(model.graph(kind).heaviest());
+            let heaviest = f64::from(links.graph().heaviest());
             let near = best_by(seen.collect(), limit, |item| entries[item as usize].id).into_iter();
             Ok(near
                 .map(|(other, weight)| SimilarItem { item: described(state, kind, other), score: weight / heaviest })

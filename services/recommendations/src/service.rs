@@ -12,7 +12,8 @@ use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    state::{Model, State},
+    model::Model,
+    state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
 };
 

@@ -6,11 +6,11 @@ use std::{
 };
 
 use echotune_api::events::{Event, Payload};
-use echotune_engine::{GraphOptions, Interactions, ItemGraph};
 use echotune_model::{Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, UserId, UserName};
 
 use crate::{
-    shelf::{History, Prior, Shelf, find},
+    model::Training,
+    shelf::{History, Shelf, find},
     store::{Named, Row},
     tags::Tags,
 };
@@ -289,12 +289,14 @@ impl State {
         [self.artists.warmth(now_ms), self.tracks.warmth(now_ms)]
     }
 
-    /// What a fit needs. Histories are shared, not copied.
+    /// What a fit needs.
     pub(crate) fn training(&self) -> Training {
-        let open = || self.people.iter().filter(|person| !person.private);
+        let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
+        let people = people.filter(|(_, person)| !person.private);
         Training {
-            artists: (open().map(|person| Arc::clone(&person.artists)).collect(), self.artists.entries.len()),
-            tracks: (open().map(|person| Arc::clone(&person.tracks)).collect(), self.tracks.entries.len()),
+            people: people.map(|(user, one)| (user, [Arc::clone(&one.artists), Arc::clone(&one.tracks)])).collect(),
+            items: [self.artists.public(), self.tracks.public()],
+            places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
         }
     }
@@ -303,62 +305,4 @@ impl State {
 /// Does each, and answers whether any changed something.
 fn any<T>(all: &[T], mut each: impl FnMut(&T) -> bool) -> bool {
     all.iter().fold(false, |changed, one| each(one) | changed)
-}
-
-/// What a fit needs, taken out of the state so that serving goes on.
-pub(crate) struct Training {
-    artists: (Vec<History>, usize),
-    tracks: (Vec<History>, usize),
-    pub(crate) revision: u64,
-}
-
-/// What serves: the fitted graphs and how popular items are.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Model {
-    graphs: [Arc<ItemGraph>; 2],
-    priors: [Arc<Prior>; 2],
-    /// Revision of the content that the graphs were fitted on.
-    pub(crate) revision: u64,
-}
-
-const fn place(kind: ItemKind) -> usize {
-    match kind {
-        ItemKind::Artist => 0,
-        ItemKind::Track => 1,
-    }
-}
-
-impl Model {
-    pub(crate) fn graph(&self, kind: ItemKind) -> &ItemGraph {
-        &self.graphs[place(kind)]
-    }
-
-    pub(crate) fn prior(&self, kind: ItemKind) -> &Prior {
-        &self.priors[place(kind)]
-    }
-
-    pub(crate) fn version(&self) -> String {
-        format!("item-graph-{:016x}", self.revision)
-    }
-
-    /// These graphs with the popularity of another model.
-    pub(crate) fn with_popularity_of(&self, other: &Self) -> Self {
-        Self { priors: other.priors.clone(), ..self.clone() }
-    }
-
-    /// The same graphs with other popularity.
-    pub(crate) fn with_warmth(&self, warmth: [Vec<(ItemId, f64)>; 2]) -> Self {
-        Self { priors: warmth.map(|warmth| Arc::new(Prior::new(&warmth))), ..self.clone() }
-    }
-}
-
-impl Training {
-    /// Fits both graphs. Time as of [`ItemGraph::fit`].
-    pub(crate) fn fit(self) -> Model {
-        let fit = |(histories, items): (Vec<History>, usize)| {
-            let rows = histories.iter().map(|history| history.iter().map(|known| known.item));
-            Arc::new(ItemGraph::fit(&Interactions::from_rows(rows, items), GraphOptions::default()))
-        };
-        Model { graphs: [fit(self.artists), fit(self.tracks)], revision: self.revision, ..Model::default() }
-    }
 }

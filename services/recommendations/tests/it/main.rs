@@ -3,6 +3,7 @@
 mod calls;
 mod consumer;
 mod history;
+mod lists;
 mod names;
 mod private;
 mod store;
