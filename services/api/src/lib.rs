@@ -13,7 +13,7 @@ pub use agents::{Agents, AgentsClient, agents_server};
 pub use convert::call_of;
 pub use operations::{Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
 pub use recommendations::{
-    MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,
+    MAX_LIMIT, MAX_REASONS, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,
 };
 pub use users::{
     MAX_BATCH, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MAX_STREAM_REJECTIONS, StreamReceipt, Users, UsersClient,

@@ -51,7 +51,8 @@ struct Sums {
 
 impl ItemGraph {
     /// Fits the graph. Time O(Σ |row|²), memory O(items × neighbours). The result does not depend on
-    /// the number of threads: each row is summed by one thread in the order of its users.
+    /// the number of threads: each row is summed by one thread in the order of its users, and of equal
+    /// links those of the first items are kept. It does depend on how users and items are numbered.
     pub fn fit(interactions: &Interactions, options: GraphOptions) -> Self {
         let users_of = interactions.transposed();
         let degrees = interactions.item_degrees();

@@ -10,4 +10,4 @@ mod score;
 
 pub use graph::{GraphOptions, ItemGraph};
 pub use interactions::Interactions;
-pub use score::{Scores, amount, best, best_by};
+pub use score::{Scores, amount, best, best_by, best_where};

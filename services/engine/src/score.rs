@@ -8,6 +8,9 @@ pub fn amount(plays: u64) -> f64 {
     plays.ln_1p()
 }
 
+/// Items that are asked about at first beyond those wanted: what is known already is among the best.
+const ASKED_MORE: usize = 64;
+
 /// Scores of the items that a history links to. Used again from history to history, so that scoring
 /// costs only the links followed.
 #[derive(Debug, Default)]
@@ -79,14 +82,43 @@ pub fn best(scored: Vec<(u32, f64)>, limit: usize) -> Vec<(u32, f64)> {
 }
 
 /// The `limit` best of (item, score), best first; equal scores go by `tie`.
-pub fn best_by<K: Ord>(mut scored: Vec<(u32, f64)>, limit: usize, tie: impl Fn(u32) -> K) -> Vec<(u32, f64)> {
+pub fn best_by<K: Ord>(scored: Vec<(u32, f64)>, limit: usize, tie: impl Fn(u32) -> K) -> Vec<(u32, f64)> {
+    split_best(scored, limit, &tie).0
+}
+
+/// The `limit` best of those (item, score) that are `allowed`, best first; equal scores go by `tie`.
+/// `allowed` is asked about few items more than are needed.
+pub fn best_where<K: Ord>(
+    mut scored: Vec<(u32, f64)>,
+    limit: usize,
+    tie: impl Fn(u32) -> K,
+    allowed: impl Fn(u32) -> bool,
+) -> Vec<(u32, f64)> {
+    let mut best = Vec::new();
+    let mut asked = limit.saturating_add(ASKED_MORE);
+    while best.len() < limit && !scored.is_empty() {
+        let (first, rest) = split_best(scored, asked, &tie);
+        best.extend(first.into_iter().filter(|(item, _)| allowed(*item)).take(limit - best.len()));
+        scored = rest;
+        asked = asked.saturating_mul(2);
+    }
+    best
+}
+
+/// The `count` best, best first, and all others in no particular order.
+fn split_best<K: Ord>(
+    mut scored: Vec<(u32, f64)>,
+    count: usize,
+    tie: impl Fn(u32) -> K,
+) -> (Vec<(u32, f64)>, Vec<(u32, f64)>) {
     let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then_with(|| tie(a.0).cmp(&tie(b.0)));
-    if scored.len() > limit {
-        scored.select_nth_unstable_by(limit, order);
-        scored.truncate(limit);
+    let mut rest = Vec::new();
+    if scored.len() > count {
+        scored.select_nth_unstable_by(count, order);
+        rest = scored.split_off(count);
     }
     scored.sort_unstable_by(order);
-    scored
+    (scored, rest)
 }
 
 #[cfg(test)]
@@ -131,5 +163,23 @@ mod tests {
             whole.windows(2).all(|pair| pair[0].1 > pair[1].1 || (pair[0].1 == pair[1].1 && pair[0].0 < pair[1].0))
         );
         assert_eq!(best(scored, 17), whole[..17]);
+    }
+
+    #[test]
+    fn the_best_that_are_allowed_are_those_of_the_whole_order_and_few_are_asked() {
+        let scored: Vec<(u32, f64)> = (0..5_000).map(|item| (item, f64::from(item * 37 % 101))).collect();
+        let tie = |item: u32| std::cmp::Reverse(item);
+        for (modulus, limit) in [(1, 10), (2, 10), (1_000, 10), (7, 0), (3, 6_000), (6_000, 2)] {
+            let allowed = |item: u32| item % modulus == 0;
+            let whole = best_by(scored.clone(), usize::MAX, tie).into_iter().filter(|(item, _)| allowed(*item));
+            let expected: Vec<_> = whole.take(limit).collect();
+            assert_eq!(best_where(scored.clone(), limit, tie, allowed), expected, "{modulus} {limit}");
+        }
+        let asked = std::cell::Cell::new(0);
+        best_where(scored, 10, tie, |_| {
+            asked.set(asked.get() + 1);
+            true
+        });
+        assert!(asked.get() <= 10 + ASKED_MORE);
     }
 }

@@ -1,19 +1,22 @@
 use std::time::{Duration, Instant};
 
 use echotune_api::events::{Event, USERS_TOPIC};
-use echotune_eventlog::{EventLog, LogError};
+use echotune_eventlog::{Delivered, EventLog, LogError, Record};
 use echotune_kit::telemetry;
-use echotune_model::ErrorKind;
+use echotune_model::{ErrorKind, Fault};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::{RecommendationStoreError, RecommendationsService};
+use crate::{RecommendationStoreError, RecommendationsService, store::Unreadable};
 
 /// Records applied in one transaction at the most.
 const BATCH: usize = 512;
 /// A refit waits so many times as long as the one before it took, so that under steady load fits take
 /// a tenth of the time at the most.
 const REFIT_REST: u32 = 9;
+
+/// Bytes kept of a record that cannot be read; the log has the rest.
+const MAX_KEPT_BYTES: usize = 64 << 10;
 
 /// Why events no longer take effect.
 #[derive(Debug, Clone, Error)]
@@ -37,7 +40,8 @@ impl ConsumeError {
 }
 
 /// Applies what happens to histories, until told to stop. The place in the log is written with the
-/// effect, so each event takes effect once.
+/// effect, so each event takes effect once. An event that cannot be read is counted and kept aside in
+/// the same write, and does not stop those after it.
 ///
 /// # Errors
 /// The log or the store cannot be used.
@@ -52,21 +56,28 @@ pub async fn consume(
             () = stop.cancelled() => return Ok(()),
             records = log.read(USERS_TOPIC, position, BATCH) => records?,
         };
-        let mut events = Vec::with_capacity(records.len());
+        let (mut events, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
         for delivered in records {
             position = delivered.position + 1;
             match Event::decode(&delivered.record.value) {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => {}
                 Err(fault) => {
-                    tracing::error!(position = delivered.position, %fault, "an event cannot be read and is passed over")
+                    tracing::error!(position = delivered.position, %fault, "an event cannot be read and is kept aside");
+                    unreadable.push(aside(delivered, &fault));
                 }
             }
         }
         let spans: Vec<_> = events.iter().map(consume_span).collect();
-        service.apply(events, position).await?;
+        service.apply(events, unreadable, position).await?;
         drop(spans);
     }
+}
+
+fn aside(delivered: Delivered, fault: &Fault) -> Unreadable {
+    let Delivered { position, record: Record { key, mut value } } = delivered;
+    value.truncate(MAX_KEPT_BYTES);
+    Unreadable { position, key, value, reason: fault.to_string() }
 }
 
 /// A span in the trace of the write that the event announces.

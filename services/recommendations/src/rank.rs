@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use echotune_api::RecommendQuery;
-use echotune_engine::{Scores, best, best_by};
+use echotune_api::{MAX_REASONS, RecommendQuery};
+use echotune_engine::{Scores, best_by, best_where};
 use echotune_model::{ItemId, ItemKind, Reason, ReasonKind, Recommendation};
 
 use crate::{
+    model::Model,
     shelf::{Entry, Known, find},
-    state::{Model, Person, State},
+    state::{Person, State},
 };
 
 /// Reasons told one by one; the rest of the history is one reason.
@@ -63,10 +64,6 @@ pub(crate) fn history_without(state: &State, person: &Person, kind: ItemKind, wi
 }
 
 impl Ranking<'_> {
-    fn weighted(&self) -> Vec<(u32, f64)> {
-        self.history.iter().map(|known| (known.item, known.amount())).collect()
-    }
-
     fn entry(&self, item: u32) -> &Entry {
         &self.state.shelf(self.kind).entries[item as usize]
     }
@@ -74,77 +71,101 @@ impl Ranking<'_> {
     /// Whether an item may be in the list at all.
     fn allowed(&self, item: u32, include_known: bool) -> bool {
         let entry = self.entry(item);
-        entry.uses > 0
+        (entry.is_public() || self.person.knows(self.kind, item))
             && (include_known || find(&self.history, item).is_none())
             && !self.person.refuses(entry.id, entry.artist_id)
     }
 
+    /// What popularity adds to the score of an item.
+    fn trending(&self, item: u32) -> f64 {
+        TRENDING * self.model.prior(self.kind).of(item)
+    }
+
     /// The best items of the query. Time O(links of the history), and the size of the tags at a cold start.
     pub(crate) fn list(&self, query: &RecommendQuery, scores: &mut Scores) -> Ranked {
-        let (graph, prior) = (self.model.graph(self.kind), self.model.prior(self.kind));
-        let weighted = self.weighted();
-        scores.fill(graph, &weighted);
+        let links = self.model.links(self.kind);
+        let weighted = links.weighted(&self.history);
+        scores.fill(links.graph(), &weighted);
         let cold_start = scores.touched().is_empty();
-        let limit = query.limit as usize;
         let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
-        let tagged = |item: u32| tags.get(&item).map_or(0.0, |parts| parts.iter().map(|(_, part)| part).sum());
-        let mut scored: Vec<(u32, f64)> =
-            scores.touched().iter().chain(tags.keys()).copied().map(|i| (i, 0.0)).collect();
-        // Among the items that nothing links to, only the most popular can be in the list.
-        let unlinked = prior.order.iter().filter(|item| scores.get(**item) == 0.0 && !tags.contains_key(item));
-        scored.extend(unlinked.filter(|item| self.allowed(**item, query.include_known)).take(limit).map(|i| (*i, 0.0)));
-        scored.retain(|(item, _)| self.allowed(*item, query.include_known));
-        for (item, score) in &mut scored {
-            *score = scores.get(*item) + tagged(*item) + TRENDING * prior.of(*item);
-        }
-        let targets: Vec<u32> =
-            best_by(scored, limit, |item| self.entry(item).id).into_iter().map(|(item, _)| item).collect();
-        let parts = scores.parts(graph, &weighted, &targets);
-        let items = (1..).zip(&targets).zip(parts);
-        let items = items.map(|((rank, item), parts)| self.told(rank, *item, parts, tags.get(item), REASONS)).collect();
+        let targets = self.best(query, scores, &tags);
+        let linked: Vec<u32> = targets.iter().filter_map(|item| links.item(*item)).collect();
+        let mut parts = scores.parts(links.graph(), &weighted, &linked).into_iter();
+        let parts_of = |item: &u32| links.item(*item).and_then(|_| parts.next()).unwrap_or_default();
+        let told = targets.iter().map(parts_of).zip(&targets);
+        let mut items: Vec<_> = told.map(|(parts, item)| self.told(*item, parts, tags.get(item), REASONS)).collect();
+        // The order is that of the scores as they are told, which are summed in another order than those
+        // that chose the items.
+        items.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
+        (1..).zip(&mut items).for_each(|(rank, item)| item.rank = rank);
         Ranked { items, cold_start }
     }
 
-    /// One item with every reason.
-    pub(crate) fn explain(&self, item: u32, scores: &mut Scores) -> Ranked {
-        let weighted = self.weighted();
-        scores.fill(self.model.graph(self.kind), &weighted);
-        let cold_start = scores.touched().is_empty();
-        let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
-        let parts = scores.parts(self.model.graph(self.kind), &weighted, &[item]).into_iter().flatten().collect();
-        Ranked { items: vec![self.told(1, item, parts, tags.get(&item), usize::MAX)], cold_start }
+    /// The best items of the query, best first.
+    fn best(&self, query: &RecommendQuery, scores: &Scores, tags: &HashMap<u32, Vec<(u32, f64)>>) -> Vec<u32> {
+        let (links, limit) = (self.model.links(self.kind), query.limit as usize);
+        let id = |item: u32| self.entry(item).id;
+        let allowed = |item: u32| self.allowed(item, query.include_known);
+        let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
+        let tagged = tags.iter().map(|(item, parts)| (*item, parts.iter().map(|(_, part)| part).sum::<f64>()));
+        let scored = linked.chain(tagged).map(|(item, score)| (item, score + self.trending(item))).collect();
+        let mut best = best_where(scored, limit, id, allowed);
+        // Among the items that nothing links to, only the most popular can be in the list.
+        let least = best.get(limit - 1).map_or(f64::NEG_INFINITY, |(_, score)| *score);
+        let popular = self.model.prior(self.kind).order.iter().copied();
+        let popular = popular.map(|item| (item, self.trending(item))).take_while(|(_, score)| *score >= least);
+        let is_linked = |item: u32| links.item(item).is_some_and(|item| scores.get(item) != 0.0);
+        let unlinked = popular.filter(|(item, _)| !is_linked(*item) && !tags.contains_key(item) && allowed(*item));
+        best.extend(unlinked.take(limit));
+        best_by(best, limit, id).into_iter().map(|(item, _)| item).collect()
     }
 
+    /// One item with every reason, as far as they are told one by one.
+    pub(crate) fn explain(&self, item: u32, scores: &mut Scores) -> Ranked {
+        let links = self.model.links(self.kind);
+        let weighted = links.weighted(&self.history);
+        scores.fill(links.graph(), &weighted);
+        let cold_start = scores.touched().is_empty();
+        let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
+        let target = links.item(item).map(|item| scores.parts(links.graph(), &weighted, &[item]));
+        let parts = target.into_iter().flatten().flatten().collect();
+        Ranked { items: vec![self.told(item, parts, tags.get(&item), MAX_REASONS)], cold_start }
+    }
+
+    /// An item with its reasons, as the first of a list. Its score does not depend on how many are told.
     fn told(
         &self,
-        rank: u32,
         item: u32,
         mut parts: Vec<(u32, f64)>,
         tags: Option<&Vec<(u32, f64)>>,
         told: usize,
     ) -> Recommendation {
-        let id = |item: u32| self.entry(item).id;
-        parts.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| id(a.0).cmp(&id(b.0))));
+        let links = self.model.links(self.kind);
+        let sum = |parts: &[(u32, f64)]| parts.iter().map(|(_, part)| part).sum::<f64>();
+        // Items of the graph are numbered by identity.
+        parts.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let tags = tags.map_or(&[][..], Vec::as_slice);
+        let prior = self.trending(item);
+        let score = sum(&parts) + sum(tags) + prior;
         let rest = parts.split_off(parts.len().min(told));
         let reason = |kind, of: String, contribution| Reason { kind, of, contribution };
-        let listens = parts.into_iter().map(|(past, part)| reason(ReasonKind::Listen, self.entry(past).label(), part));
+        let label = |past: u32| self.entry(links.place(past)).label();
+        let listens = parts.into_iter().map(|(past, part)| reason(ReasonKind::Listen, label(past), part));
         let mut reasons: Vec<Reason> = listens.collect();
         if !rest.is_empty() {
-            let part = rest.iter().map(|(_, part)| part).sum();
-            reasons.push(reason(ReasonKind::OtherListens, format!("{} more", rest.len()), part));
+            reasons.push(reason(ReasonKind::OtherListens, format!("{} more", rest.len()), sum(&rest)));
         }
-        let tags = tags.into_iter().flatten();
+        let tags = tags.iter();
         reasons.extend(tags.map(|(tag, part)| reason(ReasonKind::Tag, self.state.tags.name(*tag).to_owned(), *part)));
-        let prior = TRENDING * self.model.prior(self.kind).of(item);
         if prior > 0.0 {
             reasons.push(reason(ReasonKind::Trending, "all listeners".into(), prior));
         }
         // What has a name comes first; the rest of the history closes the list, however much it weighs.
         let unnamed = |reason: &Reason| reason.kind == ReasonKind::OtherListens;
         reasons.sort_by(|a, b| unnamed(a).cmp(&unnamed(b)).then(b.contribution.total_cmp(&a.contribution)));
-        let score = reasons.iter().map(|reason| reason.contribution).sum();
-        let Entry { id, title, artist, .. } = self.entry(item).clone();
-        Recommendation { rank, id, kind: self.kind, title, artist, score, base: 0.0, reasons }
+        let entry = self.entry(item);
+        let (title, artist) = (entry.title.clone(), entry.artist.clone());
+        Recommendation { rank: 1, id: entry.id, kind: self.kind, title, artist, score, base: 0.0, reasons }
     }
 
     /// The tags that a listener gave, or else those that friends gave, as shares.
@@ -158,7 +179,8 @@ impl Ranking<'_> {
             friends.filter(|friend| !friend.private).for_each(note);
         }
         let all = f64::from(given.values().sum::<u32>());
-        best(given.into_iter().map(|(tag, times)| (tag, f64::from(times) / all)).collect(), PROFILE)
+        let shares = given.into_iter().map(|(tag, times)| (tag, f64::from(times) / all)).collect();
+        best_by(shares, PROFILE, |tag| self.state.tags.folded(tag))
     }
 
     /// Per item the parts of its score by tag: (tag, contribution). A track bears its artist's tags.

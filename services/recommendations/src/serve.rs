@@ -6,19 +6,23 @@ use async_trait::async_trait;
 use echotune_api::{MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations};
 use echotune_engine::best_by;
 use echotune_model::{
-    Acceptance, Call, ErrorKind, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_TEXT_BYTES,
-    Recommendations as List, SimilarItem, TraceId, UserName, fold,
+    Acceptance, Call, ErrorKind, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_PAGE,
+    MAX_TEXT_BYTES, Page, PageRequest, Principal, Recommendations as List, SimilarItem, TraceId, UserId, UserName,
+    fold,
 };
 
 use crate::{
     RecommendationsService,
+    model::Model,
     rank::{Ranked, Ranking, history_without},
-    state::{Model, Person, State},
-    store::Named,
+    state::{Person, State},
+    store::{Named, Totals},
 };
 
 /// Longest text to search for, in bytes.
 const MAX_SEARCH_BYTES: usize = 256;
+/// Records in a page when the request does not say.
+const DEFAULT_PAGE: u32 = 100;
 /// Tags told of an item.
 const TAGS: usize = 10;
 
@@ -27,6 +31,14 @@ fn check_limit(limit: u32) -> Result<usize, Fault> {
         return Err(Fault::invalid(format!("limit is {limit}; ask for 1 to {MAX_LIMIT} items")));
     }
     Ok(limit as usize)
+}
+
+fn check_page(page: &PageRequest) -> Result<PageRequest, Fault> {
+    match page.size {
+        0 => Ok(PageRequest { size: DEFAULT_PAGE, token: page.token.clone() }),
+        1..=MAX_PAGE => Ok(page.clone()),
+        size => Err(Fault::invalid(format!("page_size {size} is more than {MAX_PAGE}; ask for the next page"))),
+    }
 }
 
 fn check_count(field: &str, count: usize, most: usize) -> Result<(), Fault> {
@@ -43,8 +55,37 @@ fn unknown_item(id: ItemId) -> Fault {
     )
 }
 
-fn find_item(state: &State, id: ItemId) -> Result<(ItemKind, u32), Fault> {
-    state.item(id).ok_or_else(|| unknown_item(id))
+/// Who looks at the catalogue.
+enum Viewer<'s> {
+    /// Sees everything.
+    Operator,
+    /// Sees what is public and what the account, if it is still there, knows itself.
+    Listener(Option<&'s Person>),
+}
+
+impl<'s> Viewer<'s> {
+    fn of(state: &'s State, call: &Call) -> Self {
+        match &call.principal {
+            Principal::Operator => Self::Operator,
+            Principal::User { id, .. } => Self::Listener(state.by_id(*id)),
+        }
+    }
+
+    fn sees(&self, state: &State, kind: ItemKind, place: u32) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Listener(person) => {
+                state.shelf(kind).entries[place as usize].is_public()
+                    || person.is_some_and(|person| person.knows(kind, place))
+            }
+        }
+    }
+}
+
+/// Where an item is. To one who may not see it, it is as if it were not there.
+fn find_item(state: &State, call: &Call, id: ItemId) -> Result<(ItemKind, u32), Fault> {
+    let found = state.item(id).filter(|(kind, place)| Viewer::of(state, call).sees(state, *kind, *place));
+    found.ok_or_else(|| unknown_item(id))
 }
 
 fn readable(call: &Call, user: &str) -> Result<UserName, Fault> {
@@ -61,8 +102,18 @@ fn writable(call: &Call, user: &str) -> Result<UserName, Fault> {
     Ok(name)
 }
 
-fn person<'s>(state: &'s State, name: &UserName) -> Result<(echotune_model::UserId, &'s Person), Fault> {
-    state.by_name(name).ok_or_else(|| Fault::unknown_user(name.as_str()))
+/// The account of a name, for a caller that may read or write what belongs to it.
+fn person<'s>(state: &'s State, call: &Call, name: &UserName) -> Result<(UserId, &'s Person), Fault> {
+    let unknown = || Fault::unknown_user(name.as_str());
+    let (id, person) = state.by_name(name).ok_or_else(unknown)?;
+    match &call.principal {
+        // Ids sort by creation: the token of a later account is here before the news of it.
+        Principal::User { id: caller, .. } if *caller > id => Err(unknown()),
+        Principal::User { id: caller, .. } if *caller != id => {
+            Err(Fault::new(ErrorKind::PermissionDenied, format!("the token is of an earlier account '{name}'")))
+        }
+        Principal::Operator | Principal::User { .. } => Ok((id, person)),
+    }
 }
 
 fn described(state: &State, kind: ItemKind, place: u32) -> Item {
@@ -96,8 +147,8 @@ impl RecommendationsService {
         let model = self.0.model.load_full();
         self.with_scores(|scores| {
             self.read(|state| {
-                let (_, person) = person(state, &name)?;
-                without.iter().try_for_each(|item| find_item(state, *item).map(drop))?;
+                let (_, person) = person(state, call, &name)?;
+                without.iter().try_for_each(|item| find_item(state, call, *item).map(drop))?;
                 let history = history_without(state, person, query.kind, without);
                 let ranking = Ranking { state, model: &model, person, kind: query.kind, history };
                 Ok(list(state, &model, call.trace, ranking.list(query, scores)))
@@ -119,8 +170,8 @@ impl Recommendations for RecommendationsService {
         let model = self.0.model.load_full();
         self.with_scores(|scores| {
             self.read(|state| {
-                let (_, person) = person(state, &name)?;
-                let (kind, place) = find_item(state, item)?;
+                let (_, person) = person(state, call, &name)?;
+                let (kind, place) = find_item(state, call, item)?;
                 let history = person.history(kind).to_vec();
                 let ranking = Ranking { state, model: &model, person, kind, history };
                 Ok(list(state, &model, call.trace, ranking.explain(place, scores)))
@@ -146,12 +197,17 @@ impl Recommendations for RecommendationsService {
         let limit = check_limit(limit)?;
         let model = self.0.model.load_full();
         self.read(|state| {
-            let (kind, place) = find_item(state, item)?;
+            let (kind, place) = find_item(state, call, item)?;
             let entries = &state.shelf(kind).entries;
-            let row = model.graph(kind).row(place).map(|(other, weight)| (other, f64::from(weight)));
-            let public = row.filter(|(other, _)| entries[*other as usize].listeners > 0);
-            let heaviest = f64::from(model.graph(kind).heaviest());
-            let near = best_by(public.collect(), limit, |item| entries[item as usize].id).into_iter();
+            let viewer = Viewer::of(state, call);
+            let links = model.links(kind);
+            let row = links.item(place).into_iter().flat_map(|item| links.graph().row(item));
+            let row = row.map(|(other, weight)| (links.place(other), f64::from(weight)));
+            // Since the fit, an item may have been forgotten or become private.
+            let known = row.filter(|(other, _)| entries[*other as usize].uses > 0);
+            let seen = known.filter(|(other, _)| viewer.sees(state, kind, *other));
+            let heaviest = f64::from(links.graph().heaviest());
+            let near = best_by(seen.collect(), limit, |item| entries[item as usize].id).into_iter();
             Ok(near
                 .map(|(other, weight)| SimilarItem { item: described(state, kind, other), score: weight / heaviest })
                 .collect())
@@ -176,7 +232,7 @@ impl Recommendations for RecommendationsService {
         let name = readable(call, user)?;
         let limit = check_limit(limit)?;
         self.read(|state| {
-            let (_, person) = person(state, &name)?;
+            let (_, person) = person(state, call, &name)?;
             let mut played: Vec<(u64, u32)> =
                 person.history(kind).iter().map(|known| (known.plays(), known.item)).filter(|(n, _)| *n > 0).collect();
             let id = |item: u32| state.shelf(kind).entries[item as usize].id;
@@ -197,7 +253,9 @@ impl Recommendations for RecommendationsService {
         }
         Ok(self.read(|state| {
             let shelf = &state.shelf(kind).entries;
-            let found = (0..).zip(shelf).filter(|(_, entry)| entry.listeners > 0 && entry.folded.contains(&wanted));
+            let viewer = Viewer::of(state, call);
+            let found = (0..).zip(shelf).filter(|(_, entry)| entry.folded.contains(&wanted));
+            let found = found.filter(|(place, _)| viewer.sees(state, kind, *place));
             let found = found.map(|(place, entry)| (place, f64::from(entry.listeners))).collect();
             let found = best_by(found, limit, |item| shelf[item as usize].id);
             found.into_iter().map(|(place, _)| described(state, kind, place)).collect()
@@ -207,7 +265,7 @@ impl Recommendations for RecommendationsService {
     #[tracing::instrument(name = "recommendations.get_item", skip_all, err(level = "debug"))]
     async fn get_item(&self, call: &Call, item: ItemId) -> Result<Item, Fault> {
         call.check_deadline()?;
-        self.read(|state| find_item(state, item).map(|(kind, place)| described(state, kind, place)))
+        self.read(|state| find_item(state, call, item).map(|(kind, place)| described(state, kind, place)))
     }
 
     #[tracing::instrument(name = "recommendations.record_impression", skip_all, err(level = "debug"))]
@@ -221,8 +279,8 @@ impl Recommendations for RecommendationsService {
             return Err(Fault::invalid(format!("model_version is not 1 to {MAX_TEXT_BYTES} bytes; send the list's")));
         }
         let user = self.read(|state| {
-            let (id, _) = person(state, &name)?;
-            impression.items.iter().try_for_each(|item| find_item(state, *item).map(drop)).map(|()| id)
+            let (id, _) = person(state, call, &name)?;
+            impression.items.iter().try_for_each(|item| find_item(state, call, *item).map(drop)).map(|()| id)
         })?;
         Ok(self.0.store.record_impression(user, impression, self.0.clock.now()).await?)
     }
@@ -231,8 +289,8 @@ impl Recommendations for RecommendationsService {
     async fn record_feedback(&self, call: &Call, user: &str, feedback: Feedback) -> Result<(), Fault> {
         let name = writable(call, user)?;
         let (user, item) = self.read(|state| {
-            let (id, _) = person(state, &name)?;
-            let (kind, place) = find_item(state, feedback.item)?;
+            let (id, _) = person(state, call, &name)?;
+            let (kind, place) = find_item(state, call, feedback.item)?;
             let entry = &state.shelf(kind).entries[place as usize];
             Ok::<_, Fault>((id, Named { title: entry.title.clone(), artist: entry.artist.clone() }))
         })?;
@@ -249,17 +307,26 @@ impl Recommendations for RecommendationsService {
         Ok(self.0.store.acceptance().await?)
     }
 
+    #[tracing::instrument(name = "recommendations.export_user", skip_all, err(level = "debug"))]
+    async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
+        let name = readable(call, user)?;
+        let page = check_page(page)?;
+        let user = self.read(|state| person(state, call, &name).map(|(id, _)| id))?;
+        Ok(self.0.store.export(user, page).await?)
+    }
+
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         call.check_deadline()?;
         call.may_operate()?;
         let (artists, tracks) = self.item_counts();
-        let (impressions, feedback) = self.0.store.counts().await?;
+        let Totals { impressions, feedback, unreadable_events } = self.0.store.totals().await?;
         let counts = [
             ("artists", artists),
             ("tracks", tracks),
             ("items", artists + tracks),
             ("impressions", impressions),
             ("feedback", feedback),
+            ("unreadable_events", unreadable_events),
         ];
         Ok(counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect())
     }

@@ -12,8 +12,9 @@ use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    state::{Model, State},
-    store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError},
+    model::Model,
+    state::State,
+    store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
 };
 
 /// How old the snapshot of what is popular may be while events come in.
@@ -128,7 +129,12 @@ impl RecommendationsService {
     }
 
     /// Applies events that end before `position` in the log: first to the store, then to memory.
-    pub(crate) async fn apply(&self, events: Vec<Event>, position: u64) -> Result<(), RecommendationStoreError> {
+    pub(crate) async fn apply(
+        &self,
+        events: Vec<Event>,
+        unreadable: Vec<Unreadable>,
+        position: u64,
+    ) -> Result<(), RecommendationStoreError> {
         let mut progress = self.0.writing.lock().await;
         let newest = events.iter().map(|event| event.written_at).max().unwrap_or_default();
         let next = Progress {
@@ -136,7 +142,7 @@ impl RecommendationsService {
             watermark: progress.watermark.max(newest),
             revision: progress.revision + events.len() as u64,
         };
-        self.0.store.apply(events.clone(), next).await?;
+        self.0.store.apply(events.clone(), unreadable, next).await?;
         // One event at a time, so that lists are made between them.
         let mut changed = false;
         for event in &events {

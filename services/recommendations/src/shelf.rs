@@ -59,11 +59,18 @@ pub(crate) struct Entry {
     pub(crate) uses: u32,
     /// How many listeners that are not private know it.
     pub(crate) listeners: u32,
+    /// How many of their taggings name it.
+    taggings: u32,
     /// Σ 2^((latest playback − reference) / half-life) over those listeners.
     heat: f64,
 }
 
 impl Entry {
+    /// Whether anybody may learn that the item is here.
+    pub(crate) const fn is_public(&self) -> bool {
+        self.listeners > 0 || self.taggings > 0
+    }
+
     pub(crate) fn label(&self) -> String {
         if self.title.is_empty() { self.artist.clone() } else { format!("{} – {}", self.artist, self.title) }
     }
@@ -81,10 +88,13 @@ impl Prior {
         self.values.get(item as usize).copied().unwrap_or(0.0)
     }
 
-    /// From (identity, warmth) by place; equals go by identity, which a restart does not change.
+    /// From (identity, warmth) by place; equals go by identity, which a restart does not change. Nor does
+    /// it change what is equal: values are rounded to 24 bits, and sums in another order differ by less.
+    #[expect(clippy::cast_possible_truncation, reason = "the rounding is wanted")]
     pub(crate) fn new(warmth: &[(ItemId, f64)]) -> Self {
         let hottest = warmth.iter().map(|(_, one)| *one).fold(0.0, f64::max);
-        let values: Vec<f64> = warmth.iter().map(|(_, one)| if hottest > 0.0 { one / hottest } else { 0.0 }).collect();
+        let value = |one: f64| if hottest > 0.0 { f64::from((one / hottest) as f32) } else { 0.0 };
+        let values: Vec<f64> = warmth.iter().map(|(_, one)| value(*one)).collect();
         let mut order: Vec<u32> = (0..).zip(&values).filter(|(_, value)| **value > 0.0).map(|(item, _)| item).collect();
         let id = |item: u32| warmth[item as usize].0;
         order.sort_unstable_by(|a, b| {
@@ -131,6 +141,7 @@ impl Shelf {
             folded: fold(&format!("{artist} {title}")),
             uses: 0,
             listeners: 0,
+            taggings: 0,
             heat: 0.0,
         });
         place
@@ -209,6 +220,12 @@ impl Shelf {
         }
     }
 
+    /// Counts a tagging by a listener that is not private, or takes it away.
+    pub(crate) fn tagged(&mut self, item: u32, add: bool) {
+        let taggings = &mut self.entries[item as usize].taggings;
+        *taggings = if add { *taggings + 1 } else { taggings.saturating_sub(1) };
+    }
+
     /// Moves the reference time so that 2^x never overflows. A whole number of half-lives scales all
     /// sums exactly.
     fn rebase(&mut self, seen_ms: i64) {
@@ -219,6 +236,12 @@ impl Shelf {
         self.reference_ms += steps * HALF_LIFE_MS;
         let scale = (-f64::from(i32::try_from(steps).unwrap_or(i32::MAX))).exp2();
         self.entries.iter_mut().for_each(|entry| entry.heat *= scale);
+    }
+
+    /// Items that listeners who are not private know, with their places.
+    pub(crate) fn public(&self) -> Vec<(ItemId, u32)> {
+        let public = self.entries.iter().zip(0..).filter(|(entry, _)| entry.listeners > 0);
+        public.map(|(entry, place)| (entry.id, place)).collect()
     }
 
     /// How warm each item is at `now_ms`.

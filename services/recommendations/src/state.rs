@@ -6,11 +6,11 @@ use std::{
 };
 
 use echotune_api::events::{Event, Payload};
-use echotune_engine::{GraphOptions, Interactions, ItemGraph};
 use echotune_model::{Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, UserId, UserName};
 
 use crate::{
-    shelf::{History, Prior, Shelf},
+    model::Training,
+    shelf::{History, Shelf, find},
     store::{Named, Row},
     tags::Tags,
 };
@@ -42,6 +42,15 @@ impl Person {
 
     fn dislikes(&self, item: ItemId) -> bool {
         self.opinions.get(&item).is_some_and(|(_, liked)| !liked)
+    }
+
+    /// Whether the history or the taggings name an item.
+    pub(crate) fn knows(&self, kind: ItemKind, item: u32) -> bool {
+        let tagged = || {
+            let from = self.taggings.partition_point(|(artist, _)| *artist < item);
+            self.taggings.get(from).is_some_and(|(artist, _)| *artist == item)
+        };
+        find(self.history(kind), item).is_some() || (kind == ItemKind::Artist && tagged())
     }
 
     /// Whether an item of an artist must not be recommended.
@@ -175,8 +184,21 @@ impl State {
         let Err(at) = taggings.binary_search(&(artist, tag)) else { return false };
         taggings.insert(at, (artist, tag));
         self.artists.hold(artist);
-        self.tags.add(artist, tag);
+        self.tags.hold(tag);
+        if !self.people[place].private {
+            self.count_tagging(artist, tag, true);
+        }
         true
+    }
+
+    /// Adds a tagging to what everybody may see, or takes it away.
+    fn count_tagging(&mut self, artist: u32, tag: u32, add: bool) {
+        self.artists.tagged(artist, add);
+        if add {
+            self.tags.add(artist, tag);
+        } else {
+            self.tags.remove(artist, tag);
+        }
     }
 
     fn befriend(&mut self, id: UserId, friend: UserId) -> bool {
@@ -198,6 +220,9 @@ impl State {
         if std::mem::replace(&mut person.private, settings.private) != settings.private {
             person.artists.iter().for_each(|known| self.artists.count(known, !settings.private));
             person.tracks.iter().for_each(|known| self.tracks.count(known, !settings.private));
+            for (artist, tag) in self.people[place].taggings.clone() {
+                self.count_tagging(artist, tag, !settings.private);
+            }
         }
         changed
     }
@@ -238,17 +263,23 @@ impl State {
                 shelf.release(known.item);
             }
         }
-        for (artist, tag) in &person.taggings {
-            self.tags.remove(*artist, *tag);
-            self.artists.release(*artist);
+        for (artist, tag) in std::mem::take(&mut person.taggings) {
+            if !person.private {
+                self.count_tagging(artist, tag, false);
+            }
+            self.tags.release(tag);
+            self.artists.release(artist);
         }
         for friend in &person.friends {
             if let Some(friend) = self.users.get(friend) {
                 self.people[*friend].friends.retain(|one| *one != id);
             }
         }
-        if let Some(name) = &person.name {
-            self.names.remove(&name.folded());
+        // A name is free once an erasure begins: by its end it may be that of a new account.
+        if let Some(name) = person.name.map(|name| name.folded())
+            && self.names.get(&name) == Some(&id)
+        {
+            self.names.remove(&name);
         }
         true
     }
@@ -258,12 +289,14 @@ impl State {
         [self.artists.warmth(now_ms), self.tracks.warmth(now_ms)]
     }
 
-    /// What a fit needs. Histories are shared, not copied.
+    /// What a fit needs.
     pub(crate) fn training(&self) -> Training {
-        let open = || self.people.iter().filter(|person| !person.private);
+        let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
+        let people = people.filter(|(_, person)| !person.private);
         Training {
-            artists: (open().map(|person| Arc::clone(&person.artists)).collect(), self.artists.entries.len()),
-            tracks: (open().map(|person| Arc::clone(&person.tracks)).collect(), self.tracks.entries.len()),
+            people: people.map(|(user, one)| (user, [Arc::clone(&one.artists), Arc::clone(&one.tracks)])).collect(),
+            items: [self.artists.public(), self.tracks.public()],
+            places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
         }
     }
@@ -272,62 +305,4 @@ impl State {
 /// Does each, and answers whether any changed something.
 fn any<T>(all: &[T], mut each: impl FnMut(&T) -> bool) -> bool {
     all.iter().fold(false, |changed, one| each(one) | changed)
-}
-
-/// What a fit needs, taken out of the state so that serving goes on.
-pub(crate) struct Training {
-    artists: (Vec<History>, usize),
-    tracks: (Vec<History>, usize),
-    pub(crate) revision: u64,
-}
-
-/// What serves: the fitted graphs and how popular items are.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Model {
-    graphs: [Arc<ItemGraph>; 2],
-    priors: [Arc<Prior>; 2],
-    /// Revision of the content that the graphs were fitted on.
-    pub(crate) revision: u64,
-}
-
-const fn place(kind: ItemKind) -> usize {
-    match kind {
-        ItemKind::Artist => 0,
-        ItemKind::Track => 1,
-    }
-}
-
-impl Model {
-    pub(crate) fn graph(&self, kind: ItemKind) -> &ItemGraph {
-        &self.graphs[place(kind)]
-    }
-
-    pub(crate) fn prior(&self, kind: ItemKind) -> &Prior {
-        &self.priors[place(kind)]
-    }
-
-    pub(crate) fn version(&self) -> String {
-        format!("item-graph-{:016x}", self.revision)
-    }
-
-    /// These graphs with the popularity of another model.
-    pub(crate) fn with_popularity_of(&self, other: &Self) -> Self {
-        Self { priors: other.priors.clone(), ..self.clone() }
-    }
-
-    /// The same graphs with other popularity.
-    pub(crate) fn with_warmth(&self, warmth: [Vec<(ItemId, f64)>; 2]) -> Self {
-        Self { priors: warmth.map(|warmth| Arc::new(Prior::new(&warmth))), ..self.clone() }
-    }
-}
-
-impl Training {
-    /// Fits both graphs. Time as of [`ItemGraph::fit`].
-    pub(crate) fn fit(self) -> Model {
-        let fit = |(histories, items): (Vec<History>, usize)| {
-            let rows = histories.iter().map(|history| history.iter().map(|known| known.item));
-            Arc::new(ItemGraph::fit(&Interactions::from_rows(rows, items), GraphOptions::default()))
-        };
-        Model { graphs: [fit(self.artists), fit(self.tracks)], revision: self.revision, ..Model::default() }
-    }
 }

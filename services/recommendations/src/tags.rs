@@ -1,32 +1,54 @@
-//! Which tags artists bear, and which artists bear a tag.
+//! Which tags artists bear, and which artists bear a tag: as listeners that are not private say.
 
 use std::collections::HashMap;
 
 use echotune_model::fold;
 
+#[derive(Debug, Default)]
+struct Tag {
+    folded: String,
+    /// As first spelt.
+    name: String,
+    /// How many taggings name it, those of private listeners too.
+    uses: u32,
+    /// Artist → taggers that are not private.
+    artists: HashMap<u32, u32>,
+}
+
 /// Tags by how many taggers gave them to which artist.
 #[derive(Debug, Default)]
 pub(crate) struct Tags {
-    /// As first spelt.
-    names: Vec<String>,
+    tags: Vec<Tag>,
     index: HashMap<String, u32>,
-    /// Per artist: (tag, taggers).
+    /// Per artist: (tag, taggers that are not private).
     of_artist: HashMap<u32, Vec<(u32, u32)>>,
-    /// Per tag: artist → taggers.
-    artists: Vec<HashMap<u32, u32>>,
 }
 
 impl Tags {
     pub(crate) fn intern(&mut self, tag: &str) -> u32 {
-        *self.index.entry(fold(tag)).or_insert_with(|| {
-            self.names.push(tag.to_owned());
-            self.artists.push(HashMap::new());
-            u32::try_from(self.names.len() - 1).expect("at most 2^32 tags")
+        let folded = fold(tag);
+        *self.index.entry(folded).or_insert_with_key(|folded| {
+            self.tags.push(Tag { folded: folded.clone(), name: tag.to_owned(), ..Tag::default() });
+            u32::try_from(self.tags.len() - 1).expect("at most 2^32 tags")
         })
     }
 
+    pub(crate) fn hold(&mut self, tag: u32) {
+        self.tags[tag as usize].uses += 1;
+    }
+
+    /// Forgets the tag when no tagging names it any more.
+    pub(crate) fn release(&mut self, tag: u32) {
+        let tag = &mut self.tags[tag as usize];
+        tag.uses = tag.uses.saturating_sub(1);
+        if tag.uses == 0 {
+            self.index.remove(&std::mem::take(tag).folded);
+        }
+    }
+
+    /// Counts one more tagger that is not private.
     pub(crate) fn add(&mut self, artist: u32, tag: u32) {
-        *self.artists[tag as usize].entry(artist).or_default() += 1;
+        *self.tags[tag as usize].artists.entry(artist).or_default() += 1;
         let tags = self.of_artist.entry(artist).or_default();
         match tags.iter_mut().find(|(one, _)| *one == tag) {
             Some((_, taggers)) => *taggers += 1,
@@ -34,18 +56,14 @@ impl Tags {
         }
     }
 
-    /// Takes one tagger away; a tag that nobody gives any more is forgotten.
+    /// Takes away one that [`Tags::add`] counted.
     pub(crate) fn remove(&mut self, artist: u32, tag: u32) {
-        let artists = &mut self.artists[tag as usize];
+        let artists = &mut self.tags[tag as usize].artists;
         if let Some(taggers) = artists.get_mut(&artist) {
             *taggers -= 1;
             if *taggers == 0 {
                 artists.remove(&artist);
             }
-        }
-        if artists.is_empty() {
-            self.index.retain(|_, one| *one != tag);
-            self.names[tag as usize].clear();
         }
         if let Some(tags) = self.of_artist.get_mut(&artist) {
             tags.iter_mut().filter(|(one, _)| *one == tag).for_each(|(_, taggers)| *taggers -= 1);
@@ -57,20 +75,25 @@ impl Tags {
     }
 
     pub(crate) fn name(&self, tag: u32) -> &str {
-        &self.names[tag as usize]
+        &self.tags[tag as usize].name
+    }
+
+    /// What tags are ordered by where nothing else tells them apart; no restart changes it.
+    pub(crate) fn folded(&self, tag: u32) -> &str {
+        &self.tags[tag as usize].folded
     }
 
     /// The tags given most to an artist, at most `limit`.
     pub(crate) fn of(&self, artist: u32, limit: usize) -> Vec<String> {
         let mut tags = self.of_artist.get(&artist).cloned().unwrap_or_default();
-        tags.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        tags.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| self.folded(a.0).cmp(self.folded(b.0))));
         tags.truncate(limit);
         tags.into_iter().map(|(tag, _)| self.name(tag).to_owned()).collect()
     }
 
     /// The artists that bear a tag, with their taggers as a share of the most tagged one's.
     pub(crate) fn shares(&self, tag: u32) -> impl Iterator<Item = (u32, f64)> {
-        let artists = &self.artists[tag as usize];
+        let artists = &self.tags[tag as usize].artists;
         let most = f64::from(artists.values().copied().max().unwrap_or(1));
         artists.iter().map(move |(artist, taggers)| (*artist, f64::from(*taggers) / most))
     }

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{
-    Acceptance, Call, Fault, Feedback, Impression, Item, ItemId, ItemKind, Recommendations as List, SimilarItem,
-    TraceId,
+    Acceptance, Call, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, Page, PageRequest,
+    Recommendations as List, SimilarItem, TraceId,
 };
 use echotune_proto::recommendations::v1::{self as pb, recommendations_service_client::RecommendationsServiceClient};
 use tonic::{service::interceptor::InterceptedService, transport::Channel};
@@ -14,9 +14,12 @@ use super::{
     convert::{acceptance_from_pb, ids_to_pb, item_from_pb, kind_to_pb, list_from_pb, scored_from_pb, signal_to_pb},
 };
 use crate::{
-    convert::request_of,
+    convert::{missing, request_of},
     status::{read_fault, write_fault},
 };
+
+/// Records in an export page when the request does not say.
+const DEFAULT_PAGE: u32 = 100;
 
 /// `recommendations` elsewhere, over gRPC.
 #[derive(Debug, Clone)]
@@ -142,6 +145,16 @@ impl Recommendations for RecommendationsClient {
     async fn acceptance(&self, call: &Call) -> Result<Vec<Acceptance>, Fault> {
         let rows = ask!(self, call, list_acceptance, pb::ListAcceptanceRequest {}).acceptance;
         Ok(rows.into_iter().map(acceptance_from_pb).collect())
+    }
+
+    async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
+        let page_size = if page.size == 0 { DEFAULT_PAGE } else { page.size };
+        let request = pb::ExportUserRequest { user_name: user.to_owned(), page_size, page_token: page.token.clone() };
+        let mut parts = ask!(self, call, export_user, request);
+        let answer = parts.message().await.map_err(|status| read_fault(call, &status))?;
+        let answer = answer.ok_or_else(|| missing("records"))?;
+        let record = |one: pb::ExportRecord| ExportRecord { kind: one.kind, json: one.json };
+        Ok(Page { rows: answer.records.into_iter().map(record).collect(), next: answer.next_page_token })
     }
 
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {

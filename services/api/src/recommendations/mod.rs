@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use echotune_model::{
-    Acceptance, Call, Fault, Feedback, Impression, Item, ItemId, ItemKind, Recommendations as List, SimilarItem,
+    Acceptance, Call, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, Page, PageRequest,
+    Recommendations as List, SimilarItem,
 };
 
 pub use client::RecommendationsClient;
@@ -18,6 +19,8 @@ pub use server::recommendations_server;
 pub const MAX_LIMIT: u32 = 500;
 /// Items left out of a history in one [`Recommendations::what_if`] at the most.
 pub const MAX_WITHOUT: usize = 1_000;
+/// Items of a history told one by one in [`Recommendations::explain`] at the most.
+pub const MAX_REASONS: usize = 10_000;
 /// Items in a list when a gRPC request does not say how many.
 const DEFAULT_LIMIT: u32 = 10;
 /// Longest answer, in bytes: 500 items with a thousand reasons each stay below it.
@@ -35,13 +38,15 @@ pub struct RecommendQuery {
 }
 
 /// Personal recommendations whose reasons sum exactly to the score. Every limit is 1 to [`MAX_LIMIT`].
-/// What is unknown is `NotFound` and named.
+/// What is unknown is `NotFound` and named; so is what only private listeners know, for all but
+/// themselves and the operator.
 #[async_trait]
 pub trait Recommendations: Send + Sync {
     /// The best items for a user, best first.
     async fn recommend(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault>;
 
-    /// One item's score for a user with every single reason, whether or not it would be recommended.
+    /// One item's score for a user with every single reason, whether or not it would be recommended. Of
+    /// the history the strongest [`MAX_REASONS`] are told one by one and the rest as one reason.
     async fn explain(&self, call: &Call, user: &str, item: ItemId) -> Result<List, Fault>;
 
     /// The list as it were if the user had not played `without` (1 to [`MAX_WITHOUT`] items).
@@ -73,6 +78,10 @@ pub trait Recommendations: Send + Sync {
     /// What listeners made of what each model showed, newest model first.
     async fn acceptance(&self, call: &Call) -> Result<Vec<Acceptance>, Fault>;
 
-    /// How much is held: artists, tracks, items, impressions, feedback.
+    /// What is held about a user here, page by page: records of the kinds `impression` and `feedback`.
+    async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault>;
+
+    /// How much is held: artists, tracks, items, impressions, feedback; and unreadable_events, records
+    /// of the log that took no effect.
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault>;
 }

@@ -1,11 +1,14 @@
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
-use echotune_model::Fault;
+use echotune_model::{ExportRecord, Fault, MAX_PAGE, PageRequest};
 use echotune_proto::recommendations::v1::{
     self as pb,
     recommendations_service_server::{RecommendationsService, RecommendationsServiceServer},
 };
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -15,7 +18,13 @@ use super::{
         scored_to_pb,
     },
 };
-use crate::convert::serve;
+use crate::{
+    convert::{call_of, serve},
+    status::to_status,
+};
+
+/// Pages of an export that wait for a slow reader.
+const PAGES_AHEAD: usize = 2;
 
 struct Server(Arc<dyn Recommendations>);
 
@@ -32,6 +41,8 @@ fn query_of(kind: i32, limit: Option<u32>, include_known: bool) -> Result<Recomm
 
 #[async_trait]
 impl RecommendationsService for Server {
+    type ExportUserStream = Pin<Box<dyn Stream<Item = Result<pb::ExportUserResponse, Status>> + Send>>;
+
     async fn recommend(
         &self,
         request: Request<pb::RecommendRequest>,
@@ -166,6 +177,36 @@ impl RecommendationsService for Server {
             Ok(pb::ListAcceptanceResponse { acceptance })
         })
         .await
+    }
+
+    async fn export_user(
+        &self,
+        request: Request<pb::ExportUserRequest>,
+    ) -> Result<Response<Self::ExportUserStream>, Status> {
+        let call = call_of(&request)?;
+        let pb::ExportUserRequest { user_name, page_size, page_token } = request.into_inner();
+        let everything = page_size == 0;
+        let mut page = PageRequest { size: if everything { MAX_PAGE } else { page_size }, token: page_token };
+        let service = Arc::clone(&self.0);
+        // The first page is fetched here, so that a refusal is the answer and not part of a stream.
+        let mut part = service.export_user(&call, &user_name, &page).await.map_err(|fault| to_status(&fault))?;
+        let (send, receive) = mpsc::channel(PAGES_AHEAD);
+        tokio::spawn(async move {
+            loop {
+                page.token.clone_from(&part.next);
+                let record = |one: ExportRecord| pb::ExportRecord { kind: one.kind, json: one.json };
+                let records = part.rows.into_iter().map(record).collect();
+                let answer = pb::ExportUserResponse { records, next_page_token: part.next };
+                if send.send(Ok(answer)).await.is_err() || page.token.is_empty() || !everything {
+                    return;
+                }
+                part = match service.export_user(&call, &user_name, &page).await {
+                    Ok(part) => part,
+                    Err(fault) => return drop(send.send(Err(to_status(&fault))).await),
+                };
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
     }
 
     async fn get_counts(

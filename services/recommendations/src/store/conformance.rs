@@ -3,11 +3,11 @@
 
 use echotune_api::events::{Event, Payload};
 use echotune_model::{
-    Acceptance, EventId, Feedback, Hlc, Impression, ItemId, PlayCount, Settings, Signal, Tagging, Tally, TraceId,
-    Track, UserId,
+    Acceptance, ErrorKind, EventId, ExportRecord, Feedback, Hlc, Impression, ItemId, PageRequest, PlayCount, Settings,
+    Signal, Tagging, Tally, TraceId, Track, UserId,
 };
 
-use super::{Named, Progress, RecommendationStore, Row};
+use super::{MAX_IMPRESSIONS, MAX_UNREADABLE, Named, Progress, RecommendationStore, Row, Totals, Unreadable};
 
 /// An event of a user at a time.
 pub fn event(user: UserId, at: u64, payload: Payload) -> Event {
@@ -51,11 +51,11 @@ fn progress(position: u64) -> Progress {
 pub async fn replay(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
     assert_eq!(rows(store).await, (Vec::new(), Progress::default()), "the store is empty");
-    store.apply(world(user, friend), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     let first = rows(store).await;
     assert_eq!((first.0.len(), first.1), (8, progress(7)));
     assert!(first.0.contains(&Row::Friend(user, friend)) && first.0.contains(&Row::Friend(friend, user)));
-    store.apply(world(user, friend), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     assert_eq!(rows(store).await, first);
 }
 
@@ -65,7 +65,7 @@ pub async fn replay(store: &dyn RecommendationStore) {
 /// The store does otherwise.
 pub async fn erasure(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
-    store.apply(world(user, friend), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     let item = Named { title: String::new(), artist: "Björk".into() };
     let shown = Impression { trace: TraceId(1), model_version: "m1".into(), items: vec![ItemId::artist("Björk")] };
     store.record_impression(user, shown, Hlc::from_ms(8)).await.expect("noted");
@@ -73,28 +73,45 @@ pub async fn erasure(store: &dyn RecommendationStore) {
     store.record_feedback(user, said, item, Hlc::from_ms(9), progress(7)).await.expect("noted");
     let mut again = world(user, friend);
     again.push(event(user, 10, Payload::UserErased));
-    store.apply(again, progress(8)).await.expect("applied");
+    store.apply(again, Vec::new(), progress(8)).await.expect("applied");
     let (left, at) = rows(store).await;
     assert_eq!(left, vec![Row::Name(friend, "ben".parse().expect("a name"))]);
     assert_eq!(at, progress(8));
-    assert_eq!(store.counts().await.expect("counted"), (0, 0));
+    assert_eq!(store.totals().await.expect("counted"), Totals::default());
     assert!(store.acceptance().await.expect("read").is_empty());
 }
 
+/// A name taken again before the erasure of its first account is over belongs to the new one, whatever
+/// the order of their ids.
+///
+/// # Panics
+/// The store does otherwise.
+pub async fn retaken_name(store: &dyn RecommendationStore) {
+    let created = |user, at| event(user, at, Payload::UserCreated { name: "ann".parse().expect("a name") });
+    let (first, second) = (UserId::new(2), UserId::new(1));
+    store.apply(vec![created(first, 1), created(second, 2)], Vec::new(), progress(2)).await.expect("applied");
+    let name = |user| Row::Name(user, "ann".parse().expect("a name"));
+    assert_eq!(rows(store).await.0, [name(first), name(second)]);
+    store.apply(vec![event(first, 3, Payload::UserErased)], Vec::new(), progress(3)).await.expect("applied");
+    assert_eq!(rows(store).await.0, [name(second)]);
+}
+
 /// An impression counts once; feedback counts by its latest signal, with its own trace or that of the
-/// newest impression of the item.
+/// newest impression of the item, and also when it comes before the impression.
 ///
 /// # Panics
 /// The store does otherwise.
 pub async fn acceptance(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
-    store.apply(world(user, friend), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     let items: Vec<ItemId> = ["a", "b", "c"].into_iter().map(ItemId::artist).collect();
+    let early = Feedback { item: items[2], signal: Signal::Skipped, trace: TraceId(1) };
+    let named = || Named { title: String::new(), artist: "a".into() };
+    store.record_feedback(user, early, named(), Hlc::from_ms(9), progress(7)).await.expect("noted");
     for (trace, model, at) in [(1, "m1", 10), (1, "m1", 11), (2, "m2", 12)] {
         let shown = Impression { trace: TraceId(trace), model_version: model.into(), items: items.clone() };
         store.record_impression(user, shown, Hlc::from_ms(at)).await.expect("noted");
     }
-    let named = || Named { title: String::new(), artist: "a".into() };
     let said = [(0, Signal::Skipped, 1), (0, Signal::Liked, 1), (1, Signal::Disliked, 0), (2, Signal::Played, 2)];
     for (at, (item, signal, trace)) in (20..).zip(said) {
         let feedback = Feedback { item: items[item], signal, trace: TraceId(trace) };
@@ -107,6 +124,135 @@ pub async fn acceptance(store: &dyn RecommendationStore) {
         accepted,
         refused,
     };
-    assert_eq!(store.acceptance().await.expect("read"), vec![one("m2", 1, 1), one("m1", 1, 0)]);
-    assert_eq!(store.counts().await.expect("counted"), (2, 3));
+    assert_eq!(store.acceptance().await.expect("read"), vec![one("m2", 1, 1), one("m1", 1, 1)]);
+    let totals = Totals { impressions: 2, feedback: 5, unreadable_events: 0 };
+    assert_eq!(store.totals().await.expect("counted"), totals);
+}
+
+/// Feedback repeated under any traces stays one record for each item and signal, the oldest impressions
+/// make room for new ones, and the sums follow.
+///
+/// # Panics
+/// The store does otherwise.
+pub async fn bounds(store: &dyn RecommendationStore) {
+    let (user, friend) = (UserId::new(1), UserId::new(2));
+    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    let item = ItemId::artist("a");
+    let named = || Named { title: String::new(), artist: "a".into() };
+    for trace in 1..=50_u64 {
+        for signal in [Signal::Liked, Signal::Skipped] {
+            let feedback = Feedback { item, signal, trace: TraceId(u128::from(trace) << 64) };
+            store.record_feedback(user, feedback, named(), Hlc::from_ms(trace), progress(7)).await.expect("noted");
+        }
+    }
+    assert_eq!(store.totals().await.expect("counted").feedback, 2);
+    let most = MAX_IMPRESSIONS as u64;
+    // The trace says nothing about the time.
+    let trace = |n: u64| TraceId(u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let notes = (1..=most + 5).map(|n| {
+        let model_version = if n <= 3 { "old".into() } else { "new".into() };
+        let shown = Impression { trace: trace(n), model_version, items: vec![item] };
+        store.record_impression(user, shown, Hlc::from_ms(100 + n))
+    });
+    futures::future::join_all(notes).await.into_iter().for_each(|noted| noted.expect("noted"));
+    let shown = Impression { trace: trace(1), model_version: "other".into(), items: vec![item] };
+    store.record_impression(friend, shown, Hlc::from_ms(99)).await.expect("noted");
+    assert_eq!(store.totals().await.expect("counted").impressions, most + 1);
+    let acceptance = store.acceptance().await.expect("read");
+    let told: Vec<_> = acceptance.iter().map(|one| (one.model_version.as_str(), one.impressions)).collect();
+    assert_eq!(told, [("new", most), ("other", 1)], "the three oldest and two more have gone");
+    // One that has gone can be noted again; one that is held cannot.
+    for n in [1, most + 5] {
+        let shown = Impression { trace: trace(n), model_version: "again".into(), items: vec![item] };
+        store.record_impression(user, shown, Hlc::from_ms(200 + most + n)).await.expect("noted");
+    }
+    let acceptance = store.acceptance().await.expect("read");
+    assert_eq!((acceptance[0].model_version.as_str(), acceptance[0].impressions), ("again", 1));
+    assert_eq!(store.totals().await.expect("counted").impressions, most + 1);
+    let erased = vec![event(user, 9, Payload::UserErased), event(user, 10, Payload::UserErased)];
+    store.apply(erased, Vec::new(), progress(8)).await.expect("applied");
+    let totals = Totals { impressions: 1, feedback: 0, unreadable_events: 0 };
+    assert_eq!(store.totals().await.expect("counted"), totals, "what was erased counts no more, and once");
+    assert_eq!(store.acceptance().await.expect("read").len(), 1);
+}
+
+/// An export tells all impressions and feedback of one user, in pages of any size.
+///
+/// # Panics
+/// The store does otherwise.
+pub async fn export(store: &dyn RecommendationStore) {
+    let (user, friend) = (UserId::new(1), UserId::new(2));
+    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    let items: Vec<ItemId> = ["a", "b", "c"].into_iter().map(ItemId::artist).collect();
+    for (n, who) in [(1, user), (2, user), (3, friend)] {
+        let shown = Impression { trace: TraceId(n), model_version: format!("m{n}"), items: items.clone() };
+        store.record_impression(who, shown, Hlc::from_ms(10)).await.expect("noted");
+        for item in &items[..2] {
+            let feedback = Feedback { item: *item, signal: Signal::Liked, trace: TraceId(n) };
+            let item = Named { title: "t".into(), artist: "a".into() };
+            store.record_feedback(who, feedback, item, Hlc::from_ms(20), progress(7)).await.expect("noted");
+        }
+    }
+    let whole = exported(store, user, 1_000).await;
+    let kinds: Vec<&str> = whole.iter().map(|one| one.kind.as_str()).collect();
+    assert_eq!(kinds, ["impression", "impression", "feedback", "feedback"]);
+    for part in
+        ["\"trace_id\":\"00000000000000000000000000000001\"", "\"model_version\":\"m1\"", "\"signal\":\"liked\""]
+    {
+        assert!(whole[0].json.contains(part), "{}", whole[0].json);
+    }
+    assert!(whole[2].json.contains("\"artist\":\"a\"") && whole[2].json.contains("\"said_at_ms\":20"));
+    for size in [1, 2, 3] {
+        assert_eq!(exported(store, user, size).await, whole, "pages of {size}");
+    }
+    assert_eq!(exported(store, friend, 2).await.len(), 3);
+    assert!(exported(store, UserId::new(3), 2).await.is_empty());
+    for token in ["x", "listen.", "feedback.?", ".", &"feedback.".repeat(100)] {
+        let page = PageRequest { size: 5, token: token.into() };
+        assert_eq!(store.export(user, page).await.expect_err("no token").kind(), ErrorKind::InvalidArgument, "{token}");
+    }
+}
+
+async fn exported(store: &dyn RecommendationStore, user: UserId, size: u32) -> Vec<ExportRecord> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = store.export(user, PageRequest { size, token }).await.expect("exported");
+        assert!(page.rows.len() <= size as usize);
+        all.extend(page.rows);
+        token = page.next;
+        if token.is_empty() {
+            return all;
+        }
+    }
+}
+
+/// Records that cannot be read are kept with the progress, the last ones only, and go with their user.
+///
+/// # Panics
+/// The store does otherwise.
+pub async fn unreadable(store: &dyn RecommendationStore) {
+    let (user, friend) = (UserId::new(1), UserId::new(2));
+    let record = |position: u64, key: String| Unreadable { position, key, value: vec![0xff, 0], reason: "odd".into() };
+    let most = MAX_UNREADABLE as u64;
+    for from in (0..most + 10).step_by(10) {
+        let who = |position: u64| if position.is_multiple_of(2) { user.to_string() } else { "nobody".into() };
+        let records: Vec<_> = (from..from + 10).map(|position| record(position, who(position))).collect();
+        store.apply(Vec::new(), records.clone(), progress(from + 10)).await.expect("applied");
+        store.apply(Vec::new(), records, progress(from + 10)).await.expect("applied again");
+    }
+    assert_eq!(store.totals().await.expect("counted").unreadable_events, most + 10);
+    let kept = store.unreadable().await.expect("read");
+    assert_eq!((kept.len() as u64, kept[0].position), (most, 10));
+    assert_eq!(kept[1], record(11, "nobody".into()));
+    assert_eq!(rows(store).await.1, progress(most + 10));
+    let late = vec![record(most + 10, user.to_string()), record(most + 11, friend.to_string())];
+    let erased = vec![event(user, 9, Payload::UserErased)];
+    store.apply(erased, late, progress(most + 13)).await.expect("applied");
+    let left = store.unreadable().await.expect("read");
+    assert!(left.iter().all(|one| one.key != user.to_string()) && left.len() as u64 == most / 2);
+    assert_eq!(left.last().map(|one| one.position), Some(most + 11));
+    // The room of those that went with their user is filled again before others go.
+    let more: Vec<_> = (0..500).map(|n| record(most + 20 + n, "nobody".into())).collect();
+    store.apply(Vec::new(), more, progress(most + 600)).await.expect("applied");
+    assert_eq!(store.unreadable().await.expect("read").len(), MAX_UNREADABLE);
 }

@@ -8,8 +8,8 @@ mod embedded;
 use async_trait::async_trait;
 use echotune_api::events::Event;
 use echotune_model::{
-    Acceptance, ErrorKind, Fault, Feedback, Hlc, Impression, ItemKind, PlayCount, Settings, Tagging, Tally, UserId,
-    UserName,
+    Acceptance, ErrorKind, ExportRecord, Fault, Feedback, Hlc, Impression, ItemKind, Page, PageRequest, PlayCount,
+    Settings, Tagging, Tally, UserId, UserName,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -18,6 +18,13 @@ pub use embedded::EmbeddedRecommendationStore;
 
 /// Impressions kept per user at the most; the oldest go first.
 pub const MAX_IMPRESSIONS: usize = 1_000;
+
+/// How many of a user's newest impressions are searched for one that feedback without a trace is about.
+pub const LOOK_BACK: usize = 100;
+/// Models told of by [`RecommendationStore::acceptance`] at the most; the newest.
+pub const MAX_MODELS: usize = 1_000;
+/// Unreadable records kept at the most; the oldest go first.
+pub const MAX_UNREADABLE: usize = 1_000;
 
 /// How far the view has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +72,30 @@ pub enum Row {
     Feedback(UserId, Feedback, Named, Hlc),
 }
 
+/// A record of the log that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// Its place in the log.
+    pub position: u64,
+    /// Its key: the user it is of.
+    pub key: String,
+    /// Its bytes, or the first of them.
+    pub value: Vec<u8>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// How much is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Impressions.
+    pub impressions: u64,
+    /// Feedback: one for each user, item and signal.
+    pub feedback: u64,
+    /// Records of the log that could not be read, those no longer kept too.
+    pub unreadable_events: u64,
+}
+
 /// Why the store did not do what was asked.
 #[derive(Debug, Clone, Error)]
 #[error("the store of recommendations: {message}")]
@@ -93,18 +124,22 @@ type Answer<T> = Result<T, RecommendationStoreError>;
 /// Holds the view durably.
 #[async_trait]
 pub trait RecommendationStore: Send + Sync {
-    /// Hands over everything held, names first and feedback last, and answers how far it has come.
+    /// Hands over everything held, and answers how far it has come. Names come first, in the order in
+    /// which they were taken, and feedback last. A name belongs to the account handed over last: until
+    /// an erasure is over, the account before may still be there.
     async fn load(&self, take: &mut (dyn FnMut(Row) + Send)) -> Answer<Progress>;
 
-    /// Writes what events say, in order, together with the progress after them. Writing the same
-    /// events again changes nothing but the progress.
-    async fn apply(&self, events: Vec<Event>, progress: Progress) -> Answer<()>;
+    /// Writes what events say, in order, together with the progress after them and the records between
+    /// them that could not be read. Keeps the last [`MAX_UNREADABLE`] of these, until their user is
+    /// erased. Writing the same again changes nothing but the progress.
+    async fn apply(&self, events: Vec<Event>, unreadable: Vec<Unreadable>, progress: Progress) -> Answer<()>;
 
     /// Notes an impression; one of the same user and trace is noted once. Keeps the newest
     /// [`MAX_IMPRESSIONS`] of a user.
     async fn record_impression(&self, user: UserId, impression: Impression, at: Hlc) -> Answer<()>;
 
-    /// Notes feedback. Without a trace it belongs to the user's newest impression with the item, if any.
+    /// Notes feedback: the latest for each user, item and signal is kept. Without a trace it belongs to
+    /// the newest impression with the item among the user's last [`LOOK_BACK`], if any.
     async fn record_feedback(
         &self,
         user: UserId,
@@ -114,9 +149,18 @@ pub trait RecommendationStore: Send + Sync {
         progress: Progress,
     ) -> Answer<()>;
 
-    /// What was made of what each model showed, newest model first. Time linear in the impressions.
+    /// What was made of what each model showed in the impressions held, newest model first, at most
+    /// [`MAX_MODELS`].
     async fn acceptance(&self) -> Answer<Vec<Acceptance>>;
 
-    /// How many impressions and how much feedback is held.
-    async fn counts(&self) -> Answer<(u64, u64)>;
+    /// Impressions and feedback of a user: records of the kinds `impression` and `feedback`, each a JSON
+    /// object. `page.size` is at least 1; a page may be shorter when its records are long. A token that
+    /// is none is `InvalidArgument`.
+    async fn export(&self, user: UserId, page: PageRequest) -> Answer<Page<ExportRecord>>;
+
+    /// The unreadable records kept, oldest first.
+    async fn unreadable(&self) -> Answer<Vec<Unreadable>>;
+
+    /// How much is held.
+    async fn totals(&self) -> Answer<Totals>;
 }

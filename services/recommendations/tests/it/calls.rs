@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use echotune_api::{RecommendQuery, Recommendations};
 use echotune_model::{
-    Call, ErrorKind, Fault, Feedback, Impression, ItemId, ItemKind, Principal, Role, Signal, TraceId,
+    Call, ErrorKind, Fault, Feedback, Impression, ItemId, ItemKind, PageRequest, Principal, Role, Signal, TraceId,
 };
 
 use crate::world::{World, artists, assert_sums, call, query, tagged, user};
@@ -32,6 +32,7 @@ async fn the_client_serves_every_call() {
 async fn every_call(api: &dyn Recommendations) {
     reads(api).await;
     feedback(api).await;
+    export(api).await;
     refusals(api).await;
 }
 
@@ -86,6 +87,34 @@ async fn feedback(api: &dyn Recommendations) {
     assert_eq!((counts["impressions"], counts["feedback"]), (1, 2));
 }
 
+/// What [`feedback`] left behind, whole and one record at a time.
+async fn export(api: &dyn Recommendations) {
+    let whole = api.export_user(&call(), "cat", &PageRequest::default()).await.expect("exported");
+    let kinds: Vec<&str> = whole.rows.iter().map(|one| one.kind.as_str()).collect();
+    assert_eq!((kinds.as_slice(), whole.next.as_str()), (&["impression", "feedback", "feedback"][..], ""));
+    let json = |at: usize| -> serde_json::Value { serde_json::from_str(&whole.rows[at].json).expect("JSON") };
+    let (shown, said) = (json(0), [json(1), json(2)]);
+    assert_eq!(shown["trace_id"], format!("{:032x}", 7));
+    let signals: Vec<&str> =
+        shown["items"].as_array().expect("items").iter().filter_map(|item| item["signal"].as_str()).collect();
+    assert_eq!(signals, ["disliked", "liked"]);
+    for said in said {
+        let shown = shown["items"].as_array().expect("items");
+        assert!(shown.iter().any(|item| item["item_id"] == said["item_id"] && item["signal"] == said["signal"]));
+        let id = said["item_id"].as_str().expect("an id");
+        assert_eq!(ItemId::artist(said["artist"].as_str().expect("a name")).to_string(), id);
+    }
+    let (mut token, mut rows) = (String::new(), Vec::new());
+    while rows.len() < 3 {
+        let page = api.export_user(&call(), "cat", &PageRequest { size: 1, token }).await.expect("exported");
+        assert_eq!((page.rows.len(), page.next.is_empty()), (1, rows.len() == 2));
+        rows.extend(page.rows);
+        token = page.next;
+    }
+    assert_eq!(rows, whole.rows);
+    assert!(api.export_user(&call(), "ann", &PageRequest::default()).await.expect("exported").rows.is_empty());
+}
+
 fn refused<T: std::fmt::Debug>(answer: Result<T, Fault>, kind: ErrorKind, naming: &str) {
     let fault = answer.expect_err("refused");
     assert_eq!(fault.kind, kind, "{fault}");
@@ -120,6 +149,10 @@ async fn refusals(api: &dyn Recommendations) {
     refused(api.record_feedback(&call(), "cat", said).await, NotFound, &named);
     let shown = Impression { trace: TraceId::default(), model_version: "m".into(), items: vec![nothing] };
     refused(api.record_impression(&call(), "cat", shown).await, InvalidArgument, "trace_id");
+    let page = |size, token: &str| PageRequest { size, token: token.into() };
+    refused(api.export_user(&call(), "nobody", &page(5, "")).await, NotFound, "nobody");
+    refused(api.export_user(&call(), "cat", &page(1_001, "")).await, InvalidArgument, "1001");
+    refused(api.export_user(&call(), "cat", &page(5, "odd")).await, InvalidArgument, "page token");
     let late = Call { deadline: Instant::now().checked_sub(Duration::from_millis(1)), ..call() };
     refused(api.recommend(&late, "cat", &wanted).await, DeadlineExceeded, "deadline");
 }
@@ -134,5 +167,8 @@ async fn a_token_opens_its_owner_only_and_a_reader_writes_nothing() {
     refused(world.service.recommend(&reader, "ann", &wanted).await, ErrorKind::PermissionDenied, "ann");
     let said = Feedback { item: ItemId::artist("Björk"), signal: Signal::Liked, trace: TraceId::default() };
     refused(world.service.record_feedback(&reader, "cat", said).await, ErrorKind::PermissionDenied, "writer");
+    let page = PageRequest::default();
+    refused(world.service.export_user(&reader, "ann", &page).await, ErrorKind::PermissionDenied, "ann");
+    assert!(world.service.export_user(&reader, "cat", &page).await.is_ok());
     refused(world.service.acceptance(&reader).await, ErrorKind::PermissionDenied, "operator");
 }

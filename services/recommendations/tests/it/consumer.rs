@@ -4,11 +4,12 @@ use echotune_api::{
 };
 use echotune_eventlog::{EventLog as _, Record};
 use echotune_model::ItemKind;
+use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationStore as _};
 
 use crate::world::{World, call, counted, played, tagged, user};
 
 #[tokio::test]
-async fn events_delivered_again_change_nothing_and_unreadable_ones_are_passed_over() {
+async fn events_delivered_again_change_nothing_and_unreadable_ones_are_kept_aside() {
     let world = World::new();
     world.join(1, "ann", &["Björk", "Portishead"]).await;
     let payloads = || {
@@ -24,10 +25,17 @@ async fn events_delivered_again_change_nothing_and_unreadable_ones_are_passed_ov
     let top = world.service.top_items(&call(), "ann", ItemKind::Artist, 10).await.expect("top");
     let item = world.service.get_item(&call(), top[0].0.id).await.expect("item");
     assert_eq!((item.artist.as_str(), top[0].1), ("Björk", 7));
+    let at = world.log.end(USERS_TOPIC).await.expect("end");
     let garbage = Record { key: "x".into(), value: vec![0xff; 9] };
-    world.log.append(USERS_TOPIC, vec![garbage]).await.expect("appended");
+    let long = Record { key: "y".into(), value: vec![0xff; 100_000] };
+    world.log.append(USERS_TOPIC, vec![garbage, long]).await.expect("appended");
     world.publish(user(1), payloads()).await;
     world.service.refit().await;
     assert_eq!(world.service.top_items(&call(), "ann", ItemKind::Artist, 10).await.expect("top"), top);
     assert_eq!(world.service.position(), world.log.end(USERS_TOPIC).await.expect("end"));
+    assert_eq!(world.service.counts(&call()).await.expect("counts")["unreadable_events"], 2);
+    let kept = EmbeddedRecommendationStore::new(world.db.clone()).unreadable().await.expect("read");
+    let told: Vec<_> = kept.iter().map(|one| (one.position, one.key.as_str(), one.value.len())).collect();
+    assert_eq!(told, [(at, "x", 9), (at + 1, "y", 64 << 10)]);
+    assert!(kept[0].reason.contains("not an event"), "{}", kept[0].reason);
 }

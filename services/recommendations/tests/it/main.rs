@@ -3,5 +3,8 @@
 mod calls;
 mod consumer;
 mod history;
+mod lists;
+mod names;
+mod private;
 mod store;
 mod world;

@@ -21,3 +21,23 @@ async fn the_embedded_store_erases_everything_of_a_user() {
 async fn the_embedded_store_tells_acceptance_by_model() {
     conformance::acceptance(&store().1).await;
 }
+
+#[tokio::test]
+async fn the_embedded_store_gives_a_retaken_name_to_its_new_account() {
+    conformance::retaken_name(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_bounds_what_it_holds_of_a_user() {
+    conformance::bounds(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_exports_what_it_holds_of_a_user() {
+    conformance::export(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_keeps_what_cannot_be_read() {
+    conformance::unreadable(&store().1).await;
+}

@@ -10,7 +10,7 @@ use echotune_api::{
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Record};
 use echotune_kit::{auth::Token, edge::Credentials, embedded::Db};
 use echotune_model::{
-    Call, EventId, Hlc, ItemKind, PlayCount, Principal, Recommendations as List, Settings, Tagging, Tally, Track,
+    Call, EventId, Hlc, ItemKind, PlayCount, Principal, Recommendations as List, Role, Settings, Tagging, Tally, Track,
     UserId,
 };
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume};
@@ -43,6 +43,12 @@ pub(crate) fn user(n: u128) -> UserId {
 
 pub(crate) fn call() -> Call {
     Call::internal()
+}
+
+/// A call of a user by a token of that account.
+pub(crate) fn call_of(n: u128, name: &str) -> Call {
+    let name = name.parse().expect("a name");
+    Call { principal: Principal::User { id: user(n), name, role: Role::Writer }, ..call() }
 }
 
 pub(crate) const fn query(kind: ItemKind, limit: u32) -> RecommendQuery {

@@ -1,0 +1,80 @@
+//! What a list and a fit cost, on a generated world of the shape of HetRec 2011 Last.fm: 1,892 listeners
+//! with 49 play counts each, of 17,588 artists.
+#![allow(missing_docs)]
+
+use divan::{Bencher, black_box};
+use echotune_api::{
+    RecommendQuery, Recommendations as _,
+    events::{Event, Payload},
+};
+use echotune_kit::embedded::Db;
+use echotune_model::{Call, EventId, Hlc, ItemKind, PlayCount, UserId};
+use echotune_recommendations::{
+    EmbeddedRecommendationStore, RecommendationStore as _, RecommendationsService, store::Progress,
+};
+
+const USERS: u32 = 1_892;
+const ARTISTS: u32 = 17_588;
+const COUNTS: u32 = 49;
+
+fn main() {
+    divan::main();
+}
+
+struct World {
+    service: RecommendationsService,
+    store: EmbeddedRecommendationStore,
+    runtime: tokio::runtime::Runtime,
+    _folder: tempfile::TempDir,
+}
+
+/// The events of one listener: popular artists more often.
+fn listener(n: u32, draw: &mut impl FnMut() -> u32) -> [Event; 2] {
+    let artist =
+        |draw: &mut dyn FnMut() -> u32| u64::from(draw() % ARTISTS) * u64::from(draw() % ARTISTS) / u64::from(ARTISTS);
+    let count =
+        |_| PlayCount { artist: format!("artist {}", artist(draw)), plays: draw() % 2_000 + 1, source: "x".into() };
+    let counts = (0..COUNTS).map(count).collect();
+    let name = format!("user{n}").parse().expect("a name");
+    let user = UserId::new(u64::from(n));
+    [Payload::UserCreated { name }, Payload::PlayCountsSet { counts }].map(|payload| {
+        let written_at = Hlc::from_ms(u64::from(n) + 1);
+        let id = EventId::of(&user.to_string(), written_at.0, 0);
+        Event { id, user, region: "bench".into(), written_at, traceparent: String::new(), payload }
+    })
+}
+
+fn world() -> World {
+    let mut seed = 1_u64;
+    let mut draw = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as u32
+    };
+    let folder = tempfile::tempdir().expect("folder");
+    let store = EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    let events = (0..USERS).flat_map(|n| listener(n, &mut draw)).collect();
+    let progress = Progress { position: 1, watermark: Hlc::from_ms(1), revision: 1 };
+    runtime.block_on(store.apply(events, Vec::new(), progress)).expect("applied");
+    let service = RecommendationsService::load(store.clone()).expect("loaded");
+    runtime.block_on(service.refit());
+    World { service, store, runtime, _folder: folder }
+}
+
+#[divan::bench(args = [10, 50, 500])]
+fn list(bencher: Bencher, limit: u32) {
+    let World { service, runtime, .. } = &world();
+    let query = RecommendQuery { kind: ItemKind::Artist, limit, include_known: false };
+    let mut users = (0..USERS).cycle().map(|n| format!("user{n}"));
+    bencher.with_inputs(|| users.next().expect("endless")).bench_local_values(|user| {
+        runtime.block_on(service.recommend(&Call::internal(), black_box(&user), &query)).expect("listed")
+    });
+}
+
+#[divan::bench(sample_count = 10)]
+fn first_fit(bencher: Bencher) {
+    let World { store, runtime, .. } = &world();
+    bencher
+        .with_inputs(|| RecommendationsService::load(store.clone()).expect("loaded"))
+        .bench_local_values(|service| runtime.block_on(service.refit()));
+}

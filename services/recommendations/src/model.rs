@@ -1,0 +1,169 @@
+//! What serves: the fitted graphs and how popular items are.
+
+use std::sync::Arc;
+
+use echotune_engine::{GraphOptions, Interactions, ItemGraph};
+use echotune_model::{ItemId, ItemKind, UserId};
+
+use crate::shelf::{History, Known, Prior};
+
+/// Stands where a place on the shelf has no item in the graph.
+const NONE: u32 = u32::MAX;
+
+/// A fitted graph. Its items are numbered in the order of their ids, so that the fit and every sum over
+/// it depend on what is known alone and not on the order in which it came to be known.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    graph: ItemGraph,
+    /// Item of the graph → place on the shelf.
+    places: Vec<u32>,
+    /// Place on the shelf → item of the graph.
+    items: Vec<u32>,
+}
+
+impl Links {
+    /// `items` with their places on a shelf of so many places; histories in the order of their users.
+    fn fit<'h>(mut items: Vec<(ItemId, u32)>, places: usize, histories: impl Iterator<Item = &'h History>) -> Self {
+        items.sort_unstable();
+        let by_item: Vec<u32> = items.into_iter().map(|(_, place)| place).collect();
+        let mut by_place = vec![NONE; places];
+        (0..).zip(&by_item).for_each(|(item, place)| by_place[*place as usize] = item);
+        // An item without a number is beyond the graph, which leaves it out.
+        let rows = histories.map(|history| history.iter().map(|known| by_place[known.item as usize]));
+        let graph = ItemGraph::fit(&Interactions::from_rows(rows, by_item.len()), GraphOptions::default());
+        Self { graph, places: by_item, items: by_place }
+    }
+
+    pub(crate) const fn graph(&self) -> &ItemGraph {
+        &self.graph
+    }
+
+    /// The item of the graph at a place; none where the fit did not know it.
+    pub(crate) fn item(&self, place: u32) -> Option<u32> {
+        self.items.get(place as usize).copied().filter(|item| *item != NONE)
+    }
+
+    pub(crate) fn place(&self, item: u32) -> u32 {
+        self.places[item as usize]
+    }
+
+    /// The part of a history that the graph knows: (item, weight), ascending by item.
+    pub(crate) fn weighted(&self, history: &[Known]) -> Vec<(u32, f64)> {
+        let known = history.iter().filter_map(|known| Some((self.item(known.item)?, known.amount())));
+        let mut weighted: Vec<(u32, f64)> = known.collect();
+        weighted.sort_unstable_by_key(|(item, _)| *item);
+        weighted
+    }
+}
+
+/// What a fit needs, taken out of the state so that serving goes on. Artists first, then tracks.
+pub(crate) struct Training {
+    /// Listeners that are not private. Histories are shared, not copied.
+    pub(crate) people: Vec<(UserId, [History; 2])>,
+    /// What they know, with places.
+    pub(crate) items: [Vec<(ItemId, u32)>; 2],
+    /// Sizes of the shelves.
+    pub(crate) places: [usize; 2],
+    pub(crate) revision: u64,
+}
+
+impl Training {
+    /// Fits both graphs. Time as of [`ItemGraph::fit`].
+    pub(crate) fn fit(self) -> Model {
+        let Self { mut people, items: [artists, tracks], places, revision } = self;
+        people.sort_unstable_by_key(|(user, _)| *user);
+        let fit = |items, kind: usize| {
+            let histories = people.iter().map(|(_, histories)| &histories[kind]);
+            Arc::new(Links::fit(items, places[kind], histories))
+        };
+        Model { links: [fit(artists, 0), fit(tracks, 1)], revision, ..Model::default() }
+    }
+}
+
+/// What serves: the fitted graphs and how popular items are.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Model {
+    links: [Arc<Links>; 2],
+    priors: [Arc<Prior>; 2],
+    /// Revision of the content that the graphs were fitted on.
+    pub(crate) revision: u64,
+}
+
+const fn at(kind: ItemKind) -> usize {
+    match kind {
+        ItemKind::Artist => 0,
+        ItemKind::Track => 1,
+    }
+}
+
+impl Model {
+    pub(crate) fn links(&self, kind: ItemKind) -> &Links {
+        &self.links[at(kind)]
+    }
+
+    pub(crate) fn prior(&self, kind: ItemKind) -> &Prior {
+        &self.priors[at(kind)]
+    }
+
+    pub(crate) fn version(&self) -> String {
+        format!("item-graph-{:016x}", self.revision)
+    }
+
+    /// These graphs with the popularity of another model.
+    pub(crate) fn with_popularity_of(&self, other: &Self) -> Self {
+        Self { priors: other.priors.clone(), ..self.clone() }
+    }
+
+    /// The same graphs with other popularity.
+    pub(crate) fn with_warmth(&self, warmth: [Vec<(ItemId, f64)>; 2]) -> Self {
+        Self { priors: warmth.map(|warmth| Arc::new(Prior::new(&warmth))), ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_api::events::{Event, Payload};
+    use echotune_model::{EventId, Hlc, PlayCount};
+
+    use super::*;
+    use crate::state::State;
+
+    fn event(user: u128, payload: Payload) -> Event {
+        let (id, region) = (EventId::of("e", 1, 0), String::new());
+        let user = UserId(uuid::Uuid::from_u128(user));
+        Event { id, user, region, written_at: Hlc(1), traceparent: String::new(), payload }
+    }
+
+    fn counts(user: u128, artists: impl Iterator<Item = u32>) -> Event {
+        let count = |n| PlayCount { artist: format!("artist {n}"), plays: n + 1, source: "x".into() };
+        event(user, Payload::PlayCountsSet { counts: artists.map(count).collect() })
+    }
+
+    fn fitted(events: &[Event]) -> (Vec<ItemId>, ItemGraph) {
+        let mut state = State::default();
+        for event in events {
+            state.apply(event);
+        }
+        let model = state.training().fit();
+        let links = model.links(ItemKind::Artist);
+        let id = |place: &u32| state.artists.entries[*place as usize].id;
+        (links.places.iter().map(id).collect(), links.graph.clone())
+    }
+
+    #[test]
+    fn a_fit_is_the_same_to_the_bit_in_whatever_order_its_events_came() {
+        // Each row has more equal neighbours than are kept, and sums of many different users' weights.
+        let mut events: Vec<Event> =
+            (0..40).map(|user| counts(user, (0..300).filter(move |n| (n * 7 + user as u32) % 11 > 3))).collect();
+        events.push(counts(40, 0..400));
+        let (ids, graph) = fitted(&events);
+        assert!(ids.is_sorted() && ids.len() == 400);
+        assert!((0..400).all(|item| graph.row(item).len() == 256));
+        events.reverse();
+        assert_eq!(fitted(&events), (ids.clone(), graph.clone()));
+        // Those who came and went leave nothing behind.
+        events.insert(0, counts(50, 200..600));
+        events.push(event(50, Payload::UserErased));
+        assert_eq!(fitted(&events), (ids, graph));
+    }
+}

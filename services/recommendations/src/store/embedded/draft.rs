@@ -1,0 +1,163 @@
+//! What a run of events writes.
+
+use std::collections::BTreeMap;
+
+use echotune_api::events::{Event, Payload};
+use echotune_kit::embedded::{Batch, Key, Order, StoreError, Table, View, decode};
+use echotune_model::{ItemId, UserId, fold};
+use serde::Serialize;
+
+use super::{
+    sums::{Change, FEEDBACK_TOTAL, UNREADABLE_HELD, UNREADABLE_TOTAL, total},
+    tables::{
+        Account, COUNTS, FEEDBACK, FRIENDS, IMPRESSIONS, NAMES, PERSONAL, PROGRESS, SETTINGS, Shown, TAGGINGS, TALLIES,
+        UNREADABLE, UNREADABLE_OF, keys, of, uuid_at,
+    },
+};
+use crate::store::{MAX_UNREADABLE, Progress, Unreadable};
+
+/// Puts a record under a key.
+type Put = Box<dyn FnOnce(&mut Batch, Table, Key)>;
+
+/// The last word on each key, by table and key.
+#[derive(Default)]
+pub(super) struct Draft {
+    rows: BTreeMap<(&'static str, Vec<u8>), Option<Put>>,
+    change: Change,
+}
+
+impl Draft {
+    fn put<T: Serialize + Clone + 'static>(&mut self, table: Table, key: Key, record: &T) {
+        let record = record.clone();
+        let put: Put = Box::new(move |batch, table, key| batch.put(table, key, &record));
+        self.rows.insert((table.0, key.0), Some(put));
+    }
+
+    fn delete(&mut self, table: Table, key: Vec<u8>) {
+        self.rows.insert((table.0, key), None);
+    }
+
+    fn is_deleted(&self, table: Table, key: &[u8]) -> bool {
+        matches!(self.rows.get(&(table.0, key.to_vec())), Some(None))
+    }
+
+    /// Removes all rows of a user, stored or drafted, with what points to them and what sums them up.
+    fn erase(&mut self, view: &dyn View, user: UserId) -> Result<(), StoreError> {
+        let begin = of(user);
+        for table in PERSONAL {
+            let mut rows: Vec<Vec<u8>> = Vec::new();
+            view.scan(table, &begin, begin.prefix_end().as_ref(), Order::Ascending, &mut |key, value| {
+                if self.is_deleted(table, key) {
+                    return Ok(true);
+                }
+                match table {
+                    IMPRESSIONS => self.change.shown(&decode::<Shown>(table, value)?, -1),
+                    FEEDBACK => self.change.total(FEEDBACK_TOTAL, -1),
+                    _ => {}
+                }
+                rows.push(key.to_vec());
+                Ok(true)
+            })?;
+            let drafted = self.rows.range((table.0, begin.0.clone())..);
+            let drafted = drafted.take_while(|((name, key), _)| *name == table.0 && key.starts_with(&begin.0));
+            rows.extend(drafted.filter(|(_, put)| put.is_some()).map(|((_, key), _)| key.clone()));
+            rows.sort_unstable();
+            rows.dedup();
+            for key in rows {
+                match table {
+                    FRIENDS => {
+                        let friend = UserId(uuid_at(FRIENDS, &key, 1)?);
+                        self.delete(FRIENDS, of(friend).fixed(user.0.as_bytes()).0);
+                    }
+                    UNREADABLE_OF => {
+                        self.delete(UNREADABLE, key.get(16..).unwrap_or_default().to_vec());
+                        self.change.total(UNREADABLE_HELD, -1);
+                    }
+                    _ => {}
+                }
+                self.delete(table, key);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn event(&mut self, view: &dyn View, event: &Event) -> Result<(), StoreError> {
+        let user = of(event.user);
+        match &event.payload {
+            Payload::UserCreated { name } => {
+                self.put(NAMES, user, &Account { name: name.clone(), at: event.written_at });
+            }
+            Payload::HistoryChanged { tallies } => {
+                for tally in tallies {
+                    self.put(TALLIES, user.clone().fixed(tally.track.id().0.as_bytes()), tally);
+                }
+            }
+            Payload::PlayCountsSet { counts } => {
+                for count in counts {
+                    let key = user.clone().fixed(count.artist_id().0.as_bytes()).fixed(count.source.as_bytes());
+                    self.put(COUNTS, key, count);
+                }
+            }
+            Payload::TaggingsAdded { taggings } => {
+                for tagging in taggings {
+                    let artist = ItemId::artist(&tagging.artist);
+                    let key = user.clone().fixed(artist.0.as_bytes()).fixed(fold(&tagging.tag).as_bytes());
+                    self.put(TAGGINGS, key, tagging);
+                }
+            }
+            Payload::FriendsAdded { friends } => {
+                for friend in friends {
+                    self.put(FRIENDS, user.clone().fixed(friend.0.as_bytes()), &());
+                    self.put(FRIENDS, of(*friend).fixed(event.user.0.as_bytes()), &());
+                }
+            }
+            Payload::SettingsChanged { settings } => self.put(SETTINGS, user, settings),
+            Payload::UserErased => self.erase(view, event.user)?,
+        }
+        Ok(())
+    }
+
+    /// Keeps records that could not be read; past the most that is kept, the oldest go.
+    pub(super) fn unreadable(&mut self, view: &dyn View, records: &[Unreadable]) -> Result<(), StoreError> {
+        let mut new = 0;
+        for record in records {
+            let key = Key::new().u64(record.position);
+            if view.get(UNREADABLE, &key)?.is_none() {
+                new += 1;
+            }
+            if let Ok(user) = record.key.parse::<UserId>() {
+                self.put(UNREADABLE_OF, of(user).u64(record.position), &());
+            }
+            self.put(UNREADABLE, key, record);
+        }
+        let held = usize::try_from(total(view, UNREADABLE_HELD)?).unwrap_or(usize::MAX);
+        let excess = (held + new).saturating_sub(MAX_UNREADABLE);
+        let oldest = keys(view, UNREADABLE, &Key::new(), Order::Ascending, excess)?;
+        for key in &oldest {
+            let record = view.get(UNREADABLE, &Key(key.clone()))?;
+            if let Some(record) = record.map(|bytes| decode::<Unreadable>(UNREADABLE, &bytes)).transpose()?
+                && let Ok(user) = record.key.parse::<UserId>()
+            {
+                self.delete(UNREADABLE_OF, of(user).u64(record.position).0);
+            }
+            self.delete(UNREADABLE, key.clone());
+        }
+        let new = i64::try_from(new).unwrap_or(i64::MAX);
+        self.change.total(UNREADABLE_TOTAL, new);
+        self.change.total(UNREADABLE_HELD, new - i64::try_from(oldest.len()).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    pub(super) fn into_batch(self, view: &dyn View, progress: &Progress) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        for ((table, key), put) in self.rows {
+            match put {
+                Some(put) => put(&mut batch, Table(table), Key(key)),
+                None => batch.delete(Table(table), Key(key)),
+            }
+        }
+        self.change.write(view, &mut batch)?;
+        batch.put(PROGRESS, Key::new(), progress);
+        Ok(batch)
+    }
+}

@@ -1,0 +1,160 @@
+mod draft;
+mod export;
+mod shown;
+mod sums;
+mod tables;
+
+use async_trait::async_trait;
+use echotune_api::events::Event;
+use echotune_kit::embedded::{Db, Key, StoreError, Table, View, get};
+use echotune_model::{
+    Acceptance, ErrorKind, ExportRecord, Feedback, Hlc, Impression, ItemId, Page, PageRequest, PlayCount, Settings,
+    Tagging, Tally, TraceId, UserId,
+};
+use serde::de::DeserializeOwned;
+
+use self::{
+    draft::Draft,
+    tables::{
+        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, Said, StoredName, TAGGINGS, TALLIES, UNREADABLE,
+        each, signal, uuid_at,
+    },
+};
+use super::{
+    Answer, MAX_MODELS, Named, Progress, RecommendationStore, RecommendationStoreError, Row, Totals, Unreadable,
+};
+
+impl From<StoreError> for RecommendationStoreError {
+    fn from(error: StoreError) -> Self {
+        Self { kind: error.kind(), message: error.to_string() }
+    }
+}
+
+/// The view in the embedded store.
+#[derive(Debug, Clone)]
+pub struct EmbeddedRecommendationStore {
+    db: Db,
+}
+
+impl EmbeddedRecommendationStore {
+    /// The view in this file.
+    pub const fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    /// Reads what may take long beside the tasks that serve.
+    async fn read_aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn View) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let db = self.db.clone();
+        let done = tokio::task::spawn_blocking(move || db.read(read)).await;
+        done.unwrap_or_else(|cause| {
+            Err(RecommendationStoreError { kind: ErrorKind::Internal, message: format!("a read was cut off: {cause}") })
+        })
+    }
+}
+
+fn load(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<Progress, StoreError> {
+    let user = |table, key: &[u8]| uuid_at(table, key, 0).map(UserId);
+    hand_names(view, take)?;
+    hand(view, TALLIES, take, |key, tally: Tally| Ok(Row::Tally(user(TALLIES, key)?, tally)))?;
+    hand(view, COUNTS, take, |key, count: PlayCount| Ok(Row::Count(user(COUNTS, key)?, count)))?;
+    hand(view, TAGGINGS, take, |key, one: Tagging| Ok(Row::Tagging(user(TAGGINGS, key)?, one)))?;
+    hand(view, FRIENDS, take, |key, ()| Ok(Row::Friend(user(FRIENDS, key)?, UserId(uuid_at(FRIENDS, key, 1)?))))?;
+    hand(view, SETTINGS, take, |key, one: Settings| Ok(Row::Settings(user(SETTINGS, key)?, one)))?;
+    hand(view, FEEDBACK, take, |key, said: Said| {
+        let item = ItemId(uuid_at(FEEDBACK, key, 1)?);
+        let feedback = Feedback { item, signal: signal(said.signal)?, trace: TraceId(said.trace) };
+        Ok(Row::Feedback(user(FEEDBACK, key)?, feedback, said.item, said.at))
+    })?;
+    Ok(get(view, PROGRESS, &Key::new())?.unwrap_or_default())
+}
+
+/// Hands over names in the order in which they were taken.
+fn hand_names(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<(), StoreError> {
+    let mut names = Vec::new();
+    each(view, NAMES, &Key::new(), |key, stored: StoredName| {
+        let account = match stored {
+            StoredName::Timed(account) => account,
+            StoredName::Untimed(name) => Account { name, at: Hlc::default() },
+        };
+        names.push((account.at, UserId(uuid_at(NAMES, key, 0)?), account.name));
+        Ok(())
+    })?;
+    names.sort_unstable_by_key(|(at, user, _)| (*at, *user));
+    names.into_iter().for_each(|(_, user, name)| take(Row::Name(user, name)));
+    Ok(())
+}
+
+/// Hands over every row of a table.
+fn hand<T: DeserializeOwned>(
+    view: &dyn View,
+    table: Table,
+    take: &mut (dyn FnMut(Row) + Send),
+    row: impl Fn(&[u8], T) -> Result<Row, StoreError>,
+) -> Result<(), StoreError> {
+    each(view, table, &Key::new(), |key, value| {
+        take(row(key, value)?);
+        Ok(())
+    })
+}
+
+fn unreadable(view: &dyn View) -> Answer<Vec<Unreadable>> {
+    let mut records = Vec::new();
+    each(view, UNREADABLE, &Key::new(), |_, record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+#[async_trait]
+impl RecommendationStore for EmbeddedRecommendationStore {
+    async fn load(&self, take: &mut (dyn FnMut(Row) + Send)) -> Answer<Progress> {
+        Ok(self.db.read(|view| load(view, take))?)
+    }
+
+    async fn apply(&self, events: Vec<Event>, unreadable: Vec<Unreadable>, progress: Progress) -> Answer<()> {
+        let written = self.db.write(move |view| {
+            let mut draft = Draft::default();
+            draft.unreadable(view, &unreadable)?;
+            for event in &events {
+                draft.event(view, event)?;
+            }
+            Ok::<_, StoreError>(((), draft.into_batch(view, &progress)?))
+        });
+        Ok(written.await?)
+    }
+
+    async fn record_impression(&self, user: UserId, impression: Impression, at: Hlc) -> Answer<()> {
+        Ok(self.db.write(move |view| shown::record_impression(view, user, impression, at)).await?)
+    }
+
+    async fn record_feedback(
+        &self,
+        user: UserId,
+        feedback: Feedback,
+        item: Named,
+        at: Hlc,
+        progress: Progress,
+    ) -> Answer<()> {
+        Ok(self.db.write(move |view| shown::record_feedback(view, user, &feedback, item, at, progress)).await?)
+    }
+
+    async fn acceptance(&self) -> Answer<Vec<Acceptance>> {
+        self.read_aside(|view| Ok(sums::acceptance(view, MAX_MODELS)?)).await
+    }
+
+    async fn export(&self, user: UserId, page: PageRequest) -> Answer<Page<ExportRecord>> {
+        self.read_aside(move |view| export::export(view, user, &page)).await
+    }
+
+    async fn unreadable(&self) -> Answer<Vec<Unreadable>> {
+        self.read_aside(unreadable).await
+    }
+
+    async fn totals(&self) -> Answer<Totals> {
+        Ok(self.db.read(sums::totals)?)
+    }
+}
