@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::instrument;
 
 use crate::{
-    expr::Language,
+    expr::{Language, apart},
     run::Shared,
     store::{Decision, Idempotency, PinnedText, RunDraft, RunRecord, RunStore, RunStoreError},
     tools::{McpServer, Tools, ToolsError},
@@ -113,9 +113,9 @@ impl AgentsService {
         let texts: Vec<PinnedText> =
             sources.iter().map(|(file, text)| PinnedText { file: file.clone(), text: text.clone() }).collect();
         let (known, reading) = (tools.known(), language.clone());
-        let workflows = tokio::task::spawn_blocking(move || Workflows::read(&texts, &reading, Some(&known)))
+        let workflows = apart(move || Workflows::read(&texts, &reading, Some(&known)))
             .await
-            .map_err(|cause| LoadError::Broken(cause.to_string()))?
+            .map_err(LoadError::Broken)?
             .map_err(LoadError::Workflows)?;
         let shared = Shared {
             store: Arc::new(store),
@@ -142,6 +142,15 @@ impl AgentsService {
             let (done, ()) = tokio::join!(working, sweeping);
             done
         }
+    }
+
+    /// Removes everything that is kept of a user: runs in any state, journals, keys. How many runs; what
+    /// they do now is cut off.
+    ///
+    /// # Errors
+    /// The store cannot be written; asking again goes on.
+    pub async fn erase_user(&self, user: &UserName) -> Result<u64, Fault> {
+        Ok(self.shared.store.erase(user.clone()).await?)
     }
 
     /// A run that the caller may read. To others it does not exist.
@@ -195,7 +204,7 @@ fn check_key(key: &str) -> Result<(), Fault> {
 /// The trace of a run: that of its caller, or a new one.
 fn trace_of(call: &Call) -> String {
     let current = telemetry::traceparent_of(&tracing::Span::current());
-    [current, call.traceparent.clone()].into_iter().find(|trace| !trace.is_empty()).unwrap_or_else(|| {
+    [call.traceparent.clone(), current].into_iter().find(|trace| !trace.is_empty()).unwrap_or_else(|| {
         let (trace, span) = (uuid::Uuid::new_v4().simple().to_string(), uuid::Uuid::new_v4().simple().to_string());
         format!("00-{trace}-{}-01", &span[..16])
     })

@@ -40,10 +40,21 @@ pub(crate) async fn work(shared: Arc<Shared>, concurrent: usize, stop: Cancellat
             next = next(&shared, &mut changes) => next,
         };
         spawn(&mut runs, &shared, next, place, &stopping);
-        while runs.try_join_next().is_some() {}
+        while let Some(left) = runs.try_join_next() {
+            note(left);
+        }
     }
-    while runs.join_next().await.is_some() {}
+    while let Some(left) = runs.join_next().await {
+        note(left);
+    }
     Ok(())
+}
+
+/// A run whose task broke off is resumed when its lease has ended.
+fn note(left: Result<(), tokio::task::JoinError>) {
+    if let Err(cause) = left {
+        tracing::error!(%cause, "a run broke off");
+    }
 }
 
 fn spawn(

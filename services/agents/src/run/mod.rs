@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use self::journal::Journal;
 use crate::{
-    expr::{Language, Variables},
+    expr::{Language, Variables, apart},
     store::{Advance, End, NewEntry, Release, RunRecord, RunStore, RunStoreError},
     tools::Tools,
     workflow::{Workflow, Workflows},
@@ -211,10 +211,8 @@ fn or(first: String, second: &str) -> String {
 async fn pinned(shared: &Arc<Shared>, record: &RunRecord) -> Result<(Arc<Workflow>, Workflows), Stop> {
     let texts = shared.store.texts(record.id).await?;
     let language = shared.language.clone();
-    let workflows = tokio::task::spawn_blocking(move || Workflows::read(&texts, &language, None))
-        .await
-        .map_err(|_| Stop::Interrupted)?
-        .map_err(|faults| {
+    let workflows =
+        apart(move || Workflows::read(&texts, &language, None)).await.map_err(Stop::Failed)?.map_err(|faults| {
             let first = faults.first().map(ToString::to_string).unwrap_or_default();
             Stop::Failed(format!(
                 "this version of EchoTune no longer reads the workflow that the run began with: {first}"
@@ -300,12 +298,12 @@ impl Execution {
         let late = |_| format!("the expressions were not evaluated within {} s", EVALUATION.as_secs());
         let work = async {
             let permit = Arc::clone(&self.shared.evaluations).acquire_owned().await;
-            let task = tokio::task::spawn_blocking(move || {
+            let evaluated = apart(move || {
                 // Held until it is done, even when nobody waits any more.
                 let _permit = permit;
                 evaluate()
             });
-            task.await.unwrap_or_else(|cause| Err(format!("an evaluation broke off: {cause}")))
+            evaluated.await.and_then(|value| value)
         };
         tokio::time::timeout(EVALUATION, work).await.map_err(late)?
     }

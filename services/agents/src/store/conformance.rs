@@ -265,3 +265,29 @@ pub async fn ended_runs_are_removed_whole(store: &dyn RunStore) {
     assert_eq!(left.rows.iter().map(|run| run.id).collect::<Vec<_>>(), [stays]);
     assert_eq!(store.journal(stays, 0).await.expect("read").len(), 1);
 }
+
+/// An erasure leaves nothing of a user, takes runs from their owners, and others keep theirs.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn erasure_leaves_nothing(store: &dyn RunStore) {
+    let ended = store.start(draft(store, "ann"), keyed("k", 1)).await.expect("started").id;
+    let owner = claimed(store).await;
+    store.append(ended, owner.epoch, end(RunState::Succeeded)).await.expect("ended");
+    let running = store.start(draft(store, "Ann"), None).await.expect("started").id;
+    let owner = claimed(store).await;
+    let queued = store.start(draft(store, "ann"), None).await.expect("started").id;
+    let other = store.start(draft(store, "anna"), keyed("k", 1)).await.expect("started").id;
+    assert_eq!(store.erase(name("ANN")).await.expect("erased"), 3);
+    for id in [ended, running, queued] {
+        assert!(store.run(id).await.expect("read").is_none());
+        assert_eq!(store.journal(id, 0).await.expect("read"), []);
+    }
+    let late = store.append(running, owner.epoch, Advance::default()).await;
+    assert!(matches!(late, Err(RunStoreError::UnknownRun(_))), "{late:?}");
+    assert_eq!(claimed(store).await.id, other);
+    assert_eq!(store.start(draft(store, "anna"), keyed("k", 1)).await.expect("again").id, other);
+    // The key of the erased user is free for any request.
+    assert_ne!(store.start(draft(store, "ann"), keyed("k", 2)).await.expect("started").id, ended);
+    assert_eq!(store.sweep(u64::MAX).await.expect("swept"), 0, "no index leads to what is gone");
+}

@@ -184,6 +184,9 @@ impl EmbeddedRunStore {
             let folded = user.map_or_else(|_| record.user.clone(), |name| name.folded());
             batch.delete(BY_USER, user_key(&folded).fixed(id.0.as_bytes()));
             batch.delete(ENDED, timed(record.ended_at_ms, id));
+            if let Some(due_ms) = record.due_ms {
+                batch.delete(DUE, timed(due_ms, id));
+            }
         }
         for table in [RUNS, PINNED, OUTPUTS] {
             batch.delete(table, of(id));
@@ -454,6 +457,36 @@ impl RunStore for EmbeddedRunStore {
             }
         }
     }
+
+    async fn erase(&self, user: UserName) -> Answer<u64> {
+        let mut removed = 0;
+        loop {
+            let folded = user.folded();
+            let one = self.db.write(move |view| {
+                let prefix = user_key(&folded);
+                if let Some(id) = first_of(view, BY_USER, &prefix)? {
+                    let (whole, batch) = Self::remove_some(view, id)?;
+                    return Ok((Some(u64::from(whole)), batch));
+                }
+                let mut batch = Batch::default();
+                let keys = KEYS.remove(view, &mut batch, &prefix, SWEEP)?;
+                Ok::<_, RunStoreError>(((keys == SWEEP).then_some(0), batch))
+            });
+            match one.await? {
+                None => return Ok(removed),
+                Some(whole) => removed += whole,
+            }
+        }
+    }
+}
+
+fn first_of(view: &dyn View, table: Table, prefix: &Key) -> Answer<Option<RunId>> {
+    let mut first = None;
+    view.scan(table, prefix, prefix.prefix_end().as_ref(), Order::Ascending, &mut |key, _| {
+        first = Some(run_of(key).ok_or_else(|| damaged(table))?);
+        Ok(false)
+    })?;
+    Ok(first)
 }
 
 fn new_record(draft: &RunDraft, now_ms: u64) -> RunRecord {

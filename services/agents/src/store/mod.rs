@@ -348,4 +348,8 @@ pub trait RunStore: Send + Sync {
     /// Removes runs that ended at or before `ended_ms` (milliseconds since the Unix epoch), their
     /// journals and texts, and ended idempotency keys; how many runs.
     async fn sweep(&self, ended_ms: u64) -> Answer<usize>;
+
+    /// Removes all runs of a user, whatever their state, with their journals, texts and idempotency
+    /// keys; how many runs. Whoever carries one out loses it.
+    async fn erase(&self, user: UserName) -> Answer<u64>;
 }

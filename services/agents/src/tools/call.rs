@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use echotune_kit::telemetry;
 use rmcp::{
-    model::{CallToolRequestParams, CallToolResult, RequestMetaObject, RequestParamsMeta as _},
+    model::{CallToolRequestParams, CallToolResult, ErrorCode, RequestMetaObject, RequestParamsMeta as _},
     service::ServiceError,
 };
 use serde_json::{Map, Value};
@@ -139,8 +139,10 @@ impl Tools {
 
     async fn failed(&self, server: usize, session: &Arc<Session>, error: &ServiceError) -> CallError {
         if let ServiceError::McpError(refusal) = error {
-            // The server is there and says so: the request was read and refused.
-            return CallError::Tool(None, format!("its server refused the call: {}", refusal.message));
+            // The server is there and says so. Only what it did not understand was surely not begun.
+            let unread = [ErrorCode::INVALID_PARAMS, ErrorCode::METHOD_NOT_FOUND, ErrorCode::INVALID_REQUEST];
+            let why = format!("its server refused the call: {}", refusal.message);
+            return if unread.contains(&refusal.code) { CallError::Tool(None, why) } else { CallError::Unknown(why) };
         }
         let mut held = self.servers[server].session.lock().await;
         if held.as_ref().is_some_and(|open| Arc::ptr_eq(open, session)) {

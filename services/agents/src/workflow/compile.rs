@@ -1,7 +1,7 @@
 //! From the text of a file to a workflow, with all faults on the way.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -423,38 +423,67 @@ impl Read {
 
 /// Workflows that contain themselves, or that are too deep within each other.
 pub(super) fn cycles(read: &[Read]) -> Vec<WorkflowFault> {
-    let subs: BTreeMap<&str, &Vec<(String, Place)>> = read.iter().map(|one| (one.name.as_str(), &one.subs)).collect();
+    let subs: Subs<'_> = read.iter().map(|one| (one.name.as_str(), &one.subs)).collect();
     let mut faults = Vec::new();
     for one in read {
         for (name, place) in &one.subs {
-            let (mut path, mut found) = (vec![one.name.as_str()], None);
-            follow(name, &subs, &mut path, &mut found);
-            if let Some(message) = found {
+            if let Some(path) = way_back(&subs, name, &one.name) {
+                let path = path.join(" → ");
+                let name = &one.name;
+                let message =
+                    format!("workflow '{name}' contains itself: {name} → {path}; take one of these steps out");
                 faults.push(fault_at(&one.workflow.source.file, *place, message));
+            }
+        }
+    }
+    if faults.is_empty() {
+        let mut known = BTreeMap::new();
+        for one in read {
+            let depth = depth(&subs, &one.name, &mut known);
+            if depth > MAX_DEPTH {
+                let name = &one.name;
+                let message = format!(
+                    "workflow '{name}' has {depth} workflows within each other; at most {MAX_DEPTH} are allowed"
+                );
+                faults.push(fault_at(&one.workflow.source.file, one.name_place, message));
             }
         }
     }
     faults
 }
 
-fn follow<'r>(
-    name: &'r str,
-    subs: &BTreeMap<&'r str, &'r Vec<(String, Place)>>,
-    path: &mut Vec<&'r str>,
-    found: &mut Option<String>,
-) {
-    let known = path.contains(&name);
-    path.push(name);
-    if known && path.first() == Some(&name) {
-        *found = Some(format!("workflow '{name}' contains itself: {}; take one of these steps out", path.join(" → ")));
-    } else if path.len() > MAX_DEPTH {
-        *found = Some(format!("workflows are more than {MAX_DEPTH} deep within each other: {}", path.join(" → ")));
-    } else if !known {
-        for (inner, _) in subs.get(name).into_iter().copied().flatten() {
-            if found.is_none() {
-                follow(inner, subs, path, found);
+/// What each workflow contains, and where.
+type Subs<'r> = BTreeMap<&'r str, &'r Vec<(String, Place)>>;
+
+/// The shortest way from one workflow to another through what they contain, both named.
+fn way_back<'r>(subs: &Subs<'r>, from: &'r str, to: &'r str) -> Option<Vec<&'r str>> {
+    let (mut before, mut waiting) = (BTreeMap::from([(from, None)]), VecDeque::from([from]));
+    while let Some(name) = waiting.pop_front() {
+        if name == to {
+            let mut path = vec![name];
+            while let Some(Some(earlier)) = before.get(path[path.len() - 1]) {
+                path.push(*earlier);
             }
+            path.reverse();
+            return Some(path);
+        }
+        for (inner, _) in subs.get(name).into_iter().copied().flatten() {
+            before.entry(inner.as_str()).or_insert_with(|| {
+                waiting.push_back(inner);
+                Some(name)
+            });
         }
     }
-    path.pop();
+    None
+}
+
+/// How many workflows are within each other, this one included; there must be no circle.
+fn depth<'r>(subs: &Subs<'r>, name: &'r str, known: &mut BTreeMap<&'r str, usize>) -> usize {
+    if let Some(depth) = known.get(name) {
+        return *depth;
+    }
+    let inner = subs.get(name).into_iter().copied().flatten();
+    let depth = 1 + inner.map(|(inner, _)| depth(subs, inner, known)).max().unwrap_or(0);
+    known.insert(name, depth);
+    depth
 }

@@ -194,3 +194,75 @@ impl<'s> Shape<'s, '_> {
 fn keyword(schema: &Value, name: &str) -> Value {
     Value::Object([(name.to_owned(), schema[name].clone())].into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::workflow::format::workflow_schema;
+
+    /// A value that has every type of step.
+    fn whole() -> Value {
+        json!({
+            "name": "whole", "description": "All of it.", "version": 1, "input": {"properties": {}},
+            "budget": {"steps": 1, "tool_calls": 0, "wall_ms": 1},
+            "output": {"value": [1, {"a": null}], "schema": {"type": "array"}},
+            "steps": [
+                {"id": "a", "type": "tool", "tool": "t", "args": {"x": 1}, "timeout_ms": 5, "attempts": 2, "output": {}},
+                {"id": "b", "type": "parallel", "branches": [{"id": "c", "steps": [{"id": "d", "type": "approval", "message": "?"}]}]},
+                {"id": "e", "type": "gate", "conditions": [{"name": "n", "that": "true"}], "otherwise": {"retry": "a", "attempts": 2, "args": {}}},
+                {"id": "f", "type": "retry", "attempts": 2, "steps": [{"id": "g", "type": "workflow", "workflow": "w"}], "until": []},
+            ],
+        })
+    }
+
+    fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
+        all.push(at.to_owned());
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, inner)| pointers(inner, &join(at, key), all)),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(index, inner)| pointers(inner, &format!("{at}/{index}"), all));
+            }
+            _ => {}
+        }
+    }
+
+    fn anything() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-5_i64..200).prop_map(Value::from),
+            (0.0..2.0_f64).prop_map(Value::from),
+            "[a-zA-Z_-]{0,12}".prop_map(Value::from),
+            Just(json!([])),
+            Just(json!({})),
+            Just(json!({"id": "z", "type": "tool", "tool": "t"})),
+            Just(json!([{"id": "z", "type": "model"}])),
+        ]
+    }
+
+    proptest! {
+        /// The reader refuses what a validator of JSON Schema refuses, and nothing else.
+        #[test]
+        fn shapes_are_what_the_schema_says(place in any::<prop::sample::Index>(), value in anything(), key in "[a-z]{1,6}", how in 0..3) {
+            let (mut document, mut all) = (whole(), Vec::new());
+            pointers(&document, "", &mut all);
+            let at = place.get(&all).clone();
+            let target = document.pointer_mut(&at).expect("a pointer of the document");
+            match (how, target) {
+                (0, Value::Object(map)) => drop(map.insert(key, value)),
+                (1, Value::Object(map)) => drop(map.remove(&key).or_else(|| map.keys().next().cloned().and_then(|key| map.remove(&key)))),
+                (_, target) => *target = value,
+            }
+            let schema = workflow_schema();
+            let text = document.to_string();
+            let mut faults = Faults { file: "test", found: Vec::new() };
+            let read = Document::read(&text).expect("JSON is YAML");
+            prop_assert_eq!(&read.value, &document);
+            check(&read, &schema, &mut faults);
+            prop_assert_eq!(faults.found.is_empty(), jsonschema::is_valid(&schema, &document), "{}: {:?}", text, faults.found);
+        }
+    }
+}

@@ -165,12 +165,17 @@ fn kill_often(folder: &std::path::Path, address: &str, random: &mut Random) -> B
             }
             line.contains("ready")
         };
-        let mut ready = false;
+        // One in ten dies while it opens its folder, one in five after it has come far.
+        let (mut ready, within) = match random.below(10) {
+            0 => (true, 150_000),
+            1 | 2 => (false, 400_000),
+            _ => (false, 90_000),
+        };
         while !ready {
             let line = lines.recv_timeout(Duration::from_secs(60));
             ready = take(line.unwrap_or_else(|_| panic!("kill {kill}: the victim says nothing")), &mut acknowledged);
         }
-        std::thread::sleep(Duration::from_micros(random.below(90_000)));
+        std::thread::sleep(Duration::from_micros(random.below(within)));
         child.kill().expect("killed");
         child.wait().expect("gone");
         while let Ok(line) = lines.recv_timeout(Duration::from_secs(5)) {

@@ -8,5 +8,7 @@ mod faces;
 mod faults;
 mod files;
 mod server;
+mod stdio;
 mod store;
 mod suite;
+mod traces;

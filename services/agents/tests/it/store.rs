@@ -28,7 +28,8 @@ conforms!(
     owners_are_fenced,
     decisions_reach_their_step_once,
     cancellations_are_kept,
-    ended_runs_are_removed_whole
+    ended_runs_are_removed_whole,
+    erasure_leaves_nothing
 );
 
 #[tokio::test]
