@@ -1,14 +1,17 @@
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use echotune_api::{Operations, OperationsClient, Recommendations, RecommendationsClient, Users, UsersClient};
+use echotune_api::{
+    Agents, AgentsClient, Operations, OperationsClient, Recommendations, RecommendationsClient, Users, UsersClient,
+};
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, telemetry::SpanStore};
+use echotune_mcp_servers::Services;
 use tokio::time::sleep;
 use tonic::transport::Endpoint;
 
@@ -38,6 +41,8 @@ pub struct Connection {
     pub recommendations: Arc<dyn Recommendations>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
+    /// Runs of workflows; in a folder that was opened, once they have been started.
+    pub agents: Option<Arc<dyn Agents>>,
     opened: Option<Platform>,
 }
 
@@ -81,20 +86,45 @@ impl Connection {
         Ok(Self {
             users: Arc::new(UsersClient::new(channel.clone(), credentials.clone())),
             recommendations: Arc::new(RecommendationsClient::new(channel.clone(), credentials.clone())),
-            operations: Arc::new(OperationsClient::new(channel, credentials)),
+            operations: Arc::new(OperationsClient::new(channel.clone(), credentials.clone())),
+            agents: Some(Arc::new(AgentsClient::new(channel, credentials))),
             opened: None,
         })
     }
 
-    async fn opened(platform: Platform) -> anyhow::Result<Self> {
-        platform.flow().settle().await?;
-        platform.flow().refit().await;
+    async fn opened(mut platform: Platform) -> anyhow::Result<Self> {
+        platform.settle().await?;
         Ok(Self {
             users: Arc::clone(&platform.users),
             recommendations: Arc::clone(&platform.recommendations),
             operations: Arc::clone(&platform.operations),
+            agents: None,
             opened: Some(platform),
         })
+    }
+
+    /// agents of the platform; in a folder that was opened they are started. `work` says whether runs are
+    /// carried out here.
+    ///
+    /// # Errors
+    /// A workflow has faults, or no port is free.
+    pub async fn start_agents(&mut self, work: bool) -> anyhow::Result<Arc<dyn Agents>> {
+        if let Some(platform) = &mut self.opened
+            && self.agents.is_none()
+        {
+            platform.start_agents(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), work).await?;
+            self.agents.clone_from(&platform.agents);
+        }
+        self.agents.clone().context("the platform has no agents")
+    }
+
+    /// What MCP servers work with.
+    pub fn services(&self) -> Services {
+        Services {
+            users: Arc::clone(&self.users),
+            recommendations: Arc::clone(&self.recommendations),
+            operations: Arc::clone(&self.operations),
+        }
     }
 
     /// Whether a platform runs on the folder and goes on after this command.
@@ -106,13 +136,12 @@ impl Connection {
     /// does so by itself.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub async fn settle(&self) -> anyhow::Result<()> {
-        if let Some(platform) = &self.opened {
-            platform.flow().settle().await?;
-            platform.flow().refit().await;
+    /// The store cannot be read, or what moves events has ended.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        match &mut self.opened {
+            Some(platform) => platform.settle().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Releases the data folder when this opened it.
@@ -120,8 +149,8 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { opened, users, recommendations, operations } = self;
-        drop((users, recommendations, operations));
+        let Self { opened, users, recommendations, operations, agents } = self;
+        drop((users, recommendations, operations, agents));
         match opened {
             Some(platform) => platform.stop().await,
             None => Ok(()),

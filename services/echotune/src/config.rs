@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use echotune_kit::{
     config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
+    edge,
     lifecycle::Patience,
     telemetry,
 };
@@ -46,6 +47,10 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Fitting.
     pub recommendations: RecommendationsConfig,
+    /// The MCP servers.
+    pub mcp: McpConfig,
+    /// Runs of workflows.
+    pub agents: AgentsConfig,
     /// The way down.
     pub shutdown: ShutdownConfig,
 }
@@ -83,6 +88,28 @@ pub struct RecommendationsConfig {
     pub refit_debounce: Period,
 }
 
+/// The MCP servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpConfig {
+    /// Where they are reached over HTTP; empty for the port after the one of gRPC.
+    pub listen: String,
+    /// Values of `Host` that are served beside those of loopback.
+    pub hosts: Vec<String>,
+    /// Values of `Origin` that are served.
+    pub origins: Vec<String>,
+}
+
+/// Runs of workflows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentsConfig {
+    /// Folder of further workflow files; empty for `workflows` in the data folder.
+    pub workflows: PathBuf,
+    /// Runs carried out at one time.
+    pub concurrent_runs: usize,
+    /// How long ended runs are kept.
+    pub run_retention: Period,
+}
+
 /// The way down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShutdownConfig {
@@ -92,6 +119,12 @@ pub struct ShutdownConfig {
     pub drain_timeout: Period,
     /// For spans that wait to be sent.
     pub flush_timeout: Period,
+}
+
+impl LimitsConfig {
+    pub(crate) const fn patience(&self) -> edge::Patience {
+        edge::Patience { default: self.deadline_default.0, max: self.deadline_max.0 }
+    }
 }
 
 impl ShutdownConfig {
@@ -113,6 +146,15 @@ impl config::Config for Config {
         let more = || "must be longer than 0s".to_owned();
         demand(positive(limits.deadline_default), "limits.deadline_default", more());
         demand(positive(self.recommendations.refit_debounce), "recommendations.refit_debounce", more());
+        let no_address =
+            self.mcp_address(self.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
+        demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
+        demand(positive(self.agents.run_retention), "agents.run_retention", more());
+        demand(
+            (1..=1_000).contains(&self.agents.concurrent_runs),
+            "agents.concurrent_runs",
+            format!("{} is not between 1 and 1000", self.agents.concurrent_runs),
+        );
         demand(positive(telemetry.otlp_timeout), "telemetry.otlp_timeout", more());
         demand(
             limits.deadline_default <= limits.deadline_max,
@@ -175,6 +217,16 @@ impl Config {
         });
         let flags = set.chain(more).collect();
         config::load(&Sources { defaults: DEFAULTS, file, env, flags })
+    }
+
+    /// Where the MCP servers of a platform that listens on `beside` are reached. `None` when what is
+    /// written is no address.
+    pub fn mcp_address(&self, beside: SocketAddr) -> Option<SocketAddr> {
+        if self.mcp.listen.is_empty() {
+            let port = if beside.port() == 0 { 0 } else { beside.port().checked_add(1)? };
+            return Some(SocketAddr::new(beside.ip(), port));
+        }
+        self.mcp.listen.parse().ok()
     }
 
     /// How telemetry is to be started.

@@ -4,10 +4,12 @@ mod client;
 mod commands;
 mod config;
 pub mod demo;
+mod grpc;
 pub mod import;
 mod operations;
 mod output;
 mod platform;
+mod tools;
 
 pub use client::Connection;
 pub use commands::run;

@@ -1,33 +1,33 @@
 use std::{
     convert::Infallible,
     fs, io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use echotune_api::{
-    Operations, Recommendations, Users, authenticator, events::USERS_TOPIC, operations_server, recommendations_server,
-    users_server,
-};
+use echotune_agents::EmbeddedRunStore;
+use echotune_api::{Agents, Operations, Recommendations, Users, authenticator, events::USERS_TOPIC};
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
-    auth::Token,
+    auth::{Callers, Token},
     edge::{Edge, Patience},
     embedded::Db,
     lifecycle::{Exit, Life, Signal},
     telemetry::SpanStore,
 };
+use echotune_mcp_servers::{Access, Limits, Services, router};
 use echotune_model::Clock;
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume, refit};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
 
-use crate::{Config, operations::EmbeddedOperations};
+use crate::{Config, grpc, operations::EmbeddedOperations, tools};
 
 /// File in a data folder that says where its platform listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
@@ -46,9 +46,11 @@ pub struct Platform {
     pub recommendations: Arc<dyn Recommendations>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
+    /// Runs of workflows, once they have been started.
+    pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
-    patience: Patience,
-    allow_plaintext: bool,
+    config: Config,
+    clock: Arc<Clock>,
     folder: PathBuf,
     db: Db,
     life: Life,
@@ -100,10 +102,20 @@ impl Platform {
         remove_if_there(&folder.join(ADDRESS_FILE)).context("file 'address' of the data folder cannot be removed")?;
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
-        let store = EmbeddedUserStore::new(db.clone(), clock);
+        let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
         let service = RecommendationsService::load(EmbeddedRecommendationStore::new(db.clone()))?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());
+        // A store that fails once writes nothing more: better to go down and say why.
+        life.consumer("the store", {
+            let (failed, stop) = (db.failed(), life.stop());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => Ok(()),
+                    error = failed => Err(error),
+                }
+            }
+        });
         life.consumer("the relay of the outbox", {
             let (store, log, stop) = (store.clone(), log.clone(), life.stop());
             async move { relay(store, &log, stop).await }
@@ -126,12 +138,26 @@ impl Platform {
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             flow: Flow { service, store, log },
-            patience: Patience { default: config.limits.deadline_default.0, max: config.limits.deadline_max.0 },
-            allow_plaintext: config.allow_plaintext,
+            agents: None,
+            config: config.clone(),
+            clock,
             folder: folder.to_owned(),
             db,
             life,
         })
+    }
+
+    /// Waits until every event written so far shows in answers, with models fitted on it.
+    ///
+    /// # Errors
+    /// The store cannot be read, or what moves events has ended.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            settled = self.flow.settle() => settled?,
+            cause = self.life.failed() => anyhow::bail!(cause),
+        }
+        self.flow.refit().await;
+        Ok(())
     }
 
     /// Cancel it to stop the platform from elsewhere.
@@ -149,49 +175,93 @@ impl Platform {
         self.flow.clone()
     }
 
+    /// Serves the MCP servers on `address` and loads agents, which reach tools only through them. Answers
+    /// with the address. `work` says whether runs are carried out, those that were cut off first.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or a workflow has faults.
+    pub async fn start_agents(&mut self, address: SocketAddr, work: bool) -> anyhow::Result<SocketAddr> {
+        self.check_address(address)?;
+        let listener = tools::listen(address).await?;
+        let address = listener.local_addr()?;
+        let token = self.token()?;
+        let services = Services {
+            users: Arc::clone(&self.users),
+            recommendations: Arc::clone(&self.recommendations),
+            operations: Arc::clone(&self.operations),
+        };
+        let access = Access {
+            callers: Callers::new(token.clone(), Some(authenticator(Arc::clone(&self.users)))),
+            hosts: self.config.mcp.hosts.clone(),
+            origins: self.config.mcp.origins.clone(),
+        };
+        let Patience { default: deadline_default, max: deadline_max } = self.config.limits.patience();
+        let limits = Limits { deadline_default, deadline_max, ..Limits::default() };
+        let servers = router(&services, access, limits, &self.life.stop());
+        tools::serve(&mut self.life, listener, servers);
+        let store = EmbeddedRunStore::open(self.db.clone(), Arc::clone(&self.clock)).await?;
+        let near = (reachable(address), &token);
+        let agents = tools::agents(store, &self.config.agents, &self.folder, &self.life, near).await?;
+        if work {
+            // Ends before the servers of its tools do.
+            self.life.server("the runs of agents", agents.work(self.life.drain()));
+        }
+        self.agents = Some(Arc::new(agents));
+        Ok(address)
+    }
+
+    fn check_address(&self, address: SocketAddr) -> anyhow::Result<()> {
+        ensure!(
+            address.ip().is_loopback() || self.config.allow_plaintext,
+            "{address} is not on the loopback interface, and tokens would travel in clear; put a proxy with TLS before \
+             127.0.0.1, or set allow_plaintext = true where the network itself is trusted"
+        );
+        Ok(())
+    }
+
+    fn token(&self) -> anyhow::Result<Token> {
+        Token::read_or_create(&self.folder).context("the token of the data folder cannot be read or written")
+    }
+
     /// Serves all services on `address` (port 0 chooses one).
     ///
     /// # Errors
     /// The address cannot be listened on, or the data folder not written.
     pub async fn serve(mut self, address: SocketAddr) -> anyhow::Result<Serving> {
-        ensure!(
-            address.ip().is_loopback() || self.allow_plaintext,
-            "{address} is not on the loopback interface, and tokens would travel in clear; put a proxy with TLS before \
-             127.0.0.1, or set allow_plaintext = true where the network itself is trusted"
-        );
+        self.check_address(address)?;
+        let mcp = self.config.mcp_address(address).context("mcp.listen is no address")?;
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; choose another address with --listen, such as 127.0.0.1:0")
         })?;
         let address = listener.local_addr()?;
-        let token =
-            Token::read_or_create(&self.folder).context("the token of the data folder cannot be read or written")?;
+        let mcp = self.start_agents(mcp, true).await?;
+        let agents = self.agents.clone().expect("agents were just started");
         // Ready means with a model: nobody is a stranger because of a restart.
         self.flow.refit().await;
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
-        let server = Server::builder()
-            .layer(Edge::new(token, Some(authenticator(Arc::clone(&self.users))), self.patience))
-            .add_service(health_service)
-            .add_service(reflection)
-            .add_service(users_server(Arc::clone(&self.users)))
-            .add_service(recommendations_server(Arc::clone(&self.recommendations)))
-            .add_service(operations_server(Arc::clone(&self.operations)));
+        let edge =
+            Edge::new(self.token()?, Some(authenticator(Arc::clone(&self.users))), self.config.limits.patience());
+        let services = grpc::Services {
+            users: Arc::clone(&self.users),
+            recommendations: Arc::clone(&self.recommendations),
+            agents,
+            operations: Arc::clone(&self.operations),
+        };
+        let face = grpc::Face::new(edge, services)?;
+        let health = face.health.clone();
+        health.set(ServingStatus::Serving).await;
         let drain = self.life.drain().cancelled_owned();
         // Answers are small and must not wait for each other's acknowledgements.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        self.life.server("the gRPC server", async move { server.serve_with_incoming_shutdown(incoming, drain).await });
+        self.life.server("the gRPC server", face.serve(incoming, drain));
         let (not_ready, drain) = (self.life.not_ready(), self.life.drain());
         self.life.server("the health report", async move {
             not_ready.cancelled().await;
-            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            health.set(ServingStatus::NotServing).await;
             drain.cancelled().await;
             Ok::<_, Infallible>(())
         });
         write_address(&self.folder, address).context("the data folder cannot be written")?;
-        Ok(Serving { address, platform: self })
+        Ok(Serving { address, mcp, platform: self })
     }
 
     /// Stops the background work and releases the data folder.
@@ -227,6 +297,8 @@ fn clean(exit: Exit) -> anyhow::Result<()> {
 pub struct Serving {
     /// Where it answers.
     pub address: SocketAddr,
+    /// Where its MCP servers answer.
+    pub mcp: SocketAddr,
     /// The platform.
     pub platform: Platform,
 }
@@ -250,6 +322,15 @@ impl Serving {
         self.platform.life.asked().cancel();
         let (_none, signals) = mpsc::channel(1);
         clean(self.until(signals).await)
+    }
+}
+
+/// Where an address that may stand for all of them is reached from here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), v4.port()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), v6.port()),
+        one => one,
     }
 }
 

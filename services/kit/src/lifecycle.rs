@@ -220,6 +220,16 @@ impl Life {
         self.flushes.push((name, Box::new(flush)));
     }
 
+    /// Done when a task has ended although nobody asked it to, with what is to be said of it.
+    pub async fn failed(&mut self) -> String {
+        let (name, outcome) = tokio::select! {
+            ended = self.servers.next() => ended,
+            ended = self.consumers.next() => ended,
+        };
+        let why = outcome.err().unwrap_or_else(|| "it ended although nobody asked it to".to_owned());
+        format!("{name} failed: {why}")
+    }
+
     /// Goes down now, in order.
     pub async fn end(self) -> Exit {
         self.asked.cancel();
@@ -231,16 +241,12 @@ impl Life {
     /// [`Exit::Now`] at once, from wherever the way down is.
     pub async fn until(mut self, mut signals: mpsc::Receiver<Signal>) -> Exit {
         let mut failures = Vec::new();
-        let ended = tokio::select! {
+        let failed = tokio::select! {
             Some(_) = signals.recv() => None,
-            () = self.asked.cancelled() => None,
-            ended = self.servers.next() => Some(ended),
-            ended = self.consumers.next() => Some(ended),
+            () = self.asked.clone().cancelled_owned() => None,
+            failed = self.failed() => Some(failed),
         };
-        if let Some((name, outcome)) = ended {
-            let why = outcome.err().unwrap_or_else(|| "it ended although nobody asked it to".to_owned());
-            failures.push(format!("{name} failed: {why}"));
-        }
+        failures.extend(failed);
         tokio::select! {
             () = self.down(&mut failures) => {}
             Some(second) = signals.recv() => return Exit::Now(second),

@@ -1,9 +1,9 @@
 use std::time::{Duration, Instant};
 
-use echotune_api::events::{Event, USERS_TOPIC};
+use echotune_api::events::{Event, EventError, USERS_TOPIC};
 use echotune_eventlog::{Delivered, EventLog, LogError, Record};
 use echotune_kit::telemetry;
-use echotune_model::{ErrorKind, Fault};
+use echotune_model::ErrorKind;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,9 @@ pub enum ConsumeError {
     /// The log cannot be read.
     #[error("events cannot be read: {0}")]
     Log(#[from] LogError),
+    /// An event was written by a newer program.
+    #[error(transparent)]
+    Newer(#[from] EventError),
     /// The view cannot be written.
     #[error("events cannot be applied: {0}")]
     Store(#[from] RecommendationStoreError),
@@ -34,6 +37,7 @@ impl ConsumeError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Log(error) => error.kind(),
+            Self::Newer(_) => ErrorKind::FailedPrecondition,
             Self::Store(error) => error.kind(),
         }
     }
@@ -62,9 +66,11 @@ pub async fn consume(
             match Event::decode(&delivered.record.value) {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => {}
-                Err(fault) => {
-                    tracing::error!(position = delivered.position, %fault, "an event cannot be read and is kept aside");
-                    unreadable.push(aside(delivered, &fault));
+                // Passing over it would lose what it says; a newer program reads it.
+                Err(newer @ EventError::Newer { .. }) => return Err(newer.into()),
+                Err(damaged) => {
+                    tracing::error!(position = delivered.position, %damaged, "an event cannot be read and is kept aside");
+                    unreadable.push(aside(delivered, &damaged));
                 }
             }
         }
@@ -74,10 +80,10 @@ pub async fn consume(
     }
 }
 
-fn aside(delivered: Delivered, fault: &Fault) -> Unreadable {
+fn aside(delivered: Delivered, cause: &EventError) -> Unreadable {
     let Delivered { position, record: Record { key, mut value } } = delivered;
     value.truncate(MAX_KEPT_BYTES);
-    Unreadable { position, key, value, reason: fault.to_string() }
+    Unreadable { position, key, value, reason: cause.to_string() }
 }
 
 /// A span in the trace of the write that the event announces.

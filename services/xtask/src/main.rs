@@ -29,13 +29,15 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
     ("conventions", |_| conventions::check()),
     ("proto", contracts::check),
     ("clippy", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    // Whoever sends no spans need not build the sending.
+    ("features", |_| cargo(&["check", "-p", "echotune", "--no-default-features", "--locked"])),
     ("docs", |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
     ("test", |_| cargo(&["test", "--workspace", "--locked"])),
 ];

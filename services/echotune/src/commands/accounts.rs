@@ -65,7 +65,7 @@ pub(super) struct SettingsChange {
 }
 
 /// What `echotune user` does.
-pub(super) async fn account(connection: &Connection, action: &UserAction, output: Output) -> anyhow::Result<()> {
+pub(super) async fn account(connection: &mut Connection, action: &UserAction, output: Output) -> anyhow::Result<()> {
     match action {
         UserAction::List { limit } => {
             let page = PageRequest { size: *limit, ..PageRequest::default() };
@@ -97,7 +97,7 @@ pub(super) async fn account(connection: &Connection, action: &UserAction, output
     }
 }
 
-async fn settings(connection: &Connection, change: &SettingsChange, output: Output) -> anyhow::Result<()> {
+async fn settings(connection: &mut Connection, change: &SettingsChange, output: Output) -> anyhow::Result<()> {
     let SettingsChange { name, block, unblock, private } = change;
     let held = connection.users.get_settings(&call(), name).await?;
     let mut wanted = held.clone();
@@ -120,7 +120,12 @@ fn confirmed(name: &str) -> anyhow::Result<bool> {
 }
 
 /// Records one listen and shows what it changes.
-pub(super) async fn record(connection: &Connection, user: &str, listen: Listen, output: Output) -> anyhow::Result<()> {
+pub(super) async fn record(
+    connection: &mut Connection,
+    user: &str,
+    listen: Listen,
+    output: Output,
+) -> anyhow::Result<()> {
     // Before anything is written: a listen that is refused makes no account.
     let now_ms = u64::try_from(now_ms()).unwrap_or_default();
     listen.check(now_ms).map_err(|reason| Fault::invalid(format!("the listen was not recorded: {reason}")))?;

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod items;
+mod mcp;
+mod runs;
 mod tokens;
 mod up;
 
@@ -178,6 +180,24 @@ enum Command {
         #[arg(long, value_enum, default_value = "artist")]
         kind: Kind,
     },
+    /// Run a workflow for a listener and show what it made.
+    Run(runs::RunArguments),
+    /// List runs, or look after one.
+    Runs {
+        /// Only runs for this user.
+        #[arg(long, default_value = "")]
+        user: String,
+        /// How many at the most.
+        #[arg(short = 'n', default_value_t = 20)]
+        limit: u32,
+        #[command(subcommand)]
+        action: Option<runs::RunsAction>,
+    },
+    /// The platform's MCP servers.
+    Mcp {
+        #[command(subcommand)]
+        action: mcp::McpAction,
+    },
     /// Show a trace as a tree of spans with durations.
     Trace {
         /// 32 hexadecimal digits.
@@ -289,9 +309,9 @@ async fn execute(arguments: &Arguments, command: &Command, config: &Config, span
                 );
                 return Err(Fault::new(ErrorKind::NotFound, message).into());
             }
-            let connection = Connection::to(config, &arguments.data, spans).await?;
+            let mut connection = Connection::to(config, &arguments.data, spans).await?;
             let span = tracing::info_span!(target: "echotune", "command", otel.name = "echotune command");
-            let done = with_connection(command, arguments.output, &connection).instrument(span).await;
+            let done = with_connection(command, arguments.output, &mut connection).instrument(span).await;
             let closed = connection.close().await;
             done.and(closed)
         }
@@ -304,7 +324,7 @@ fn call() -> Call {
     Call { trace: telemetry::trace_of(&span), traceparent: telemetry::traceparent_of(&span), ..Call::internal() }
 }
 
-async fn with_connection(command: &Command, output: Output, connection: &Connection) -> anyhow::Result<()> {
+async fn with_connection(command: &Command, output: Output, connection: &mut Connection) -> anyhow::Result<()> {
     match command {
         Command::Listen { user, artist, title, album, at } => {
             let at_ms = at.unwrap_or_else(now_ms);
@@ -329,11 +349,14 @@ async fn with_connection(command: &Command, output: Output, connection: &Connect
         Command::Feedback { user, item, opinion, kind } => {
             items::feedback(connection, user, item, *opinion, *kind, output).await
         }
+        Command::Run(wanted) => runs::start(connection, wanted, output).await,
+        Command::Runs { user, limit, action } => runs::manage(connection, user, *limit, action.as_ref(), output).await,
+        Command::Mcp { action } => mcp::manage(connection, action, output).await,
         Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }
 }
 
-async fn import_history(connection: &Connection, request: &import::Request, output: Output) -> anyhow::Result<()> {
+async fn import_history(connection: &mut Connection, request: &import::Request, output: Output) -> anyhow::Result<()> {
     let users = Arc::clone(&connection.users);
     match import::run(users, &call(), request, &Progress::stderr()).await {
         Ok(summary) => {

@@ -1,30 +1,32 @@
 //! Serving a data folder, and the demonstration.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use echotune_api::{RecommendQuery, Recommendations, Users};
+use anyhow::Context as _;
+use echotune_api::{RecommendQuery, Users};
 use echotune_kit::{
     lifecycle::{self, Exit},
     telemetry::SpanStore,
 };
-use echotune_model::{ErrorKind, Fault, ItemKind, PageRequest};
+use echotune_model::{ErrorKind, Fault, ItemKind, NewRun, PageRequest, Recommendations, Run, TraceId};
 use tracing::Instrument as _;
 
-use super::{Arguments, Output, call, now_ms};
-use crate::{Config, Platform, demo, import::Progress, output, platform::Flow};
+use super::{Arguments, Output, call, now_ms, runs};
+use crate::{Config, Connection, Platform, Serving, demo, import::Progress, output, platform::Flow};
 
 /// Serves until a signal comes.
 pub(super) async fn up(arguments: &Arguments, config: &Config, demo: bool, spans: SpanStore) -> anyhow::Result<()> {
     let signals = lifecycle::signals()?;
     let serving = Platform::open_with(config, &arguments.data, spans)?.serve(config.listen).await?;
-    let (address, asked, stopping) = (serving.address, serving.platform.asked(), serving.platform.stopping());
-    let demo = demo.then(|| Demo::of(&serving.platform, arguments));
+    let (address, mcp) = (serving.address, serving.mcp);
+    let (asked, stopping) = (serving.platform.asked(), serving.platform.stopping());
+    let demo = demo.then(|| Demo::of(&serving, arguments));
     let shown = async {
         if let Some(demo) = demo {
-            let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo");
-            demo.show().instrument(span).await.inspect_err(|_| asked.cancel())?;
+            demo.show().await.inspect_err(|_| asked.cancel())?;
         }
-        let served = format!("EchoTune serves {} on {address}; stop it with Ctrl-C", arguments.data.display());
+        let data = arguments.data.display();
+        let served = format!("EchoTune serves {data}: gRPC on {address}, MCP on http://{mcp}/mcp; stop it with Ctrl-C");
         match arguments.output {
             Output::Table => output::say(served)?,
             // Programs read nothing but JSON on standard output.
@@ -41,34 +43,65 @@ pub(super) async fn up(arguments: &Arguments, config: &Config, demo: bool, spans
     }
 }
 
+/// What the agent of the demonstration does.
+const WORKFLOW: &str = "weekly-discovery";
+
 /// Seed of the generated world.
 const DEMO_SEED: u64 = 7;
 
 /// What the demonstration needs of a platform; it holds nothing that keeps one from stopping.
 struct Demo {
     users: Arc<dyn Users>,
-    recommendations: Arc<dyn Recommendations>,
     flow: Flow,
     folder: PathBuf,
+    address: SocketAddr,
     output: Output,
 }
 
 impl Demo {
-    fn of(platform: &Platform, arguments: &Arguments) -> Self {
+    fn of(serving: &Serving, arguments: &Arguments) -> Self {
         Self {
-            users: Arc::clone(&platform.users),
-            recommendations: Arc::clone(&platform.recommendations),
-            flow: platform.flow(),
+            users: Arc::clone(&serving.platform.users),
+            flow: serving.platform.flow(),
             folder: arguments.data.clone(),
+            address: serving.address,
             output: arguments.output,
         }
     }
 
-    /// Loads the generated world and shows one listener's recommendations.
+    /// Loads the generated world, shows what one listener is recommended, and has an agent make a
+    /// playlist of it: over gRPC, as any client.
     async fn show(self) -> anyhow::Result<()> {
-        let Self { users, recommendations, flow, folder, output } = self;
-        let first = PageRequest { size: 1, ..PageRequest::default() };
-        if !folder.join(demo::MARKER_FILE).exists() && !users.list_users(&call(), &first).await?.rows.is_empty() {
+        let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune demo load");
+        self.load().instrument(span).await?;
+        let to = Connection::remote(&self.folder, self.address).await?;
+        let page = PageRequest { size: 1, ..PageRequest::default() };
+        let listeners = to.users.list_users(&call(), &page).await?;
+        let Some(listener) = listeners.rows.first() else { return Ok(()) };
+        let name = listener.name.to_string();
+        let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune recommend");
+        let list = self.recommend(&to, &name).instrument(span).await?;
+        self.trace(&to, list.trace).await?;
+        let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune run");
+        let run = self.run(&to, &name).instrument(span).await?;
+        self.trace(&to, run.trace).await?;
+        if self.output == Output::Json {
+            return Ok(());
+        }
+        output::say(format_args!(
+            "\n\
+             Every reason:      echotune recommend --user {name} --kind track --explain\n\
+             A trace again:     echotune trace {trace}\n\
+             The playlist:      echotune run {WORKFLOW} --user {name} --export FOLDER\n\
+             Your own history:  echotune import listenbrainz EXPORT.zip --user YOU\n",
+            trace = run.trace,
+        ))
+    }
+
+    async fn load(&self) -> anyhow::Result<()> {
+        let Self { users, flow, folder, .. } = self;
+        let page = PageRequest { size: 1, ..PageRequest::default() };
+        if !folder.join(demo::MARKER_FILE).exists() && !users.list_users(&call(), &page).await?.rows.is_empty() {
             let message = format!(
                 "data folder {} holds accounts, and the demo would put thousands of generated ones beside them; \
                  name an empty folder with --data",
@@ -76,29 +109,39 @@ impl Demo {
             );
             return Err(Fault::new(ErrorKind::FailedPrecondition, message).into());
         }
-        let shape = demo::Shape::default();
-        demo::load(Arc::clone(&users), &call(), &folder, &shape, DEMO_SEED, now_ms(), &Progress::stderr())
+        let (shape, progress) = (demo::Shape::default(), Progress::stderr());
+        demo::load(Arc::clone(users), &call(), folder, &shape, DEMO_SEED, now_ms(), &progress)
             .await
             .map_err(Fault::from)?;
         flow.settle().await?;
         flow.refit().await;
-        let listeners = users.list_users(&call(), &first).await?;
-        let Some(listener) = listeners.rows.first() else { return Ok(()) };
-        let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
-        let list = recommendations.recommend(&call(), &listener.name.to_string(), &query).await?;
-        if output == Output::Table {
-            output::say(format_args!("Recommended to {}, with reasons that add up to each score:", listener.name))?;
-        }
-        output::recommendations(&list, false, true, output)?;
-        if output == Output::Table {
-            output::say(format_args!(
-                "\nEvery reason:      echotune recommend --user {name} --kind track --explain\n\
-             The trace of this: echotune trace {trace}\n\
-             Your own history:  echotune import listenbrainz EXPORT.zip --user YOU\n",
-                name = listener.name,
-                trace = list.trace,
-            ))?;
-        }
         Ok(())
+    }
+
+    fn heading(&self, text: &str) -> anyhow::Result<()> {
+        if self.output == Output::Table { output::say(format_args!("\n{text}")) } else { Ok(()) }
+    }
+
+    async fn recommend(&self, to: &Connection, name: &str) -> anyhow::Result<Recommendations> {
+        let query = RecommendQuery { kind: ItemKind::Track, limit: 10, include_known: false };
+        let list = to.recommendations.recommend(&call(), name, &query).await?;
+        self.heading(&format!("Recommended to {name}, with reasons that add up to each score:"))?;
+        output::recommendations(&list, false, true, self.output)?;
+        Ok(list)
+    }
+
+    async fn run(&self, to: &Connection, name: &str) -> anyhow::Result<Run> {
+        let agents = to.agents.as_ref().context("the platform has no agents")?;
+        let new = NewRun { workflow: WORKFLOW.into(), user: name.into(), input: r#"{"count": 10}"#.into() };
+        let run = agents.start_run(&call(), new).await?;
+        let run = runs::follow(&**agents, run.id).await?;
+        self.heading(&format!("A playlist that the agent '{WORKFLOW}' made with MCP tools:"))?;
+        output::run(&run, self.output)?;
+        Ok(run)
+    }
+
+    async fn trace(&self, to: &Connection, trace: TraceId) -> anyhow::Result<()> {
+        self.heading("Its trace:")?;
+        output::trace(&to.operations.trace(&call(), trace).await?, self.output)
     }
 }

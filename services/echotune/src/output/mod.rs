@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
 mod accounts;
+mod runs;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +16,10 @@ use echotune_model::{
 };
 use serde_json::{Value, json};
 
-pub(crate) use self::accounts::{new_token, revoked, settings, tokens, users};
+pub(crate) use self::{
+    accounts::{new_token, revoked, settings, tokens, users},
+    runs::{event_line, run, run_with_journal, runs, workflows, write_exports},
+};
 use crate::{commands::Output, import::Summary};
 
 fn table(header: &[&str]) -> Table {
@@ -196,6 +200,19 @@ pub(crate) fn erasure(receipt: &ErasureReceipt, output: Output) -> anyhow::Resul
         table.add_row([kind.clone(), count.to_string()]);
     }
     say(format_args!("{table}\nreceipt: user {user}, erased at {}", erased_at.0))
+}
+
+/// Names and descriptions of the MCP servers.
+pub(crate) fn servers(servers: &[(&str, &str)], output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        let servers = servers.iter().map(|(name, description)| json!({"name": name, "description": description}));
+        return print_json(&json!({"servers": servers.collect::<Vec<_>>()}));
+    }
+    let mut shown = table(&["server", "what its tools do"]);
+    for (name, description) in servers {
+        shown.add_row([*name, *description]);
+    }
+    say(shown)
 }
 
 pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<()> {

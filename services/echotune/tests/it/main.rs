@@ -4,8 +4,9 @@ mod command;
 mod double;
 mod faults;
 mod import;
+mod rpcs;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::OnceLock, time::Duration};
 
 use echotune::{Config, Connection, Platform, Serving, demo, import::Progress};
 use echotune_api::RecommendQuery;
@@ -15,6 +16,12 @@ use echotune_model::{
 };
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
+
+/// The spans of this process: the first subscriber stays.
+fn spans() -> SpanStore {
+    static SPANS: OnceLock<SpanStore> = OnceLock::new();
+    SPANS.get_or_init(|| telemetry::init("off")).clone()
+}
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -149,7 +156,7 @@ async fn bad_requests_are_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_leads_from_the_request_to_the_consumer() {
-    let spans = telemetry::init("off");
+    let spans = spans();
     let folder = tempfile::tempdir().expect("folder");
     let serving = start(folder.path(), spans.clone()).await;
     let to = connect(folder.path(), &serving).await;
@@ -203,7 +210,7 @@ async fn play_counts_make_recommendations_and_an_erased_listener_leaves_no_trace
     // Closed at once: what the relay had not moved yet must show when the folder is opened again.
     to.close().await.expect("closed");
 
-    let to = direct(folder.path()).await;
+    let mut to = direct(folder.path()).await;
     let artists = |list: &Recommendations| {
         let mut artists: Vec<_> = list.items.iter().map(|item| item.artist.clone()).collect();
         artists.sort();
@@ -229,7 +236,7 @@ async fn play_counts_make_recommendations_and_an_erased_listener_leaves_no_trace
     assert_eq!(fault.kind, ErrorKind::NotFound);
     to.close().await.expect("closed");
 
-    let to = direct(folder.path()).await;
+    let mut to = direct(folder.path()).await;
     let restarted = recommend(&to, "cat").await;
     assert_eq!(contribution(&restarted, "Autechre"), 0.0, "nor does the store remember");
     to.users.create_user(&call, "ben").await.expect("the name is free");
@@ -241,10 +248,11 @@ async fn play_counts_make_recommendations_and_an_erased_listener_leaves_no_trace
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_demo_is_recommended_from_and_loads_once() {
     let folder = tempfile::tempdir().expect("folder");
-    let to = direct(folder.path()).await;
+    let mut to = direct(folder.path()).await;
     let shape = demo::Shape { listeners: 40, artists: 60, tracks: 400, listens: 4_000 };
     let (call, hidden) = (Call::internal(), Progress::hidden());
-    let load = || demo::load(to.users.clone(), &call, folder.path(), &shape, 7, 1_760_000_000_000, &hidden);
+    let users = to.users.clone();
+    let load = || demo::load(users.clone(), &call, folder.path(), &shape, 7, 1_760_000_000_000, &hidden);
     load().await.expect("loaded");
     to.settle().await.expect("settled");
     let counts = to.operations.status(&call).await.expect("status").counts;
@@ -255,5 +263,6 @@ async fn a_small_demo_is_recommended_from_and_loads_once() {
     load().await.expect("loaded");
     to.settle().await.expect("settled");
     assert_eq!(to.operations.status(&call).await.expect("status").counts, counts);
+    drop(users);
     to.close().await.expect("closed");
 }

@@ -1,0 +1,198 @@
+//! Runs of workflows: start, watch, decide, cancel.
+
+use std::{
+    io::IsTerminal as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+use echotune_api::Agents;
+use echotune_model::{
+    Approval, Call, ErrorKind, Fault, NewRun, PageRequest, Run, RunEvent, RunEventKind, RunId, RunState,
+};
+use serde_json::{Map, Value};
+
+use super::{Output, call};
+use crate::{Connection, output};
+
+/// How long the rest of a journal is waited for.
+const JOURNAL_WITHIN: Duration = Duration::from_secs(1);
+
+/// A run to start.
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// Name of the workflow; see `echotune runs workflows`.
+    workflow: String,
+    /// For whom.
+    #[arg(long)]
+    user: String,
+    /// One property of the input; a value that is not JSON is taken as text. Can be given again.
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    inputs: Vec<String>,
+    /// Write the exported playlists that the run made into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    export: Option<PathBuf>,
+    /// Do not wait for the end.
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RunsAction {
+    /// The workflows that can be run.
+    Workflows,
+    /// One run and its journal.
+    Show {
+        /// The run.
+        id: String,
+    },
+    /// Follow a run to its end.
+    Watch {
+        /// The run.
+        id: String,
+    },
+    /// Stop a run at its next step.
+    Cancel {
+        /// The run.
+        id: String,
+    },
+    /// Let a waiting step go on.
+    Approve(Decision),
+    /// Fail a run at a waiting step.
+    Reject(Decision),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Decision {
+    /// The run.
+    id: String,
+    /// Path of the waiting step.
+    step: String,
+    /// Why.
+    #[arg(long, default_value = "")]
+    comment: String,
+}
+
+/// Starts a run and follows it to its end, or to where it waits for a person.
+pub(super) async fn start(connection: &mut Connection, wanted: &RunArguments, output: Output) -> anyhow::Result<()> {
+    let new = NewRun { workflow: wanted.workflow.clone(), user: wanted.user.clone(), input: input(&wanted.inputs)? };
+    connection.users.get_user(&call(), &wanted.user).await?;
+    let agents = connection.start_agents(true).await?;
+    let run = agents.start_run(&call(), new).await?;
+    if wanted.detach {
+        return output::run(&run, output);
+    }
+    let run = follow(&*agents, run.id).await?;
+    if let Some(folder) = &wanted.export {
+        output::write_exports(&run, folder)?;
+    }
+    output::run(&run, output)?;
+    ended(&run)
+}
+
+/// What `echotune runs` does.
+pub(super) async fn manage(
+    connection: &mut Connection,
+    user: &str,
+    limit: u32,
+    action: Option<&RunsAction>,
+    output: Output,
+) -> anyhow::Result<()> {
+    let goes_on = matches!(action, Some(RunsAction::Watch { .. } | RunsAction::Approve(_) | RunsAction::Reject(_)));
+    let agents = &*connection.start_agents(goes_on).await?;
+    match action {
+        None => {
+            let page = PageRequest { size: limit, ..PageRequest::default() };
+            output::runs(&agents.list_runs(&call(), user, &page).await?.rows, output)
+        }
+        Some(RunsAction::Workflows) => output::workflows(&agents.list_workflows(&call()).await?, output),
+        Some(RunsAction::Show { id }) => {
+            let run = agents.get_run(&call(), id.parse()?).await?;
+            output::run_with_journal(&run, &journal(agents, &run).await?, output)
+        }
+        Some(RunsAction::Watch { id }) => {
+            let run = follow(agents, id.parse()?).await?;
+            output::run(&run, output)?;
+            ended(&run)
+        }
+        Some(RunsAction::Cancel { id }) => output::run(&agents.cancel_run(&call(), id.parse()?).await?, output),
+        Some(RunsAction::Approve(decision)) => decide(agents, decision, true, output).await,
+        Some(RunsAction::Reject(decision)) => decide(agents, decision, false, output).await,
+    }
+}
+
+async fn decide(agents: &dyn Agents, decision: &Decision, approved: bool, output: Output) -> anyhow::Result<()> {
+    let Decision { id, step, comment } = decision;
+    let approval = Approval { step: step.clone(), approved, comment: comment.clone() };
+    output::run(&agents.decide(&call(), id.parse()?, approval).await?, output)
+}
+
+/// The input as a JSON object.
+fn input(properties: &[String]) -> Result<String, Fault> {
+    let mut input = Map::new();
+    for property in properties {
+        let (name, value) = property
+            .split_once('=')
+            .ok_or_else(|| Fault::invalid(format!("--input '{property}' has no '='; write NAME=VALUE")))?;
+        input.insert(name.into(), serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.into())));
+    }
+    Ok(Value::Object(input).to_string())
+}
+
+const fn waits(event: &RunEvent) -> bool {
+    matches!(event.kind, RunEventKind::ApprovalRequested)
+}
+
+/// Tells what happens in a run until it ends or waits for a person.
+pub(super) async fn follow(agents: &dyn Agents, id: RunId) -> anyhow::Result<Run> {
+    let mut seen = 0;
+    let told = std::io::stderr().is_terminal();
+    loop {
+        let events = match agents.watch_run(&call(), id, seen).await {
+            // Nothing happened for a while.
+            Err(fault) if fault.kind == ErrorKind::DeadlineExceeded => continue,
+            events => events?,
+        };
+        for event in &events {
+            if told {
+                eprintln!("{}", output::event_line(event));
+            }
+            seen = event.sequence;
+        }
+        let run = agents.get_run(&call(), id).await?;
+        let waiting = run.state == RunState::AwaitingApproval && events.last().is_some_and(waits);
+        if run.state.is_final() || waiting || events.is_empty() {
+            return Ok(run);
+        }
+    }
+}
+
+/// The journal so far. Watching a run that goes on would wait for more.
+async fn journal(agents: &dyn Agents, run: &Run) -> anyhow::Result<Vec<RunEvent>> {
+    let mut journal: Vec<RunEvent> = Vec::new();
+    loop {
+        let seen = journal.last().map_or(0, |event| event.sequence);
+        // A call that is cut off when nothing more comes at once.
+        let call = Call { deadline: Some(Instant::now() + JOURNAL_WITHIN), ..call() };
+        let events = match agents.watch_run(&call, run.id, seen).await {
+            Err(fault) if fault.kind == ErrorKind::DeadlineExceeded => return Ok(journal),
+            events => events?,
+        };
+        let last = events.is_empty() || !run.state.is_final();
+        journal.extend(events);
+        if last {
+            return Ok(journal);
+        }
+    }
+}
+
+/// A run that did not succeed makes the command fail.
+fn ended(run: &Run) -> anyhow::Result<()> {
+    match run.state {
+        RunState::Failed | RunState::Cancelled => {
+            anyhow::bail!("the run {}: {}", run.state.name(), run.message)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,79 @@
+//! The gRPC face of a platform: all services behind one edge, with health and reflection.
+
+use std::{future::Future, sync::Arc};
+
+use echotune_api::{
+    Agents, Operations, Recommendations, Users, agents_server, operations_server, recommendations_server, users_server,
+};
+use echotune_kit::edge::Edge;
+use tonic::{
+    server::NamedService,
+    transport::{
+        Error, Server,
+        server::{Router, TcpIncoming},
+    },
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::layer::util::{Identity, Stack};
+
+/// What answers.
+pub(crate) struct Services {
+    pub(crate) users: Arc<dyn Users>,
+    pub(crate) recommendations: Arc<dyn Recommendations>,
+    pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) operations: Arc<dyn Operations>,
+}
+
+/// A server, and what says whether it serves.
+pub(crate) struct Face {
+    router: Router<Stack<Edge, Identity>>,
+    pub(crate) health: Health,
+}
+
+/// What health checks are told.
+#[derive(Clone)]
+pub(crate) struct Health {
+    reporter: HealthReporter,
+    /// Of each service, and of the whole.
+    names: Vec<&'static str>,
+}
+
+impl Health {
+    pub(crate) async fn set(&self, status: ServingStatus) {
+        for name in &self.names {
+            self.reporter.set_service_status(*name, status).await;
+        }
+    }
+}
+
+const fn name_of<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
+}
+
+impl Face {
+    /// All services behind `edge`, not yet said to serve.
+    pub(crate) fn new(edge: Edge, services: Services) -> anyhow::Result<Self> {
+        let Services { users, recommendations, agents, operations } = services;
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let (users, recommendations) = (users_server(users), recommendations_server(recommendations));
+        let (agents, operations) = (agents_server(agents), operations_server(operations));
+        let names = vec!["", name_of(&users), name_of(&recommendations), name_of(&agents), name_of(&operations)];
+        let router = Server::builder()
+            .layer(edge)
+            .add_service(health)
+            .add_service(reflection)
+            .add_service(users)
+            .add_service(recommendations)
+            .add_service(agents)
+            .add_service(operations);
+        Ok(Self { router, health: Health { reporter, names } })
+    }
+
+    /// Answers until `drain` is done, and then what is under way.
+    pub(crate) async fn serve(self, incoming: TcpIncoming, drain: impl Future<Output = ()>) -> Result<(), Error> {
+        self.router.serve_with_incoming_shutdown(incoming, drain).await
+    }
+}
