@@ -22,6 +22,8 @@ const MAX_MESSAGE: usize = 16 << 10;
 pub(crate) struct Known {
     /// Detail of its start, if it was begun.
     pub(crate) started: Option<Value>,
+    /// When, in milliseconds since the Unix epoch.
+    pub(crate) started_at_ms: u64,
     /// Details of its retries.
     pub(crate) retried: Vec<String>,
     /// Its end: the result, or why it failed.
@@ -186,7 +188,10 @@ fn note(known: &mut HashMap<String, Known>, entry: &Entry) {
     let step = known.entry(entry.step.clone()).or_default();
     let json = || serde_json::from_str::<Value>(&entry.detail).unwrap_or(Value::Null);
     match entry.kind {
-        RunEventKind::StepStarted => step.started = Some(json()),
+        RunEventKind::StepStarted => {
+            step.started = Some(json());
+            step.started_at_ms = entry.at_ms;
+        }
         RunEventKind::StepRetried => {
             step.retried.push(entry.detail.clone());
             step.asked = None;

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     expr::Variables,
+    store::KEY_LIFE_MS,
     tools::{CallError, Effect, ToolCall},
     workflow::{Schema, ToolStep, hex},
 };
@@ -19,6 +20,9 @@ use crate::{
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long a person may take to say what became of a call, in milliseconds: 7 days.
 const PATIENCE_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
+/// How long before a key ends it is no longer relied upon, in milliseconds: an hour.
+const MARGIN_MS: u64 = 3_600 * 1_000;
 
 /// A call as it was entered before it was sent.
 struct Intent {
@@ -34,6 +38,16 @@ impl Intent {
             key: started["idempotency_key"].as_str()?.to_owned(),
             effect: serde_json::from_value(started["effect"].clone()).ok()?,
         })
+    }
+}
+
+/// Whether a call may be made again whose outcome is unknown, `age_ms` milliseconds after it was entered.
+/// Tools remember keys for a day at least; an older call may be one more.
+const fn may_repeat(effect: Effect, age_ms: u64) -> bool {
+    match effect {
+        Effect::None => true,
+        Effect::Idempotent => age_ms < KEY_LIFE_MS - MARGIN_MS,
+        Effect::Once => false,
     }
 }
 
@@ -78,7 +92,7 @@ impl Execution {
 
     /// Before a call is made again that was entered before the run was left: whether it may be.
     async fn resume(&self, step: &ToolStep, path: &str, intent: &Intent, known: &Known) -> Result<(), Stop> {
-        if intent.effect != Effect::Once {
+        if may_repeat(intent.effect, self.journal.now_ms().saturating_sub(known.started_at_ms)) {
             let why = "the run was left before the result was entered; the call is repeated under the same key";
             return self.journal.retry(path, why.into(), Uses::Call).await;
         }
@@ -168,5 +182,19 @@ impl Execution {
         let result = Arc::unwrap_or_clone(checked);
         self.journal.succeed(path, &result).await?;
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_repeated_only_while_their_key_is_known() {
+        let day = KEY_LIFE_MS;
+        assert!(may_repeat(Effect::None, 90 * day));
+        assert!(may_repeat(Effect::Idempotent, 0) && may_repeat(Effect::Idempotent, day / 2));
+        assert!(!may_repeat(Effect::Idempotent, day) && !may_repeat(Effect::Idempotent, u64::MAX));
+        assert!(!may_repeat(Effect::Once, 0));
     }
 }

@@ -48,7 +48,7 @@ async fn connect(transport: &McpTransport) -> Result<RunningService<RoleClient, 
                 let header = token.header();
                 http = http.auth_header(header.strip_prefix("Bearer ").unwrap_or(&header));
             }
-            let transport = StreamableHttpClientTransport::from_config(http);
+            let transport = StreamableHttpClientTransport::with_client(client()?, http);
             config.serve(transport).await.map_err(|cause| told(&cause))
         }
         McpTransport::Process { command, args } => {
@@ -59,6 +59,14 @@ async fn connect(transport: &McpTransport) -> Result<RunningService<RoleClient, 
             config.serve(child).await.map_err(|cause| told(&cause))
         }
     }
+}
+
+/// The client of HTTP. What it sends carries a token: no proxy of the environment and no other place that
+/// a server points to sees it.
+fn client() -> Result<reqwest::Client, String> {
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    // Connections are not kept: waiting for the rest of an answer costs more than a new one does.
+    client.pool_max_idle_per_host(0).build().map_err(|cause| format!("no client of HTTP: {}", told(&cause)))
 }
 
 /// An error with its causes, in one line.

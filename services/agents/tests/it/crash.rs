@@ -139,6 +139,11 @@ fn spawn(folder: &std::path::Path, address: &str) -> (Child, mpsc::Receiver<Stri
         .args(["--exact", "crash::victim", "--ignored", "--nocapture"])
         .env("CRASH_FOLDER", folder)
         .env("CRASH_ADDRESS", address)
+        // Nobody is there: a call that went through it would fail.
+        .env("HTTP_PROXY", "http://127.0.0.1:9")
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
         .stdout(Stdio::piped())
         .spawn()
         .expect("a child");

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use echotune_agents::AgentsService;
 use echotune_api::Agents;
 use echotune_model::{Approval, Call, ErrorKind, PageRequest, Role, RunEventKind, RunId, RunState};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::faces::{Faces, follow, new, output, quick, until, user};
 
@@ -352,4 +354,25 @@ async fn ended_runs_are_removed_after_their_time() {
             Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
+}
+
+#[tokio::test]
+async fn those_who_watch_are_sent_away_when_the_service_goes_down() {
+    let (folder, toolbox) = (tempfile::tempdir().expect("folder"), crate::server::toolbox());
+    let (served, drain) = (toolbox.serve("test", None).await, CancellationToken::new());
+    let store = crate::faces::open(&folder).await;
+    let sources = crate::faces::sources(&ALL);
+    let service = AgentsService::load(store, vec![served.server()], &sources, quick(), drain.clone()).await;
+    let service = service.expect("loaded");
+    // Nobody works: the run stays queued.
+    let id = service.start_run(&Call::internal(), new("greet", "")).await.expect("started").id;
+    let watching = tokio::spawn({
+        let service = service.clone();
+        async move { service.watch_run(&Call::internal(), id, 1).await }
+    });
+    drain.cancel();
+    let sent_away = watching.await.expect("joined").expect_err("nothing happened");
+    assert_eq!(sent_away.kind, ErrorKind::Unavailable, "{sent_away:?}");
+    assert_eq!(service.erase_user(&"ann".parse().expect("a name")).await.expect("erased"), 1);
+    assert_eq!(service.get_run(&Call::internal(), id).await.expect_err("gone").kind, ErrorKind::NotFound);
 }
