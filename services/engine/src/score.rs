@@ -18,7 +18,9 @@ pub struct Scores {
     dense: Vec<f64>,
     /// Place in the list of parts, plus one; 0 for none. Empty between uses.
     place: Vec<u32>,
+    /// Room for every item; the first [`Self::count`] are those scored.
     touched: Vec<u32>,
+    count: usize,
 }
 
 impl Scores {
@@ -26,20 +28,22 @@ impl Scores {
     pub fn fill(&mut self, graph: &ItemGraph, history: &[(u32, f64)]) {
         self.clear();
         self.dense.resize(self.dense.len().max(graph.item_count()), 0.0);
+        // One more than there are items: each link is written down, and stays only if it is the first.
+        self.touched.resize(self.dense.len() + 1, 0);
         for (item, amount) in history {
             for (other, weight) in graph.row(*item) {
-                let score = &mut self.dense[other as usize];
-                if *score == 0.0 {
-                    self.touched.push(other);
-                }
-                *score += amount * f64::from(weight);
+                let (score, part) = (&mut self.dense[other as usize], amount * f64::from(weight));
+                // Without a branch, which could not be foreseen.
+                self.touched[self.count] = other;
+                self.count += usize::from((*score == 0.0) & (part > 0.0));
+                *score += part;
             }
         }
     }
 
     /// The items scored, in no particular order.
     pub fn touched(&self) -> &[u32] {
-        &self.touched
+        &self.touched[..self.count]
     }
 
     /// The score of an item; 0 when the history does not link to it.
@@ -70,9 +74,10 @@ impl Scores {
     }
 
     fn clear(&mut self) {
-        for item in self.touched.drain(..) {
-            self.dense[item as usize] = 0.0;
+        for item in &self.touched[..self.count] {
+            self.dense[*item as usize] = 0.0;
         }
+        self.count = 0;
     }
 }
 
