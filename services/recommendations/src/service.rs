@@ -324,9 +324,10 @@ mod tests {
                 crate::consumer::refit_by(&service, Duration::from_millis(1), stop, fit).await;
             }
         });
-        while service.model_version().ends_with("0000") {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let patience = Duration::from_secs(60);
+        let mut fitted = service.0.fitted.subscribe();
+        let served = tokio::time::timeout(patience, fitted.wait_for(|revision| *revision > 0)).await;
+        drop(served.expect("tried until it served").expect("the service lives"));
         assert_eq!(tries.load(Ordering::Acquire), 3);
         stop.cancel();
         refits.await.expect("stopped");
