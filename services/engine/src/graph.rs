@@ -45,7 +45,9 @@ type Links = Box<[(u32, f32)]>;
 /// Sums of one thread, used again for each row.
 struct Sums {
     dense: Vec<f32>,
+    /// Room for every item and one more; the first `count` are those summed.
     touched: Vec<u32>,
+    count: usize,
     row: Vec<(u32, f32)>,
 }
 
@@ -64,15 +66,18 @@ impl ItemGraph {
         let blocks: Vec<Vec<Links>> = (0..items.div_ceil(BLOCK))
             .into_par_iter()
             .map_init(
-                || Sums { dense: vec![0.0; items], touched: Vec::new(), row: Vec::new() },
+                || Sums { dense: vec![0.0; items], touched: vec![0; items + 1], count: 0, row: Vec::new() },
                 |sums, block| {
                     let rows = block * BLOCK..items.min((block + 1) * BLOCK);
                     rows.map(|item| {
                         co_listened(interactions, users_of.row(item), &user, sums);
                         let scale = source[item];
-                        let Sums { dense, touched, row } = &mut *sums;
-                        let sum_of = |other: u32| (other, std::mem::take(&mut dense[other as usize]));
-                        let linked = touched.drain(..).map(sum_of).filter(|(other, _)| *other as usize != item);
+                        let Sums { dense, touched, count, row } = &mut *sums;
+                        let sum_of = |other: &u32| (*other, std::mem::take(&mut dense[*other as usize]));
+                        let linked = touched[..std::mem::take(count)]
+                            .iter()
+                            .map(sum_of)
+                            .filter(|(other, _)| *other as usize != item);
                         row.clear();
                         row.extend(linked.map(|(other, sum)| (other, sum * scale * target[other as usize])));
                         cut(row, options.neighbours);
@@ -134,9 +139,9 @@ fn co_listened(interactions: &Interactions, users: &[u32], weight: &[f32], sums:
         let weight = weight[*user as usize];
         for other in interactions.row(*user as usize) {
             let sum = &mut sums.dense[*other as usize];
-            if *sum == 0.0 {
-                sums.touched.push(*other);
-            }
+            // Without a branch, which could not be foreseen: each is written down, and stays if it is the first.
+            sums.touched[sums.count] = *other;
+            sums.count += usize::from((*sum == 0.0) & (weight > 0.0));
             *sum += weight;
         }
     }

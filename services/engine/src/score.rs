@@ -18,7 +18,9 @@ pub struct Scores {
     dense: Vec<f64>,
     /// Place in the list of parts, plus one; 0 for none. Empty between uses.
     place: Vec<u32>,
+    /// Room for every item; the first [`Self::count`] are those scored.
     touched: Vec<u32>,
+    count: usize,
 }
 
 impl Scores {
@@ -26,20 +28,22 @@ impl Scores {
     pub fn fill(&mut self, graph: &ItemGraph, history: &[(u32, f64)]) {
         self.clear();
         self.dense.resize(self.dense.len().max(graph.item_count()), 0.0);
+        // One more than there are items: each link is written down, and stays only if it is the first.
+        self.touched.resize(self.dense.len() + 1, 0);
         for (item, amount) in history {
             for (other, weight) in graph.row(*item) {
-                let score = &mut self.dense[other as usize];
-                if *score == 0.0 {
-                    self.touched.push(other);
-                }
-                *score += amount * f64::from(weight);
+                let (score, part) = (&mut self.dense[other as usize], amount * f64::from(weight));
+                // Without a branch, which could not be foreseen.
+                self.touched[self.count] = other;
+                self.count += usize::from((*score == 0.0) & (part > 0.0));
+                *score += part;
             }
         }
     }
 
     /// The items scored, in no particular order.
     pub fn touched(&self) -> &[u32] {
-        &self.touched
+        &self.touched[..self.count]
     }
 
     /// The score of an item; 0 when the history does not link to it.
@@ -70,9 +74,10 @@ impl Scores {
     }
 
     fn clear(&mut self) {
-        for item in self.touched.drain(..) {
-            self.dense[item as usize] = 0.0;
+        for item in &self.touched[..self.count] {
+            self.dense[*item as usize] = 0.0;
         }
+        self.count = 0;
     }
 }
 
@@ -83,42 +88,53 @@ pub fn best(scored: Vec<(u32, f64)>, limit: usize) -> Vec<(u32, f64)> {
 
 /// The `limit` best of (item, score), best first; equal scores go by `tie`.
 pub fn best_by<K: Ord>(scored: Vec<(u32, f64)>, limit: usize, tie: impl Fn(u32) -> K) -> Vec<(u32, f64)> {
-    split_best(scored, limit, &tie).0
+    first(scored.into_iter(), limit, &tie).0
 }
 
 /// The `limit` best of those (item, score) that are `allowed`, best first; equal scores go by `tie`.
-/// `allowed` is asked about few items more than are needed.
-pub fn best_where<K: Ord>(
-    mut scored: Vec<(u32, f64)>,
+/// `allowed` is asked about few items more than are needed; `scored` is gone through again when these
+/// were too few.
+pub fn best_where<K: Ord, I: Iterator<Item = (u32, f64)>>(
+    scored: impl Fn() -> I,
     limit: usize,
     tie: impl Fn(u32) -> K,
     allowed: impl Fn(u32) -> bool,
 ) -> Vec<(u32, f64)> {
-    let mut best = Vec::new();
     let mut asked = limit.saturating_add(ASKED_MORE);
-    while best.len() < limit && !scored.is_empty() {
-        let (first, rest) = split_best(scored, asked, &tie);
-        best.extend(first.into_iter().filter(|(item, _)| allowed(*item)).take(limit - best.len()));
-        scored = rest;
-        asked = asked.saturating_mul(2);
+    loop {
+        let (first, whole) = first(scored(), asked, &tie);
+        let best: Vec<(u32, f64)> = first.into_iter().filter(|(item, _)| allowed(*item)).take(limit).collect();
+        if best.len() == limit || whole {
+            return best;
+        }
+        asked = asked.saturating_mul(4);
     }
-    best
 }
 
-/// The `count` best, best first, and all others in no particular order.
-fn split_best<K: Ord>(
-    mut scored: Vec<(u32, f64)>,
+/// The `count` best, best first, and whether these are all.
+fn first<K: Ord>(
+    scored: impl Iterator<Item = (u32, f64)>,
     count: usize,
     tie: impl Fn(u32) -> K,
-) -> (Vec<(u32, f64)>, Vec<(u32, f64)>) {
+) -> (Vec<(u32, f64)>, bool) {
     let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then_with(|| tie(a.0).cmp(&tie(b.0)));
-    let mut rest = Vec::new();
-    if scored.len() > count {
-        scored.select_nth_unstable_by(count, order);
-        rest = scored.split_off(count);
+    let (mut kept, mut whole, mut least) = (Vec::new(), true, f64::NEG_INFINITY);
+    for one in scored {
+        // Most items are far below the best and cost no more than this.
+        if one.1 < least {
+            continue;
+        }
+        kept.push(one);
+        if count > 0 && kept.len() / 2 >= count {
+            let (_, last, _) = kept.select_nth_unstable_by(count - 1, order);
+            (least, whole) = (last.1, false);
+            kept.truncate(count);
+        }
     }
-    scored.sort_unstable_by(order);
-    (scored, rest)
+    kept.sort_unstable_by(order);
+    whole &= kept.len() <= count;
+    kept.truncate(count);
+    (kept, whole)
 }
 
 #[cfg(test)]
@@ -170,16 +186,21 @@ mod tests {
         let scored: Vec<(u32, f64)> = (0..5_000).map(|item| (item, f64::from(item * 37 % 101))).collect();
         let tie = |item: u32| std::cmp::Reverse(item);
         for (modulus, limit) in [(1, 10), (2, 10), (1_000, 10), (7, 0), (3, 6_000), (6_000, 2)] {
-            let allowed = |item: u32| item % modulus == 0;
+            let allowed = |item: u32| item.is_multiple_of(modulus);
             let whole = best_by(scored.clone(), usize::MAX, tie).into_iter().filter(|(item, _)| allowed(*item));
             let expected: Vec<_> = whole.take(limit).collect();
-            assert_eq!(best_where(scored.clone(), limit, tie, allowed), expected, "{modulus} {limit}");
+            assert_eq!(best_where(|| scored.iter().copied(), limit, tie, allowed), expected, "{modulus} {limit}");
         }
         let asked = std::cell::Cell::new(0);
-        best_where(scored, 10, tie, |_| {
-            asked.set(asked.get() + 1);
-            true
-        });
+        best_where(
+            || scored.iter().copied(),
+            10,
+            tie,
+            |_| {
+                asked.set(asked.get() + 1);
+                true
+            },
+        );
         assert!(asked.get() <= 10 + ASKED_MORE);
     }
 }

@@ -15,6 +15,8 @@ const BATCH: usize = 512;
 /// a tenth of the time at the most.
 const REFIT_REST: u32 = 9;
 
+/// How often the rest after a failed fit is doubled at the most.
+const MAX_DOUBLED: u32 = 6;
 /// Bytes kept of a record that cannot be read; the log has the rest.
 const MAX_KEPT_BYTES: usize = 64 << 10;
 
@@ -94,16 +96,29 @@ fn consume_span(event: &Event) -> tracing::Span {
 }
 
 /// Fits the graphs anew after histories have changed, beside serving, until told to stop. Changes are
-/// gathered for `debounce` between two fits, or for longer where fits take long.
+/// gathered for `debounce` between two fits, or for longer where fits take long. A fit that failed is
+/// tried again without a change, after rests that double.
 pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
+    refit_by(&service, debounce, stop, || service.refit()).await;
+}
+
+pub(crate) async fn refit_by<F: Future<Output = bool> + Send>(
+    service: &RecommendationsService,
+    debounce: Duration,
+    stop: CancellationToken,
+    mut fit: impl FnMut() -> F + Send,
+) {
+    let mut failures = 0_u32;
     loop {
         let start = Instant::now();
-        service.refit().await;
-        let rest = debounce.max(start.elapsed() * REFIT_REST);
+        failures = if fit().await { 0 } else { failures + 1 };
+        let rest = debounce.max(start.elapsed() * REFIT_REST) * (1 << failures.min(MAX_DOUBLED));
         tokio::select! {
             () = stop.cancelled() => return,
             () = async {
-                service.0.changed.notified().await;
+                if failures == 0 {
+                    service.0.changed.notified().await;
+                }
                 tokio::time::sleep(rest).await;
             } => {}
         }

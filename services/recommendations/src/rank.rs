@@ -106,9 +106,11 @@ impl Ranking<'_> {
         let (links, limit) = (self.model.links(self.kind), query.limit as usize);
         let id = |item: u32| self.entry(item).id;
         let allowed = |item: u32| self.allowed(item, query.include_known);
-        let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
-        let tagged = tags.iter().map(|(item, parts)| (*item, parts.iter().map(|(_, part)| part).sum::<f64>()));
-        let scored = linked.chain(tagged).map(|(item, score)| (item, score + self.trending(item))).collect();
+        let scored = || {
+            let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
+            let tagged = tags.iter().map(|(item, parts)| (*item, parts.iter().map(|(_, part)| part).sum::<f64>()));
+            linked.chain(tagged).map(|(item, score)| (item, score + self.trending(item)))
+        };
         let mut best = best_where(scored, limit, id, allowed);
         // Among the items that nothing links to, only the most popular can be in the list.
         let least = best.get(limit - 1).map_or(f64::NEG_INFINITY, |(_, score)| *score);

@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    model::Model,
+    model::{Model, Training},
     state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
 };
@@ -40,6 +40,10 @@ pub(crate) struct Inner {
     /// Held from before a write to the store until memory agrees with it.
     writing: tokio::sync::Mutex<Progress>,
     applied: watch::Sender<u64>,
+    /// Revision that the serving graphs were fitted on.
+    fitted: watch::Sender<u64>,
+    /// Revision of what the store held at load.
+    loaded: u64,
     pub(crate) changed: Notify,
     /// Held while a fit runs.
     fitting: tokio::sync::Mutex<()>,
@@ -74,6 +78,8 @@ impl RecommendationsService {
             model: ArcSwap::from_pointee(Model::default().with_warmth(warmth)),
             writing: tokio::sync::Mutex::new(progress),
             applied: watch::channel(progress.position).0,
+            fitted: watch::Sender::new(0),
+            loaded: progress.revision,
             changed: Notify::new(),
             fitting: tokio::sync::Mutex::new(()),
             refreshed: Mutex::new(None),
@@ -116,6 +122,19 @@ impl RecommendationsService {
     pub async fn caught_up(&self, position: u64) {
         // The sender lives in `self`, so that waiting cannot fail.
         drop(self.0.applied.subscribe().wait_for(|applied| *applied >= position).await);
+    }
+
+    /// Whether the serving model is at least as new as what the store held at load. Until then lists
+    /// rest on tags and what is popular alone.
+    pub fn ready(&self) -> bool {
+        *self.0.fitted.borrow() >= self.0.loaded
+    }
+
+    /// Done as soon as [`Self::ready`].
+    pub async fn fitted(&self) {
+        let loaded = self.0.loaded;
+        // The sender lives in `self`, so that waiting cannot fail.
+        drop(self.0.fitted.subscribe().wait_for(|fitted| *fitted >= loaded).await);
     }
 
     /// Version of the serving model.
@@ -194,19 +213,123 @@ impl RecommendationsService {
     }
 
     /// Fits the graphs on the histories as they are now, beside serving, and swaps them in. Does
-    /// nothing when nothing has changed. Two fits never run at once.
-    pub async fn refit(&self) {
+    /// nothing when nothing has changed. Two fits never run at once. Answers whether the serving model
+    /// is that of the histories as they were; when a fit fails, the model before it goes on serving.
+    pub async fn refit(&self) -> bool {
+        self.refit_by(Training::fit).await
+    }
+
+    async fn refit_by(&self, fit: impl FnOnce(Training) -> Model + Send + 'static) -> bool {
         let _one = self.0.fitting.lock().await;
         let training = self.read(State::training);
         if training.revision == self.0.model.load().revision {
-            return;
+            return true;
         }
-        match tokio::task::spawn_blocking(move || training.fit()).await {
+        match tokio::task::spawn_blocking(move || fit(training)).await {
             Ok(fitted) => {
                 self.0.model.rcu(|model| fitted.with_popularity_of(model));
                 self.refresh_popularity(true);
+                self.0.fitted.send_replace(fitted.revision);
+                true
             }
-            Err(cause) => tracing::error!(%cause, "a refit failed; the model before it goes on serving"),
+            Err(cause) => {
+                tracing::error!(%cause, "a refit failed; the model before it goes on serving");
+                false
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use echotune_api::{RecommendQuery, Recommendations as _, events::Payload};
+    use echotune_kit::embedded::Db;
+    use echotune_model::{Call, EventId, ItemKind, PlayCount, Recommendations as List};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn event(user: u128, payload: Payload) -> Event {
+        let (id, region) = (EventId::of("e", 1, 0), String::new());
+        let user = UserId(uuid::Uuid::from_u128(user));
+        Event { id, user, region, written_at: Hlc(1), traceparent: String::new(), payload }
+    }
+
+    fn known(user: u128, artists: &[&str]) -> [Event; 2] {
+        let count = |artist: &&str| PlayCount { artist: (*artist).into(), plays: 3, source: "x".into() };
+        let counts = artists.iter().map(count).collect();
+        let name = format!("user{user}").parse().expect("a name");
+        [Payload::UserCreated { name }, Payload::PlayCountsSet { counts }].map(|payload| event(user, payload))
+    }
+
+    async fn list(service: &RecommendationsService) -> List {
+        let query = RecommendQuery { kind: ItemKind::Artist, limit: 5, include_known: false };
+        service.recommend(&Call::internal(), "user2", &query).await.expect("listed")
+    }
+
+    #[tokio::test]
+    async fn a_fit_that_fails_leaves_the_model_before_it_serving_and_the_next_one_is_tried() {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = Db::open(folder.path()).expect("open");
+        let load = || RecommendationsService::load(EmbeddedRecommendationStore::new(db.clone())).expect("loaded");
+        let service = load();
+        assert!(service.ready(), "there is nothing to fit");
+        let events = [known(1, &["a", "b"]), known(2, &["a"])].concat();
+        service.apply(events, Vec::new(), 4).await.expect("applied");
+        assert!(service.refit().await);
+        let before = list(&service).await;
+        assert!(!before.cold_start && before.items[0].artist == "b");
+        service.apply(known(3, &["a", "c"]).to_vec(), Vec::new(), 6).await.expect("applied");
+        assert!(!service.refit_by(|_| panic!("injected")).await);
+        let after = list(&service).await;
+        assert_eq!((&after.model_version, after.cold_start), (&before.model_version, false));
+        assert!(service.refit().await);
+        assert!(list(&service).await.model_version > before.model_version);
+        // After a restart, a failed fit does not make the service ready; the next one does.
+        let again = load();
+        assert!(!again.ready() && list(&again).await.cold_start);
+        assert!(!again.refit_by(|_| panic!("injected")).await);
+        assert!(!again.ready());
+        let waiting = tokio::spawn({
+            let again = again.clone();
+            async move { again.fitted().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        assert!(again.refit().await && again.ready());
+        waiting.await.expect("fitted");
+        assert!(!list(&again).await.cold_start);
+    }
+
+    #[tokio::test]
+    async fn the_loop_of_refits_goes_on_after_a_failure_without_a_change() {
+        let folder = tempfile::tempdir().expect("folder");
+        let service =
+            RecommendationsService::load(EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open")))
+                .expect("loaded");
+        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), 2).await.expect("applied");
+        let (stop, tries) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+        let refits = tokio::spawn({
+            let (service, stop, tries) = (service.clone(), stop.clone(), Arc::clone(&tries));
+            async move {
+                let fit = || {
+                    let tries = Arc::clone(&tries);
+                    service.refit_by(move |training| {
+                        assert!(tries.fetch_add(1, Ordering::AcqRel) >= 2, "injected");
+                        training.fit()
+                    })
+                };
+                crate::consumer::refit_by(&service, Duration::from_millis(1), stop, fit).await;
+            }
+        });
+        let patience = Duration::from_secs(60);
+        let mut fitted = service.0.fitted.subscribe();
+        let served = tokio::time::timeout(patience, fitted.wait_for(|revision| *revision > 0)).await;
+        drop(served.expect("tried until it served").expect("the service lives"));
+        assert_eq!(tries.load(Ordering::Acquire), 3);
+        stop.cancel();
+        refits.await.expect("stopped");
     }
 }

@@ -71,8 +71,11 @@ proptest! {
     }
 }
 
+/// An item and its reasons.
+type Told = (ItemId, Vec<(ReasonKind, String, f64)>);
+
 /// Without what is trending, which goes by the time of day.
-fn without_trending(list: &List) -> Vec<(ItemId, Vec<(ReasonKind, String, f64)>)> {
+fn without_trending(list: &List) -> Vec<Told> {
     let reasons = |item: &Recommendation| {
         let kept = item.reasons.iter().filter(|reason| reason.kind != ReasonKind::Trending);
         kept.map(|reason| (reason.kind, reason.of.clone(), reason.contribution)).collect()

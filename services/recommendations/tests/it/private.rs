@@ -130,7 +130,9 @@ async fn tags_of_private_listeners_count_for_nobody() {
         assert!(list.items.iter().flat_map(|item| &item.reasons).all(|reason| reason.of != "secret"));
     }
     // What a private listener tags counts from the day on that the listener is public.
-    world.publish(user(2), vec![tagged("Björk", "ice"), settings(&[], false)]).await;
+    world.publish(user(2), vec![tagged("Björk", "ice")]).await;
+    assert!(tags(&world.service, "Björk").await.is_empty());
+    world.publish(user(2), go(false)).await;
     assert_eq!(tags(&world.service, "Björk").await, ["ice", "trip hop"]);
     world.publish(user(2), vec![settings(&[], true), Payload::UserErased]).await;
     assert_eq!(tags(&world.service, "Portishead").await, ["trip hop"]);
