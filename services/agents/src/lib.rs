@@ -4,6 +4,7 @@
 //! belongs to its user, and that a changed workflow file never changes a running run. It does not know
 //! users or music: everything it does goes through the tools of MCP servers.
 
+mod events;
 mod expr;
 mod run;
 mod service;
@@ -12,10 +13,11 @@ mod tools;
 mod worker;
 mod workflow;
 
+pub use events::{ConsumeError, consume};
 pub use service::{AgentsService, LoadError, Options};
 pub use store::{
-    Advance, Decision, EmbeddedRunStore, End, Entry, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART, NewEntry,
-    PinnedText, Release, RunDraft, RunRecord, RunStore, RunStoreError, conformance,
+    Advance, Decision, EmbeddedRunStore, End, Entry, Followed, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART,
+    NewEntry, PinnedText, Release, RunDraft, RunRecord, RunStore, RunStoreError, conformance,
 };
 pub use tools::{McpServer, McpTransport, ToolsError};
 pub use workflow::{WorkflowFault, workflow_schema};

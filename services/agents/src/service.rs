@@ -144,15 +144,6 @@ impl AgentsService {
         }
     }
 
-    /// Removes everything that is kept of a user: runs in any state, journals, keys. How many runs; what
-    /// they do now is cut off.
-    ///
-    /// # Errors
-    /// The store cannot be written; asking again goes on.
-    pub async fn erase_user(&self, user: &UserName) -> Result<u64, Fault> {
-        Ok(self.shared.store.erase(user.clone()).await?)
-    }
-
     /// A run that the caller may read. To others it does not exist.
     async fn readable(&self, call: &Call, id: RunId) -> Result<RunRecord, Fault> {
         call.check_deadline()?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use echotune_agents::EmbeddedRunStore;
+use echotune_agents::{EmbeddedRunStore, RunStore as _};
 use echotune_api::{Agents, Operations, Recommendations, Users, authenticator, events::USERS_TOPIC};
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
@@ -50,7 +50,6 @@ pub struct Platform {
     pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
     config: Config,
-    clock: Arc<Clock>,
     folder: PathBuf,
     db: Db,
     life: Life,
@@ -60,6 +59,7 @@ pub struct Platform {
 #[derive(Clone)]
 pub struct Flow {
     service: RecommendationsService,
+    runs: EmbeddedRunStore,
     store: EmbeddedUserStore,
     log: EmbeddedEventLog,
 }
@@ -71,10 +71,15 @@ impl Flow {
     /// The store cannot be read.
     pub async fn settle(&self) -> anyhow::Result<()> {
         // In this order: an event leaves the outbox after it has entered the log.
-        while !self.store.all_published()? || self.service.position() < self.log.end(USERS_TOPIC).await? {
+        while !self.store.all_published()? || self.position().await? < self.log.end(USERS_TOPIC).await? {
             tokio::time::sleep(SETTLE_EVERY).await;
         }
         Ok(())
+    }
+
+    /// How far the slowest consumer has come.
+    async fn position(&self) -> anyhow::Result<u64> {
+        Ok(self.service.position().min(self.runs.position().await?))
     }
 
     /// Fits the models on the histories as they are now and waits for it.
@@ -125,6 +130,11 @@ impl Platform {
             let (service, log, stop) = (service.clone(), log.clone(), life.stop());
             async move { consume(service, &log, stop).await }
         });
+        let runs = EmbeddedRunStore::new(db.clone(), clock);
+        life.consumer("the consumer of accounts", {
+            let (runs, log, stop) = (runs.clone(), log.clone(), life.stop());
+            async move { echotune_agents::consume(&runs, &log, stop).await }
+        });
         life.consumer("the refits of the models", {
             let (service, stop) = (service.clone(), life.stop());
             let debounce = config.recommendations.refit_debounce.0;
@@ -137,10 +147,9 @@ impl Platform {
             operations: Arc::new(EmbeddedOperations::new(store.clone(), service.clone(), spans)),
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
-            flow: Flow { service, store, log },
+            flow: Flow { service, runs, store, log },
             agents: None,
             config: config.clone(),
-            clock,
             folder: folder.to_owned(),
             db,
             life,
@@ -199,9 +208,11 @@ impl Platform {
         let limits = Limits { deadline_default, deadline_max, ..Limits::default() };
         let servers = router(&services, access, limits, &self.life.stop());
         tools::serve(&mut self.life, listener, servers);
-        let store = EmbeddedRunStore::open(self.db.clone(), Arc::clone(&self.clock)).await?;
         let near = (reachable(address), &token);
-        let agents = tools::agents(store, &self.config.agents, &self.folder, &self.life, near).await?;
+        if work {
+            self.flow.runs.take_over().await?;
+        }
+        let agents = tools::agents(self.flow.runs.clone(), &self.config.agents, &self.folder, &self.life, near).await?;
         if work {
             // Ends before the servers of its tools do.
             self.life.server("the runs of agents", agents.work(self.life.drain()));

@@ -82,6 +82,14 @@ macro_rules! timed {
 
 timed!(UserId, PlaylistId, TokenId, RunId);
 
+impl RunId {
+    /// When the run was made, in milliseconds since the Unix epoch; 0 for an id of another kind.
+    pub fn made_ms(self) -> u64 {
+        let time = self.0.get_timestamp().map(|time| time.to_unix());
+        time.map_or(0, |(seconds, nanos)| seconds * 1_000 + u64::from(nanos / 1_000_000))
+    }
+}
+
 fn named(parts: &[&[u8]]) -> Uuid {
     let mut name = Vec::new();
     for part in parts {

@@ -2,10 +2,11 @@
 //!
 //! Each function panics with what is wrong.
 
-use echotune_model::{PageRequest, RunEventKind, RunId, RunState, UserName};
+use echotune_model::{PageRequest, RunEventKind, RunId, RunState, UserId, UserName};
 
 use super::{
-    Advance, Decision, End, Idempotency, NewEntry, PinnedText, Release, RunDraft, RunRecord, RunStore, RunStoreError,
+    Advance, Decision, End, Followed, Idempotency, NewEntry, PinnedText, Release, RunDraft, RunRecord, RunStore,
+    RunStoreError,
 };
 
 /// A lease that no test outlives.
@@ -278,7 +279,7 @@ pub async fn erasure_leaves_nothing(store: &dyn RunStore) {
     let owner = claimed(store).await;
     let queued = store.start(draft(store, "ann"), None).await.expect("started").id;
     let other = store.start(draft(store, "anna"), keyed("k", 1)).await.expect("started").id;
-    assert_eq!(store.erase(name("ANN")).await.expect("erased"), 3);
+    assert_eq!(store.erase(name("ANN"), u64::MAX).await.expect("erased"), 3);
     for id in [ended, running, queued] {
         assert!(store.run(id).await.expect("read").is_none());
         assert_eq!(store.journal(id, 0).await.expect("read"), []);
@@ -290,4 +291,26 @@ pub async fn erasure_leaves_nothing(store: &dyn RunStore) {
     // The key of the erased user is free for any request.
     assert_ne!(store.start(draft(store, "ann"), keyed("k", 2)).await.expect("started").id, ended);
     assert_eq!(store.sweep(u64::MAX).await.expect("swept"), 0, "no index leads to what is gone");
+}
+
+/// An erasure does not reach the runs of a later account of the same name, and accounts are followed.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn accounts_are_followed(store: &dyn RunStore) {
+    let (ann, ben) = (UserId::new(1), UserId::new(2));
+    assert_eq!(store.position().await.expect("read"), 0);
+    let created = vec![(ann, name("ann")), (ben, name("ben"))];
+    store.follow(Followed { created, erased: vec![], position: 7 }).await.expect("kept");
+    assert_eq!(store.account(ann).await.expect("read"), Some(name("ann")));
+    let earlier = store.start(draft(store, "ann"), None).await.expect("started").id;
+    let later = RunDraft { id: RunId::new(store.now_ms() + 60_000), ..draft(store, "ann") };
+    let later = store.start(later, keyed("k", 1)).await.expect("started").id;
+    assert_eq!(store.erase(name("ann"), store.now_ms() + 1_000).await.expect("erased"), 1);
+    assert!(store.run(earlier).await.expect("read").is_none());
+    assert!(store.run(later).await.expect("read").is_some());
+    store.follow(Followed { created: vec![], erased: vec![ann], position: 9 }).await.expect("kept");
+    assert_eq!(store.account(ann).await.expect("read"), None);
+    assert_eq!(store.account(ben).await.expect("read"), Some(name("ben")));
+    assert_eq!(store.position().await.expect("read"), 9);
 }

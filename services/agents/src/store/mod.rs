@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use echotune_model::{
-    ErrorKind, Fault, Page, PageRequest, Run, RunEvent, RunEventKind, RunId, RunState, TraceId, UserName,
+    ErrorKind, Fault, Page, PageRequest, Run, RunEvent, RunEventKind, RunId, RunState, TraceId, UserId, UserName,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -294,6 +294,17 @@ impl From<RunStoreError> for Fault {
     }
 }
 
+/// What the log of accounts said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// New accounts with their names.
+    pub created: Vec<(UserId, UserName)>,
+    /// Accounts that are gone, and whose runs are.
+    pub erased: Vec<UserId>,
+    /// Position in the log after the last record that was read.
+    pub position: u64,
+}
+
 type Answer<T> = Result<T, RunStoreError>;
 
 /// Holds runs and their journals.
@@ -349,7 +360,17 @@ pub trait RunStore: Send + Sync {
     /// journals and texts, and ended idempotency keys; how many runs.
     async fn sweep(&self, ended_ms: u64) -> Answer<usize>;
 
-    /// Removes all runs of a user, whatever their state, with their journals, texts and idempotency
-    /// keys; how many runs. Whoever carries one out loses it.
-    async fn erase(&self, user: UserName) -> Answer<u64>;
+    /// Removes the runs of a user that started at or before `started_ms` (milliseconds since the Unix
+    /// epoch), whatever their state, with their journals and texts, and the user's idempotency keys when
+    /// no run is left; how many runs. Whoever carries one out loses it.
+    async fn erase(&self, user: UserName, started_ms: u64) -> Answer<u64>;
+
+    /// How far the log of accounts was followed: 0 at first.
+    async fn position(&self) -> Answer<u64>;
+
+    /// The name of an account that was followed and not erased.
+    async fn account(&self, id: UserId) -> Answer<Option<UserName>>;
+
+    /// Keeps what was followed, in one write.
+    async fn follow(&self, followed: Followed) -> Answer<()>;
 }

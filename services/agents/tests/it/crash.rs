@@ -103,7 +103,7 @@ fn victim() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let db = echotune_kit::embedded::Db::open(folder.as_ref()).expect("open");
-        let store = echotune_agents::EmbeddedRunStore::open(db, Default::default()).await.expect("a store");
+        let store = crate::store::taken_over(db, Default::default()).await;
         let servers = vec![server_at("test", address.parse().expect("an address"))];
         let options = Options { concurrent: TOGETHER, ..quick() };
         let sources = crate::faces::sources(&[EFFECTS]);

@@ -59,7 +59,7 @@ pub(crate) fn sources(texts: &[&str]) -> Vec<(String, String)> {
 
 pub(crate) async fn open(folder: &TempDir) -> EmbeddedRunStore {
     let db = Db::open(folder.path()).expect("open");
-    EmbeddedRunStore::open(db, Arc::new(Clock::default())).await.expect("a store")
+    crate::store::taken_over(db, Arc::new(Clock::default())).await
 }
 
 pub(crate) async fn load(

@@ -286,7 +286,7 @@ async fn a_changed_file_changes_no_running_run() {
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     };
-    let store = echotune_agents::EmbeddedRunStore::open(service, Default::default()).await.expect("a store");
+    let store = crate::store::taken_over(service, Default::default()).await;
     let sources = crate::faces::sources(&[&text("new")]);
     let drain = tokio_util::sync::CancellationToken::new();
     let service = echotune_agents::AgentsService::load(store, vec![served.server()], &sources, quick(), drain).await;

@@ -4,6 +4,7 @@
 mod bundled;
 mod contract;
 mod crash;
+mod events;
 mod faces;
 mod faults;
 mod files;

@@ -8,7 +8,14 @@ use echotune_model::{Clock, RunId, RunState};
 
 async fn open(folder: &tempfile::TempDir) -> EmbeddedRunStore {
     let db = Db::open(folder.path()).expect("open");
-    EmbeddedRunStore::open(db, Arc::new(Clock::default())).await.expect("a store")
+    EmbeddedRunStore::new(db, Arc::new(Clock::default()))
+}
+
+/// A store whose runs are nobody's any more.
+pub(crate) async fn taken_over(db: Db, clock: Arc<Clock>) -> EmbeddedRunStore {
+    let store = EmbeddedRunStore::new(db, clock);
+    store.take_over().await.expect("taken over");
+    store
 }
 
 macro_rules! conforms {
@@ -29,14 +36,15 @@ conforms!(
     decisions_reach_their_step_once,
     cancellations_are_kept,
     ended_runs_are_removed_whole,
-    erasure_leaves_nothing
+    erasure_leaves_nothing,
+    accounts_are_followed
 );
 
 #[tokio::test]
 async fn a_store_opened_again_takes_runs_from_their_dead_owner() {
     let folder = tempfile::tempdir().expect("folder");
     let db = Db::open(folder.path()).expect("open");
-    let store = EmbeddedRunStore::open(db.clone(), Arc::new(Clock::default())).await.expect("a store");
+    let store = taken_over(db.clone(), Arc::new(Clock::default())).await;
     let draft = echotune_agents::RunDraft {
         id: RunId::new(store.now_ms()),
         workflow: "w".into(),

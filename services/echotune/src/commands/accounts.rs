@@ -1,13 +1,16 @@
 //! Accounts and what they heard.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, Subcommand};
 use echotune_api::RecommendQuery;
-use echotune_model::{ErrorKind, Fault, Hlc, ItemKind, Listen, PageRequest, Recommendations, fold};
+use echotune_model::{ErrorKind, Fault, Hlc, ItemKind, Listen, Page, PageRequest, Recommendations, fold};
 
 use super::{
-    Output, call, now_ms,
+    Output, call, now_ms, runs,
     tokens::{self, TokenAction},
 };
 use crate::{Connection, output};
@@ -73,19 +76,7 @@ pub(super) async fn account(connection: &mut Connection, action: &UserAction, ou
         }
         UserAction::Settings(change) => settings(connection, change, output).await,
         UserAction::Token { action } => tokens::manage(connection, action, output).await,
-        UserAction::Export { name } => {
-            let mut page = PageRequest::default();
-            loop {
-                let records = connection.users.export_user(&call(), name, &page).await?;
-                for record in records.rows {
-                    output::say(format_args!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json))?;
-                }
-                if records.next.is_empty() {
-                    return Ok(());
-                }
-                page.token = records.next;
-            }
-        }
+        UserAction::Export { name } => export(connection, name).await,
         UserAction::Erase { name, yes } => {
             if !yes && !confirmed(name)? {
                 anyhow::bail!("nothing was erased; type the name, or pass --yes");
@@ -94,6 +85,51 @@ pub(super) async fn account(connection: &mut Connection, action: &UserAction, ou
             connection.settle().await?;
             output::erasure(&receipt, output)
         }
+    }
+}
+
+/// Prints everything that users, recommendations and agents hold about a person.
+async fn export(connection: &mut Connection, name: &str) -> anyhow::Result<()> {
+    let (users, recommendations) = (Arc::clone(&connection.users), Arc::clone(&connection.recommendations));
+    every_page(
+        async |page| users.export_user(&call(), name, &page).await,
+        |record| output::say(format_args!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json)),
+    )
+    .await?;
+    every_page(
+        async |page| recommendations.export_user(&call(), name, &page).await,
+        |record| output::say(format_args!("{{\"kind\":\"{}\",\"record\":{}}}", record.kind, record.json)),
+    )
+    .await?;
+    let agents = connection.start_agents(false).await?;
+    let mut runs = Vec::new();
+    every_page(
+        async |page| agents.list_runs(&call(), name, &page).await,
+        |run| {
+            runs.push(run);
+            Ok(())
+        },
+    )
+    .await?;
+    for run in runs {
+        output::exported_run(&run, &runs::journal(&*agents, &run).await?)?;
+    }
+    Ok(())
+}
+
+/// Asks for page after page and hands over the rows.
+async fn every_page<T>(
+    ask: impl AsyncFn(PageRequest) -> Result<Page<T>, Fault>,
+    mut row: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut page = PageRequest::default();
+    loop {
+        let answer = ask(page.clone()).await?;
+        answer.rows.into_iter().try_for_each(&mut row)?;
+        if answer.next.is_empty() {
+            return Ok(());
+        }
+        page.token = answer.next;
     }
 }
 

@@ -169,7 +169,7 @@ pub(super) async fn follow(agents: &dyn Agents, id: RunId) -> anyhow::Result<Run
 }
 
 /// The journal so far. Watching a run that goes on would wait for more.
-async fn journal(agents: &dyn Agents, run: &Run) -> anyhow::Result<Vec<RunEvent>> {
+pub(super) async fn journal(agents: &dyn Agents, run: &Run) -> anyhow::Result<Vec<RunEvent>> {
     let mut journal: Vec<RunEvent> = Vec::new();
     loop {
         let seen = journal.last().map_or(0, |event| event.sequence);

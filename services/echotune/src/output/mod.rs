@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
-    runs::{event_line, run, run_with_journal, runs, workflows, write_exports},
+    runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
 };
 use crate::{commands::Output, import::Summary};
 

@@ -113,18 +113,27 @@ fn rows_table(rows: &[Value]) -> comfy_table::Table {
     shown
 }
 
+fn run_with_journal_json(held: &Run, journal: &[RunEvent]) -> Value {
+    let events = journal.iter().map(|event| {
+        json!({
+            "sequence": event.sequence, "at_ms": event.at_ms, "kind": event_name(event.kind), "step": event.step,
+            "detail": embedded(&event.detail),
+        })
+    });
+    let mut shown = run_json(held);
+    shown["journal"] = events.collect();
+    shown
+}
+
+/// One run as a record of an export, on one line.
+pub(crate) fn exported_run(held: &Run, journal: &[RunEvent]) -> anyhow::Result<()> {
+    say(json!({"kind": "run", "record": run_with_journal_json(held, journal)}))
+}
+
 /// One run with everything that happened in it.
 pub(crate) fn run_with_journal(held: &Run, journal: &[RunEvent], output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
-        let events = journal.iter().map(|event| {
-            json!({
-                "sequence": event.sequence, "at_ms": event.at_ms, "kind": event_name(event.kind), "step": event.step,
-                "detail": embedded(&event.detail),
-            })
-        });
-        let mut shown = run_json(held);
-        shown["journal"] = events.collect();
-        return print_json(&shown);
+        return print_json(&run_with_journal_json(held, journal));
     }
     for event in journal {
         say(event_line(event))?;

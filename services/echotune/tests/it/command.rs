@@ -14,7 +14,7 @@ fn echotune(folder: &Path, arguments: &[&str]) -> Output {
     command.arg("--data").arg(folder).args(arguments).stdin(Stdio::null()).output().expect("started")
 }
 
-fn text(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn text(folder: &Path, arguments: &[&str]) -> String {
     let output = echotune(folder, arguments);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")

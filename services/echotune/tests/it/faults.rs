@@ -29,7 +29,7 @@ const CALLERS: usize = 16;
 const ACKNOWLEDGED: usize = 400;
 
 /// A platform in its own process that fits its models as often as it can.
-async fn platform(data: &Path) -> (Child, Connection) {
+pub(crate) async fn platform(data: &Path) -> (Child, Connection) {
     let child = Command::new(env!("CARGO_BIN_EXE_echotune"))
         .arg("--data")
         .arg(data)
@@ -52,7 +52,7 @@ async fn platform(data: &Path) -> (Child, Connection) {
     (child, connection)
 }
 
-async fn signal(child: &Child, name: &str) {
+pub(crate) async fn signal(child: &Child, name: &str) {
     let id = child.id().expect("running").to_string();
     assert!(Command::new("kill").args([name, &id]).status().await.expect("kill").success());
 }

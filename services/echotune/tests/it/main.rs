@@ -5,6 +5,7 @@ mod double;
 mod faults;
 mod import;
 mod rpcs;
+mod runs;
 
 use std::{path::Path, sync::OnceLock, time::Duration};
 

@@ -406,6 +406,10 @@ impl Users for World {
 
 #[async_trait]
 impl Recommendations for World {
+    async fn export_user(&self, _: &Call, _: &str, _: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
+        not_here("export_user")
+    }
+
     async fn recommend(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
         let user = self.account(call, user)?;
         Ok(self.ranked(call, &user, query, &[]))

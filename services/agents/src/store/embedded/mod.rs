@@ -1,17 +1,19 @@
 //! The embedded store of runs.
 
+mod erase;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use echotune_kit::embedded::{Batch, Db, Expiring, Key, Order, StoreError, Table, View, decode, get};
-use echotune_model::{Clock, Page, PageRequest, RunEventKind, RunId, RunState, UserName};
+use echotune_model::{Clock, Page, PageRequest, RunEventKind, RunId, RunState, UserId, UserName};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Advance, Answer, Decision, Entry, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART, NewEntry, PinnedText, Release,
-    RunDraft, RunRecord, RunStore, RunStoreError,
+    Advance, Answer, Decision, Entry, Followed, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART, NewEntry, PinnedText,
+    Release, RunDraft, RunRecord, RunStore, RunStoreError,
 };
 
 /// Run → record.
@@ -123,16 +125,19 @@ fn enter(batch: &mut Batch, record: &mut RunRecord, now_ms: u64, entry: NewEntry
 }
 
 impl EmbeddedRunStore {
-    /// The store in this file. The file has one process, so whoever owned a run before is gone: their
-    /// runs can be claimed at once.
+    /// The store in this file.
+    pub const fn new(db: Db, clock: Arc<Clock>) -> Self {
+        Self { db, clock }
+    }
+
+    /// Lets runs be claimed at once whose owner is gone: whoever owned one before this process opened
+    /// the file. To be called before runs are carried out.
     ///
     /// # Errors
     /// The store cannot be read or written.
-    pub async fn open(db: Db, clock: Arc<Clock>) -> Result<Self, RunStoreError> {
-        let store = Self { db, clock };
-        let now_ms = store.clock.wall_ms();
-        store
-            .db
+    pub async fn take_over(&self) -> Result<(), RunStoreError> {
+        let now_ms = self.clock.wall_ms();
+        self.db
             .write(move |view| {
                 let mut leased = Vec::new();
                 view.scan(DUE, &Key::new(), None, Order::Ascending, &mut |key, _| {
@@ -150,8 +155,7 @@ impl EmbeddedRunStore {
                 }
                 Ok::<_, RunStoreError>(((), batch))
             })
-            .await?;
-        Ok(store)
+            .await
     }
 
     fn end(batch: &mut Batch, record: &mut RunRecord, now_ms: u64, end: super::End) {
@@ -458,35 +462,21 @@ impl RunStore for EmbeddedRunStore {
         }
     }
 
-    async fn erase(&self, user: UserName) -> Answer<u64> {
-        let mut removed = 0;
-        loop {
-            let folded = user.folded();
-            let one = self.db.write(move |view| {
-                let prefix = user_key(&folded);
-                if let Some(id) = first_of(view, BY_USER, &prefix)? {
-                    let (whole, batch) = Self::remove_some(view, id)?;
-                    return Ok((Some(u64::from(whole)), batch));
-                }
-                let mut batch = Batch::default();
-                let keys = KEYS.remove(view, &mut batch, &prefix, SWEEP)?;
-                Ok::<_, RunStoreError>(((keys == SWEEP).then_some(0), batch))
-            });
-            match one.await? {
-                None => return Ok(removed),
-                Some(whole) => removed += whole,
-            }
-        }
+    async fn erase(&self, user: UserName, started_ms: u64) -> Answer<u64> {
+        self.erase_runs(&user.folded(), started_ms).await
     }
-}
 
-fn first_of(view: &dyn View, table: Table, prefix: &Key) -> Answer<Option<RunId>> {
-    let mut first = None;
-    view.scan(table, prefix, prefix.prefix_end().as_ref(), Order::Ascending, &mut |key, _| {
-        first = Some(run_of(key).ok_or_else(|| damaged(table))?);
-        Ok(false)
-    })?;
-    Ok(first)
+    async fn position(&self) -> Answer<u64> {
+        self.db.read(erase::position)
+    }
+
+    async fn account(&self, id: UserId) -> Answer<Option<UserName>> {
+        self.db.read(|view| erase::account(view, id))
+    }
+
+    async fn follow(&self, followed: Followed) -> Answer<()> {
+        self.db.write(|_| Ok(((), erase::follow(followed)))).await
+    }
 }
 
 fn new_record(draft: &RunDraft, now_ms: u64) -> RunRecord {

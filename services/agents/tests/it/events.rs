@@ -1,0 +1,74 @@
+//! The runs of an erased account go, those of a later one of its name stay.
+
+use std::{sync::Arc, time::Duration};
+
+use echotune_agents::{EmbeddedRunStore, RunDraft, RunStore, consume};
+use echotune_api::events::{Event, Payload, USERS_TOPIC};
+use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Record};
+use echotune_kit::embedded::Db;
+use echotune_model::{Clock, EventId, Hlc, RunId, UserId};
+use tokio_util::sync::CancellationToken;
+
+fn draft(at_ms: u64) -> RunDraft {
+    RunDraft {
+        id: RunId::new(at_ms),
+        workflow: "w".into(),
+        user: "ann".parse().expect("a name"),
+        input: "{}".into(),
+        traceparent: String::new(),
+        texts: Vec::new(),
+        detail: "{}".into(),
+    }
+}
+
+fn event(user: UserId, at_ms: u64, payload: Payload) -> Record {
+    let written_at = Hlc::from_ms(at_ms);
+    let id = EventId::of(&user.to_string(), written_at.0, 0);
+    let event = Event { id, user, region: "local".into(), written_at, traceparent: String::new(), payload };
+    Record { key: user.to_string(), value: event.encode() }
+}
+
+/// Follows the log to its end, as a process does that is then killed.
+async fn follow(store: &EmbeddedRunStore, log: &EmbeddedEventLog) {
+    let stop = CancellationToken::new();
+    let end = log.end(USERS_TOPIC).await.expect("end");
+    let followed = async {
+        while store.position().await.expect("read") < end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        ended = consume(store, log, stop) => panic!("{ended:?}"),
+        () = followed => {}
+    }
+}
+
+#[tokio::test]
+async fn runs_go_with_their_account_and_stay_with_the_next_of_its_name() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let (store, log) = (EmbeddedRunStore::new(db.clone(), Arc::new(Clock::default())), EmbeddedEventLog::new(db));
+    let (first, second) = (UserId::new(1_000), UserId::new(5_000));
+    let created = || Payload::UserCreated { name: "ann".parse().expect("a name") };
+    log.append(USERS_TOPIC, vec![event(first, 1_000, created())]).await.expect("appended");
+    follow(&store, &log).await;
+    let before = store.start(draft(2_000), None).await.expect("started").id;
+    let after = store.start(draft(6_000), None).await.expect("started").id;
+    let erased = vec![event(second, 5_000, created()), event(first, 4_000, Payload::UserErased)];
+    log.append(USERS_TOPIC, erased).await.expect("appended");
+    follow(&store, &log).await;
+    assert!(store.run(before).await.expect("read").is_none());
+    assert!(store.run(after).await.expect("read").is_some());
+    assert_eq!(store.account(first).await.expect("read"), None);
+    assert!(store.account(second).await.expect("read").is_some());
+    // Created and erased before anybody looked.
+    let third = UserId::new(7_000);
+    let all = vec![
+        event(second, 6_500, Payload::UserErased),
+        event(third, 7_000, created()),
+        event(third, 8_000, Payload::UserErased),
+    ];
+    log.append(USERS_TOPIC, all).await.expect("appended");
+    follow(&store, &log).await;
+    assert!(store.run(after).await.expect("read").is_none());
+}
