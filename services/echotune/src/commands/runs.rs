@@ -3,6 +3,7 @@
 use std::{
     io::IsTerminal as _,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -83,7 +84,7 @@ pub(super) async fn start(connection: &mut Connection, wanted: &RunArguments, ou
     if wanted.detach {
         return output::run(&run, output);
     }
-    let run = follow(&*agents, run.id).await?;
+    let run = follow(agents, run.id).await?;
     if let Some(folder) = &wanted.export {
         output::write_exports(&run, folder)?;
     }
@@ -100,7 +101,8 @@ pub(super) async fn manage(
     output: Output,
 ) -> anyhow::Result<()> {
     let goes_on = matches!(action, Some(RunsAction::Watch { .. } | RunsAction::Approve(_) | RunsAction::Reject(_)));
-    let agents = &*connection.start_agents(goes_on).await?;
+    let watched = connection.start_agents(goes_on).await?;
+    let agents = &*watched;
     match action {
         None => {
             let page = PageRequest { size: limit, ..PageRequest::default() };
@@ -112,7 +114,7 @@ pub(super) async fn manage(
             output::run_with_journal(&run, &journal(agents, &run).await?, output)
         }
         Some(RunsAction::Watch { id }) => {
-            let run = follow(agents, id.parse()?).await?;
+            let run = follow(Arc::clone(&watched), id.parse()?).await?;
             output::run(&run, output)?;
             ended(&run)
         }
@@ -140,32 +142,38 @@ fn input(properties: &[String]) -> Result<String, Fault> {
     Ok(Value::Object(input).to_string())
 }
 
-const fn waits(event: &RunEvent) -> bool {
-    matches!(event.kind, RunEventKind::ApprovalRequested)
+/// Whether nothing more may happen by itself after such an event.
+const fn rests(kind: RunEventKind) -> bool {
+    matches!(kind, RunEventKind::ApprovalRequested | RunEventKind::RunEnded)
 }
 
-/// Tells what happens in a run until it ends or waits for a person.
-pub(super) async fn follow(agents: &dyn Agents, id: RunId) -> anyhow::Result<Run> {
-    let mut seen = 0;
-    let told = std::io::stderr().is_terminal();
-    loop {
-        let events = match agents.watch_run(&call(), id, seen).await {
-            // Nothing happened for a while.
-            Err(fault) if fault.kind == ErrorKind::DeadlineExceeded => continue,
-            events => events?,
-        };
-        for event in &events {
-            if told {
-                eprintln!("{}", output::event_line(event));
+/// Tells what happens in a run until it ends or waits for a person. Watched from outside of the run's
+/// trace, in which it would leave a span for each look.
+pub(super) async fn follow(agents: Arc<dyn Agents>, id: RunId) -> anyhow::Result<Run> {
+    tokio::spawn(async move {
+        let mut seen = 0;
+        let told = std::io::stderr().is_terminal();
+        loop {
+            let events = match agents.watch_run(&call(), id, seen).await {
+                // Nothing happened for a while.
+                Err(fault) if fault.kind == ErrorKind::DeadlineExceeded => continue,
+                events => events?,
+            };
+            for event in &events {
+                if told {
+                    eprintln!("{}", output::event_line(event));
+                }
+                seen = event.sequence;
             }
-            seen = event.sequence;
+            if events.last().is_none_or(|last| rests(last.kind)) {
+                let run = agents.get_run(&call(), id).await?;
+                if run.state.is_final() || run.state == RunState::AwaitingApproval {
+                    return Ok(run);
+                }
+            }
         }
-        let run = agents.get_run(&call(), id).await?;
-        let waiting = run.state == RunState::AwaitingApproval && events.last().is_some_and(waits);
-        if run.state.is_final() || waiting || events.is_empty() {
-            return Ok(run);
-        }
-    }
+    })
+    .await?
 }
 
 /// The journal so far. Watching a run that goes on would wait for more.

@@ -82,8 +82,7 @@ impl Demo {
         let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune recommend");
         let list = self.recommend(&to, &name).instrument(span).await?;
         self.trace(&to, list.trace).await?;
-        let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune run");
-        let run = self.run(&to, &name).instrument(span).await?;
+        let run = self.run(&to, &name).await?;
         self.trace(&to, run.trace).await?;
         if self.output == Output::Json {
             return Ok(());
@@ -133,8 +132,9 @@ impl Demo {
     async fn run(&self, to: &Connection, name: &str) -> anyhow::Result<Run> {
         let agents = to.agents.as_ref().context("the platform has no agents")?;
         let new = NewRun { workflow: WORKFLOW.into(), user: name.into(), input: r#"{"count": 10}"#.into() };
-        let run = agents.start_run(&call(), new).await?;
-        let run = runs::follow(&**agents, run.id).await?;
+        let span = tracing::info_span!(target: "echotune", "demo", otel.name = "echotune run");
+        let run = async { agents.start_run(&call(), new).await }.instrument(span).await?;
+        let run = runs::follow(Arc::clone(agents), run.id).await?;
         self.heading(&format!("A playlist that the agent '{WORKFLOW}' made with MCP tools:"))?;
         output::run(&run, self.output)?;
         Ok(run)

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use super::{print_json, printable, say, table};
 use crate::commands::Output;
 
-/// Texts that are longer are cut in tables.
+/// Characters of a message at the most; longer ones are cut.
 const SHOWN: usize = 160;
+/// Characters of a cell at the most.
+const CELL: usize = 64;
 
 /// JSON text as JSON; what is no JSON, such as nothing at all, as text.
 fn embedded(text: &str) -> Value {
@@ -39,9 +41,9 @@ const fn event_name(kind: RunEventKind) -> &'static str {
     }
 }
 
-fn cut(text: &str) -> String {
-    let mut cut = printable(&text.chars().take(SHOWN).collect::<String>());
-    if text.chars().nth(SHOWN).is_some() {
+fn cut(text: &str, most: usize) -> String {
+    let mut cut = printable(&text.chars().take(most).collect::<String>());
+    if text.chars().nth(most).is_some() {
         cut.push('…');
     }
     cut
@@ -53,7 +55,7 @@ pub(crate) fn event_line(event: &RunEvent) -> String {
         RunEventKind::StepRetried
         | RunEventKind::StepFailed
         | RunEventKind::ApprovalRequested
-        | RunEventKind::ApprovalDecided => cut(&event.detail),
+        | RunEventKind::ApprovalDecided => cut(&event.detail, SHOWN),
         _ => String::new(),
     };
     format!("{:>4}  {:<18} {} {detail}", event.sequence, event_name(event.kind), event.step).trim_end().to_owned()
@@ -99,14 +101,19 @@ fn print_output(output: &serde_json::Map<String, Value>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Columns that come first, where there are such; the others follow by name.
+const FIRST: [&str; 4] = ["rank", "title", "artist", "score"];
+
 fn rows_table(rows: &[Value]) -> comfy_table::Table {
     let plain = |value: &Value| !value.is_object() && !value.is_array();
-    let columns: Vec<&String> =
-        rows[0].as_object().into_iter().flatten().filter(|(_, v)| plain(v)).map(|(k, _)| k).collect();
-    let mut shown = table(&columns.iter().map(|name| name.as_str()).collect::<Vec<_>>());
+    let mut columns: Vec<&str> =
+        rows[0].as_object().into_iter().flatten().filter(|(_, v)| plain(v)).map(|(k, _)| k.as_str()).collect();
+    columns.sort_by_key(|column| FIRST.iter().position(|first| first == column).unwrap_or(FIRST.len()));
+    let mut shown = table(&columns);
     for row in rows {
-        shown.add_row(columns.iter().map(|column| match &row[column.as_str()] {
-            Value::String(text) => cut(text),
+        shown.add_row(columns.iter().map(|column| match &row[*column] {
+            Value::String(text) => cut(text, CELL),
+            Value::Number(number) if number.is_f64() => format!("{:.4}", number.as_f64().unwrap_or_default()),
             other => other.to_string(),
         }));
     }
@@ -148,7 +155,8 @@ pub(crate) fn runs(runs: &[Run], output: Output) -> anyhow::Result<()> {
     }
     let mut shown = table(&["run", "workflow", "user", "state", "steps", "calls", "trace", ""]);
     for run in runs {
-        let numbers = [run.steps.to_string(), run.tool_calls.to_string(), run.trace.to_string(), cut(&run.message)];
+        let numbers =
+            [run.steps.to_string(), run.tool_calls.to_string(), run.trace.to_string(), cut(&run.message, CELL)];
         let names = [run.id.to_string(), run.workflow.clone(), run.user.clone(), run.state.name().to_owned()];
         shown.add_row(names.into_iter().chain(numbers));
     }
