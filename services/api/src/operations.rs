@@ -30,6 +30,8 @@ pub struct Status {
     pub model_version: String,
     /// Counts by name.
     pub counts: BTreeMap<String, u64>,
+    /// Where what runs is reached, by name: grpc, mcp. Empty when nothing is served.
+    pub addresses: BTreeMap<String, String>,
 }
 
 /// What operators ask a running platform.
@@ -78,9 +80,10 @@ impl<O: Operations + ?Sized + 'static> OperationsService for Server<O> {
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, GrpcStatus> {
         let call = call_of(&request)?;
-        let Status { version, model_version, counts } =
+        let Status { version, model_version, counts, addresses } =
             self.0.status(&call).await.map_err(|fault| to_status(&fault))?;
-        Ok(Response::new(pb::GetStatusResponse { version, model_version, counts: counts.into_iter().collect() }))
+        let (counts, addresses) = (counts.into_iter().collect(), addresses.into_iter().collect());
+        Ok(Response::new(pb::GetStatusResponse { version, model_version, counts, addresses }))
     }
 }
 
@@ -127,6 +130,7 @@ impl Operations for OperationsClient {
             version: answer.version,
             model_version: answer.model_version,
             counts: answer.counts.into_iter().collect(),
+            addresses: answer.addresses.into_iter().collect(),
         })
     }
 }

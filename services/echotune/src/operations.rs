@@ -1,5 +1,11 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
 use async_trait::async_trait;
-use echotune_api::{Operations, PlatformStatus, TraceSpan};
+use echotune_agents::{EmbeddedRunStore, RunStore as _};
+use echotune_api::{Operations, PlatformStatus, Recommendations as _, TraceSpan};
 use echotune_kit::telemetry::SpanStore;
 use echotune_model::{Call, ErrorKind, Fault, TraceId};
 use echotune_recommendations::RecommendationsService;
@@ -7,19 +13,12 @@ use echotune_users::{EmbeddedUserStore, UserStore as _};
 
 /// Status and traces of the platform in this process.
 pub(crate) struct EmbeddedOperations {
-    users: EmbeddedUserStore,
-    recommendations: RecommendationsService,
-    spans: SpanStore,
-}
-
-impl EmbeddedOperations {
-    pub(crate) const fn new(
-        users: EmbeddedUserStore,
-        recommendations: RecommendationsService,
-        spans: SpanStore,
-    ) -> Self {
-        Self { users, recommendations, spans }
-    }
+    pub(crate) users: EmbeddedUserStore,
+    pub(crate) recommendations: RecommendationsService,
+    pub(crate) runs: EmbeddedRunStore,
+    pub(crate) spans: SpanStore,
+    /// Where the platform is reached, once it serves.
+    pub(crate) addresses: Arc<OnceLock<BTreeMap<String, String>>>,
 }
 
 #[async_trait]
@@ -41,14 +40,13 @@ impl Operations for EmbeddedOperations {
     async fn status(&self, call: &Call) -> Result<PlatformStatus, Fault> {
         call.check_deadline()?;
         let mut counts = self.users.counts().await?;
-        let (artists, tracks) = self.recommendations.item_counts();
-        counts.insert("artists".into(), artists);
-        counts.insert("tracks".into(), tracks);
-        counts.insert("items".into(), artists + tracks);
+        counts.extend(self.recommendations.counts(&Call::internal()).await?);
+        counts.insert("runs".into(), self.runs.count().await?);
         Ok(PlatformStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             model_version: self.recommendations.model_version(),
             counts,
+            addresses: self.addresses.get().cloned().unwrap_or_default(),
         })
     }
 }

@@ -1,9 +1,10 @@
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -50,6 +51,7 @@ pub struct Platform {
     pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
     config: Config,
+    addresses: Arc<OnceLock<BTreeMap<String, String>>>,
     folder: PathBuf,
     db: Db,
     life: Life,
@@ -143,8 +145,16 @@ impl Platform {
                 Ok::<_, Infallible>(())
             }
         });
+        let addresses = Arc::default();
         Ok(Self {
-            operations: Arc::new(EmbeddedOperations::new(store.clone(), service.clone(), spans)),
+            operations: Arc::new(EmbeddedOperations {
+                users: store.clone(),
+                recommendations: service.clone(),
+                runs: runs.clone(),
+                spans,
+                addresses: Arc::clone(&addresses),
+            }),
+            addresses,
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
@@ -271,6 +281,9 @@ impl Platform {
             drain.cancelled().await;
             Ok::<_, Infallible>(())
         });
+        let reached = [("grpc", address.to_string()), ("mcp", format!("http://{mcp}/mcp"))];
+        let reached = reached.into_iter().map(|(name, at)| (name.to_owned(), at)).collect();
+        self.addresses.set(reached).expect("a platform is served once: serving takes it");
         write_address(&self.folder, address).context("the data folder cannot be written")?;
         Ok(Serving { address, mcp, platform: self })
     }

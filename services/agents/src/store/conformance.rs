@@ -72,6 +72,7 @@ pub async fn runs_are_kept_and_keys_give_the_first(store: &dyn RunStore) {
     assert!(matches!(reused, RunStoreError::KeyReused(_)), "{reused}");
     assert_ne!(store.start(draft(store, "ben"), keyed("k", 1)).await.expect("another user").id, first.id);
     assert_ne!(store.start(draft(store, "ann"), None).await.expect("no key").id, first.id);
+    assert_eq!(store.count().await.expect("counted"), 3);
     let unknown = RunId::new(store.now_ms());
     assert!(store.run(unknown).await.expect("read").is_none());
     assert!(matches!(store.texts(unknown).await, Err(RunStoreError::UnknownRun(_))));

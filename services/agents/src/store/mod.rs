@@ -326,6 +326,9 @@ pub trait RunStore: Send + Sync {
     /// Runs, newest first; of one user if one is given. A page ends after [`MAX_PART`] bytes of texts.
     async fn runs(&self, user: Option<UserName>, page: PageRequest) -> Answer<Page<RunRecord>>;
 
+    /// How many runs are kept.
+    async fn count(&self) -> Answer<u64>;
+
     /// Entries after `sequence`: at most [`MAX_ENTRIES`], and no more after [`MAX_PART`] bytes.
     async fn journal(&self, id: RunId, sequence: u64) -> Answer<Vec<Entry>>;
 

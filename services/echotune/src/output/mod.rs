@@ -216,15 +216,21 @@ pub(crate) fn servers(servers: &[(&str, &str)], output: Output) -> anyhow::Resul
 }
 
 pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<()> {
-    let PlatformStatus { version, model_version, counts } = status;
+    let PlatformStatus { version, model_version, counts, addresses } = status;
     if output == Output::Json {
-        return print_json(&json!({"version": version, "model_version": model_version, "counts": counts}));
+        return print_json(
+            &json!({"version": version, "model_version": model_version, "addresses": addresses, "counts": counts}),
+        );
     }
     let mut table = table(&["what", "count"]);
     for (name, count) in counts {
         table.add_row([name.clone(), count.to_string()]);
     }
-    say(format_args!("EchoTune {version}, model {model_version}\n{table}"))
+    let served = match addresses.is_empty() {
+        true => "no platform runs on this folder".to_owned(),
+        false => addresses.iter().map(|(name, at)| format!("{name} on {at}")).collect::<Vec<_>>().join(", "),
+    };
+    say(format_args!("EchoTune {version}, model {model_version}; {served}\n{table}"))
 }
 
 pub(crate) fn trace(spans: &[TraceSpan], output: Output) -> anyhow::Result<()> {

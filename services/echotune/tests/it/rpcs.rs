@@ -128,7 +128,9 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
         people(&to, streamed, &call).await;
         lists(&to, &call).await;
         runs(to.agents.as_ref().expect("agents"), &call).await;
-        to.operations.status(&call).await.expect("status");
+        let status = to.operations.status(&call).await.expect("status");
+        assert_eq!(status.addresses["grpc"], serving.address.to_string());
+        assert_eq!(status.counts["runs"], 1, "{status:?}");
         to.operations.trace(&call, trace).await.expect("the trace so far");
         to.users.erase_user(&call, "ben").await.expect("erased");
     }

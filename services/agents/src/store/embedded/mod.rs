@@ -276,6 +276,17 @@ impl RunStore for EmbeddedRunStore {
         })
     }
 
+    async fn count(&self) -> Answer<u64> {
+        self.db.read(|view| {
+            let mut count = 0;
+            view.scan(RUNS, &Key::new(), None, Order::Ascending, &mut |_, _| {
+                count += 1;
+                Ok(true)
+            })?;
+            Ok(count)
+        })
+    }
+
     async fn journal(&self, id: RunId, sequence: u64) -> Answer<Vec<Entry>> {
         self.db.read(|view| {
             let (from, mut entries, mut bytes) = (of(id).u64(sequence.saturating_add(1)), Vec::new(), 0);
