@@ -6,7 +6,7 @@ use echotune_agents::{EmbeddedRunStore, RunStore as _, conformance};
 use echotune_kit::embedded::Db;
 use echotune_model::{Clock, RunId, RunState};
 
-async fn open(folder: &tempfile::TempDir) -> EmbeddedRunStore {
+fn open(folder: &tempfile::TempDir) -> EmbeddedRunStore {
     let db = Db::open(folder.path()).expect("open");
     EmbeddedRunStore::new(db, Arc::new(Clock::default()))
 }
@@ -23,7 +23,7 @@ macro_rules! conforms {
         #[tokio::test]
         async fn $test() {
             let folder = tempfile::tempdir().expect("folder");
-            conformance::$test(&open(&folder).await).await;
+            conformance::$test(&open(&folder)).await;
         }
     )*};
 }
@@ -60,7 +60,7 @@ async fn a_store_opened_again_takes_runs_from_their_dead_owner() {
     let released = db.released();
     drop((db, store));
     released.await;
-    let store = open(&folder).await;
+    let store = taken_over(Db::open(folder.path()).expect("open"), Arc::new(Clock::default())).await;
     let owner = store.claim(1_000).await.expect("claimed").expect("due again");
     assert!(owner.id == id && owner.epoch > dead.epoch && owner.state == RunState::Running);
 }

@@ -158,18 +158,16 @@ pub(crate) fn receipt(
     after: &Recommendations,
     output: Output,
 ) -> anyhow::Result<()> {
-    let ListenReceipt { recorded, duplicates, rejections, written_at } = receipt;
+    let ListenReceipt { recorded, duplicates, written_at, .. } = receipt;
     let was = |id| before.and_then(|list| list.items.iter().find(|item| item.id == id)).map(|item| item.rank);
     if output == Output::Json {
-        let rejections: Vec<Value> =
-            rejections.iter().map(|one| json!({"index": one.index, "reason": one.reason})).collect();
         let list = after.items.iter().map(|item| {
             let mut shown = item_json(item);
             shown["was"] = was(item.id).into();
             shown
         });
         return print_json(&json!({
-            "recorded": recorded, "duplicates": duplicates, "rejections": rejections, "written_at": written_at.0,
+            "recorded": recorded, "duplicates": duplicates, "written_at": written_at.0,
             "recommendations": list.collect::<Vec<_>>(),
         }));
     }

@@ -6,6 +6,7 @@ mod faults;
 mod import;
 mod rpcs;
 mod runs;
+mod shapes;
 
 use std::{path::Path, sync::OnceLock, time::Duration};
 

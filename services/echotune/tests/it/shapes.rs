@@ -1,0 +1,130 @@
+//! The JSON that commands print is what JSON.md says, to the key.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use echotune::Serving;
+use echotune_model::{Call, Tagging};
+use serde_json::Value;
+
+use crate::{
+    command::{json, text},
+    direct, spans, start,
+};
+
+const PAGE: &str = include_str!("../../JSON.md");
+/// Objects whose keys are data.
+const MAPS: [&str; 5] = ["addresses", "attributes", "counts", "erased", "rows"];
+/// What workflows define.
+const ANY: [&str; 5] = ["detail", "input", "input_schema", "output", "record"];
+
+/// The type of a value as JSON.md writes it.
+fn shape(name: &str, value: &Value) -> String {
+    if ANY.contains(&name) {
+        return "any".to_owned();
+    }
+    if name == "was" {
+        return "null | number".to_owned();
+    }
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "boolean".to_owned(),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(rows) => format!("[{}]", one_of(rows.iter().map(|row| shape("", row)))),
+        Value::Object(map) if MAPS.contains(&name) => {
+            format!("{{NAME: {}}}", one_of(map.values().map(|value| shape("", value))))
+        }
+        Value::Object(map) => {
+            let fields: Vec<_> = map.iter().map(|(key, value)| format!("{key}: {}", shape(key, value))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+    }
+}
+
+fn one_of(shapes: impl Iterator<Item = String>) -> String {
+    shapes.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" | ")
+}
+
+/// The shapes of the page, by the command above them.
+fn told() -> BTreeMap<String, String> {
+    let sections = PAGE.split("\n## ").skip(1).map(|section| {
+        let (command, rest) = section.split_once('\n').expect("a heading");
+        let shape = rest.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a shape");
+        (command.trim().to_owned(), shape.split_whitespace().collect::<Vec<_>>().join(" "))
+    });
+    sections.collect()
+}
+
+fn listen(data: &Path, user: &str, artist: &str, at: &str) -> Value {
+    json(data, &["listen", "--user", user, "--artist", artist, "--title", "Song", "--at", at])
+}
+
+/// Listeners who know each other's artists, a tag and a platform on them.
+async fn world(data: &Path) -> Serving {
+    for (user, artist) in
+        [("ann", "Air"), ("ann", "Moby"), ("ann", "Zero 7"), ("ben", "Air"), ("cat", "Moby"), ("cat", "Feist")]
+    {
+        listen(data, user, artist, "1700000000");
+    }
+    let mut to = direct(data).await;
+    let tagging = |artist: &str| Tagging { artist: artist.into(), tag: "mellow".into(), tagged_at_ms: 0 };
+    let tags = vec![tagging("Air"), tagging("Moby"), tagging("Zero 7")];
+    to.users.add_taggings(&Call::internal(), "ann", tags).await.expect("tagged");
+    to.settle().await.expect("settled");
+    to.close().await.expect("closed");
+    start(data, spans()).await
+}
+
+/// What each command prints.
+fn printed(data: &Path) -> Vec<(&'static str, Value)> {
+    let export = data.join("export.jsonl");
+    let line = r#"{"listened_at": 1700000000, "track_metadata": {"track_name": "Song", "artist_name": "Feist"}}"#;
+    std::fs::write(&export, format!("{line}\nno listen\n")).expect("written");
+    let import = json(data, &["import", "listenbrainz", export.to_str().expect("text"), "--user", "dan"]);
+    let list = json(data, &["recommend", "--user", "ben"]);
+    let trace = json(data, &["trace", list["trace_id"].as_str().expect("an id")]);
+    let run = json(data, &["run", "listening-report", "--user", "ann"]);
+    let id = run["id"].as_str().expect("an id").to_owned();
+    let token = json(data, &["user", "token", "create", "ann"]);
+    let token_id = token["id"].as_str().expect("an id").to_owned();
+    let record = text(data, &["user", "export", "ann"]);
+    let record = serde_json::from_str(record.lines().next().expect("a line")).expect("JSON");
+    vec![
+        ("recommend, explain, feedback", list),
+        ("trace", trace),
+        ("similar", json(data, &["similar", "Air"])),
+        ("listen", listen(data, "ben", "Moby", "1700000060")),
+        ("import", import),
+        ("run, runs watch, runs cancel, runs approve, runs reject", run),
+        ("runs", json(data, &["runs"])),
+        ("runs show", json(data, &["runs", "show", &id])),
+        ("runs workflows", json(data, &["runs", "workflows"])),
+        ("mcp list", json(data, &["mcp", "list"])),
+        ("status", json(data, &["status"])),
+        ("user list", json(data, &["user", "list"])),
+        ("user settings", json(data, &["user", "settings", "ann", "--block", "Moby"])),
+        ("user token create", token),
+        ("user token list", json(data, &["user", "token", "list", "ann"])),
+        ("user token revoke", json(data, &["user", "token", "revoke", "ann", &token_id])),
+        ("user export", record),
+        ("user erase", json(data, &["user", "erase", "ann", "--yes"])),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_output_has_the_shape_that_the_page_tells() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path().to_owned();
+    let serving = world(&data).await;
+    let printed = tokio::task::spawn_blocking(move || printed(&data)).await.expect("printed");
+    serving.stop().await.expect("stopped");
+    let mut told = told();
+    for (command, value) in printed {
+        let shape = shape("", &value);
+        assert_eq!(told.remove(command).as_deref(), Some(shape.as_str()), "{command}");
+    }
+    assert!(told.is_empty(), "told and not printed: {told:?}");
+}
