@@ -68,6 +68,26 @@ pub(crate) fn request_of<T>(call: &Call, message: T) -> Result<Request<T>, Fault
     Ok(request)
 }
 
+/// Asks a client's service for what changes nothing.
+macro_rules! ask {
+    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
+        let answer = $self.0.clone().$rpc($crate::convert::request_of($call, $message)?).await;
+        answer.map_err(|status| $crate::status::read_fault($call, &status))?.into_inner()
+    }};
+}
+
+pub(crate) use ask;
+
+/// Tells a client's service something to be written.
+macro_rules! tell {
+    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
+        let answer = $self.0.clone().$rpc($crate::convert::request_of($call, $message)?).await;
+        answer.map_err(|status| $crate::status::write_fault(&status))?.into_inner()
+    }};
+}
+
+pub(crate) use tell;
+
 pub(crate) fn missing(field: &str) -> Fault {
     to_fault(&Status::internal(format!("the server's answer lacks '{field}'")))
 }

@@ -9,8 +9,8 @@ use super::{
     convert::{event_from_pb, run_from_pb, workflow_from_pb},
 };
 use crate::{
-    convert::request_of,
-    status::{read_fault, write_fault},
+    convert::{ask, tell},
+    status::read_fault,
 };
 
 /// `agents` elsewhere, over gRPC.
@@ -23,22 +23,6 @@ impl AgentsClient {
         let client = AgentsServiceClient::with_interceptor(channel, credentials);
         Self(client.max_decoding_message_size(MAX_RESPONSE_BYTES))
     }
-}
-
-/// Asks what changes nothing.
-macro_rules! ask {
-    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
-        answer.map_err(|status| read_fault($call, &status))?.into_inner()
-    }};
-}
-
-/// Tells something to be written.
-macro_rules! tell {
-    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
-        answer.map_err(|status| write_fault(&status))?.into_inner()
-    }};
 }
 
 #[async_trait]

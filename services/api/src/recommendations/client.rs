@@ -14,8 +14,8 @@ use super::{
     convert::{acceptance_from_pb, ids_to_pb, item_from_pb, kind_to_pb, list_from_pb, scored_from_pb, signal_to_pb},
 };
 use crate::{
-    convert::{missing, request_of},
-    status::{read_fault, write_fault},
+    convert::{ask, missing, tell},
+    status::read_fault,
 };
 
 /// Records in an export page when the request does not say.
@@ -31,22 +31,6 @@ impl RecommendationsClient {
         let client = RecommendationsServiceClient::with_interceptor(channel, credentials);
         Self(client.max_decoding_message_size(MAX_RESPONSE_BYTES))
     }
-}
-
-/// Asks what changes nothing.
-macro_rules! ask {
-    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
-        answer.map_err(|status| read_fault($call, &status))?.into_inner()
-    }};
-}
-
-/// Tells something to be written.
-macro_rules! tell {
-    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
-        answer.map_err(|status| write_fault(&status))?.into_inner()
-    }};
 }
 
 fn trace_to_pb(trace: TraceId) -> String {

@@ -20,8 +20,8 @@ use super::{
     },
 };
 use crate::{
-    convert::{hlc, missing, request_of},
-    status::{read_fault, write_fault},
+    convert::{ask, hlc, missing, tell},
+    status::read_fault,
 };
 
 /// Rows in an export page when the request does not say.
@@ -44,22 +44,6 @@ pub struct StreamReceipt {
     pub rejections: Vec<Rejection>,
     /// Hybrid time of the last write; zero when nothing was written.
     pub written_at: Hlc,
-}
-
-/// Asks what changes nothing.
-macro_rules! ask {
-    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
-        answer.map_err(|status| read_fault($call, &status))?.into_inner()
-    }};
-}
-
-/// Tells something to be written.
-macro_rules! tell {
-    ($self:ident, $call:ident, $rpc:ident, $message:expr) => {{
-        let answer = $self.0.clone().$rpc(request_of($call, $message)?).await;
-        answer.map_err(|status| write_fault(&status))?.into_inner()
-    }};
 }
 
 impl UsersClient {
