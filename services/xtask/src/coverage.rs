@@ -19,7 +19,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     );
     // Generated code and automation are not what the tests are for.
     let ignored = "--ignore-filename-regex=(xtask|/out/|main\\.rs)";
-    let tests = ["--workspace", "--locked", "--exclude", "echotune-xtask", "--no-report"];
+    // Some tests start an example as their child.
+    let tests = ["--workspace", "--tests", "--examples", "--locked", "--exclude", "echotune-xtask", "--no-report"];
     let done = Command::new(&cargo).arg("llvm-cov").args(tests).status()?;
     ensure!(done.success(), "the tests ended with {done}");
     let report = output(&["report", "--summary-only", ignored, "--fail-under-lines", LINES])?;
