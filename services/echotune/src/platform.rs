@@ -127,7 +127,6 @@ impl Platform {
             let (store, log, stop) = (store.clone(), log.clone(), life.stop());
             async move { relay(store, &log, stop).await }
         });
-        life.consumer("the sweeper of users", sweeper(store.clone(), life.stop()));
         life.consumer("the consumer of histories", {
             let (service, log, stop) = (service.clone(), log.clone(), life.stop());
             async move { consume(service, &log, stop).await }
@@ -257,6 +256,8 @@ impl Platform {
         let address = listener.local_addr()?;
         let mcp = self.start_agents(mcp, true).await?;
         let agents = self.agents.clone().expect("agents were just started");
+        // Only where something stays: a command that looks at a full disk must not fail by tidying up.
+        self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
         // Ready means with a model: nobody is a stranger because of a restart.
         self.flow.refit().await;
         let edge =

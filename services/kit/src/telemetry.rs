@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::IsTerminal as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -319,6 +320,7 @@ pub(crate) fn on_this_thread() -> (SpanStore, tracing::subscriber::DefaultGuard)
 fn install(provider: SdkTracerProvider, filter: EnvFilter) {
     let spans = spans_to(&provider);
     let logs = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()))
         .with_writer(std::io::stderr)
         .with_filter(EnvFilter::try_from_default_env().unwrap_or(filter));
     // A second call in one process (tests) keeps the first subscriber.

@@ -131,6 +131,8 @@ fn config(access: &Access, limits: &Limits, drained: &CancellationToken) -> Stre
         .with_allowed_hosts(hosts)
         .with_allowed_origins(origins)
         .enforce_origin_validation();
+    // An event without data, which clients of the time before it take for a damaged message.
+    config.sse_retry = None;
     config.cancellation_token = drained.clone();
     config.max_request_body_bytes = limits.request_bytes;
     config

@@ -168,7 +168,7 @@ impl Execution {
         }
         let Some(otherwise) = gate.otherwise.as_ref().filter(|otherwise| round < otherwise.attempts) else {
             let after = if round > 1 { format!(" after {round} attempts") } else { String::new() };
-            let message = format!("gate '{path}' is closed{after}: {}", closed.join("; "));
+            let message = format!("gate '{path}' stays closed{after}; these do not hold: {}", closed.join("; "));
             return Err(self.journal.fail(path, message).await);
         };
         let (args, seen) = (Arc::clone(&otherwise.args), variables.clone());

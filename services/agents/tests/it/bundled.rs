@@ -61,7 +61,10 @@ async fn a_discovery_that_cannot_be_says_which_condition_does_not_hold() {
     let faces = faces().await;
     let (run, _) = faces.run("weekly-discovery", r#"{"count": 100, "max_per_artist": 1, "min_new_share": 1}"#).await;
     assert_eq!(run.state, RunState::Failed);
-    assert!(run.message.contains("gate 'fit#4' is closed after 4 attempts: there are enough tracks"), "{run:?}");
+    assert!(
+        run.message.contains("gate 'fit#4' stays closed after 4 attempts; these do not hold: there are enough tracks"),
+        "{run:?}"
+    );
     assert!(faces.toolbox.seen("create_playlist").is_empty());
 }
 

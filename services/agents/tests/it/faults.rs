@@ -186,11 +186,14 @@ async fn a_gate_goes_back_with_changed_arguments() {
         .collect();
     assert_eq!(paths, ["find", "find#2", "find#3"]);
     let (_, run, _) = run_of(&GATED.replace("ATTEMPTS", "2"), "1").await;
-    assert!(run.message.contains("gate 'enough#2' is closed after 2 attempts: n is large enough"), "{run:?}");
+    assert!(
+        run.message.contains("gate 'enough#2' stays closed after 2 attempts; these do not hold: n is large enough"),
+        "{run:?}"
+    );
     let strict =
         GATED.replace("otherwise: {retry: find, attempts: ATTEMPTS, args: {n: \"${ steps.find.n + 1 }\"}}", "");
     let (_, run, _) = run_of(&strict, "1").await;
-    assert!(run.message.contains("gate 'enough' is closed: n is large enough"), "{run:?}");
+    assert!(run.message.contains("gate 'enough' stays closed; these do not hold: n is large enough"), "{run:?}");
     let odd = GATED.replace("steps.find.n >= 3", "steps.find.n").replace("ATTEMPTS", "2");
     let (_, run, _) = run_of(&odd, "1").await;
     assert!(run.message.contains("gives 1, not true or false"), "{run:?}");

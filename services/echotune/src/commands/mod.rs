@@ -300,7 +300,11 @@ async fn execute(arguments: &Arguments, command: &Command, config: &Config, span
             clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut script);
             Ok(io::stdout().write_all(&script)?)
         }
-        Command::Man => Ok(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?),
+        Command::Man => {
+            let mut pages = Vec::new();
+            render_man(Arguments::command(), "echotune", &mut pages)?;
+            Ok(io::stdout().write_all(&pages)?)
+        }
         command => {
             if !command.makes_data() && !arguments.data.join(STORE_FILE).exists() {
                 let message = format!(
@@ -316,6 +320,17 @@ async fn execute(arguments: &Arguments, command: &Command, config: &Config, span
             done.and(closed)
         }
     }
+}
+
+/// The manual page of a command and of all below it, one after the other.
+fn render_man(mut command: clap::Command, name: &str, pages: &mut Vec<u8>) -> io::Result<()> {
+    command.build();
+    let title = name.replace(' ', "-");
+    clap_mangen::Man::new(command.clone().display_name(&title).bin_name(name)).title(title).render(pages)?;
+    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+        render_man(below.clone(), &format!("{name} {}", below.get_name()), pages)?;
+    }
+    Ok(())
 }
 
 /// The context of a call that this command makes within its own trace.

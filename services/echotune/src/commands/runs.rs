@@ -17,8 +17,10 @@ use serde_json::{Map, Value};
 use super::{Output, call};
 use crate::{Connection, output};
 
-/// How long the rest of a journal is waited for.
-const JOURNAL_WITHIN: Duration = Duration::from_secs(1);
+/// How long a run is watched before its state is looked at again.
+const LONG: Duration = Duration::from_secs(20);
+/// The same where it may have come to rest already.
+const SOON: Duration = Duration::from_millis(200);
 
 /// A run to start.
 #[derive(Debug, Args)]
@@ -68,8 +70,8 @@ pub(super) enum RunsAction {
 pub(super) struct Decision {
     /// The run.
     id: String,
-    /// Path of the waiting step.
-    step: String,
+    /// Path of the waiting step; needed when several wait.
+    step: Option<String>,
     /// Why.
     #[arg(long, default_value = "")]
     comment: String,
@@ -126,8 +128,30 @@ pub(super) async fn manage(
 
 async fn decide(agents: &dyn Agents, decision: &Decision, approved: bool, output: Output) -> anyhow::Result<()> {
     let Decision { id, step, comment } = decision;
-    let approval = Approval { step: step.clone(), approved, comment: comment.clone() };
-    output::run(&agents.decide(&call(), id.parse()?, approval).await?, output)
+    let id = id.parse()?;
+    let step = match step {
+        Some(step) => step.clone(),
+        None => only_waiting(agents, id).await?,
+    };
+    let approval = Approval { step, approved, comment: comment.clone() };
+    output::run(&agents.decide(&call(), id, approval).await?, output)
+}
+
+/// The step that waits for a person, when there is exactly one.
+async fn only_waiting(agents: &dyn Agents, id: RunId) -> anyhow::Result<String> {
+    let run = agents.get_run(&call(), id).await?;
+    let mut waiting: Vec<String> = Vec::new();
+    for event in journal(agents, &run).await? {
+        match event.kind {
+            RunEventKind::ApprovalRequested => waiting.push(event.step),
+            _ => waiting.retain(|step| *step != event.step),
+        }
+    }
+    match waiting.as_slice() {
+        [step] => Ok(step.clone()),
+        [] => Err(Fault::new(ErrorKind::FailedPrecondition, format!("no step of run {id} waits for a person")).into()),
+        several => Err(Fault::invalid(format!("name the step; there wait {}", several.join(", "))).into()),
+    }
 }
 
 /// The input as a JSON object.
@@ -151,20 +175,22 @@ const fn rests(kind: RunEventKind) -> bool {
 /// trace, in which it would leave a span for each look.
 pub(super) async fn follow(agents: Arc<dyn Agents>, id: RunId) -> anyhow::Result<Run> {
     tokio::spawn(async move {
-        let mut seen = 0;
+        let (mut seen, mut patience) = (0, LONG);
         let told = std::io::stderr().is_terminal();
         loop {
-            let events = match agents.watch_run(&call(), id, seen).await {
-                // Nothing happened for a while.
-                Err(fault) if fault.kind == ErrorKind::DeadlineExceeded => continue,
-                events => events?,
-            };
+            let events = watch(&*agents, id, seen, patience).await?;
             for event in &events {
                 if told {
                     eprintln!("{}", output::event_line(event));
                 }
                 seen = event.sequence;
             }
+            // That it waits shows in its state only when every other branch has come to rest, too.
+            patience = match events.last() {
+                Some(last) if !rests(last.kind) => LONG,
+                Some(_) => SOON,
+                None => patience,
+            };
             if events.last().is_none_or(|last| rests(last.kind)) {
                 let run = agents.get_run(&call(), id).await?;
                 if run.state.is_final() || run.state == RunState::AwaitingApproval {
@@ -176,17 +202,21 @@ pub(super) async fn follow(agents: Arc<dyn Agents>, id: RunId) -> anyhow::Result
     .await?
 }
 
+/// Entries after `seen`; none when nothing happened for so long.
+async fn watch(agents: &dyn Agents, id: RunId, seen: u64, patience: Duration) -> Result<Vec<RunEvent>, Fault> {
+    let call = Call { deadline: Some(Instant::now() + patience), ..call() };
+    match agents.watch_run(&call, id, seen).await {
+        Err(fault) if fault.kind == ErrorKind::DeadlineExceeded => Ok(Vec::new()),
+        events => events,
+    }
+}
+
 /// The journal so far. Watching a run that goes on would wait for more.
 pub(super) async fn journal(agents: &dyn Agents, run: &Run) -> anyhow::Result<Vec<RunEvent>> {
     let mut journal: Vec<RunEvent> = Vec::new();
     loop {
         let seen = journal.last().map_or(0, |event| event.sequence);
-        // A call that is cut off when nothing more comes at once.
-        let call = Call { deadline: Some(Instant::now() + JOURNAL_WITHIN), ..call() };
-        let events = match agents.watch_run(&call, run.id, seen).await {
-            Err(fault) if fault.kind == ErrorKind::DeadlineExceeded => return Ok(journal),
-            events => events?,
-        };
+        let events = watch(agents, run.id, seen, SOON).await?;
         let last = events.is_empty() || !run.state.is_final();
         journal.extend(events);
         if last {

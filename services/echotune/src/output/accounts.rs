@@ -72,7 +72,7 @@ pub(crate) fn tokens(tokens: &[ApiToken], output: Output) -> anyhow::Result<()> 
     }
     let mut shown = table(&["token", "for", "role", "since", "until"]);
     for token in tokens {
-        let until = if token.expires_at_ms == 0 { "revoked".to_owned() } else { moment(token.expires_at_ms) };
+        let until = if token.expires_at_ms == 0 { "for ever".to_owned() } else { moment(token.expires_at_ms) };
         let (id, role) = (token.id.to_string(), role_name(token.role).to_owned());
         shown.add_row([id, printable(&token.label), role, moment(token.created_at_ms), until]);
     }

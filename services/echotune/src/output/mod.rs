@@ -54,6 +54,12 @@ pub(crate) fn recommendations(
             "recommendations": list.items.iter().map(item_json).collect::<Vec<_>>(),
         }));
     }
+    if list.items.is_empty() {
+        return say(
+            "Nothing to recommend: all items of this kind that are known here are in this history already, or there \
+             are none. Others' histories bring new ones; --include-known ranks those that are known.",
+        );
+    }
     if list.cold_start {
         say("The history says too little yet; this comes from tags and from what is popular among all listeners.")?;
     }

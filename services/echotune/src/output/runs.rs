@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
-use echotune_model::{Run, RunEvent, RunEventKind, WorkflowSummary};
+use echotune_model::{Run, RunEvent, RunEventKind, RunState, WorkflowSummary};
 use serde_json::{Value, json};
 
 use super::{print_json, printable, say, table};
@@ -70,7 +70,12 @@ fn print_run(run: &Run) -> anyhow::Result<()> {
     if !message.is_empty() {
         say(printable(message))?;
     }
-    Ok(())
+    match state {
+        RunState::AwaitingApproval => {
+            say(format_args!("decide: echotune runs approve {id}, or echotune runs reject {id}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One run with its output.
@@ -85,6 +90,13 @@ pub(crate) fn run(run: &Run, output: Output) -> anyhow::Result<()> {
     }
 }
 
+/// Properties of an output that are files.
+const FILES: [&str; 3] = ["xspf", "m3u8", "jspf"];
+
+fn is_file(name: &str) -> bool {
+    FILES.contains(&name)
+}
+
 /// Properties of an output: a list of objects as a table, files by their size, the rest as they are.
 fn print_output(output: &serde_json::Map<String, Value>) -> anyhow::Result<()> {
     for (name, value) in output {
@@ -92,7 +104,12 @@ fn print_output(output: &serde_json::Map<String, Value>) -> anyhow::Result<()> {
             Value::Array(rows) if rows.iter().all(Value::is_object) && !rows.is_empty() => {
                 say(format_args!("{name}:\n{}", rows_table(rows)))?;
             }
-            Value::String(text) if text.lines().count() > 1 => say(format_args!("{name}: {} bytes", text.len()))?,
+            Value::String(text) if text.lines().count() > 1 && is_file(name) => {
+                say(format_args!("{name}: {} bytes, written by --export FOLDER", text.len()))?;
+            }
+            Value::String(text) if text.lines().count() > 1 => {
+                say(format_args!("{name}:\n{}", text.lines().map(printable).collect::<Vec<_>>().join("\n")))?;
+            }
             Value::String(text) => say(format_args!("{name}: {}", printable(text)))?,
             Value::Object(inner) => print_output(inner)?,
             other => say(format_args!("{name}: {other}"))?,
@@ -182,7 +199,7 @@ pub(crate) fn workflows(workflows: &[WorkflowSummary], output: Output) -> anyhow
 pub(crate) fn write_exports(run: &Run, folder: &Path) -> anyhow::Result<()> {
     let exported = embedded(&run.output);
     let found: Vec<(&str, &str)> =
-        ["xspf", "m3u8", "jspf"].into_iter().filter_map(|format| Some((format, exported[format].as_str()?))).collect();
+        FILES.into_iter().filter_map(|format| Some((format, exported[format].as_str()?))).collect();
     anyhow::ensure!(!found.is_empty(), "run {} exported no playlist; there is nothing to write", run.id);
     fs::create_dir_all(folder).with_context(|| format!("folder {} cannot be made", folder.display()))?;
     for (format, text) in found {

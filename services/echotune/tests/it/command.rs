@@ -59,6 +59,7 @@ fn a_history_is_heard_recommended_from_exported_and_erased() {
     let why = json(data, &["explain", "--user", "ben", "autechre"]);
     assert_eq!(why["recommendations"][0]["score"], list["recommendations"][0]["score"], "{why}");
     assert!(text(data, &["explain", "--user", "ben", "Autechre - Song", "--kind", "track"]).contains("base"));
+    assert!(text(data, &["recommend", "--user", "ann"]).contains("--include-known"), "ann knows all there is");
     let near = json(data, &["similar", "Björk"]);
     assert_eq!(
         (&near["item"]["artist"], &near["similar"][0]["artist"]),

@@ -83,6 +83,28 @@ fn workflows_of_the_folder_are_taken_or_refused_by_line() {
     refused(data, &["runs", "workflows"], 1, "no_such_tool");
 }
 
+#[test]
+fn a_run_waits_for_a_person_and_goes_on_when_told() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    json(data, &["listen", "--user", "ann", "--artist", "Air", "--title", "Talisman"]);
+    fs::create_dir(data.join("workflows")).expect("made");
+    let workflow = "name: ask\ndescription: Asks first.\nversion: 1\nbudget: {steps: 5, tool_calls: 5, wall_ms: 60000}\nsteps:\n  - {id: sure, type: approval, message: Really?}\n  - id: all\n    type: tool\n    tool: listening_summary\n    args: {user: \"${ user }\"}\noutput:\n  value: {listens: \"${ steps.all.listens }\"}\n";
+    fs::write(data.join("workflows/ask.yaml"), workflow).expect("written");
+    // Many times, since what is journalled and what the state says come one after the other.
+    for _ in 0..5 {
+        let run = json(data, &["run", "ask", "--user", "ann"]);
+        let id = run["id"].as_str().expect("an id");
+        assert_eq!(run["state"], "awaiting_approval", "{run}");
+        json(data, &["runs", "approve", id, "--comment", "Yes."]);
+        let run = json(data, &["runs", "watch", id]);
+        assert_eq!((&run["state"], &run["output"]["listens"]), (&json!("succeeded"), &json!(1)), "{run}");
+        refused(data, &["runs", "approve", id], 1, "no step of run");
+    }
+    let run = text(data, &["run", "ask", "--user", "ann"]);
+    assert!(run.contains("echotune runs approve"), "{run}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_killed_in_the_middle_of_runs_ends_each_with_one_playlist() {
     const RUNS: usize = 6;
