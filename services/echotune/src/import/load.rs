@@ -27,9 +27,9 @@ const CHUNKS: usize = 4;
 /// below what a gRPC message may hold.
 const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of batches that are still being filled.
-const PENDING_BYTES: usize = 24 << 20;
+const PENDING_BYTES: usize = 12 << 20;
 /// Bytes of batches under way.
-const FLIGHT_BYTES: usize = 16 << 20;
+const FLIGHT_BYTES: usize = 3 << 20;
 /// Calls under way. Small batches of many users share one commit of the store.
 const FLIGHTS: usize = 64;
 /// How often a batch is sent while the platform is not available.
