@@ -30,7 +30,12 @@ const ACKNOWLEDGED: usize = 400;
 
 /// A platform in its own process that fits its models as often as it can.
 pub(crate) async fn platform(data: &Path) -> (Child, Connection) {
-    let child = Command::new(env!("CARGO_BIN_EXE_echotune"))
+    started(data, Command::new(env!("CARGO_BIN_EXE_echotune"))).await
+}
+
+/// Starts a platform by a program that takes its arguments, and connects to it.
+async fn started(data: &Path, mut program: Command) -> (Child, Connection) {
+    let child = program
         .arg("--data")
         .arg(data)
         .args(["--set", "recommendations.refit_debounce=1ms", "up", "--listen", "127.0.0.1:0"])
@@ -155,18 +160,82 @@ async fn a_folder_or_a_port_that_is_taken_is_refused_with_the_way_out() {
     signal(&child, "-TERM").await;
 }
 
+/// The command where files may have so many blocks, of 512 or 1,024 bytes as the shell has it. A limit on
+/// the size of files stands for a full disk: writes beyond it fail, the process lives.
+fn on_a_small_disk(blocks: u32) -> Command {
+    let mut command = Command::new("sh");
+    let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+    command.args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_echotune")]);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_on_a_full_disk_goes_down_with_its_cause_and_has_all_that_it_acknowledged() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut small = on_a_small_disk(65_536);
+    small.stderr(Stdio::piped());
+    let (child, to) = started(folder.path(), small).await;
+    for caller in 0..4 {
+        to.users.create_user(&Call::internal(), &format!("user{caller}")).await.expect("created");
+    }
+    let mut acknowledged = Vec::new();
+    let callers = (0..4).map(|caller| {
+        let users = to.users.clone();
+        tokio::spawn(async move { batches_until_refused(users, caller).await })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        acknowledged.push(caller.await.expect("joined"));
+    }
+    drop(to);
+    let output =
+        timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("it never ended").expect("ended");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("File too large") && error.contains("free space"), "{error}");
+    let again = direct(folder.path()).await;
+    assert!(acknowledged.iter().sum::<usize>() > 0, "{acknowledged:?}");
+    for (caller, count) in acknowledged.into_iter().enumerate() {
+        let held = history(&again, &format!("user{caller}")).await.len();
+        // What was refused with an unknown outcome may be there, or not.
+        assert!((count..=count + BATCH).contains(&held), "{count} acknowledged, {held} held");
+    }
+    again.close().await.expect("closed");
+}
+
+/// Listens in one call.
+const BATCH: usize = 500;
+
+/// Records batches of listens until one is refused; how many listens were acknowledged.
+async fn batches_until_refused(users: Arc<dyn Users>, caller: usize) -> usize {
+    let mut acknowledged = 0;
+    for batch in 0..1_000 {
+        let listens = (0..BATCH).map(|place| {
+            let track = Track { title: format!("Song {batch}/{place}"), artist: "Air".into(), album: "x".repeat(500) };
+            let at = 1_700_000_000_000 + i64::try_from(batch * BATCH + place).expect("small") * 60_000;
+            Listen { listened_at_ms: at, track, played_ms: 0, source: String::new() }
+        });
+        match users.record_listens(&Call::internal(), &format!("user{caller}"), listens.collect()).await {
+            Ok(receipt) => acknowledged += receipt.recorded as usize,
+            Err(fault) => {
+                let expected = [ErrorKind::ResourceExhausted, ErrorKind::Indeterminate, ErrorKind::Unavailable];
+                assert!(expected.contains(&fault.kind), "{fault:?}");
+                return acknowledged;
+            }
+        }
+    }
+    panic!("the disk is never full");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_ends_an_import_with_its_cause_and_room_completes_it() {
     const LISTENS: u64 = 40_000;
-    /// Of 512 or 1,024 bytes, as the shell has it: less than the store of these listens needs.
-    const BLOCKS: &str = "8192";
+    /// Less than the store of these listens needs.
+    const BLOCKS: u32 = 8_192;
     let folder = tempfile::tempdir().expect("folder");
     let (data, export) = (folder.path().join("data"), folder.path().join("export.zip"));
     demo::write_listenbrainz(&export, LISTENS, 5).expect("written");
     let export = export.to_str().expect("text");
-    // A limit on the size of files stands for a full disk: writes beyond it fail, the process lives.
-    let output = Command::new("sh")
-        .args(["-c", &format!("trap '' XFSZ; ulimit -f {BLOCKS}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_echotune")])
+    let output = on_a_small_disk(BLOCKS)
         .arg("--data")
         .arg(&data)
         .args(["import", "listenbrainz", export, "--user", "ann"])
