@@ -292,5 +292,7 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert_eq!(faults.0.len(), 4, "{text}");
+        let faults = load(&["limits.deadline_max=soon", "telemetry.spans_kept=0"], &[]).unwrap_err();
+        assert_eq!(faults.0.len(), 2, "a value that cannot be read hides no other: {faults}");
     }
 }

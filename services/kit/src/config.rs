@@ -146,17 +146,17 @@ pub fn load<T: Config>(sources: &Sources<'_>) -> Result<Loaded<T>, Faults> {
             Err(cause) => faults.push(ConfigFault::new(origin, format!("{key}: {cause}"))),
         }
     }
-    if !faults.is_empty() {
-        return Err(Faults(faults));
-    }
+    // What could be read is checked even where something else could not: all faults are told at once.
     let config: T = parse(effective).map_err(|cause| Faults(vec![ConfigFault::new(Origin::Default, cause)]))?;
     let loaded = Loaded { config, defaults: sources.defaults.to_owned(), origins };
-    let faults: Vec<_> = loaded
-        .config
-        .check()
-        .into_iter()
-        .map(|(key, why)| ConfigFault::new(loaded.origin(key), format!("{key}: {why}")))
-        .collect();
+    let unread = !faults.is_empty();
+    for (key, why) in loaded.config.check() {
+        let origin = loaded.origin(key);
+        // A default beside a value that could not be read is nobody's fault.
+        if !(unread && origin == Origin::Default) {
+            faults.push(ConfigFault::new(origin, format!("{key}: {why}")));
+        }
+    }
     if faults.is_empty() { Ok(loaded) } else { Err(Faults(faults)) }
 }
 
