@@ -210,7 +210,8 @@ impl Platform {
         };
         let access = Access {
             callers: Callers::new(token.clone(), Some(authenticator(Arc::clone(&self.users)))),
-            hosts: self.config.mcp.hosts.clone(),
+            // Agents name the address itself.
+            hosts: [&self.config.mcp.hosts[..], &[reachable(address).ip().to_string()]].concat(),
             origins: self.config.mcp.origins.clone(),
         };
         let Patience { default: deadline_default, max: deadline_max } = self.config.limits.patience();

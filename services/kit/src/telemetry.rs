@@ -312,6 +312,10 @@ where
 /// Spans of this thread go to a store of their own for as long as the guard lives.
 #[cfg(test)]
 pub(crate) fn on_this_thread() -> (SpanStore, tracing::subscriber::DefaultGuard) {
+    // Where there is one subscriber only, tracing asks the thread that meets a span first whether anybody
+    // wants it, and remembers a no of a thread that has none. A second one, for good, makes it ask all.
+    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    SECOND.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::registry()));
     let spans = SpanStore::default();
     let subscriber = tracing_subscriber::registry().with(spans_to(&provider(&spans).build()));
     (spans, subscriber.set_default())

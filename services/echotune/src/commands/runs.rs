@@ -22,6 +22,10 @@ const LONG: Duration = Duration::from_secs(20);
 /// The same where it may have come to rest already.
 const SOON: Duration = Duration::from_millis(200);
 
+/// How long a cancelled run has to end; a step with effects that is under way is not cut off.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
 /// A run to start.
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -102,7 +106,7 @@ pub(super) async fn manage(
     action: Option<&RunsAction>,
     output: Output,
 ) -> anyhow::Result<()> {
-    let goes_on = matches!(action, Some(RunsAction::Watch { .. } | RunsAction::Approve(_) | RunsAction::Reject(_)));
+    let goes_on = !matches!(action, None | Some(RunsAction::Workflows | RunsAction::Show { .. }));
     let watched = connection.start_agents(goes_on).await?;
     let agents = &*watched;
     match action {
@@ -120,7 +124,15 @@ pub(super) async fn manage(
             output::run(&run, output)?;
             ended(&run)
         }
-        Some(RunsAction::Cancel { id }) => output::run(&agents.cancel_run(&call(), id.parse()?).await?, output),
+        Some(RunsAction::Cancel { id }) => {
+            let mut run = agents.cancel_run(&call(), id.parse()?).await?;
+            let until = Instant::now() + ENDS_WITHIN;
+            while !run.state.is_final() && Instant::now() < until {
+                tokio::time::sleep(ASK_EVERY).await;
+                run = agents.get_run(&call(), run.id).await?;
+            }
+            output::run(&run, output)
+        }
         Some(RunsAction::Approve(decision)) => decide(agents, decision, true, output).await,
         Some(RunsAction::Reject(decision)) => decide(agents, decision, false, output).await,
     }
@@ -217,7 +229,7 @@ pub(super) async fn journal(agents: &dyn Agents, run: &Run) -> anyhow::Result<Ve
     loop {
         let seen = journal.last().map_or(0, |event| event.sequence);
         let events = watch(agents, run.id, seen, SOON).await?;
-        let last = events.is_empty() || !run.state.is_final();
+        let last = events.is_empty();
         journal.extend(events);
         if last {
             return Ok(journal);

@@ -111,6 +111,18 @@ async fn a_listen_becomes_an_explained_recommendation_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn agents_reach_their_tools_at_any_address_that_is_served() {
+    let folder = tempfile::tempdir().expect("folder");
+    let platform = Platform::open(folder.path(), SpanStore::default()).expect("open");
+    let serving = platform.serve("127.0.0.2:0".parse().expect("address")).await.expect("serve");
+    let to = connect(folder.path(), &serving).await;
+    let workflows = to.agents.as_ref().expect("agents").list_workflows(&Call::internal()).await.expect("listed");
+    assert!(!workflows.is_empty());
+    drop(to);
+    serving.stop().await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_instances_in_one_process_share_nothing() {
     let (one, two) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
     let first = start(one.path(), SpanStore::default()).await;

@@ -103,6 +103,9 @@ fn a_run_waits_for_a_person_and_goes_on_when_told() {
     }
     let run = text(data, &["run", "ask", "--user", "ann"]);
     assert!(run.contains("echotune runs approve"), "{run}");
+    let run = json(data, &["run", "ask", "--user", "ann"]);
+    let cancelled = json(data, &["runs", "cancel", run["id"].as_str().expect("an id")]);
+    assert_eq!(cancelled["state"], "cancelled", "{cancelled}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
