@@ -174,13 +174,18 @@ impl Expression {
         let growth = u64::from(self.names.additions) + 1;
         let longest = extent.longest.max(1).saturating_mul(growth);
         let visits = longest.saturating_pow(self.names.nested);
-        let made =
-            if self.names.additions == 0 { 0 } else { visits.saturating_mul(extent.text).saturating_mul(growth) };
-        let made = if self.names.nested == 0 { extent.text.saturating_mul(growth) } else { made };
+        let Names { additions, nested, makes, stretch, separator, by_values, .. } = self.names;
+        let stretched = (stretch + 1).saturating_mul(extent.text.max(1).saturating_pow(by_values));
+        // A text of the values, or one that is written, with a separator behind it.
+        let longest_text = extent.text.saturating_add(self.text.len() as u64).saturating_add(separator.unwrap_or(0));
+        let text = longest_text.saturating_mul(growth).saturating_mul(stretched);
+        // A join makes one text of a whole list; comprehensions make theirs for each element.
+        let times = if separator.is_some() { visits.max(longest) } else { visits };
+        let made = if nested > 0 && additions == 0 && !makes { 0 } else { times.saturating_mul(text) };
         if visits > MAX_VISITS || made > MAX_MADE {
             return Err(format!(
-                "'{}' would take too long: lists of {} entries within each other; make the lists shorter first",
-                self.text, extent.longest
+                "'{}' would take too long or make too much: lists of {} entries and texts of {} bytes; make them shorter first",
+                self.text, extent.longest, extent.text
             ));
         }
         Ok(())
@@ -329,6 +334,28 @@ mod tests {
         let deep = "x.map(a, x.map(b, x.map(c, x.map(d, 1))))".replace('x', "steps.top.items");
         assert!(Language::new().read(&deep).expect_err("too deep").contains("too involved"));
         assert!(Language::new().read(&vec!["'a'"; 100].join(" + ")).is_err());
+    }
+
+    #[test]
+    fn what_texts_are_made_is_bounded_before_it_begins() {
+        let input = Arc::new(json!({"text": "a".repeat(60_000), "list": vec![0; 10_000]}));
+        let variables = Variables { input, ..variables() };
+        let evaluate = |text: &str| Language::new().read(text).and_then(|read| read.evaluate(&variables));
+        for expression in [
+            "input.text.replace('a', input.text)",
+            "input.text.replace('a', 'xxxxxxxxxxxxxxx').replace('x', 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy')",
+            "input.list.map(i, string(i)).join(input.text)",
+            "input.list.map(i, input.text.upperAscii())",
+            "input.list.map(i, input.text).join()",
+        ] {
+            let error = evaluate(expression).expect_err(expression);
+            assert!(error.contains("make too much"), "{expression}: {error}");
+        }
+        assert_eq!(evaluate("input.text.replace('a', 'b').size()"), Ok(json!(60_000)));
+        // Only what an expression names counts.
+        assert_eq!(evaluate("steps.top.items.map(i, i.artist.lowerAscii()).join(', ')"), Ok(json!("a, b, a")));
+        let formats = Language::new().read("'%s%s'.format([input.text, input.text])").expect("an expression");
+        assert!(formats.names.unknown_functions.contains("format"), "it makes texts of any length: refused on load");
     }
 
     #[tokio::test]

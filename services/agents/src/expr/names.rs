@@ -2,11 +2,11 @@ use std::collections::BTreeSet;
 
 use cel::{
     IdedExpr,
-    common::ast::{EntryExpr, Expr},
+    common::ast::{EntryExpr, Expr, LiteralValue},
 };
 
 /// Functions that expressions may call: none makes a long list out of nothing or looks at a clock.
-const FUNCTIONS: [&str; 34] = [
+const FUNCTIONS: [&str; 33] = [
     "bool",
     "ceil",
     "charAt",
@@ -16,7 +16,6 @@ const FUNCTIONS: [&str; 34] = [
     "endsWith",
     "flatten",
     "floor",
-    "format",
     "indexOf",
     "int",
     "join",
@@ -43,6 +42,22 @@ const FUNCTIONS: [&str; 34] = [
     "dyn",
 ];
 
+/// Functions that make texts or lists anew; the others hand on what is there.
+const MAKERS: [&str; 12] = [
+    "charAt",
+    "flatten",
+    "join",
+    "lowerAscii",
+    "replace",
+    "reverse",
+    "slice",
+    "split",
+    "string",
+    "substring",
+    "trim",
+    "upperAscii",
+];
+
 /// What an expression names, and how involved it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
@@ -58,6 +73,22 @@ pub(crate) struct Names {
     pub(crate) nested: u32,
     /// Additions, of which each may join two lists or texts.
     pub(crate) additions: u32,
+    /// Whether it calls a function that makes texts or lists anew.
+    pub(crate) makes: bool,
+    /// How many times as long written replacements can make a text, less 1.
+    pub(crate) stretch: u64,
+    /// Bytes of the longest written separator of a `join`; nothing when there is none.
+    pub(crate) separator: Option<u64>,
+    /// Replacements and separators that are not written but come from values.
+    pub(crate) by_values: u32,
+}
+
+/// Bytes of a text that is written in the expression.
+fn written(node: Option<&IdedExpr>) -> Option<u64> {
+    match node.map(|node| &node.expr) {
+        Some(Expr::Literal(LiteralValue::String(text))) => Some(text.inner().len() as u64),
+        _ => None,
+    }
 }
 
 impl Names {
@@ -98,6 +129,20 @@ impl Names {
                 let of_macro = matches!(call.args.first(), Some(first) if matches!(&first.expr, Expr::Ident(name) if name.starts_with('@')));
                 if name == "_+_" && !of_macro {
                     self.additions += 1;
+                }
+                self.makes |= MAKERS.contains(&name);
+                match name {
+                    // An empty text is found between all letters, so that each grows by what replaces it.
+                    "replace" => match written(call.args.get(1)) {
+                        Some(bytes) => self.stretch = (self.stretch + 1).saturating_mul(bytes + 1) - 1,
+                        None => self.by_values += 1,
+                    },
+                    "join" if call.args.is_empty() => self.separator = self.separator.max(Some(0)),
+                    "join" => match written(call.args.first()) {
+                        Some(bytes) => self.separator = self.separator.max(Some(bytes)),
+                        None => (self.by_values, self.separator) = (self.by_values + 1, self.separator.max(Some(0))),
+                    },
+                    _ => {}
                 }
                 let operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
                 if !operator && !FUNCTIONS.contains(&name) {
