@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use crate::Interactions;
+use crate::{Interactions, ShapeError};
 
 /// How a graph is normalised and cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,6 +89,23 @@ impl ItemGraph {
             )
             .collect();
         Self::from_rows(blocks.iter().flatten())
+    }
+
+    /// From the links of each item, as (item, weight) ascending by item.
+    ///
+    /// # Errors
+    /// A row that is not ascending, a link to an item beyond the rows, or a weight that is no number.
+    pub fn from_links(rows: &[Vec<(u32, f32)>]) -> Result<Self, ShapeError> {
+        for (item, row) in rows.iter().enumerate() {
+            let ascending = row.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            let known = row.iter().all(|(other, weight)| (*other as usize) < rows.len() && weight.is_finite());
+            if !ascending || !known {
+                let expected = format!("ascending items below {} with finite weights", rows.len());
+                return Err(ShapeError { part: "links", found: format!("row {item}"), expected });
+            }
+        }
+        let rows: Vec<Links> = rows.iter().map(|row| Box::from(row.as_slice())).collect();
+        Ok(Self::from_rows(rows.iter()))
     }
 
     fn from_rows<'r>(rows: impl Iterator<Item = &'r Links>) -> Self {

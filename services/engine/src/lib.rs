@@ -4,10 +4,15 @@
 //! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. Reading and
 //! writing of data is left to the callers.
 
+pub mod dense;
 mod graph;
 mod interactions;
+mod linear;
+mod random;
 mod score;
 
 pub use graph::{GraphOptions, ItemGraph};
-pub use interactions::Interactions;
+pub use interactions::{InputError, Interactions};
+pub use linear::{LinearModel, ShapeError};
+pub use random::Random;
 pub use score::{Scores, amount, best, best_by, best_where};
