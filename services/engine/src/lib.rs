@@ -5,11 +5,13 @@
 //! writing of data is left to the callers.
 
 pub mod dense;
+mod eigen;
 mod graph;
 mod interactions;
 mod linear;
 mod random;
 mod score;
+pub mod spectral;
 
 pub use graph::{GraphOptions, ItemGraph};
 pub use interactions::{InputError, Interactions};
