@@ -116,7 +116,9 @@ impl Dataset {
     /// Listeners that have test items and no history, who are left out of every mean.
     pub fn unknown_users(&self) -> usize {
         let history = if self.refit { &self.whole } else { &self.train };
-        (0..self.test.user_count()).filter(|user| !self.test.row(*user).is_empty() && history.row(*user).is_empty()).count()
+        (0..self.test.user_count())
+            .filter(|user| !self.test.row(*user).is_empty() && history.row(*user).is_empty())
+            .count()
     }
 
     /// Counts of tags by item, from the taggings that give nothing away: what a listener says of an item is
@@ -167,6 +169,7 @@ fn matrix(rows: Vec<Event>, users: usize, items: usize) -> (Interactions, Vec<Ve
         pairs[row.user as usize].push((row.item, row.weight));
         times[row.user as usize].push(row.time);
     }
-    let matrix = Interactions::from_weighted(pairs, items).expect("items are numbered by their names; weights are above 0");
+    let matrix =
+        Interactions::from_weighted(pairs, items).expect("items are numbered by their names; weights are above 0");
     (matrix, times)
 }

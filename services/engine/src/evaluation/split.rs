@@ -2,11 +2,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use thiserror::Error;
 
-use super::{
-    Dataset, Event, Events, Names,
-    dataset::Parts,
-    events::merged,
-};
+use super::{Dataset, Event, Events, Names, dataset::Parts, events::merged};
 use crate::Random;
 
 /// Why data cannot be split.
