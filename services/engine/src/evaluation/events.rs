@@ -101,3 +101,28 @@ pub(super) fn merged(mut rows: Vec<Event>) -> Vec<Event> {
     });
     rows
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Events of weight 1 from (listener, item) numbers; names are the numbers as text.
+    pub(in crate::evaluation) fn events(pairs: &[(u32, u32)]) -> Events {
+        let mut events = Events::default();
+        for count in 0..=pairs.iter().map(|pair| pair.0).max().unwrap_or(0) {
+            events.users.number(&count.to_string()).expect("few");
+        }
+        for count in 0..=pairs.iter().map(|pair| pair.1).max().unwrap_or(0) {
+            events.items.number(&count.to_string()).expect("few");
+        }
+        events.rows = pairs.iter().map(|&(user, item)| Event { user, item, weight: 1.0, time: 0 }).collect();
+        events
+    }
+
+    #[test]
+    fn rows_of_one_pair_are_added_and_the_last_time_stays() {
+        let row = |item, weight, time| Event { user: 1, item, weight, time };
+        let rows = merged(vec![row(2, 1.0, 7), row(1, 2.0, 3), row(2, f32::MAX, 5), row(2, f32::MAX, 6)]);
+        assert_eq!(rows, [row(1, 2.0, 3), row(2, f32::MAX, 7)]);
+    }
+}
