@@ -5,6 +5,7 @@
 //! writing of data is left to the callers.
 
 pub mod dense;
+pub mod ease;
 mod graph;
 mod interactions;
 mod linear;
