@@ -83,20 +83,4 @@ fn strongest(links: impl Iterator<Item = (u32, f32)>, count: usize, kept: &mut V
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_strongest_links_are_the_first_of_the_whole_order_whatever_their_sign() {
-        let links: Vec<(u32, f32)> = (0..1_000).map(|item| (item, (item * 37 % 101) as f32 - 50.0)).collect();
-        let mut whole: Vec<(u32, f32)> = links.iter().copied().filter(|link| link.1 != 0.0).collect();
-        whole.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
-        for count in [0, 1, 17, 64, 300, 2_000] {
-            let mut expected = whole[..count.min(whole.len())].to_vec();
-            expected.sort_by_key(|link| link.0);
-            let mut kept = Vec::new();
-            strongest(links.iter().copied(), count, &mut kept);
-            assert_eq!(kept, expected, "{count}");
-        }
-    }
-}
+mod tests;
