@@ -10,6 +10,7 @@ mod interactions;
 mod linear;
 mod random;
 mod score;
+pub mod trials;
 
 pub use graph::{GraphOptions, ItemGraph};
 pub use interactions::{InputError, Interactions};
