@@ -6,7 +6,7 @@
 //! two arms, else from a stated number of draws) and mixed with a floor; then the arm is drawn from these chances
 //! themselves. So the logged propensity is exactly the chance with which the arm was taken, given the draws.
 
-use super::{InvalidInput, ensure, real_len, special};
+use super::{InvalidInput, ensure, is_moderate, real_len, special};
 use crate::Random;
 
 /// Features at the most.
@@ -88,7 +88,7 @@ impl Posterior {
     /// Features of another number, or a number that is not finite or beyond 10^100 either way.
     pub fn update(&mut self, features: &[f64], reward: f64) -> Result<(), InvalidInput> {
         self.check(features)?;
-        ensure(reward.abs() <= LARGEST, "the reward", reward, "a finite number, 10^100 at most")?;
+        ensure(is_moderate(reward), "the reward", reward, "a finite number, 10^100 at most")?;
         let mut rest = features.to_vec();
         for column in 0..self.dimension {
             let diagonal = self.factor[column * self.dimension + column];
@@ -142,15 +142,12 @@ impl Posterior {
     fn check(&self, features: &[f64]) -> Result<(), InvalidInput> {
         let fits = features.len() == self.dimension;
         ensure(fits, "the number of features", features.len(), "that of the posterior")?;
-        match features.iter().find(|x| !x.is_finite() || x.abs() > LARGEST) {
+        match features.iter().find(|x| !is_moderate(**x)) {
             Some(x) => Err(InvalidInput::new("a feature", x, "a finite number, 10^100 at most")),
             None => Ok(()),
         }
     }
 }
-
-/// Of a feature or a reward: its square is far from overflow.
-const LARGEST: f64 = 1e100;
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
@@ -300,3 +297,6 @@ impl Scores {
         won.into_iter().map(|won| won / real_len(draws)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

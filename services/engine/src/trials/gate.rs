@@ -193,3 +193,99 @@ fn validate(thresholds: &Thresholds) -> Result<(), InvalidInput> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thresholds() -> Thresholds {
+        Thresholds {
+            quality: vec![
+                QualityGate { metric: "recall@20".into(), minimum: 0.19 },
+                QualityGate { metric: "ndcg@20".into(), minimum: 0.15 },
+            ],
+            policy: Some(PolicyGate { margin: 0.01 }),
+            latency: vec![LatencyGate { quantile: 0.99, maximum: 20.0 }],
+        }
+    }
+
+    fn interval(low: f64) -> Interval {
+        Interval { estimate: low + 0.01, low, high: low + 0.02 }
+    }
+
+    /// An evaluation of `value` against a log that earns 0.5 on average.
+    fn policy(value: f64) -> ope::Evaluation {
+        let row = |unit: u64| ope::Logged {
+            unit,
+            reward: f64::from(u8::from(unit.is_multiple_of(2))),
+            propensity: 0.5,
+            target: if unit.is_multiple_of(2) { value / 2.0 } else { (2.0 - value) / 2.0 },
+            model: None,
+        };
+        let options = ope::Options { resamples: 50, ..ope::Options::default() };
+        ope::evaluate(&(0..4_000).map(row).collect::<Vec<_>>(), &options).expect("rows")
+    }
+
+    fn measured() -> Measured {
+        Measured {
+            quality: vec![("ndcg@20".into(), interval(0.155)), ("recall@20".into(), interval(0.19))],
+            policy: Some(policy(1.2)),
+            latency: vec![Latency { quantile: 0.99, milliseconds: 20.0, requests: 1_000 }],
+        }
+    }
+
+    fn outcomes(change: impl FnOnce(&mut Measured)) -> (bool, Vec<Outcome>) {
+        let mut measured = measured();
+        change(&mut measured);
+        let report = judge(&thresholds(), &measured).expect("thresholds");
+        (report.is_passed(), report.gates.into_iter().map(|gate| gate.outcome).collect())
+    }
+
+    #[test]
+    fn a_candidate_passes_when_each_gate_does_and_the_evidence_is_told() {
+        let report = judge(&thresholds(), &measured()).expect("thresholds");
+        assert!(report.is_passed(), "{report:?}");
+        let told: Vec<_> = report.gates.iter().map(|gate| (gate.kind.clone(), gate.measured, gate.bound)).collect();
+        assert_eq!(told[0], (Kind::Quality("recall@20".into()), Some(0.19), Some(0.19)));
+        assert_eq!(told[1], (Kind::Quality("ndcg@20".into()), Some(0.155), Some(0.15)));
+        assert_eq!((&told[2].0, told[2].2), (&Kind::Policy, Some(0.49)));
+        assert!(told[2].1.is_some_and(|low| low > 0.55 && low < 0.6));
+        assert_eq!(told[3], (Kind::Latency(0.99), Some(20.0), Some(20.0)));
+    }
+
+    #[test]
+    fn each_gate_can_fail_by_itself() {
+        use Outcome::{Failed, Missing, Passed, TooFew, Unreliable};
+        let (passed, of) = outcomes(|seen| seen.quality[1].1.low = 0.1899);
+        assert_eq!((passed, of), (false, vec![Failed, Passed, Passed, Passed]));
+        let (_, of) = outcomes(|seen| seen.quality[0].1.low = f64::NAN);
+        assert_eq!(of, [Passed, Failed, Passed, Passed]);
+        let (_, of) = outcomes(|seen| seen.quality.clear());
+        assert_eq!(of, [Missing, Missing, Passed, Passed]);
+        let (_, of) = outcomes(|seen| seen.policy = Some(policy(0.9)));
+        assert_eq!(of, [Passed, Passed, Failed, Passed]);
+        let doubts = vec![ope::Doubt::FewEffective(3.0)];
+        let (_, of) = outcomes(|seen| seen.policy.as_mut().expect("one").doubts = doubts.clone());
+        assert_eq!(of, [Passed, Passed, Unreliable(doubts), Passed]);
+        assert_eq!(outcomes(|seen| seen.policy = None).1, [Passed, Passed, Missing, Passed]);
+        assert_eq!(outcomes(|seen| seen.latency[0].milliseconds = 20.1).1, [Passed, Passed, Passed, Failed]);
+        assert_eq!(outcomes(|seen| seen.latency[0].milliseconds = f64::NAN).1, [Passed, Passed, Passed, Failed]);
+        assert_eq!(outcomes(|seen| seen.latency[0].requests = 999).1, [Passed, Passed, Passed, TooFew(1_000)]);
+        assert_eq!(outcomes(|seen| seen.latency[0].quantile = 0.95).1, [Passed, Passed, Passed, Missing]);
+    }
+
+    #[test]
+    fn no_gate_is_no_passing_and_thresholds_without_meaning_are_refused() {
+        assert!(!judge(&Thresholds::default(), &measured()).expect("nothing").is_passed());
+        let refused = |change: &dyn Fn(&mut Thresholds)| {
+            let mut thresholds = thresholds();
+            change(&mut thresholds);
+            judge(&thresholds, &measured()).expect_err("refused").to_string()
+        };
+        assert!(refused(&|of| of.quality[0].minimum = f64::NAN).starts_with("the minimum of 'recall@20' is NaN"));
+        assert!(refused(&|of| of.policy = Some(PolicyGate { margin: -1.0 })).starts_with("the policy's margin is -1"));
+        assert!(refused(&|of| of.latency[0].quantile = 1.0).starts_with("a quantile of latency is 1"));
+        assert!(refused(&|of| of.latency[0].maximum = f64::INFINITY).starts_with("the maximum at quantile 0.99"));
+        assert!(refused(&|of| of.latency = vec![of.latency[0]; 257]).starts_with("the number of gates"));
+    }
+}

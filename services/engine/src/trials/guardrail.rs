@@ -231,3 +231,6 @@ fn validate(experiment: &Experiment, seen: &Observations) -> Result<(), InvalidI
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,13 @@
 
 pub mod assignment;
 pub mod bandit;
+pub mod drift;
 pub mod gate;
 pub mod guardrail;
+pub mod interleave;
 pub mod ope;
 pub mod sequence;
+pub mod slate;
 pub mod special;
 pub mod srm;
 
@@ -42,6 +45,14 @@ fn ensure(
 /// A probability strictly between 0 and 1, such as an error rate.
 fn ensure_level(what: &'static str, level: f64) -> Result<(), InvalidInput> {
     ensure(level > 0.0 && level < 1.0, what, level, "a probability between 0 and 1, both excluded")
+}
+
+/// The largest magnitude of a reward, a weight or a feature: its square, summed, is far from overflow.
+const LARGEST: f64 = 1e100;
+
+/// Whether a number is finite and no larger than [`LARGEST`] either way.
+fn is_moderate(number: f64) -> bool {
+    number.abs() <= LARGEST
 }
 
 /// A count as a real number: exact below 2^53.

@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 
-use super::{Interval, InvalidInput, ensure, ensure_level, real, real_len};
+use super::{Interval, InvalidInput, LARGEST, ensure, ensure_level, is_moderate, real, real_len};
 use crate::Random;
 
 /// Rows at the most.
@@ -66,8 +66,11 @@ pub struct Limits {
     pub units: u64,
     /// Effective sample size at the least.
     pub effective: f64,
-    /// How far from 1 the mean weight may be, before and after clipping.
+    /// How far from 1 the mean weight may be before clipping, beyond three standard errors (as if all rows of a unit
+    /// were one).
     pub mean_weight: f64,
+    /// How much of the mean weight clipping may take.
+    pub lost: f64,
     /// Share of the heaviest weight in the sum of all, at the most.
     pub heaviest: f64,
     /// Share of rows clipped, at the most.
@@ -76,7 +79,8 @@ pub struct Limits {
 
 impl Default for Options {
     fn default() -> Self {
-        let limits = Limits { units: 100, effective: 100.0, mean_weight: 0.1, heaviest: 0.05, clipped: 0.01 };
+        let limits =
+            Limits { units: 100, effective: 100.0, mean_weight: 0.1, lost: 0.05, heaviest: 0.05, clipped: 0.01 };
         Self { clip: 100.0, alpha: 0.05, resamples: 1_000, seed: 0, limits }
     }
 }
@@ -91,6 +95,8 @@ pub struct Weights {
     /// Their mean before clipping: 1 in expectation when propensities are right and all that the policy would
     /// do may be logged.
     pub mean: f64,
+    /// Their standard deviation before clipping.
+    pub deviation: f64,
     /// Their mean after clipping.
     pub clipped_mean: f64,
     /// The greatest before clipping.
@@ -110,8 +116,8 @@ pub enum Doubt {
     FewEffective(f64),
     /// The mean weight is off 1: propensities are wrong, or actions of the policy were never logged.
     MeanWeight(f64),
-    /// Clipping moved the mean weight off 1: the value is biased.
-    ClippedMean(f64),
+    /// Clipping took so much of the mean weight: the value is biased.
+    Lost(f64),
     /// One row has too great a share of all weight.
     Heaviest(f64),
     /// Too many weights are clipped.
@@ -153,7 +159,7 @@ impl Evaluation {
 /// O(rows log rows + resamples · units).
 ///
 /// # Errors
-/// No rows or more than [`ROWS`]; a reward or a model that is not finite; a propensity outside of (0, 1] or a
+/// No rows or more than [`ROWS`]; a reward or a model that is not finite or beyond 10^100; a propensity outside of [10^-100, 1] or a
 /// target outside of [0, 1]; options without meaning, or more than [`DRAWS`].
 pub fn evaluate(rows: &[Logged], options: &Options) -> Result<Evaluation, InvalidInput> {
     ensure(!rows.is_empty() && rows.len() <= ROWS, "the number of rows", rows.len(), "1 to 20 million")?;
@@ -180,19 +186,18 @@ pub fn evaluate(rows: &[Logged], options: &Options) -> Result<Evaluation, Invali
 
 fn validate(at: usize, row: &Logged) -> Result<(), InvalidInput> {
     let what = |part: &str| format!("row {at}: the {part}");
-    ensure(row.reward.is_finite(), what("reward"), row.reward, "a finite number")?;
+    ensure(is_moderate(row.reward), what("reward"), row.reward, "a finite number, 10^100 at most")?;
     validate_chances(at, row.propensity, row.target)?;
     if let Some(model) = row.model {
-        let finite = model.taken.is_finite() && model.expected.is_finite();
+        let finite = is_moderate(model.taken) && is_moderate(model.expected);
         ensure(finite, what("model"), format!("{model:?}"), "two finite numbers")?;
     }
     Ok(())
 }
 
 pub(super) fn validate_chances(at: usize, propensity: f64, target: f64) -> Result<(), InvalidInput> {
-    // A weight of no more than the reciprocal of the smallest normal number is finite.
-    let logged = (f64::MIN_POSITIVE..=1.0).contains(&propensity);
-    ensure(logged, format!("row {at}: the propensity"), propensity, "above 0 and at most 1")?;
+    let logged = (1.0 / LARGEST..=1.0).contains(&propensity);
+    ensure(logged, format!("row {at}: the propensity"), propensity, "10^-100 to 1")?;
     let within = (0.0..=1.0).contains(&target);
     ensure(within, format!("row {at}: the target's chance"), target, "0 to 1")
 }
@@ -201,11 +206,12 @@ impl Weights {
     /// Of one weight at least; before clipping.
     pub(super) fn of(weights: impl Iterator<Item = f64>, clip: f64) -> Self {
         let (mut count, mut sum, mut used, mut squares) = (0_u64, 0.0, 0.0, 0.0);
-        let (mut heaviest, mut clipped) = (0.0_f64, 0_u64);
+        let (mut heaviest, mut clipped, mut raw_squares) = (0.0_f64, 0_u64, 0.0);
         for weight in weights {
             let cut = weight.min(clip);
             count += 1;
             sum += weight;
+            raw_squares += weight * weight;
             used += cut;
             squares += cut * cut;
             heaviest = heaviest.max(weight);
@@ -216,6 +222,7 @@ impl Weights {
             count,
             effective: share(used * used, squares),
             mean: share(sum, real(count)),
+            deviation: (share(raw_squares, real(count)) - share(sum, real(count)).powi(2)).max(0.0).sqrt(),
             clipped_mean: share(used, real(count)),
             heaviest,
             heaviest_share: share(heaviest.min(clip), used),
@@ -226,12 +233,14 @@ impl Weights {
     /// What speaks against relying on them.
     pub(super) fn doubts(&self, units: usize, limits: &Limits) -> Vec<Doubt> {
         let units = units as u64;
-        let off = |mean: f64| (mean - 1.0).abs() > limits.mean_weight;
+        let error = self.deviation / real(units.max(1)).sqrt();
+        let off = (self.mean - 1.0).abs() > limits.mean_weight + 3.0 * error;
+        let lost = self.mean - self.clipped_mean;
         let doubts = [
             (units < limits.units, Doubt::FewUnits(units)),
             (self.effective < limits.effective, Doubt::FewEffective(self.effective)),
-            (off(self.mean), Doubt::MeanWeight(self.mean)),
-            (!off(self.mean) && off(self.clipped_mean), Doubt::ClippedMean(self.clipped_mean)),
+            (off, Doubt::MeanWeight(self.mean)),
+            (lost > limits.lost, Doubt::Lost(lost)),
             (self.heaviest_share > limits.heaviest, Doubt::Heaviest(self.heaviest_share)),
             (self.clipped_share > limits.clipped, Doubt::Clipped(self.clipped_share)),
         ];
@@ -331,3 +340,6 @@ fn percentiles(estimate: f64, mut sampled: Vec<f64>, alpha: f64) -> Interval {
 fn place(quantile: f64, count: usize) -> usize {
     (quantile * real_len(count)).floor() as usize
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@
 //! One unit is one independent observation whose value no longer changes: a listener with their total over a
 //! window of one length, for instance, entered when the window has passed.
 
-use super::{Interval, InvalidInput, ensure, ensure_level, real, special};
+use super::{Interval, InvalidInput, ensure, ensure_level, is_moderate, real, special};
 
 /// Count, mean and spread of a stream of numbers (Welford 1962), mergeable (Chan, Golub, LeVeque 1979).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -27,16 +27,16 @@ impl Moments {
     /// From what was kept: count, mean and `Σ (x - mean)²`.
     ///
     /// # Errors
-    /// A number that is not finite, or squares below 0.
+    /// A mean that is not finite or beyond 10^100 either way, or squares that are not finite or below 0.
     pub fn from_parts(count: u64, mean: f64, squares: f64) -> Result<Self, InvalidInput> {
-        ensure(mean.is_finite(), "the mean", mean, "a finite number")?;
+        ensure(is_moderate(mean), "the mean", mean, "a finite number, 10^100 at most")?;
         ensure(squares.is_finite() && squares >= 0.0, "the sum of squares", squares, "a finite number, 0 at least")?;
         Ok(if count == 0 { Self::default() } else { Self { count, mean, squares } })
     }
 
-    /// Takes in one value; one that is not finite is passed over, and false is answered.
+    /// Takes in one value; one that is not finite or beyond 10^100 either way is passed over, and false is answered.
     pub fn push(&mut self, value: f64) -> bool {
-        if !value.is_finite() {
+        if !is_moderate(value) {
             return false;
         }
         self.count += 1;
@@ -134,8 +134,13 @@ impl Proportion {
     /// the share, `ln B(s + 1, f + 1) - s ln p - f ln(1 - p)`. While the share is p, its exponential is a
     /// martingale that begins at 1, and passes 1 / α at any time with chance α at most (Ville 1939).
     pub fn log_evidence(&self, share: f64) -> f64 {
+        self.mixed() + self.surprise(share)
+    }
+
+    /// The logarithm of the likelihood under a uniform prior.
+    fn mixed(&self) -> f64 {
         let (successes, failures) = self.parts();
-        special::ln_beta(successes + 1.0, failures + 1.0) + self.surprise(share)
+        special::ln_beta(successes + 1.0, failures + 1.0)
     }
 
     const fn parts(&self) -> (f64, f64) {
@@ -228,15 +233,11 @@ impl Sequence {
     /// The chance of success of `treatment` less that of `control`. Evidence of independent sides multiplies, so
     /// the pairs (p, p + δ) whose product is below 1 / α are a joint confidence sequence, and the δ of any such
     /// pair one for the difference (as Turner and Grünwald 2023 for strata). Exact from the first trial on. Time:
-    /// some ten thousand logarithms.
+    /// some thousand logarithms.
     pub fn proportions(&self, control: &Proportion, treatment: &Proportion) -> Interval {
         let estimate = treatment.share() - control.share();
-        let mixed = |seen: &Proportion| {
-            let (successes, failures) = seen.parts();
-            special::ln_beta(successes + 1.0, failures + 1.0)
-        };
-        let limit = -self.alpha.ln() - mixed(control) - mixed(treatment);
-        let inside = |apart: f64| least_surprise(control, treatment, apart) < limit;
+        let limit = -self.alpha.ln() - control.mixed() - treatment.mixed();
+        let inside = |apart: f64| is_likely(control, treatment, apart, limit);
         Interval { estimate, low: border(estimate, -1.0, inside), high: border(estimate, 1.0, inside) }
     }
 }
@@ -245,7 +246,10 @@ fn around(estimate: f64, radius: f64) -> Interval {
     Interval { estimate, low: estimate - radius, high: estimate + radius }
 }
 
-/// Halvings of an interval: to the last bits of a f64 near 1.
+/// How near to its end an interval is told.
+const RESOLUTION: f64 = 1e-12;
+
+/// Halvings of a range of shares: to the last bits of a f64 near 1.
 const HALVINGS: usize = 54;
 
 /// Where a convex set that holds `within` ends on the way to `end`, which is answered if the set holds it too.
@@ -254,7 +258,7 @@ fn border(within: f64, end: f64, inside: impl Fn(f64) -> bool) -> f64 {
         return end;
     }
     let (mut within, mut outside) = (within, end);
-    for _ in 0..HALVINGS {
+    while (within - outside).abs() > RESOLUTION {
         let middle = 0.5 * (within + outside);
         if inside(middle) {
             within = middle;
@@ -266,17 +270,29 @@ fn border(within: f64, end: f64, inside: impl Fn(f64) -> bool) -> f64 {
     outside
 }
 
-/// The least surprise of both over all pairs of shares (p, p + apart): where the slopes cancel.
-fn least_surprise(control: &Proportion, treatment: &Proportion, apart: f64) -> f64 {
+/// Whether some pair of shares (p, p + apart) has less surprise than the limit: halves the range of p by the sign
+/// of the slope, until a pair is found or the tangent says that there is none.
+fn is_likely(control: &Proportion, treatment: &Proportion, apart: f64, limit: f64) -> bool {
     let (mut low, mut high) = ((-apart).max(0.0), (1.0 - apart).min(1.0));
     for _ in 0..HALVINGS {
         let middle = 0.5 * (low + high);
-        if control.slope(middle) + treatment.slope(middle + apart) > 0.0 {
+        let other = (middle + apart).clamp(0.0, 1.0);
+        let surprise = control.surprise(middle) + treatment.surprise(other);
+        if surprise < limit {
+            return true;
+        }
+        let slope = control.slope(middle) + treatment.slope(other);
+        if slope > 0.0 {
             high = middle;
         } else {
             low = middle;
         }
+        if surprise - slope.abs() * (high - low) > limit {
+            return false;
+        }
     }
-    let at = |share: f64| control.surprise(share) + treatment.surprise((share + apart).clamp(0.0, 1.0));
-    at(low).min(at(high))
+    false
 }
+
+#[cfg(test)]
+mod tests;
