@@ -4,12 +4,17 @@
 //! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. Reading and
 //! writing of data is left to the callers.
 
+pub mod compile;
 pub mod dense;
+mod eigen;
+pub mod evaluation;
+pub mod filter;
 mod graph;
 mod interactions;
 mod linear;
 mod random;
 mod score;
+pub mod spectral;
 pub mod trials;
 
 pub use graph::{GraphOptions, ItemGraph};

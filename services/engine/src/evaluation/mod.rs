@@ -1,0 +1,17 @@
+//! Offline evaluation: readers of interaction data, splits, data sets, full-ranking metrics and the models
+//! measured. Pure: whoever opens the files hands over readers.
+//!
+//! Protocol: the whole catalogue is ranked for each listener without what the listener is known to have;
+//! relevance is binary; means are over the listeners that have held-out items and a history.
+
+mod dataset;
+mod events;
+mod metrics;
+mod ranking;
+mod split;
+
+pub use dataset::{Dataset, Fold, Tagging, Training};
+pub use events::{Dropped, Event, Events, Names};
+pub use metrics::{Metrics, ceiling, measure};
+pub use ranking::{EachUser, LinearScorer, Scorer, rank};
+pub use split::{Split, SplitError, carved, random, temporal};
