@@ -112,24 +112,39 @@ impl GraphFilter {
     /// # Panics
     /// When the shapes do not fit.
     pub fn add_rows(&self, items: Range<usize>, weight: f32, out: &mut [f32]) {
-        let (catalogue, width) = (self.item_count(), items.len());
+        let items = items.map(|item| u32::try_from(item).expect("items are numbered in 32 bits"));
+        let histories: Vec<[(u32, f32); 1]> = items.map(|item| [(item, 1.0)]).collect();
+        self.add_scores(&histories, weight, out);
+    }
+
+    /// Adds `weight · xᵀ W` for histories `x` of (item, weight) to the rows of `out`, histories × items. Time
+    /// O(histories × pairs), in the caller's thread.
+    ///
+    /// # Panics
+    /// When the shapes do not fit, or an item is not of the catalogue.
+    pub fn add_scores<H: AsRef<[(u32, f32)]>>(&self, histories: &[H], weight: f32, out: &mut [f32]) {
+        let (catalogue, width, rank) = (self.item_count(), histories.len(), self.low_from.columns());
         assert_eq!(out.len(), width * catalogue, "shapes that fit");
-        if width == 0 {
+        if out.is_empty() {
             return;
         }
-        // Column by column: what every user and item gets from each item of the range.
+        // Column by column: what every user and item gets from each history.
         let mut users = vec![0.0; self.even.user_count() * width];
-        for (column, item) in items.clone().enumerate() {
-            for (user, link) in self.source.entries(item) {
-                users[user as usize * width + column] = link;
+        let mut folded = Matrix::zeros(width, rank);
+        for (column, history) in histories.iter().enumerate() {
+            for (item, amount) in history.as_ref() {
+                for (user, link) in self.source.entries(*item as usize) {
+                    users[user as usize * width + column] += amount * link;
+                }
+                let factors = self.low_from.row(*item as usize);
+                folded.row_mut(column).iter_mut().zip(factors).for_each(|(sum, factor)| *sum += amount * factor);
             }
         }
         let mut reached = vec![0.0; catalogue * width];
         spread(&self.target, &users, width, 1.0, &mut reached);
-        if self.low_from.columns() > 0 {
-            let from = self.low_from.view().part(items.start, 0, width, self.low_from.columns());
+        if rank > 0 {
             let block = Block { data: &mut reached, rows: catalogue, columns: width, stride: width };
-            multiply_block(1.0, self.low_to.view(), from.t(), 1.0, block);
+            multiply_block(1.0, self.low_to.view(), folded.view().t(), 1.0, block);
         }
         if self.options.sharpening != 0.0 {
             users.fill(0.0);

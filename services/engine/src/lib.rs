@@ -6,6 +6,7 @@
 
 pub mod compile;
 pub mod dense;
+pub mod ease;
 mod eigen;
 pub mod evaluation;
 pub mod filter;

@@ -278,16 +278,12 @@ impl Scores {
     fn counted(&self, scale: f64, draws: usize, random: &mut Random) -> Vec<f64> {
         let count = self.means.len();
         let (mut won, mut scores) = (vec![0.0; count], vec![0.0; count]);
-        let mut normal = vec![0.0; if self.shared { self.spreads[0].len() } else { 1 }];
+        let mut normal = vec![0.0; if self.shared { self.spreads[0].len() } else { count }];
         for _ in 0..draws {
-            if self.shared {
-                normal.fill_with(|| random.normal());
-            }
+            fill(&mut normal, random);
             for (arm, score) in scores.iter_mut().enumerate() {
-                if !self.shared {
-                    normal[0] = random.normal();
-                }
-                *score = self.means[arm] + scale * dot(&self.spreads[arm], &normal);
+                let own = if self.shared { &normal[..] } else { &normal[arm..=arm] };
+                *score = self.means[arm] + scale * dot(&self.spreads[arm], own);
             }
             let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let equal = scores.iter().filter(|score| **score == best).count();
@@ -295,6 +291,15 @@ impl Scores {
             won.iter_mut().zip(&scores).filter(|(_, score)| **score == best).for_each(|(won, _)| *won += part);
         }
         won.into_iter().map(|won| won / real_len(draws)).collect()
+    }
+}
+
+/// Standard normal numbers, two of each pair of uniform ones (Box and Muller 1958).
+fn fill(normal: &mut [f64], random: &mut Random) {
+    for pair in normal.chunks_mut(2) {
+        let radius = (-2.0 * (1.0 - random.unit()).ln()).sqrt();
+        let (sine, cosine) = (std::f64::consts::TAU * random.unit()).sin_cos();
+        pair.iter_mut().zip([cosine, sine]).for_each(|(out, part)| *out = radius * part);
     }
 }
 
