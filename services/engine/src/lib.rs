@@ -16,6 +16,7 @@ mod linear;
 mod random;
 mod score;
 pub mod spectral;
+pub mod trials;
 
 pub use graph::{GraphOptions, ItemGraph};
 pub use interactions::{InputError, Interactions};
