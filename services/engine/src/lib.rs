@@ -4,8 +4,10 @@
 //! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. Reading and
 //! writing of data is left to the callers.
 
+mod array;
 pub mod dense;
 mod eigen;
+mod file;
 mod graph;
 mod interactions;
 mod linear;
@@ -13,6 +15,8 @@ mod random;
 mod score;
 pub mod spectral;
 
+pub use array::{Array, SharedBytes};
+pub use file::{Catalogue, Element, FORMAT, FileError, FileWriter, ModelFile};
 pub use graph::{GraphOptions, ItemGraph};
 pub use interactions::{InputError, Interactions};
 pub use linear::{LinearModel, ShapeError};
