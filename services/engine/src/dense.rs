@@ -62,6 +62,11 @@ impl Matrix {
         &mut self.data
     }
 
+    /// All rows end to end, given back.
+    pub fn into_vec(self) -> Vec<f32> {
+        self.data
+    }
+
     /// Rows and columns exchanged.
     #[must_use]
     pub fn transposed(&self) -> Self {

@@ -5,9 +5,12 @@
 //! writing of data is left to the callers.
 
 mod array;
+pub mod compile;
 pub mod dense;
 mod eigen;
+pub mod evaluation;
 mod file;
+pub mod filter;
 mod graph;
 mod interactions;
 mod linear;

@@ -130,7 +130,7 @@ fn gram(matrix: &Matrix) -> Vec<f64> {
 /// An orthonormal basis of the columns: `M W Λ^-½` from `MᵀM = W Λ Wᵀ` (Stathopoulos and Wu, "A block
 /// orthogonalization procedure with constant synchronization requirements", SIAM J. Sci. Comput. 2002),
 /// twice, since the first pass leaves rounding errors. Directions that are none are dropped.
-fn orthonormal(matrix: &Matrix) -> Matrix {
+pub fn orthonormal(matrix: &Matrix) -> Matrix {
     let once = orthonormal_once(matrix, 1e-11);
     orthonormal_once(&once, 1e-4)
 }

@@ -66,6 +66,8 @@ pub struct Fold<'d> {
     pub known: &'d Interactions,
     /// What is to be found.
     pub held: &'d Interactions,
+    /// The listeners that are judged, ascending; all when None.
+    pub sample: Option<Vec<usize>>,
 }
 
 /// Rows of the three parts; `whole` is what is known before the test.
@@ -101,7 +103,7 @@ impl Dataset {
     pub fn tuning(&self) -> Fold<'_> {
         let times = self.times.as_ref().map(|[train, _]| train.as_slice());
         let training = Training { interactions: &self.train, times, social: &self.social, tags: self.item_tags(false) };
-        Fold { training, known: &self.train, held: &self.validation }
+        Fold { training, known: &self.train, held: &self.validation, sample: None }
     }
 
     /// The task that is reported. Items of training and validation are both left out of the ranking, as in
@@ -110,13 +112,15 @@ impl Dataset {
         let (interactions, at) = if self.refit { (&self.whole, 1) } else { (&self.train, 0) };
         let times = self.times.as_ref().map(|times| times[at].as_slice());
         let training = Training { interactions, times, social: &self.social, tags: self.item_tags(self.refit) };
-        Fold { training, known: &self.whole, held: &self.test }
+        Fold { training, known: &self.whole, held: &self.test, sample: None }
     }
 
     /// Listeners that have test items and no history, who are left out of every mean.
     pub fn unknown_users(&self) -> usize {
         let history = if self.refit { &self.whole } else { &self.train };
-        (0..self.test.user_count()).filter(|user| !self.test.row(*user).is_empty() && history.row(*user).is_empty()).count()
+        (0..self.test.user_count())
+            .filter(|user| !self.test.row(*user).is_empty() && history.row(*user).is_empty())
+            .count()
     }
 
     /// Counts of tags by item, from the taggings that give nothing away: what a listener says of an item is
@@ -167,6 +171,67 @@ fn matrix(rows: Vec<Event>, users: usize, items: usize) -> (Interactions, Vec<Ve
         pairs[row.user as usize].push((row.item, row.weight));
         times[row.user as usize].push(row.time);
     }
-    let matrix = Interactions::from_weighted(pairs, items).expect("items are numbered by their names; weights are above 0");
+    let matrix =
+        Interactions::from_weighted(pairs, items).expect("items are numbered by their names; weights are above 0");
     (matrix, times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::events::tests::events, *};
+    use crate::evaluation::{carved, random};
+
+    /// Each listener tags all its items, the tag being the listener; a stranger tags item 0 with 9.
+    fn tagged(mut set: Dataset) -> Dataset {
+        let mut tags = Names::default();
+        (0..10).for_each(|tag| assert!(tags.number(&tag.to_string()).is_some()));
+        set.tags = Arc::new(tags);
+        let all = [&set.train, &set.validation, &set.test];
+        let of = |matrix: &Interactions| -> Vec<Tagging> {
+            let users = 0..u32::try_from(matrix.user_count()).expect("few");
+            let row =
+                |user: u32| matrix.row(user as usize).iter().map(move |item| Tagging { user, item: *item, tag: user });
+            users.flat_map(row).collect()
+        };
+        set.taggings = all.into_iter().flat_map(of).collect();
+        set.taggings.push(Tagging { user: u32::MAX, item: 0, tag: 9 });
+        set
+    }
+
+    #[test]
+    fn what_a_listener_says_of_a_held_out_item_is_held_out_and_the_words_of_others_stay() {
+        let pairs: Vec<(u32, u32)> = (0..3).flat_map(|user| (0..20).map(move |item| (user, item))).collect();
+        let set = tagged(random(&events(&pairs), 3));
+        for fold in [set.tuning(), set.testing()] {
+            for user in 0..3_u32 {
+                for item in 0..20_u32 {
+                    let said = fold.training.tags.row(item as usize).contains(&user);
+                    assert_eq!(said, set.train.row(user as usize).contains(&item), "{user} {item}");
+                }
+            }
+            assert!(fold.training.tags.row(0).contains(&9));
+        }
+    }
+
+    #[test]
+    fn a_model_fitted_again_sees_the_tags_of_validation_but_not_of_the_test() {
+        let train = events(&(0..20).map(|item| (0, item)).collect::<Vec<_>>());
+        let mut set = tagged(carved(&train, &[], 1));
+        let said = |fold: Fold<'_>| (0..20).filter(|item| fold.training.tags.row(*item).contains(&0)).count();
+        assert_eq!((said(set.tuning()), said(set.testing())), (18, 20));
+        // A tagging of a pair that is in no part: kept, unless its time may be later than the cut.
+        set.taggings.push(Tagging { user: 0, item: 19, tag: 8 });
+        set.taggings.push(Tagging { user: u32::MAX, item: 19, tag: 7 });
+        assert!(set.testing().training.tags.row(19).contains(&7));
+        set.strict_tags = true;
+        let shown = set.testing().training.tags;
+        assert!(shown.row(19).contains(&8) && !shown.row(19).contains(&7) && !shown.row(0).contains(&9));
+    }
+
+    #[test]
+    fn friends_are_friends_both_ways() {
+        let mut set = random(&events(&[(0, 0), (1, 0), (2, 0)]), 1);
+        set.set_social(&[(2, 0), (0, 1), (1, 0), (1, 1), (7, 1)]);
+        assert_eq!(set.social, [vec![1, 2], vec![0], vec![0]]);
+    }
 }

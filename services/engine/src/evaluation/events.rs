@@ -69,8 +69,6 @@ pub struct Dropped {
     pub zero: usize,
     /// Rows whose weight is no number, infinite or below 0.
     pub unusable: usize,
-    /// Rows of a (listener, item) pair that was there before: their weights are added.
-    pub duplicates: usize,
 }
 
 /// Everything read from one or more files of interactions.
@@ -84,8 +82,16 @@ pub struct Events {
     pub rows: Vec<Event>,
     /// Whether every row has a time.
     pub timed: bool,
-    /// What was left out.
-    pub dropped: Dropped,
+}
+
+impl Events {
+    /// How many rows are of a (listener, item) pair that another row names too: their weights are added.
+    /// Time O(rows log rows).
+    pub fn duplicates(&self) -> usize {
+        let mut pairs: Vec<(u32, u32)> = self.rows.iter().map(|row| (row.user, row.item)).collect();
+        pairs.sort_unstable();
+        pairs.windows(2).filter(|pair| pair[0] == pair[1]).count()
+    }
 }
 
 /// Rows of one pair as one, by listener and item: weights are added, the last time stays.
@@ -100,4 +106,31 @@ pub(super) fn merged(mut rows: Vec<Event>) -> Vec<Event> {
         same
     });
     rows
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Events of weight 1 from (listener, item) numbers; names are the numbers as text.
+    pub(in crate::evaluation) fn events(pairs: &[(u32, u32)]) -> Events {
+        let mut events = Events::default();
+        for count in 0..=pairs.iter().map(|pair| pair.0).max().unwrap_or(0) {
+            events.users.number(&count.to_string()).expect("few");
+        }
+        for count in 0..=pairs.iter().map(|pair| pair.1).max().unwrap_or(0) {
+            events.items.number(&count.to_string()).expect("few");
+        }
+        events.rows = pairs.iter().map(|&(user, item)| Event { user, item, weight: 1.0, time: 0 }).collect();
+        events
+    }
+
+    #[test]
+    fn rows_of_one_pair_are_added_and_the_last_time_stays() {
+        let row = |item, weight, time| Event { user: 1, item, weight, time };
+        let given = vec![row(2, 1.0, 7), row(1, 2.0, 3), row(2, f32::MAX, 5), row(2, f32::MAX, 6)];
+        assert_eq!(Events { rows: given.clone(), ..Events::default() }.duplicates(), 2);
+        let rows = merged(given);
+        assert_eq!(rows, [row(1, 2.0, 3), row(2, f32::MAX, 7)]);
+    }
 }

@@ -1,4 +1,5 @@
 use super::Fold;
+use crate::Random;
 
 /// Means over the listeners that were judged.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,10 +20,27 @@ pub struct Metrics {
 }
 
 impl Fold<'_> {
-    /// The listeners that have held-out items and a history, ascending.
-    pub fn judged(&self) -> impl Iterator<Item = usize> {
-        (0..self.held.user_count())
-            .filter(|user| !self.held.row(*user).is_empty() && !self.training.interactions.row(*user).is_empty())
+    /// The listeners that are judged, ascending: those that have held-out items and a history, or of these the
+    /// sample.
+    pub fn judged(&self) -> Vec<usize> {
+        let able = |user: &usize| !self.held.row(*user).is_empty() && !self.training.interactions.row(*user).is_empty();
+        match &self.sample {
+            Some(sample) => sample.iter().copied().filter(able).collect(),
+            None => (0..self.held.user_count()).filter(able).collect(),
+        }
+    }
+
+    /// The same task judged by `count` listeners drawn at random, or by all when they are fewer.
+    #[must_use]
+    pub fn sampled(mut self, count: usize, seed: u64) -> Self {
+        let mut users = self.judged();
+        if users.len() > count {
+            Random::new(seed).shuffle(&mut users);
+            users.truncate(count);
+            users.sort_unstable();
+        }
+        self.sample = Some(users);
+        self
     }
 }
 
@@ -91,4 +109,56 @@ fn hits(list: &[u32], relevant: &[u32]) -> Vec<usize> {
 pub fn ceiling(fold: &Fold<'_>, at: &[usize]) -> Metrics {
     let lists: Vec<_> = (0..fold.held.user_count()).map(|user| Some(fold.held.row(user).to_vec())).collect();
     measure(fold, at, &lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::events::tests::events, *};
+    use crate::evaluation::carved;
+
+    /// A listener with the test items 1 and 2, one with 3 alone, one without any.
+    fn judged(lists: &[Option<Vec<u32>>], at: &[usize]) -> Metrics {
+        let train = events(&[(0, 0), (1, 4), (2, 0), (2, 1), (2, 2), (2, 3)]);
+        let test = events(&[(0, 1), (0, 2), (1, 3)]).rows;
+        measure(&carved(&train, &test, 1).testing(), at, lists)
+    }
+
+    fn near(found: &[f64], expected: &[f64]) {
+        let all = found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(all, "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn metrics_are_those_of_the_definition() {
+        let lists = [Some(vec![4, 1, 3, 2]), Some(vec![3, 0]), Some(vec![1, 2])];
+        let found = judged(&lists, &[4, 2, 2]);
+        let second = 1.0 / 3_f64.log2();
+        let fourth = 1.0 / 5_f64.log2();
+        assert_eq!((found.users, found.at.as_slice()), (2, &[2, 4][..]));
+        near(&found.recall, &[(0.5 + 1.0) / 2.0, 1.0]);
+        near(&found.precision, &[(0.5 + 0.5) / 2.0, (0.5 + 0.25) / 2.0]);
+        let ideal = 1.0 + second;
+        near(&found.ndcg, &[(second / ideal + 1.0) / 2.0, ((second + fourth) / ideal + 1.0) / 2.0]);
+        near(&[found.coverage], &[1.0]);
+    }
+
+    #[test]
+    fn no_list_finds_nothing_and_an_item_named_twice_counts_once() {
+        let found = judged(&[Some(vec![1, 1, 9_999]), None], &[3]);
+        near(&found.recall, &[0.25]);
+        near(&found.precision, &[1.0 / 6.0]);
+        near(&[found.coverage], &[0.2]);
+        assert_eq!(judged(&[], &[3]).recall, [0.0]);
+    }
+
+    #[test]
+    fn the_ceiling_is_reached_by_perfect_lists_alone() {
+        let train = events(&[(0, 0), (1, 4)]);
+        let test = events(&[(0, 1), (0, 2), (1, 3)]).rows;
+        let dataset = carved(&train, &test, 1);
+        let found = ceiling(&dataset.testing(), &[1, 2, 10]);
+        near(&found.precision, &[1.0, 0.75, 0.15]);
+        near(&found.recall, &[0.75, 1.0, 1.0]);
+        near(&found.ndcg, &[1.0, 1.0, 1.0]);
+    }
 }

@@ -7,11 +7,15 @@
 mod dataset;
 mod events;
 mod metrics;
+mod model;
 mod ranking;
+mod read;
 mod split;
 
 pub use dataset::{Dataset, Fold, Tagging, Training};
 pub use events::{Dropped, Event, Events, Names};
 pub use metrics::{Metrics, ceiling, measure};
+pub use model::{FitError, ItemGraphModel, Model, Popularity, Progress, Settings, Trending};
 pub use ranking::{EachUser, LinearScorer, Scorer, rank};
+pub use read::{Format, ReadError, Table, detect, read_interactions, read_items, read_social, read_taggings};
 pub use split::{Split, SplitError, carved, random, temporal};

@@ -77,7 +77,7 @@ pub fn rank(
     progress: &(dyn Fn(usize) + Sync),
 ) -> Vec<Option<Vec<u32>>> {
     let items = fold.held.item_count();
-    let users: Vec<usize> = fold.judged().collect();
+    let users = fold.judged();
     let batch = |scores: &mut Vec<f32>, users: &[usize]| -> Vec<(usize, Vec<u32>)> {
         scores.resize(users.len() * items, 0.0);
         scorer.score(users, scores);
@@ -116,4 +116,49 @@ fn first(scores: &mut [f32], known: &[u32], count: usize) -> Vec<u32> {
     kept.sort_unstable_by(order);
     kept.truncate(count);
     kept.into_iter().map(|(item, _)| item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::events::tests::events, *};
+    use crate::{ItemGraph, evaluation::carved};
+
+    #[test]
+    fn the_first_of_a_row_are_those_of_the_whole_order_without_what_is_known() {
+        let mut scores: Vec<f32> = (0..500_u16).map(|item| f32::from(item * 37 % 101)).collect();
+        scores[7] = f32::NAN;
+        scores[8] = f32::NEG_INFINITY;
+        scores[9] = f32::INFINITY;
+        let mut order: Vec<u32> = (0..500).filter(|item| ![7, 8, 100].contains(item)).collect();
+        order.sort_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b)));
+        for count in [1, 2, 20, 499, 600] {
+            let expected = &order[..count.min(order.len())];
+            assert_eq!(first(&mut scores.clone(), &[100], count), expected, "{count}");
+        }
+        assert_eq!(first(&mut scores.clone(), &[], 0), [0_u32; 0]);
+    }
+
+    #[test]
+    fn a_linear_model_is_scored_in_batches_as_listener_by_listener() {
+        let links: Vec<Vec<(u32, f32)>> = (0..6).map(|item| vec![((item + 1) % 6, 0.5)]).collect();
+        let sparse = ItemGraph::from_links(&links).expect("links");
+        let factors: Vec<f32> = (0..12_u8).map(|value| f32::from(value) / 10.0).collect();
+        let matrix = |data: Vec<f32>| Matrix::from_vec(6, 2, data).expect("6 × 2");
+        let model = LinearModel::new(sparse, matrix(factors.clone()), matrix(factors)).expect("shapes");
+        let train = events(&[(0, 0), (0, 2), (1, 5), (2, 1)]);
+        let test = events(&[(0, 1), (1, 2), (2, 0), (2, 3)]).rows;
+        let set = carved(&train, &test, 1);
+        let fold = set.testing();
+        let scorer = LinearScorer { model: model.clone(), histories: fold.training.interactions.clone() };
+        let each = EachUser(|user: usize, scores: &mut Vec<f32>| {
+            let history: Vec<(u32, f64)> =
+                fold.training.interactions.row(user).iter().map(|item| (*item, 1.0)).collect();
+            model.score_into(&history, scores);
+        });
+        let lists = rank(&fold, 3, &scorer, &|_| {});
+        assert_eq!(lists, rank(&fold, 3, &each, &|_| {}));
+        assert!(lists.iter().all(|list| list.as_ref().is_some_and(|list| list.len() == 3)));
+        let short = EachUser(|_, scores: &mut Vec<f32>| *scores = vec![1.0, 2.0]);
+        assert_eq!(rank(&fold, 3, &short, &|_| {})[0], Some(vec![1]));
+    }
 }

@@ -2,11 +2,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use thiserror::Error;
 
-use super::{
-    Dataset, Event, Events, Names,
-    dataset::Parts,
-    events::merged,
-};
+use super::{Dataset, Event, Events, Names, dataset::Parts, events::merged};
 use crate::Random;
 
 /// Why data cannot be split.
@@ -114,4 +110,108 @@ pub fn temporal(events: &Events) -> Result<Dataset, SplitError> {
 
 fn names(names: &Names) -> Arc<Names> {
     Arc::new(names.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::events::tests::events, *};
+    use crate::Interactions;
+
+    fn pairs(matrix: &Interactions) -> Vec<(usize, u32)> {
+        (0..matrix.user_count()).flat_map(|user| matrix.row(user).iter().map(move |item| (user, *item))).collect()
+    }
+
+    fn sorted(parts: &[&Interactions]) -> Vec<(usize, u32)> {
+        let mut all: Vec<_> = parts.iter().flat_map(|part| pairs(part)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_random_split_keeps_every_pair_once_and_a_tenth_of_each_listener_is_held_out_twice(
+            given in proptest::collection::vec((0..12_u32, 0..60_u32), 1..400), seed in 0..1_000_u64,
+        ) {
+            let events = events(&given);
+            let set = random(&events, seed);
+            let mut all: Vec<_> = given.iter().map(|(user, item)| (*user as usize, *item)).collect();
+            all.sort_unstable();
+            all.dedup();
+            prop_assert_eq!(sorted(&[&set.train, &set.validation, &set.test]), all);
+            prop_assert_eq!(sorted(&[&set.train, &set.validation]), pairs(&set.whole));
+            for user in 0..set.train.user_count() {
+                let (test, rest) = (set.test.row(user).len(), set.whole.row(user).len());
+                prop_assert_eq!(test, (test + rest + 5) / 10);
+                prop_assert_eq!(test, set.validation.row(user).len());
+            }
+        }
+
+        #[test]
+        fn nothing_before_the_cut_of_a_temporal_split_is_held_out_and_what_is_held_out_is_new(
+            given in proptest::collection::vec((0..12_u32, 0..30_u32, 0..500_i64), 60..400),
+        ) {
+            let mut events = events(&given.iter().map(|row| (row.0, row.1)).collect::<Vec<_>>());
+            events.rows.iter_mut().zip(&given).for_each(|(row, given)| row.time = given.2);
+            events.timed = true;
+            if let Ok(set) = temporal(&events) {
+                let latest = |[train, whole]: &[Vec<Vec<i64>>; 2]| {
+                    [train, whole].map(|times| times.iter().flatten().copied().max().expect("not empty"))
+                };
+                let [train, whole] = latest(set.times.as_ref().expect("timed"));
+                let earliest = |matrix: &Interactions| {
+                    let of = |(user, item): (usize, u32)| {
+                        let same = |row: &&Event| (row.user as usize, row.item) == (user, item);
+                        events.rows.iter().filter(same).map(|row| row.time).min().expect("an event")
+                    };
+                    pairs(matrix).into_iter().map(of).min().expect("not empty")
+                };
+                prop_assert!(earliest(&set.validation) > train);
+                prop_assert!(earliest(&set.test) > whole);
+                prop_assert!(pairs(&set.test).iter().all(|pair| !pairs(&set.whole).contains(pair)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_seed_is_a_split() {
+        let events = events(&(0..50).map(|item| (0, item)).collect::<Vec<_>>());
+        let (one, again, other) = (random(&events, 1), random(&events, 1), random(&events, 2));
+        assert_eq!((one.train.len(), one.validation.len(), one.test.len()), (40, 5, 5));
+        assert_eq!((&one.test, &one.validation), (&again.test, &again.validation));
+        assert_ne!(one.test, other.test);
+    }
+
+    #[test]
+    fn a_temporal_split_cuts_at_the_last_and_the_second_last_tenth() {
+        // Listener 1 comes in the last tenth alone; item 5 is played again there and is not new.
+        let mut given: Vec<(u32, u32)> = (0..28).map(|item| (0, item)).collect();
+        given.extend([(0, 5), (1, 28)]);
+        let mut events = events(&given);
+        (0..).zip(&mut events.rows).for_each(|(time, row)| row.time = time);
+        assert_eq!(temporal(&events).expect_err("no times"), SplitError::NoTimes);
+        events.timed = true;
+        let set = temporal(&events).expect("a split");
+        assert_eq!(
+            (pairs(&set.validation), pairs(&set.test)),
+            (vec![(0, 24), (0, 25), (0, 26)], vec![(0, 27), (1, 28)])
+        );
+        assert_eq!((set.train.len(), set.whole.len(), set.unknown_users()), (24, 27, 1));
+        assert_eq!(set.testing().judged(), [0]);
+        events.rows.iter_mut().for_each(|row| row.time = 1);
+        assert_eq!(temporal(&events).expect_err("one time"), SplitError::Empty { part: "training", rows: 30 });
+    }
+
+    #[test]
+    fn a_given_test_part_stays_and_validation_is_carved_from_training() {
+        let train = events(&(0..20).map(|item| (0, item)).collect::<Vec<_>>());
+        let test = [Event { user: 0, item: 3, weight: 1.0, time: 0 }];
+        let set = carved(&train, &test, 1);
+        assert_eq!((set.train.len(), set.validation.len(), set.whole.len(), set.test.len()), (18, 2, 20, 0));
+        assert_eq!(set.testing().training.interactions, &set.whole);
+        assert_eq!(set.tuning().training.interactions, &set.train);
+    }
 }
