@@ -9,6 +9,7 @@ mod graph;
 mod interactions;
 mod linear;
 mod random;
+pub mod scan;
 mod score;
 
 pub use graph::{GraphOptions, ItemGraph};
