@@ -16,6 +16,7 @@ mod graph;
 mod interactions;
 mod linear;
 mod random;
+pub mod scan;
 mod score;
 pub mod spectral;
 pub mod trials;
