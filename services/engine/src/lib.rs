@@ -6,6 +6,7 @@
 
 pub mod dense;
 mod graph;
+pub mod ials;
 mod interactions;
 mod linear;
 mod random;
