@@ -61,9 +61,8 @@ fn step<S: Simd, const N: usize>(
             sums[n] = simd.mul_add_e_f32s(lines[n][place], *point, sums[n]);
         }
     }
-    let scales: [S::f32s; N] = std::array::from_fn(|n| {
-        simd.splat_f32s(coefficient(rows.confidences[at + n], simd.reduce_sum_f32s(sums[n])))
-    });
+    let scales: [S::f32s; N] =
+        std::array::from_fn(|n| simd.splat_f32s(coefficient(rows.confidences[at + n], simd.reduce_sum_f32s(sums[n]))));
     for (place, out) in out[..point.len()].iter_mut().enumerate() {
         let mut sum = *out;
         for n in 0..N {

@@ -28,7 +28,7 @@ impl Default for Options {
             factors: 128,
             iterations: 15,
             steps: 3,
-            unobserved: 0.1,
+            unobserved: 0.01,
             observed: 1.0,
             regularization: 0.003,
             exponent: 1.0,

@@ -47,8 +47,7 @@ impl Cholesky {
             || {
                 for a in 0..size {
                     for b in 0..=a {
-                        lower[a * size + b] =
-                            dot(&rows[a * width..(a + 1) * width], &rows[b * width..(b + 1) * width]);
+                        lower[a * size + b] = dot(&rows[a * width..(a + 1) * width], &rows[b * width..(b + 1) * width]);
                     }
                     lower[a * size + a] += 1.0;
                 }

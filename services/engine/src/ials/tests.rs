@@ -232,7 +232,10 @@ fn worlds_of_nothing_of_one_and_of_extremes_give_finite_models() {
     }
     let nothing = fit(&Interactions::from_rows(Vec::<Vec<u32>>::new(), 0), &SMALL);
     assert_eq!((nothing.users().rows(), nothing.items().rows()), (0, 0));
-    assert_eq!(FoldIn::new(nothing.items(), &SMALL).expect("a model").fold(&[(0, 1.0)]).expect("weights").score(0), 0.0);
+    assert_eq!(
+        FoldIn::new(nothing.items(), &SMALL).expect("a model").fold(&[(0, 1.0)]).expect("weights").score(0),
+        0.0
+    );
 }
 
 #[test]
