@@ -67,7 +67,7 @@ impl Scorer for LinearScorer {
     }
 }
 
-/// The first `count` items for each listener that has held-out items and a history, best first, without what
+/// The first `count` items for each listener that is judged, best first, without what
 /// is known; of equal scores the item that is numbered first comes first. Other listeners have no list.
 /// `progress` is told how many listeners are done. Time that of the scorer and O(listeners × items).
 pub fn rank(
