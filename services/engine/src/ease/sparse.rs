@@ -178,7 +178,8 @@ fn approximate(a: &Sparse, own: &[f32], shift: f32, options: SansaOptions) -> Re
     let least: Vec<f32> = own.iter().map(|own| own + shift).collect();
     let (factor, pivots) = factor(a, 1.0 + shift, &least, options.density)?;
     let inverse = invert(&factor, options);
-    let broken = (0..a.rows()).find(|item| !(diagonal(&inverse, &pivots, *item) * f64::from(least[*item]) < 4.0));
+    let holds = |item: &usize| (0.0..4.0).contains(&(diagonal(&inverse, &pivots, *item) * f64::from(least[*item])));
+    let broken = (0..a.rows()).find(|item| !holds(item));
     broken.map_or(Ok((inverse, pivots)), Err)
 }
 
@@ -222,7 +223,7 @@ fn factor(a: &Sparse, diagonal: f32, least: &[f32], density: usize) -> Result<(S
             chain(column, at + 1, &mut first, &mut after, &factor);
             column = following;
         }
-        if !(pivot >= least[k] / 2.0) {
+        if pivot.is_nan() || pivot < least[k] / 2.0 {
             return Err(k);
         }
         let pivot = pivot.max(least[k]);
