@@ -3,6 +3,8 @@
 
 use rayon::prelude::*;
 
+use crate::Array;
+
 /// Edge of a tile of a product.
 const TILE: usize = 256;
 
@@ -11,17 +13,22 @@ const TILE: usize = 256;
 pub struct Matrix {
     rows: usize,
     columns: usize,
-    data: Vec<f32>,
+    data: Array<f32>,
 }
 
 impl Matrix {
     /// Of zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, data: vec![0.0; rows * columns] }
+        Self { rows, columns, data: vec![0.0; rows * columns].into() }
     }
 
     /// From rows laid end to end. None when the length is not `rows * columns`.
     pub fn from_vec(rows: usize, columns: usize, data: Vec<f32>) -> Option<Self> {
+        Self::from_array(rows, columns, data.into())
+    }
+
+    /// From rows laid end to end, perhaps lent. None when the length is not `rows * columns`.
+    pub fn from_array(rows: usize, columns: usize, data: Array<f32>) -> Option<Self> {
         (rows.checked_mul(columns) == Some(data.len())).then_some(Self { rows, columns, data })
     }
 
@@ -55,16 +62,22 @@ impl Matrix {
         &mut self.data
     }
 
+    /// All rows end to end, given back.
+    pub fn into_vec(self) -> Vec<f32> {
+        self.data.into_vec()
+    }
+
     /// Rows and columns exchanged.
     #[must_use]
     pub fn transposed(&self) -> Self {
-        let mut out = Self::zeros(self.columns, self.rows);
+        let mut out = vec![0.0; self.rows * self.columns];
+        let data = self.as_slice();
         for row in 0..self.rows {
-            for (column, value) in self.row(row).iter().enumerate() {
-                out.data[column * self.rows + row] = *value;
+            for (column, value) in data[row * self.columns..(row + 1) * self.columns].iter().enumerate() {
+                out[column * self.rows + row] = *value;
             }
         }
-        out
+        Self { rows: self.columns, columns: self.rows, data: out.into() }
     }
 
     /// A view of all of it.

@@ -1,6 +1,8 @@
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::{Interactions, ShapeError};
+use crate::{Array, FileError, FileWriter, Interactions, ModelFile, ShapeError};
 
 /// How a graph is normalised and cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,10 +31,11 @@ impl Default for GraphOptions {
 /// Convolution for Recommendation?" (CIKM 2021), section 4.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ItemGraph {
-    offsets: Vec<usize>,
+    /// Where rows begin, and the end of the last: one more than there are items, or none at all.
+    offsets: Array<u64>,
     /// Per row ascending.
-    neighbours: Vec<u32>,
-    weights: Vec<f32>,
+    neighbours: Array<u32>,
+    weights: Array<f32>,
     heaviest: f32,
 }
 
@@ -109,18 +112,43 @@ impl ItemGraph {
     }
 
     fn from_rows<'r>(rows: impl Iterator<Item = &'r Links>) -> Self {
-        let mut graph = Self { offsets: vec![0], ..Self::default() };
+        let (mut offsets, mut neighbours, mut weights) = (vec![0], Vec::new(), Vec::new());
         for row in rows {
-            graph.neighbours.extend(row.iter().map(|(other, _)| *other));
-            graph.weights.extend(row.iter().map(|(_, weight)| *weight));
-            graph.offsets.push(graph.neighbours.len());
+            neighbours.extend(row.iter().map(|(other, _)| *other));
+            weights.extend(row.iter().map(|(_, weight)| *weight));
+            offsets.push(neighbours.len() as u64);
         }
-        graph.heaviest = graph.weights.iter().copied().fold(0.0, f32::max);
-        graph
+        let heaviest = weights.iter().copied().fold(0.0, f32::max);
+        Self { offsets: offsets.into(), neighbours: neighbours.into(), weights: weights.into(), heaviest }
+    }
+
+    /// Adds the graph to a file, as the sections `graph.offsets`, `graph.neighbours` and `graph.weights`.
+    ///
+    /// # Errors
+    /// The file has such sections already.
+    pub fn write<'a>(&'a self, file: FileWriter<'a>) -> Result<FileWriter<'a>, FileError> {
+        let links = (self.neighbours.len(), 1);
+        file.section("graph.offsets", (self.offsets.len(), 1), &self.offsets)?
+            .section("graph.neighbours", links, &self.neighbours)?
+            .section("graph.weights", links, &self.weights)
+    }
+
+    /// The graph of a file, without copying it. Time O(links): whatever the file holds, reading rows of the
+    /// graph is safe afterwards.
+    ///
+    /// # Errors
+    /// Sections that are not there, of another type, or no graph.
+    pub fn read(file: &ModelFile) -> Result<Self, FileError> {
+        let (_, offsets) = file.array::<u64>("graph.offsets")?;
+        let (_, neighbours) = file.array::<u32>("graph.neighbours")?;
+        let (_, weights) = file.array::<f32>("graph.weights")?;
+        check(&offsets, &neighbours, &weights)?;
+        let heaviest = weights.iter().copied().fold(0.0, f32::max);
+        Ok(Self { offsets, neighbours, weights, heaviest })
     }
 
     /// Number of items the graph was fitted on; later items have no neighbours yet.
-    pub const fn item_count(&self) -> usize {
+    pub fn item_count(&self) -> usize {
         self.offsets.len().saturating_sub(1)
     }
 
@@ -131,23 +159,51 @@ impl ItemGraph {
 
     /// The neighbours of an item with their weights, ascending by item.
     pub fn row(&self, item: u32) -> impl ExactSizeIterator<Item = (u32, f32)> {
-        let item = item as usize;
-        let range = if item < self.item_count() { self.offsets[item]..self.offsets[item + 1] } else { 0..0 };
+        let range = self.range(item).unwrap_or(0..0);
         self.neighbours[range.clone()].iter().copied().zip(self.weights[range].iter().copied())
     }
 
     /// The part of `target`'s score that one history item contributes per unit of its weight.
     pub fn weight(&self, item: u32, target: u32) -> f32 {
-        let item = item as usize;
-        if item >= self.item_count() {
-            return 0.0;
-        }
-        let range = self.offsets[item]..self.offsets[item + 1];
+        let Some(range) = self.range(item) else { return 0.0 };
         match self.neighbours[range.clone()].binary_search(&target) {
             Ok(at) => self.weights[range.start + at],
             Err(_) => 0.0,
         }
     }
+
+    /// Where the links of an item are; None for an item that the graph does not know.
+    fn range(&self, item: u32) -> Option<Range<usize>> {
+        let ends = self.offsets.get(item as usize..)?.first_chunk::<2>()?;
+        let [from, to] = ends.map(|end| usize::try_from(end).expect("rows are within memory"));
+        Some(from..to)
+    }
+}
+
+/// That rows are ascending, within each other and of finite weights.
+fn check(offsets: &[u64], neighbours: &[u32], weights: &[f32]) -> Result<(), ShapeError> {
+    let items = offsets.len().saturating_sub(1);
+    let wrong = |part, found: String, expected: &str| Err(ShapeError { part, found, expected: expected.to_owned() });
+    if weights.len() != neighbours.len() {
+        return wrong("weights", weights.len().to_string(), &format!("{} of them", neighbours.len()));
+    }
+    let whole = offsets.first().is_none_or(|first| *first == 0)
+        && offsets.last().copied().unwrap_or(0) == neighbours.len() as u64;
+    if !whole || !offsets.is_sorted() {
+        return wrong("offsets", "not of these links".to_owned(), "ascending from 0 to the number of links");
+    }
+    for (item, ends) in offsets.windows(2).enumerate() {
+        let [from, to] = [ends[0], ends[1]].map(|end| usize::try_from(end).expect("within the links"));
+        let (row, weights) = (&neighbours[from..to], &weights[from..to]);
+        let ascending = row.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending || row.last().is_some_and(|last| *last as usize >= items) {
+            return wrong("links", format!("row {item}"), &format!("ascending items below {items}"));
+        }
+        if !weights.iter().all(|weight| weight.is_finite()) {
+            return wrong("weights", format!("no number in row {item}"), "finite numbers");
+        }
+    }
+    Ok(())
 }
 
 /// Sums the weights of the users that know an item over everything they know.

@@ -4,14 +4,26 @@
 //! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. Reading and
 //! writing of data is left to the callers.
 
+mod array;
+pub mod blend;
+pub mod compile;
 pub mod dense;
 pub mod ease;
+mod eigen;
+pub mod evaluation;
+mod file;
+pub mod filter;
 mod graph;
 mod interactions;
 mod linear;
 mod random;
+pub mod scan;
 mod score;
+pub mod spectral;
+pub mod trials;
 
+pub use array::{Array, SharedBytes};
+pub use file::{Catalogue, Element, FORMAT, FileError, FileWriter, ModelFile};
 pub use graph::{GraphOptions, ItemGraph};
 pub use interactions::{InputError, Interactions};
 pub use linear::{LinearModel, ShapeError};

@@ -1,7 +1,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    ItemGraph,
+    Catalogue, FileError, FileWriter, ItemGraph, ModelFile,
     dense::{Matrix, dot},
 };
 
@@ -47,7 +47,7 @@ impl LinearModel {
     }
 
     /// Number of items.
-    pub const fn item_count(&self) -> usize {
+    pub fn item_count(&self) -> usize {
         self.sparse.item_count()
     }
 
@@ -59,6 +59,11 @@ impl LinearModel {
     /// The sparse part, by items of a history.
     pub const fn sparse(&self) -> &ItemGraph {
         &self.sparse
+    }
+
+    /// The sparse part, given back.
+    pub fn into_sparse(self) -> ItemGraph {
+        self.sparse
     }
 
     /// The factors of items in a history: items × rank.
@@ -100,9 +105,8 @@ impl LinearModel {
         scores.resize(self.item_count(), 0.0);
         if self.rank() > 0 {
             let folded = self.folded(history);
-            scores.par_iter_mut().with_min_len(16_384).enumerate().for_each(|(item, score)| {
-                *score = dot(&folded, self.to.row(item));
-            });
+            let rows = self.to.as_slice().par_chunks_exact(self.rank());
+            scores.par_iter_mut().zip(rows).with_min_len(16_384).for_each(|(score, row)| *score = dot(&folded, row));
         }
         for (item, weight) in history {
             for (other, link) in self.sparse.row(*item) {
@@ -112,4 +116,42 @@ impl LinearModel {
             }
         }
     }
+
+    /// The model as a file, in the sections of [`ItemGraph::write`], `from` and `to`, all lent.
+    ///
+    /// # Errors
+    /// A catalogue of another number of items; a version that is empty or of more than 96 bytes.
+    pub fn write<'a>(&'a self, version: &str, catalogue: Catalogue) -> Result<FileWriter<'a>, FileError> {
+        let items = self.item_count();
+        if catalogue.items != items as u64 {
+            return Err(FileError::OtherItems { found: items as u64, expected: catalogue.items });
+        }
+        let shape = (items, self.rank());
+        let file = self.sparse.write(FileWriter::new(KIND, version, catalogue)?)?;
+        file.section("from", shape, self.from.as_slice())?.section("to", shape, self.to.as_slice())
+    }
+
+    /// The model of a file for the items of a catalogue, without copying it. Time O(links + items × rank):
+    /// whatever the file holds, scores of finite histories are numbers afterwards.
+    ///
+    /// # Errors
+    /// A model of another kind or of other items; sections that do not make a model.
+    pub fn read(file: &ModelFile, catalogue: &Catalogue) -> Result<Self, FileError> {
+        file.expect_kind(KIND)?;
+        file.expect_items(catalogue)?;
+        let model = Self::new(ItemGraph::read(file)?, file.matrix("from")?, file.matrix("to")?)?;
+        if model.item_count() as u64 != catalogue.items {
+            let (found, expected) = (model.item_count().to_string(), catalogue.items.to_string());
+            return Err(ShapeError { part: "items", found, expected }.into());
+        }
+        for (part, matrix) in [("from", &model.from), ("to", &model.to)] {
+            if !matrix.as_slice().iter().all(|factor| factor.is_finite()) {
+                return Err(ShapeError { part, found: "no number".into(), expected: "finite numbers".into() }.into());
+            }
+        }
+        Ok(model)
+    }
 }
+
+/// How files tell a linear model.
+const KIND: &str = "linear";
