@@ -1,12 +1,12 @@
 //! The model that serves: a linear mix of the graph filter and EASE, cut to the strongest links.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use rayon::prelude::*;
 
 use crate::{
     GraphOptions, Interactions, ItemGraph,
-    compile::{CompileOptions, compile},
+    compile::{CompileOptions, compile, strongest},
     dense::Matrix,
     ease::{Ease, EaseError, EaseOptions},
     filter::{FilterOptions, GraphFilter},
@@ -41,9 +41,9 @@ impl Default for BlendOptions {
         Self {
             filter: FilterOptions::default(),
             filter_weight: 0.5,
-            ease: EaseOptions { head: 4096, lambda: 50.0, dropout: 0.3, target: 0.15 },
+            ease: EaseOptions { head: 6000, lambda: 100.0, dropout: 0.4, target: 0.2 },
             ease_weight: 1.0,
-            tags: 1.0,
+            tags: 3.0,
             links: 512,
         }
     }
@@ -145,10 +145,6 @@ impl Blend {
         if unit.is_finite() { unit } else { 0.0 }
     }
 
-    /// The same with another number of links.
-    #[must_use]
-    pub fn recut(mut self, links: usize) -> Self { self.options.links = links; self }
-
     /// Adds `xᵀ W` for histories `x` of (item, weight) to the rows of `out`, histories × items, by the terms
     /// as they are and not cut.
     ///
@@ -162,6 +158,9 @@ impl Blend {
     /// The blend as it serves: the strongest links of each item. Time O(items × (pairs + items)), or
     /// O(items²) where the filter is not computed whole.
     pub fn compile(&self, progress: &(dyn Fn(usize) + Sync)) -> ItemGraph {
+        if let Filter::Cut(graph) = &self.filter {
+            return self.merged(graph, progress);
+        }
         let add = |range: Range<usize>, out: &mut [f32]| {
             let items = range.map(|item| u32::try_from(item).expect("items are numbered in 32 bits"));
             let histories: Vec<Vec<(u32, f32)>> = items.map(|item| vec![(item, 1.0)]).collect();
@@ -169,6 +168,28 @@ impl Blend {
         };
         let options = CompileOptions { links: self.options.links };
         compile(self.items, Matrix::zeros(self.items, 0), options, &add, progress).into_sparse()
+    }
+}
+
+impl Blend {
+    /// The links of a cut filter with those of EASE added. Time O(links + head²).
+    fn merged(&self, graph: &ItemGraph, progress: &(dyn Fn(usize) + Sync)) -> ItemGraph {
+        let weights = [self.options.filter_weight * self.units[0], self.options.ease_weight * self.units[1]];
+        let row = |sums: &mut BTreeMap<u32, f32>, item: u32| {
+            sums.clear();
+            graph.row(item).for_each(|(other, link)| *sums.entry(other).or_default() += weights[0] * link);
+            let ease = self.ease.iter().flat_map(|ease| ease.row(item));
+            ease.for_each(|(other, link)| *sums.entry(other).or_default() += weights[1] * link);
+            let (others, links): (Vec<u32>, Vec<f32>) = sums.iter().map(|(other, link)| (*other, *link)).unzip();
+            let own = others.binary_search(&item).unwrap_or(others.len());
+            let kept = strongest(&links, own, self.options.links).into_iter();
+            let kept = kept.map(|(at, link)| (others[at as usize], link)).filter(|(other, _)| *other != item);
+            progress(1);
+            kept.collect::<Vec<_>>()
+        };
+        let items = u32::try_from(self.items).expect("items are numbered in 32 bits");
+        let rows: Vec<_> = (0..items).into_par_iter().map_init(BTreeMap::new, row).collect();
+        ItemGraph::from_links(&rows).expect("links ascend, within the catalogue, and are finite")
     }
 }
 
@@ -184,7 +205,7 @@ fn sample(interactions: &Interactions) -> Vec<Vec<(u32, f32)>> {
 /// Who knows what, and below it a row for each tag: a tag that many items bear says less of each (as in
 /// collective EASE, Jeunen, Van Balen and Goethals, "Closed-Form Models for Collaborative Filtering with
 /// Side-Information", `RecSys` 2020, section 3.1).
-fn stacked(interactions: &Interactions, tags: Option<&Interactions>, weight: f32) -> Interactions {
+pub(crate) fn stacked(interactions: &Interactions, tags: Option<&Interactions>, weight: f32) -> Interactions {
     let people = (0..interactions.user_count())
         .map(|user| interactions.row(user).iter().map(|item| (*item, 1.0)).collect::<Vec<_>>());
     let bearers = tags.filter(|_| weight > 0.0).map(Interactions::transposed);
@@ -207,8 +228,7 @@ mod tests {
     fn some() -> Interactions {
         let mut random = Random::new(5);
         let mut knows = |user: u32, item: u32| random.below(if item % 4 == user % 4 { 2 } else { 9 }) == 0;
-        let rows: Vec<Vec<u32>> =
-            (0..60).map(|user| (0..40).filter(|item| knows(user, *item)).collect()).collect();
+        let rows: Vec<Vec<u32>> = (0..60).map(|user| (0..40).filter(|item| knows(user, *item)).collect()).collect();
         Interactions::from_rows(rows, 40)
     }
 
@@ -222,7 +242,7 @@ mod tests {
         for user in 0..60 {
             let history: Vec<(u32, f32)> = known.row(user).iter().map(|item| (*item, 1.5)).collect();
             let mut scores = vec![0.0; 40];
-            blend.add_scores(&[history.clone()], &mut scores);
+            blend.add_scores(std::slice::from_ref(&history), &mut scores);
             for target in (0..40_u32).filter(|target| !known.row(user).contains(target)) {
                 let served: f32 = history.iter().map(|(item, amount)| amount * graph.weight(*item, target)).sum();
                 assert!((served - scores[target as usize]).abs() < 1e-4, "{user} {target}");

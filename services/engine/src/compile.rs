@@ -12,6 +12,9 @@ use crate::{
 /// Rows computed at once by one thread.
 const BLOCK: usize = 32;
 
+/// The links of an item: (item, weight), ascending.
+type Links = Vec<(u32, f32)>;
+
 /// How much of the weights is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompileOptions {
@@ -32,7 +35,7 @@ pub fn compile(
     progress: &(dyn Fn(usize) + Sync),
 ) -> LinearModel {
     let rank = basis.columns();
-    let blocks: Vec<(Vec<f32>, Vec<Vec<(u32, f32)>>)> = (0..items.div_ceil(BLOCK))
+    let blocks: Vec<(Vec<f32>, Vec<Links>)> = (0..items.div_ceil(BLOCK))
         .into_par_iter()
         .map_init(Vec::new, |rows: &mut Vec<f32>, block| {
             let range = block * BLOCK..items.min((block + 1) * BLOCK);
@@ -58,17 +61,17 @@ pub fn compile(
             (from.into_vec(), kept)
         })
         .collect();
-    let (from, rows): (Vec<Vec<f32>>, Vec<Vec<Vec<(u32, f32)>>>) = blocks.into_iter().unzip();
+    let (from, rows): (Vec<Vec<f32>>, Vec<Vec<Links>>) = blocks.into_iter().unzip();
     let from = Matrix::from_vec(items, rank, from.concat()).expect("the length");
     let graph = ItemGraph::from_links(&rows.concat()).expect("links ascend, within the catalogue, and are finite");
     LinearModel::new(graph, from, basis).expect("parts of one catalogue")
 }
 
 /// The largest of a row by absolute value, ascending by item, and what makes the item's own weight 0.
-fn strongest(row: &[f32], item: usize, links: usize) -> Vec<(u32, f32)> {
+pub(crate) fn strongest(row: &[f32], item: usize, links: usize) -> Links {
     let order = |a: &(u32, f32), b: &(u32, f32)| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0));
     let own = |other: u32| other as usize == item;
-    let mut kept: Vec<(u32, f32)> = Vec::with_capacity(4 * links.max(1));
+    let mut kept: Links = Vec::with_capacity(4 * links.max(1));
     let mut least = 0.0;
     for (other, weight) in (0..).zip(row) {
         if weight.abs() > least && weight.is_finite() && !own(other) {
@@ -82,8 +85,8 @@ fn strongest(row: &[f32], item: usize, links: usize) -> Vec<(u32, f32)> {
     }
     kept.sort_unstable_by(order);
     kept.truncate(links);
-    if row[item] != 0.0 && row[item].is_finite() {
-        kept.push((u32::try_from(item).expect("items are numbered in 32 bits"), row[item]));
+    if let Some(own) = row.get(item).filter(|own| **own != 0.0 && own.is_finite()) {
+        kept.push((u32::try_from(item).expect("items are numbered in 32 bits"), *own));
     }
     kept.sort_unstable_by_key(|(other, _)| *other);
     kept

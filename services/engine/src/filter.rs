@@ -31,7 +31,7 @@ pub struct FilterOptions {
 
 impl Default for FilterOptions {
     fn default() -> Self {
-        Self { user: 0.75, source: 0.5, target: 0.4, rank: 448, low_pass: 0.1, sharpening: 1.0, seed: 1 }
+        Self { user: 0.75, source: 0.5, target: 0.35, rank: 128, low_pass: 0.1, sharpening: 1.0, seed: 1 }
     }
 }
 
@@ -77,6 +77,11 @@ fn scaled_rows(matrix: &Matrix, scale: impl Fn(usize) -> f32) -> Matrix {
 impl GraphFilter {
     /// Fits the filter on who knows what; weights do not count. Time as of [`singular`].
     pub fn fit(interactions: &Interactions, options: FilterOptions) -> Self {
+        Self::fit_with(interactions, options, None)
+    }
+
+    /// The same with the singular vectors of another fit on the same interactions, of the same rank and seed.
+    pub fn fit_with(interactions: &Interactions, options: FilterOptions, known: Option<&Singular>) -> Self {
         let degrees = interactions.item_degrees();
         let item = |item: u32, exponent: f32| falling(degrees[item as usize] as usize, exponent);
         let user = |user: usize, exponent: f32| falling(interactions.row(user).len(), exponent);
@@ -84,8 +89,9 @@ impl GraphFilter {
             interactions.reweighted(|row, column, _| user(row, of_user) * item(column, of_item))
         };
         let even = weigh(0.5, 0.5);
-        let wanted = if options.low_pass == 0.0 { 0 } else { options.rank };
-        let singular = singular(&even, SingularOptions { seed: options.seed, ..SingularOptions::of_rank(wanted) });
+        let found =
+            || singular(&even, SingularOptions { seed: options.seed, ..SingularOptions::of_rank(options.rank) });
+        let singular = known.cloned().unwrap_or_else(found);
         let degree = |row: usize| u32::try_from(row).expect("items are numbered in 32 bits");
         let low_from = scaled_rows(&singular.vectors, |row| options.low_pass * item(degree(row), 0.5));
         let low_to = scaled_rows(&singular.vectors, |row| item(degree(row), -0.5));
@@ -99,6 +105,11 @@ impl GraphFilter {
     /// Number of items.
     pub const fn item_count(&self) -> usize {
         self.source.user_count()
+    }
+
+    /// The singular values and vectors, given back.
+    pub fn into_singular(self) -> Singular {
+        self.singular
     }
 
     /// The singular values and vectors behind the low pass.
@@ -232,7 +243,7 @@ mod tests {
         let filter = GraphFilter::fit(&matrix, options);
         let even = weighed(&matrix, 0.5, 0.5);
         let q = product(&transposed(&even), &even);
-        let p = product(&transposed(&weighed(&matrix, 0.375, 0.5)), &weighed(&matrix, 0.375, 0.4));
+        let p = product(&transposed(&weighed(&matrix, 0.375, 0.5)), &weighed(&matrix, 0.375, 0.35));
         let norm = |m: &Dense| (0..12).map(|i| m[i][i].powi(2)).sum::<f64>().sqrt();
         let unit = norm(&q) / norm(&p);
         let degrees = matrix.item_degrees();

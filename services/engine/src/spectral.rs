@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::{
     Interactions, Random,
     dense::{Block, Matrix, multiply, multiply_block},
-    eigen,
+    eigen::Eigen,
 };
 
 /// Rows of a sparse product that one thread computes before it asks for more.
@@ -62,7 +62,8 @@ pub fn singular(matrix: &Interactions, options: SingularOptions) -> Singular {
         basis = orthonormal(&times(&transposed, &times(matrix, &basis)));
     }
     let image = times(matrix, &basis);
-    let (squares, turns) = eigen::symmetric(&gram(&image), basis.columns());
+    let decomposed = Eigen::of(gram(&image), basis.columns());
+    let (squares, turns) = (&decomposed.values, decomposed.vectors());
     let largest = squares.first().copied().unwrap_or(0.0);
     let kept = squares.iter().take(options.rank).take_while(|square| **square > largest * 1e-9).count();
     #[expect(clippy::cast_possible_truncation, reason = "singular values are f32")]
@@ -137,11 +138,12 @@ pub fn orthonormal(matrix: &Matrix) -> Matrix {
 
 fn orthonormal_once(matrix: &Matrix, least: f64) -> Matrix {
     let n = matrix.columns();
-    let (squares, turns) = eigen::symmetric(&gram(matrix), n);
+    let decomposed = Eigen::of(gram(matrix), n);
+    let (squares, turns) = (&decomposed.values, decomposed.vectors());
     let largest = squares.first().copied().unwrap_or(0.0);
     let kept = squares.iter().take_while(|square| **square > largest * least && **square > 0.0).count();
     let mut scaled = turns[..kept * n].to_vec();
-    for (turn, square) in scaled.chunks_exact_mut(n).zip(&squares) {
+    for (turn, square) in scaled.chunks_exact_mut(n).zip(squares) {
         turn.iter_mut().for_each(|turn| *turn /= square.sqrt());
     }
     let mut out = Matrix::zeros(matrix.rows(), kept);
@@ -179,7 +181,7 @@ mod tests {
                 }
             }
         }
-        eigen::symmetric(&gram, n).0.into_iter().map(|square| square.max(0.0).sqrt()).collect()
+        Eigen::of(gram, n).values.iter().map(|square| square.max(0.0).sqrt()).collect()
     }
 
     #[test]

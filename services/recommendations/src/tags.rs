@@ -96,9 +96,9 @@ impl Tags {
     pub(crate) fn counted(&self) -> Vec<(u32, u32, u32)> {
         let mut named: Vec<&Tag> = self.tags.iter().filter(|tag| !tag.artists.is_empty()).collect();
         named.sort_unstable_by(|a, b| a.folded.cmp(&b.folded));
-        let counts = (0..).zip(named).flat_map(|(number, tag)| {
-            tag.artists.iter().map(move |(artist, taggers)| (*artist, number, *taggers))
-        });
+        let counts = (0..)
+            .zip(named)
+            .flat_map(|(number, tag)| tag.artists.iter().map(move |(artist, taggers)| (*artist, number, *taggers)));
         counts.collect()
     }
 

@@ -11,7 +11,9 @@ mod metrics;
 mod model;
 mod ranking;
 mod read;
+mod search;
 mod split;
+mod terms;
 
 pub use dataset::{Dataset, Fold, Tagging, Training};
 pub use events::{Dropped, Event, Events, Names};
@@ -20,3 +22,4 @@ pub use model::{FitError, ItemGraphModel, Model, Popularity, Progress, Settings,
 pub use ranking::{EachUser, LinearScorer, Scorer, rank, rank_one};
 pub use read::{Format, ReadError, Table, detect, read_interactions, read_items, read_social, read_taggings};
 pub use split::{Split, SplitError, carved, random, temporal};
+pub use terms::{BlendModel, EaseModel, GraphFilterModel, IalsModel};

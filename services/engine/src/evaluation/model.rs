@@ -36,6 +36,17 @@ impl Settings {
         self.get(name, otherwise.into()) as f32
     }
 
+    /// These with another value of a name.
+    #[must_use]
+    pub fn with(&self, name: &'static str, value: f64) -> Self {
+        let mut all = self.clone();
+        match all.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, before)) => *before = value,
+            None => all.0.push((name, value)),
+        }
+        all
+    }
+
     /// Every combination of the values of some names, the last name changing first.
     pub fn grid(axes: &[(&'static str, &[f64])]) -> Vec<Self> {
         axes.iter().fold(vec![Self::default()], |found, (name, values)| {

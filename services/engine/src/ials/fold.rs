@@ -4,11 +4,11 @@ use pulp::Arch;
 
 use super::{
     Error, Options, WhatIf,
-    eigen::Eigen,
     small::{Cholesky, add, dot},
     sweep, what_if,
 };
 use crate::dense::{Matrix, multiply};
+use crate::eigen::Eigen;
 
 /// The longest history that is folded in.
 const LONGEST: usize = 16_384;

@@ -26,12 +26,11 @@
 //! starts from earlier factors, and so reaches a low loss in few sweeps; what these factors had learnt of
 //! someone erased since fades with every sweep and is not gone at once. To forget, use `fit`.
 
-mod eigen;
 mod fold;
 mod kernel;
 mod model;
 mod options;
-mod small;
+pub(crate) mod small;
 mod sweep;
 #[cfg(test)]
 mod tests;

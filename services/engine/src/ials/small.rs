@@ -7,7 +7,7 @@ const LANES: usize = 16;
 
 /// The sum of products.
 #[inline(always)]
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let ((a_lanes, a_rest), (b_lanes, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0.0; LANES];
     for (a, b) in a_lanes.iter().zip(b_lanes) {
@@ -24,7 +24,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// `to += factor · what`.
 #[inline(always)]
-pub(super) fn add(to: &mut [f64], factor: f64, what: &[f64]) {
+pub(crate) fn add(to: &mut [f64], factor: f64, what: &[f64]) {
     for (to, what) in to.iter_mut().zip(what) {
         *to += factor * what;
     }
@@ -32,7 +32,7 @@ pub(super) fn add(to: &mut [f64], factor: f64, what: &[f64]) {
 
 /// The lower triangle L of `M = L Lᵀ`, where `M = I + R Rᵀ` or any other matrix that is positive definite.
 #[derive(Debug, Clone)]
-pub(super) struct Cholesky {
+pub(crate) struct Cholesky {
     size: usize,
     /// L by rows.
     lower: Vec<f64>,
@@ -40,7 +40,7 @@ pub(super) struct Cholesky {
 
 impl Cholesky {
     /// Of `I + R Rᵀ` for `size` rows of `width`, laid end to end. Time O(size² × width + size³).
-    pub(super) fn of_identity_and(rows: &[f64], size: usize, width: usize) -> Self {
+    pub(crate) fn of_identity_and(rows: &[f64], size: usize, width: usize) -> Self {
         let mut lower = vec![0.0; size * size];
         Arch::new().dispatch(
             #[inline(always)]
@@ -57,7 +57,7 @@ impl Cholesky {
     }
 
     /// Of a symmetric matrix that is positive definite, of which only the lower triangle is read.
-    pub(super) fn of(mut lower: Vec<f64>, size: usize) -> Self {
+    pub(crate) fn of(mut lower: Vec<f64>, size: usize) -> Self {
         Arch::new().dispatch(
             #[inline(always)]
             || {
@@ -77,7 +77,7 @@ impl Cholesky {
 
     /// Turns b into the x of `M x = b`. Time O(size²).
     #[inline(always)]
-    pub(super) fn solve(&self, x: &mut [f64]) {
+    pub(crate) fn solve(&self, x: &mut [f64]) {
         for (at, row) in self.lower.chunks_exact(self.size.max(1)).enumerate() {
             x[at] = (x[at] - dot(&row[..at], &x[..at])) / row[at];
         }

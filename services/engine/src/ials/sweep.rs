@@ -9,10 +9,11 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Options, eigen::Eigen, kernel};
+use super::{Options, kernel};
 use crate::{
     Interactions,
     dense::{Block, Matrix, multiply, multiply_block},
+    eigen::Eigen,
 };
 
 /// Rows that one task solves.

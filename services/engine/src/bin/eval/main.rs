@@ -11,13 +11,25 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
-use echotune_engine::evaluation::{ItemGraphModel, Model, Popularity, Trending, ceiling};
+use echotune_engine::evaluation::{
+    BlendModel, EaseModel, GraphFilterModel, IalsModel, ItemGraphModel, Model, Popularity, Trending, ceiling,
+};
 
 use crate::{arguments::Arguments, load::Source, peers::Peers, report::Report, run::Measure};
 
 /// Every model that can be measured, in the order of the report.
 fn models() -> Vec<Box<dyn Model>> {
-    vec![Box::new(Popularity), Box::new(Trending), Box::new(ItemGraphModel)]
+    vec![
+        Box::new(Popularity),
+        Box::new(Trending),
+        Box::new(ItemGraphModel),
+        Box::new(GraphFilterModel),
+        Box::new(EaseModel),
+        Box::new(IalsModel { name: "ials-64", factors: 64 }),
+        Box::new(IalsModel { name: "ials-128", factors: 128 }),
+        Box::new(IalsModel { name: "ials-256", factors: 256 }),
+        Box::new(BlendModel),
+    ]
 }
 
 fn main() -> ExitCode {

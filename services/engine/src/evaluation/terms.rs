@@ -1,0 +1,210 @@
+//! The graph filter, EASE, iALS and the blend as models of the evaluator.
+
+use super::{FitError, Fold, LinearScorer, Model, Progress, Scorer, Settings, Training, search};
+use crate::{
+    Interactions, ItemGraph, LinearModel,
+    blend::{Blend, stacked},
+    dense::{Block, Matrix, multiply_block},
+    ease::{Ease, EaseError, EaseOptions},
+    filter::GraphFilter,
+    ials,
+};
+
+impl From<EaseError> for FitError {
+    fn from(cause: EaseError) -> Self {
+        Self::Failed(cause.to_string())
+    }
+}
+
+impl From<ials::Error> for FitError {
+    fn from(cause: ials::Error) -> Self {
+        Self::Failed(cause.to_string())
+    }
+}
+
+/// Histories weighted as serving does.
+fn weighted(training: &Training<'_>) -> Interactions {
+    training.interactions.reweighted(|_, _, weight| weight.ln_1p())
+}
+
+fn linear(graph: ItemGraph, training: &Training<'_>) -> Result<Box<dyn Scorer>, FitError> {
+    let none = || Matrix::zeros(graph.item_count(), 0);
+    let (from, to) = (none(), none());
+    Ok(Box::new(LinearScorer { model: LinearModel::new(graph, from, to)?, histories: weighted(training) }))
+}
+
+/// Histories scored a batch at a time.
+struct Histories<F> {
+    histories: Interactions,
+    add: F,
+}
+
+impl<F: Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync> Scorer for Histories<F> {
+    fn score(&self, users: &[usize], scores: &mut [f32]) {
+        let histories: Vec<Vec<(u32, f32)>> =
+            users.iter().map(|user| self.histories.entries(*user).collect()).collect();
+        scores.fill(0.0);
+        (self.add)(&histories, scores);
+    }
+}
+
+/// [`GraphFilter`], whole.
+pub struct GraphFilterModel;
+
+impl Model for GraphFilterModel {
+    fn name(&self) -> &'static str {
+        "graph-filter"
+    }
+
+    fn candidates(&self) -> Vec<Settings> {
+        vec![Settings::default()]
+    }
+
+    fn choose(&self, fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
+        search::choose_filter(fold, at, seed, progress)
+    }
+
+    fn fit<'d>(
+        &self,
+        training: &Training<'d>,
+        settings: &Settings,
+        seed: u64,
+        progress: Progress<'_>,
+    ) -> Result<Box<dyn Scorer + 'd>, FitError> {
+        let filter = GraphFilter::fit(training.interactions, search::options(settings, seed).filter);
+        progress(1.0);
+        let add = move |histories: &[Vec<(u32, f32)>], out: &mut [f32]| filter.add_scores(histories, 1.0, out);
+        Ok(Box::new(Histories { histories: weighted(training), add }))
+    }
+}
+
+/// [`Ease`] on the head of the catalogue, with tags as listeners where there are any.
+pub struct EaseModel;
+
+impl Model for EaseModel {
+    fn name(&self) -> &'static str {
+        "ease"
+    }
+
+    fn candidates(&self) -> Vec<Settings> {
+        vec![Settings::default()]
+    }
+
+    fn choose(&self, fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
+        search::choose_ease(fold, at, seed, progress)
+    }
+
+    fn fit<'d>(
+        &self,
+        training: &Training<'d>,
+        settings: &Settings,
+        seed: u64,
+        progress: Progress<'_>,
+    ) -> Result<Box<dyn Scorer + 'd>, FitError> {
+        let options = search::options(settings, seed);
+        let people = stacked(training.interactions, Some(&training.tags), options.tags);
+        let head = options.ease.head.min(training.interactions.item_count());
+        let ease = Ease::fit(&people, EaseOptions { head, ..options.ease })?;
+        progress(1.0);
+        let add = move |histories: &[Vec<(u32, f32)>], out: &mut [f32]| {
+            let items = ease.item_count();
+            let mut row = Vec::new();
+            for (history, out) in histories.iter().zip(out.chunks_exact_mut(items.max(1))) {
+                ease.score_into(history, &mut row);
+                out.copy_from_slice(&row);
+            }
+        };
+        Ok(Box::new(Histories { histories: weighted(training), add }))
+    }
+}
+
+/// [`ials::Model`], of a number of factors; listeners are folded in.
+pub struct IalsModel {
+    /// Name in the report.
+    pub name: &'static str,
+    /// Dimensions of the factors.
+    pub factors: usize,
+}
+
+impl Model for IalsModel {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn candidates(&self) -> Vec<Settings> {
+        Settings::grid(&[("regularization", &[0.003, 0.001, 0.01]), ("unobserved", &[0.01, 0.02, 0.05])])
+    }
+
+    fn fit<'d>(
+        &self,
+        training: &Training<'d>,
+        settings: &Settings,
+        seed: u64,
+        progress: Progress<'_>,
+    ) -> Result<Box<dyn Scorer + 'd>, FitError> {
+        let default = ials::Options::default();
+        let options = ials::Options {
+            factors: self.factors,
+            regularization: settings.get("regularization", default.regularization),
+            unobserved: settings.get("unobserved", default.unobserved),
+            seed,
+            ..default
+        };
+        let binary = training.interactions.reweighted(|_, _, _| 1.0);
+        let tell = |step: ials::Progress| {
+            #[expect(clippy::cast_precision_loss, reason = "there are few iterations")]
+            progress(step.iteration as f64 / step.iterations.max(1) as f64);
+        };
+        let model = ials::Model::fit(&binary, &options, &tell)?;
+        Ok(Box::new(Factors { users: model.users().clone(), items: model.items().clone() }))
+    }
+}
+
+/// Products of factors.
+struct Factors {
+    users: Matrix,
+    items: Matrix,
+}
+
+impl Scorer for Factors {
+    fn score(&self, users: &[usize], scores: &mut [f32]) {
+        let (rank, items) = (self.items.columns(), self.items.rows());
+        let mut rows = Matrix::zeros(users.len(), rank);
+        for (at, user) in users.iter().enumerate() {
+            rows.row_mut(at).copy_from_slice(self.users.row(*user));
+        }
+        let out = Block { data: scores, rows: users.len(), columns: items, stride: items };
+        multiply_block(1.0, rows.view(), self.items.view().t(), 0.0, out);
+    }
+}
+
+/// [`Blend`], compiled: what Recommend serves.
+pub struct BlendModel;
+
+impl Model for BlendModel {
+    fn name(&self) -> &'static str {
+        "blend"
+    }
+
+    fn candidates(&self) -> Vec<Settings> {
+        vec![Settings::default()]
+    }
+
+    fn choose(&self, fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
+        search::choose_blend(fold, at, seed, progress)
+    }
+
+    fn fit<'d>(
+        &self,
+        training: &Training<'d>,
+        settings: &Settings,
+        seed: u64,
+        progress: Progress<'_>,
+    ) -> Result<Box<dyn Scorer + 'd>, FitError> {
+        let blend = Blend::fit(training.interactions, Some(&training.tags), search::options(settings, seed))?;
+        progress(0.5);
+        let scorer = linear(blend.compile(&|_| {}), training)?;
+        progress(1.0);
+        Ok(scorer)
+    }
+}
