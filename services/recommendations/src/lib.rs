@@ -5,6 +5,7 @@
 //! the latest playback; play counts without times are a constant background.
 
 mod consumer;
+pub mod mapped;
 mod model;
 mod rank;
 mod serve;
