@@ -14,6 +14,7 @@ pub mod filter;
 mod graph;
 mod interactions;
 mod linear;
+pub mod onnx;
 mod random;
 mod score;
 pub mod spectral;
