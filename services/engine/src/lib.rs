@@ -5,6 +5,7 @@
 //! writing of data is left to the callers.
 
 mod array;
+pub mod card;
 pub mod compile;
 pub mod dense;
 mod eigen;
