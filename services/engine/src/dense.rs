@@ -97,6 +97,13 @@ pub struct View<'m> {
 }
 
 impl<'m> View<'m> {
+    /// Of rows that lie `stride` apart in a slice. None when they do not fit or overlap.
+    pub fn of(data: &'m [f32], rows: usize, columns: usize, stride: usize) -> Option<Self> {
+        let last = rows.checked_sub(1).map_or(Some(0), |rows| rows.checked_mul(stride)?.checked_add(columns))?;
+        let fits = last <= data.len() && stride >= columns;
+        fits.then_some(Self { data, rows, columns, row_stride: stride, column_stride: 1 })
+    }
+
     /// Rows and columns exchanged, without moving anything.
     #[must_use]
     pub const fn t(self) -> Self {

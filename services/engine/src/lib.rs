@@ -5,9 +5,11 @@
 //! writing of data is left to the callers.
 
 mod array;
+pub mod blend;
 pub mod card;
 pub mod compile;
 pub mod dense;
+pub mod ease;
 mod eigen;
 pub mod evaluation;
 mod file;
@@ -17,8 +19,10 @@ mod interactions;
 mod linear;
 pub mod onnx;
 mod random;
+pub mod scan;
 mod score;
 pub mod spectral;
+pub mod trials;
 
 pub use array::{Array, SharedBytes};
 pub use file::{Catalogue, Element, FORMAT, FileError, FileWriter, ModelFile};

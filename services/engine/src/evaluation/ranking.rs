@@ -94,6 +94,13 @@ pub fn rank(
     lists
 }
 
+/// The list of one listener as [`rank`] makes it, on the calling thread.
+pub fn rank_one(fold: &Fold<'_>, user: usize, count: usize, scorer: &dyn Scorer) -> Vec<u32> {
+    let mut scores = vec![0.0; fold.held.item_count()];
+    scorer.score(&[user], &mut scores);
+    first(&mut scores, fold.known.row(user), count)
+}
+
 /// The first `count` of a row of scores without the `known` items.
 fn first(scores: &mut [f32], known: &[u32], count: usize) -> Vec<u32> {
     for item in known {

@@ -1,0 +1,166 @@
+use std::borrow::Borrow;
+
+use rayon::prelude::*;
+
+use super::{
+    Extra, Request, Scan, ScanError,
+    kernel::Kernel,
+    means::{assign, means},
+    panels::{NOBODY, PANEL, Panels},
+    pass::{Added, Catalogue, Pass, check},
+    top::Top,
+};
+use crate::dense::{Matrix, dot};
+
+/// How a catalogue is parted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionOptions {
+    /// Number of clusters; 0 for 4 √items.
+    pub clusters: usize,
+    /// Rounds of k-means.
+    pub rounds: usize,
+    /// Items per cluster that the means are found on.
+    pub sample: usize,
+    /// Seed of the sample.
+    pub seed: u64,
+}
+
+impl Default for PartitionOptions {
+    fn default() -> Self {
+        Self { clusters: 0, rounds: 6, sample: 32, seed: 1 }
+    }
+}
+
+/// Retrieval that looks at a part of the items: they lie in clusters (an inverted file: Sivic and Zisserman,
+/// ICCV 2003; Jégou, Douze, Schmid, TPAMI 2011, section 4), and those clusters are scanned whose means have
+/// the largest inner products with the query, each as [`Scan`] does it. The answer is exact for the items
+/// looked at. The same seed gives the same partition for any number of threads.
+#[derive(Debug, Clone)]
+pub struct Partition<M = Matrix> {
+    factors: M,
+    means: Scan,
+    panels: Panels,
+    /// First panel of each cluster, and the end.
+    starts: Vec<usize>,
+    /// Items of each cluster.
+    sizes: Vec<usize>,
+    /// At least the largest norm in each panel and those of its cluster that follow.
+    largest: Vec<f32>,
+    kernel: Kernel,
+}
+
+impl<M: Borrow<Matrix> + Sync> Partition<M> {
+    /// Of factors, items × rank. Time O(items × clusters × rank).
+    ///
+    /// # Errors
+    /// As [`Scan::new`].
+    pub fn new(factors: M, options: PartitionOptions) -> Result<Self, ScanError> {
+        let matrix: &Matrix = factors.borrow();
+        let norms = super::exact::norms(matrix)?;
+        let means = means(matrix, options);
+        let mut clusters = vec![Vec::new(); means.rows()];
+        for (item, cluster) in (0..).zip(assign(matrix, &means)) {
+            clusters[cluster as usize].push(item);
+        }
+        clusters.retain(|items: &Vec<u32>| !items.is_empty());
+        let means = of_members(matrix, &clusters);
+        let (mut order, mut starts) = (Vec::with_capacity(matrix.rows()), vec![0]);
+        for items in &mut clusters {
+            items.sort_unstable_by(|a, b| norms[*b as usize].total_cmp(&norms[*a as usize]).then(a.cmp(b)));
+            order.extend_from_slice(items);
+            order.resize(order.len().next_multiple_of(PANEL), NOBODY);
+            starts.push(order.len() / PANEL);
+        }
+        let panels = Panels::new(matrix, &order)?;
+        let mut largest: Vec<f32> = (0..panels.len()).map(|panel| panels.largest(panel)).collect();
+        for cluster in starts.windows(2) {
+            super::exact::falling(&mut largest[cluster[0]..cluster[1]]);
+        }
+        let sizes = clusters.iter().map(Vec::len).collect();
+        Ok(Self { factors, means: Scan::new(means)?, panels, starts, sizes, largest, kernel: Kernel::detected() })
+    }
+
+    /// The factors it was made of.
+    pub fn factors(&self) -> &Matrix {
+        self.factors.borrow()
+    }
+
+    /// Number of clusters.
+    pub const fn clusters(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// The answer to one request, best first, from clusters of `effort` items at least: more is slower and
+    /// misses less, and all items make it exact. It goes on past `effort` while exclusion leaves fewer than
+    /// were asked for. Items with sparse addends are all looked at; dense ones do not guide the choice of
+    /// clusters. Time O(effort × rank + sparse addends × rank).
+    ///
+    /// # Errors
+    /// As [`Scan::best`].
+    pub fn best(&self, request: &Request<'_>, effort: usize) -> Result<Vec<(u32, f32)>, ScanError> {
+        let rounded = check(request, self.factors().rows(), self.factors().columns())?;
+        let count = request.count.min(self.factors().rows());
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut top = Top::new(count);
+        let (added, special) = match request.extra {
+            Extra::None => (Added::None, Vec::new()),
+            Extra::Dense(extra) => (Added::Dense(extra), Vec::new()),
+            Extra::Sparse(extra) => (Added::None, super::pass::summed(extra)),
+        };
+        for (item, extra) in &special {
+            if !(request.excluded)(*item) {
+                top.offer(*item, dot(request.query, self.factors().row(*item as usize)) + extra);
+            }
+        }
+        let taken =
+            |item: u32| special.binary_search_by_key(&item, |(item, _)| *item).is_ok() || (request.excluded)(item);
+        let pass = Pass { request: Request { count, excluded: &taken, ..*request }, rounded, added };
+        self.look(&pass, effort, &mut top)?;
+        Ok(top.into_sorted())
+    }
+
+    /// The answers to many requests, each as [`Partition::best`] gives it.
+    ///
+    /// # Errors
+    /// As [`Partition::best`], for the first request that has one.
+    pub fn best_of_each(&self, requests: &[Request<'_>], effort: usize) -> Result<Vec<Vec<(u32, f32)>>, ScanError> {
+        requests.par_iter().map(|request| self.best(request, effort)).collect()
+    }
+
+    /// Scans the clusters of the best means until the effort is spent and the answer is full.
+    fn look(&self, pass: &Pass<'_>, effort: usize, top: &mut Top) -> Result<(), ScanError> {
+        let catalogue = Catalogue { panels: &self.panels, factors: self.factors(), kernel: self.kernel };
+        let mean_size = self.factors().rows().div_ceil(self.clusters());
+        let (mut spent, mut done, mut asked) = (0, 0, effort.div_ceil(mean_size).max(4));
+        while done < self.clusters() {
+            let ranked = self.means.best(&Request::new(pass.request.query, asked))?;
+            for (cluster, _) in &ranked[done..] {
+                if spent >= effort && top.len() == pass.request.count {
+                    return Ok(());
+                }
+                let cluster = *cluster as usize;
+                for panel in self.starts[cluster]..self.starts[cluster + 1] {
+                    if !catalogue.skips(panel, self.largest[panel], pass, top.threshold()) {
+                        catalogue.visit(panel, [pass], [&mut *top], [f32::NEG_INFINITY]);
+                    }
+                }
+                spent += self.sizes[cluster];
+            }
+            done = ranked.len();
+            asked = asked.saturating_mul(4);
+        }
+        Ok(())
+    }
+}
+
+/// The mean of the members of each cluster.
+fn of_members(factors: &Matrix, clusters: &[Vec<u32>]) -> Matrix {
+    let mut means = Matrix::zeros(clusters.len(), factors.columns());
+    if factors.columns() > 0 {
+        let rows = means.as_mut_slice().par_chunks_mut(factors.columns());
+        rows.zip(clusters).for_each(|(mean, items)| super::means::mean(factors, items, mean));
+    }
+    means
+}
