@@ -6,6 +6,8 @@
 
 mod consumer;
 pub mod mapped;
+#[cfg(feature = "mlflow")]
+pub mod mlflow;
 mod model;
 mod rank;
 mod serve;
