@@ -1,8 +1,9 @@
-//! The one entry point of automation: `cargo xtask check`, `cargo xtask coverage` and `cargo xtask eval`.
+//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e` and `eval`.
 
 mod contracts;
 mod conventions;
 mod coverage;
+mod e2e;
 mod edges;
 mod eval;
 mod limits;
@@ -35,11 +36,13 @@ const CHECKS: [(&str, Check); 9] = [
     ("edges", |_| edges::check()),
     ("conventions", |_| conventions::check()),
     ("proto", contracts::check),
-    ("clippy", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    ("clippy", |_| {
+        cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"])
+    }),
     // Whoever sends no spans need not build the sending.
     ("features", |_| cargo(&["check", "-p", "echotune", "--no-default-features", "--locked"])),
-    ("docs", |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
-    ("test", |_| cargo(&["test", "--workspace", "--locked"])),
+    ("docs", |_| cargo(&["doc", "--workspace", "--no-deps", "--all-features", "--locked"])),
+    ("test", |_| cargo(&["test", "--workspace", "--all-features", "--locked"])),
 ];
 
 fn main() -> ExitCode {
@@ -53,11 +56,15 @@ fn main() -> ExitCode {
             None => Err(anyhow::anyhow!("no check is named '{wanted}'")),
         },
         ["coverage"] => coverage::run(),
+        ["e2e"] => e2e::run_all(None),
+        ["e2e", wanted] => e2e::run_all(Some(wanted)),
         ["eval", words @ ..] => eval::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            eprintln!("usage: cargo xtask check [{names}] | cargo xtask coverage | cargo xtask eval hetrec PATH");
+            eprintln!(
+                "usage: cargo xtask check [{names}] | cargo xtask coverage | cargo xtask e2e [SUITE] | cargo xtask eval hetrec PATH"
+            );
             return ExitCode::from(2);
         }
     };
