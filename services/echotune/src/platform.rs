@@ -84,6 +84,11 @@ impl Flow {
         Ok(self.service.position().min(self.runs.position().await?))
     }
 
+    /// Fits co-listening alone, which is quick, and waits for it.
+    pub async fn refit_quickly(&self) {
+        self.service.refit_quickly().await;
+    }
+
     /// Fits the models on the histories as they are now and waits for it.
     pub async fn refit(&self) {
         self.service.refit().await;
@@ -259,8 +264,8 @@ impl Platform {
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
-        // Ready means with a model: nobody is a stranger because of a restart.
-        self.flow.refit().await;
+        // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
+        self.flow.refit_quickly().await;
         let edge =
             Edge::new(self.token()?, Some(authenticator(Arc::clone(&self.users))), self.config.limits.patience());
         let services = grpc::Services {

@@ -15,6 +15,7 @@ pub mod evaluation;
 mod file;
 pub mod filter;
 mod graph;
+pub mod ials;
 mod interactions;
 mod linear;
 pub mod onnx;

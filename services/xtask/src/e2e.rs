@@ -54,6 +54,13 @@ pub(crate) fn run_all(wanted: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lints and tests the client of a tracking server, without one.
+pub(crate) fn check() -> anyhow::Result<()> {
+    const OF: [&str; 5] = ["--package", "echotune-recommendations", "--features", "mlflow", "--locked"];
+    crate::cargo(&[&["clippy", "--all-targets"], &OF[..], &["--", "-D", "warnings"]].concat())?;
+    crate::cargo(&[&["test", "--lib"], &OF[..], &["mlflow"]].concat())
+}
+
 /// Writes a model in every way that it leaves the engine.
 fn export(folder: &Path) -> anyhow::Result<()> {
     let folder = folder.to_str().context("a path of letters")?;
