@@ -6,6 +6,7 @@
 
 mod array;
 pub mod blend;
+pub mod card;
 pub mod compile;
 pub mod dense;
 pub mod ease;
@@ -17,6 +18,7 @@ mod graph;
 pub mod ials;
 mod interactions;
 mod linear;
+pub mod onnx;
 mod random;
 pub mod scan;
 mod score;

@@ -5,6 +5,9 @@
 //! the latest playback; play counts without times are a constant background.
 
 mod consumer;
+pub mod mapped;
+#[cfg(feature = "mlflow")]
+pub mod mlflow;
 mod model;
 mod rank;
 mod serve;

@@ -1,8 +1,9 @@
-//! The one entry point of automation: `cargo xtask check`, `cargo xtask coverage` and `cargo xtask eval`.
+//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e` and `eval`.
 
 mod contracts;
 mod conventions;
 mod coverage;
+mod e2e;
 mod edges;
 mod eval;
 mod limits;
@@ -29,7 +30,7 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -42,6 +43,8 @@ const CHECKS: [(&str, Check); 10] = [
     ("test", |_| cargo(&["test", "--workspace", "--locked"])),
     // A command of its own, behind a feature that no other package asks for.
     ("evaluator", |_| eval::check()),
+    // Nor does any ask for the client of a tracking server.
+    ("tracking", |_| e2e::check()),
 ];
 
 fn main() -> ExitCode {
@@ -55,11 +58,14 @@ fn main() -> ExitCode {
             None => Err(anyhow::anyhow!("no check is named '{wanted}'")),
         },
         ["coverage"] => coverage::run(),
+        ["e2e"] => e2e::run_all(None),
+        ["e2e", wanted] => e2e::run_all(Some(wanted)),
         ["eval", words @ ..] => eval::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            eprintln!("usage: cargo xtask check [{names}] | cargo xtask coverage | cargo xtask eval --help");
+            let commands = "cargo xtask coverage | cargo xtask e2e [SUITE] | cargo xtask eval --help";
+            eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }
     };

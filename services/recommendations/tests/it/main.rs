@@ -4,6 +4,7 @@ mod calls;
 mod consumer;
 mod history;
 mod lists;
+mod mapped;
 mod names;
 mod private;
 mod store;
