@@ -64,7 +64,7 @@ impl Matrix {
 
     /// All rows end to end, given back.
     pub fn into_vec(self) -> Vec<f32> {
-        self.data
+        self.data.into_vec()
     }
 
     /// Rows and columns exchanged.

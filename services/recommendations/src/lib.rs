@@ -2,10 +2,13 @@
 //! the score. It owns its own view of histories, tags and the catalogue, and what listeners made of
 //! the lists; it never writes a user's data. Histories are read as they are now, only the item graph
 //! is fitted, beside serving. What is trending decays with a half-life of seven days by the time of
-//! the latest playback; play counts without times are a constant background.
+//! the latest playback; play counts without times are a constant background. It runs experiments on how
+//! lists are made, and ends them by what listeners make of these.
 
 mod consumer;
+mod experiments;
 mod model;
+mod policy;
 mod rank;
 mod serve;
 mod service;
@@ -15,5 +18,6 @@ pub mod store;
 mod tags;
 
 pub use consumer::{ConsumeError, consume, refit};
+pub use experiments::watch_experiments;
 pub use service::RecommendationsService;
 pub use store::{EmbeddedRecommendationStore, RecommendationStore, RecommendationStoreError};

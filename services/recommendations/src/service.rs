@@ -5,13 +5,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use echotune_api::events::Event;
+use echotune_api::events::{Event, Payload};
 use echotune_engine::Scores;
 use echotune_model::{Clock, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    experiments::Trials,
     model::{Model, Training},
     state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     fitting: tokio::sync::Mutex<()>,
     refreshed: Mutex<Option<Instant>>,
     spare: Mutex<Vec<Scores>>,
+    pub(crate) trials: Trials,
 }
 
 impl RecommendationsService {
@@ -68,6 +70,7 @@ impl RecommendationsService {
         let mut state = State::default();
         let progress = store.load(&mut |row| state.take(row)).await?;
         (state.watermark, state.revision) = (progress.watermark, progress.revision);
+        let trials = Trials::load(&*store).await?;
         let clock = Clock::default();
         clock.observe(progress.watermark);
         let warmth = state.warmth(i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX));
@@ -84,6 +87,7 @@ impl RecommendationsService {
             fitting: tokio::sync::Mutex::new(()),
             refreshed: Mutex::new(None),
             spare: Mutex::new(Vec::new()),
+            trials,
         })))
     }
 
@@ -169,6 +173,9 @@ impl RecommendationsService {
                 state.watermark = state.watermark.max(event.written_at);
                 state.apply(event)
             });
+            if event.payload == Payload::UserErased {
+                self.0.trials.forget(event.user);
+            }
         }
         self.update(|state| (state.watermark, state.revision) = (next.watermark, next.revision));
         *progress = next;
@@ -227,6 +234,7 @@ impl RecommendationsService {
         }
         match tokio::task::spawn_blocking(move || fit(training)).await {
             Ok(fitted) => {
+                self.0.trials.replaced(self.0.model.load_full());
                 self.0.model.rcu(|model| fitted.with_popularity_of(model));
                 self.refresh_popularity(true);
                 self.0.fitted.send_replace(fitted.revision);
@@ -244,7 +252,7 @@ impl RecommendationsService {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use echotune_api::{RecommendQuery, Recommendations as _, events::Payload};
+    use echotune_api::{RecommendQuery, Recommendations as _};
     use echotune_kit::embedded::Db;
     use echotune_model::{Call, EventId, ItemKind, PlayCount, Recommendations as List};
     use tokio_util::sync::CancellationToken;

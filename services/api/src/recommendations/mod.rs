@@ -78,7 +78,8 @@ pub trait Recommendations: Send + Sync {
     /// What listeners made of what each model showed, newest model first.
     async fn acceptance(&self, call: &Call) -> Result<Vec<Acceptance>, Fault>;
 
-    /// What is held about a user here, page by page: records of the kinds `impression` and `feedback`.
+    /// What is held about a user here, page by page: records of the kinds `impression`, `feedback` and
+    /// `experiment`.
     async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault>;
 
     /// How much is held: artists, tracks, items, impressions, feedback; and unreadable_events, records
