@@ -117,7 +117,10 @@ impl Platform {
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
-        let service = RecommendationsService::load(EmbeddedRecommendationStore::new(db.clone()))?;
+        let service = RecommendationsService::load_with(
+            EmbeddedRecommendationStore::new(db.clone()),
+            config.recommendations.policy(),
+        )?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());
         // A store that fails once writes nothing more: better to go down and say why.

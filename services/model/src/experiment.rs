@@ -130,7 +130,7 @@ pub struct ExperimentSpec {
     pub alpha: f64,
     /// Listeners with a list shown before which nothing is decided but harm and a bad ratio.
     pub min_listeners: u64,
-    /// Listeners with a list shown at which it ends; 0 for no end.
+    /// Listeners whose values count at which it ends; 0 for no end.
     pub max_listeners: u64,
     /// Milliseconds before which nothing is decided but harm and a bad ratio.
     pub min_duration_ms: u64,

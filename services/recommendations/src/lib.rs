@@ -19,5 +19,6 @@ mod tags;
 
 pub use consumer::{ConsumeError, consume, refit};
 pub use experiments::watch_experiments;
+pub use policy::Policy;
 pub use service::RecommendationsService;
 pub use store::{EmbeddedRecommendationStore, RecommendationStore, RecommendationStoreError};

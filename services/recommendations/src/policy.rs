@@ -4,15 +4,15 @@ use echotune_model::{PolicyChange, ServedModel};
 
 /// What ranking obeys. Experiments change it for those who take part.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Policy {
+pub struct Policy {
     /// Weight of popularity beside co-listening, per unit of popularity; that of the hottest item is 1.
-    pub(crate) trending_weight: f64,
+    pub trending_weight: f64,
     /// Tracks of one artist in a list at the most; 0 for no limit.
-    pub(crate) max_per_artist: u32,
+    pub max_per_artist: u32,
     /// Places of a list given to items further down.
-    pub(crate) exploration_slots: u32,
+    pub exploration_slots: u32,
     /// Which model serves.
-    pub(crate) model: ServedModel,
+    pub model: ServedModel,
 }
 
 impl Default for Policy {

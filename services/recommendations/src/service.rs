@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     experiments::Trials,
     model::{Model, Training},
+    policy::Policy,
     state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
 };
@@ -59,18 +60,27 @@ impl RecommendationsService {
     /// # Errors
     /// The store cannot be read.
     pub fn load(store: EmbeddedRecommendationStore) -> Result<Self, RecommendationStoreError> {
-        Self::open(Arc::new(store)).now_or_never().expect("the embedded store answers reads at once")
+        Self::load_with(store, Policy::default())
     }
 
-    /// Loads the view of a store. Time linear in it.
+    /// [`Self::load`], with lists made by a policy where no experiment changes it.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn open(store: Arc<dyn RecommendationStore>) -> Result<Self, RecommendationStoreError> {
+    pub fn load_with(store: EmbeddedRecommendationStore, policy: Policy) -> Result<Self, RecommendationStoreError> {
+        Self::open(Arc::new(store), policy).now_or_never().expect("the embedded store answers reads at once")
+    }
+
+    /// Loads the view of a store, with lists made by a policy where no experiment changes it. Time linear in
+    /// the view.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn open(store: Arc<dyn RecommendationStore>, policy: Policy) -> Result<Self, RecommendationStoreError> {
         let mut state = State::default();
         let progress = store.load(&mut |row| state.take(row)).await?;
         (state.watermark, state.revision) = (progress.watermark, progress.revision);
-        let trials = Trials::load(&*store).await?;
+        let trials = Trials::load(&*store, policy).await?;
         let clock = Clock::default();
         clock.observe(progress.watermark);
         let warmth = state.warmth(i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX));

@@ -14,10 +14,13 @@ const CONTROL: &str = "control";
 const CREATE_HELP: &str = "\
 Variants: NAME:SETTING=VALUE,… beside the control, which makes lists as they are made now. Settings:
   weight=N              its part of 10000 [default: an even part; the control has the rest]
-  trending_weight=X     what the most popular item gains beside co-listening, 0 to 1 [now: 0.001]
-  max_per_artist=N      tracks of one artist in a list at the most; 0 for no limit [now: 0]
-  exploration_slots=N   last places of a list given to items further down, 0 to 10 [now: 0]
+  trending_weight=X     what the most popular item gains beside co-listening, 0 to 1
+  max_per_artist=N      tracks of one artist in a list at the most; 0 for no limit
+  exploration_slots=N   last places of a list given to items further down, 0 to 10
   model=current|previous
+
+What the control does is configured: recommendations.trending_weight and max_per_artist. A winner is adopted
+by setting them.
 
 Example:
   echotune experiment create fewer-repeats --hypothesis 'two tracks of one artist are enough' \\
@@ -75,7 +78,7 @@ pub(super) struct NewExperiment {
     /// Listeners before which nothing is decided but harm and a bad ratio.
     #[arg(long, value_name = "N", default_value_t = 0)]
     min_listeners: u64,
-    /// Listeners at which it ends; 0 for no end.
+    /// Listeners whose windows have passed at which it ends; 0 for no end.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     max_listeners: u64,
     /// Time before which nothing is decided but harm and a bad ratio.

@@ -1,6 +1,10 @@
 //! Experiments, and what they found.
 
-use echotune_model::{Decision, Evidence, Experiment, ExperimentKind, Finding, PolicyChange, Verdict};
+use comfy_table::Table;
+use echotune_model::{
+    Decision, Evidence, Experiment, ExperimentKind, ExperimentSpec, ExperimentState, Finding, PARTS, PolicyChange,
+    Verdict,
+};
 use serde_json::{Value, json};
 
 use super::{accounts::moment, print_json, printable, say, table};
@@ -91,7 +95,7 @@ pub(crate) fn experiments(experiments: &[Experiment], output: Output) -> anyhow:
     if experiments.is_empty() {
         return say("There are no experiments yet; `echotune experiment create --help` tells how to begin one.");
     }
-    let mut shown = table(&["experiment", "kind", "state", "since", "verdict", "hypothesis"]);
+    let mut shown = table(&["experiment", "kind", "state", "began", "verdict", "hypothesis"]);
     for one in experiments {
         let verdict = one.decision.as_ref().map_or("", |decision| decision.verdict.name());
         shown.add_row([
@@ -114,13 +118,23 @@ pub(crate) fn experiment(experiment: &Experiment, evidence: &Evidence, output: O
         shown["evidence"] = evidence_json(evidence);
         return print_json(&shown);
     }
-    let (kind, since) = (spec.kind.name(), moment(experiment.started_at_ms));
-    say(format_args!(
-        "{} ({kind}), {} since {since}: {}",
-        spec.name,
-        experiment.state.name(),
-        printable(&spec.hypothesis)
-    ))?;
+    let (name, kind, began) = (&spec.name, spec.kind.name(), moment(experiment.started_at_ms));
+    let time = match experiment.state {
+        ExperimentState::Running => format!("running since {began}"),
+        ExperimentState::Stopped => format!("ran from {began} to {}", moment(experiment.stopped_at_ms)),
+    };
+    let share = 100.0 * f64::from(spec.share) / f64::from(PARTS);
+    say(format_args!("{name}: {}\n{kind} over {share}% of listeners, {time}", printable(&spec.hypothesis)))?;
+    say(arms_table(spec, evidence))?;
+    say(findings_table(spec, evidence))?;
+    if spec.kind == ExperimentKind::Split {
+        say(format_args!("ratio of listeners: p {:.3}", evidence.ratio_p_value))?;
+    }
+    let Decision { verdict, reason, .. } = decision_of(experiment);
+    say(format_args!("verdict: {} – {}", verdict.name(), printable(&reason)))
+}
+
+fn arms_table(spec: &ExperimentSpec, evidence: &Evidence) -> Table {
     let mut arms =
         table(&["variant", "changes", "listeners", "shown", "items", "accepted", "refused", "lists", "empty", "slow"]);
     for (arm, variant) in evidence.arms.iter().zip(&spec.variants) {
@@ -137,19 +151,17 @@ pub(crate) fn experiment(experiment: &Experiment, evidence: &Evidence, output: O
         let change = change_text(&variant.change).replace(',', "\n");
         arms.add_row([arm.variant.clone(), change].into_iter().chain(counts.map(|count| count.to_string())));
     }
-    say(arms)?;
+    arms
+}
+
+fn findings_table(spec: &ExperimentSpec, evidence: &Evidence) -> Table {
     let level = 100.0 * (1.0 - spec.alpha);
     let interval = format!("difference at {level}%");
     let mut findings = table(&["variant", "metric", "control", "variant's", interval.as_str(), "may lose"]);
     evidence.findings.iter().for_each(|one| {
         findings.add_row(finding_row(one));
     });
-    say(findings)?;
-    if spec.kind == ExperimentKind::Split {
-        say(format_args!("ratio of listeners: p {:.3}", evidence.ratio_p_value))?;
-    }
-    let Decision { verdict, reason, .. } = decision_of(experiment);
-    say(format_args!("verdict: {} – {}", verdict.name(), printable(&reason)))
+    findings
 }
 
 fn finding_row(finding: &Finding) -> [String; 6] {

@@ -208,7 +208,8 @@ fn an_experiment_is_begun_looked_at_and_stopped() {
     let status = text(data, &["experiment", "status", "popular"]);
     assert!(status.contains("trending_weight=0.5") && status.contains("not known yet"), "{status}");
     let stopped = text(data, &["experiment", "stop", "popular", "--reason", "seen enough"]);
-    assert!(stopped.contains("stopped") && stopped.contains("seen enough"), "{stopped}");
+    assert!(stopped.contains("verdict: stopped") && stopped.contains("seen enough"), "{stopped}");
+    assert!(stopped.contains("split over 100% of listeners, ran from 2"), "{stopped}");
     assert_eq!(json(data, &["recommend", "--user", "ben"])["experiment"], "");
     assert!(text(data, &["experiment", "list"]).contains("popular"));
 

@@ -49,7 +49,8 @@ fn judge_split(experiment: &Experiment, sums: &[ArmSums], now_ms: u64) -> Result
         ratio_alpha: RATIO_ALPHA,
         start: START,
         planned: planned(spec),
-        budget: if spec.max_listeners == 0 { u64::MAX } else { spec.max_listeners },
+        // The end is told by those who count, not by those who have come.
+        budget: u64::MAX,
     };
     let of = |metric: Metric| {
         let moments = |arm: &ArmSums| arm.metrics[place(metric)].moments().map(Summary::Numbers);
@@ -58,7 +59,7 @@ fn judge_split(experiment: &Experiment, sums: &[ArmSums], now_ms: u64) -> Result
     let seen = Observations {
         units: sums.iter().map(|arm| arm.listeners).collect(),
         metrics: Metric::ALL.into_iter().map(of).collect::<Result<_, _>>()?,
-        expired: is_over(experiment, now_ms),
+        expired: is_over(experiment, sums.iter().map(|arm| arm.metrics[place(spec.primary)].count).sum(), now_ms),
     };
     let decided = guardrail::decide(&plan, &seen)?;
     let findings = decided.comparisons.iter().map(|one| finding(spec, &seen, one)).collect();
@@ -106,7 +107,8 @@ fn judge_interleaving(experiment: &Experiment, sums: &[ArmSums], now_ms: u64) ->
         high: 2.0 * share.high - 1.0,
         margin: None,
     };
-    let over = is_over(experiment, now_ms) || (spec.max_listeners > 0 && listeners >= spec.max_listeners);
+    let counted = sums.get(1).map_or(0, |arm| arm.metrics[place(Metric::Acceptance)].count);
+    let over = is_over(experiment, counted, now_ms);
     let name = finding.variant.clone();
     let said = match (finding.low > 0.0, finding.high < 0.0) {
         (_, true) => (Verdict::Harm, name, told(&finding, "is worse")),
@@ -131,9 +133,10 @@ const fn planned(spec: &ExperimentSpec) -> u64 {
     if spec.max_listeners == 0 { PLANNED } else { spec.max_listeners }
 }
 
-const fn is_over(experiment: &Experiment, now_ms: u64) -> bool {
-    let most = experiment.spec.max_duration_ms;
-    most > 0 && now_ms.saturating_sub(experiment.started_at_ms) >= most
+/// Whether the time is over, or as many listeners count as were wanted.
+const fn is_over(experiment: &Experiment, counted: u64, now_ms: u64) -> bool {
+    let (longest, most) = (experiment.spec.max_duration_ms, experiment.spec.max_listeners);
+    (longest > 0 && now_ms.saturating_sub(experiment.started_at_ms) >= longest) || (most > 0 && counted >= most)
 }
 
 const fn is_ready(experiment: &Experiment, listeners: u64, now_ms: u64) -> bool {
@@ -241,6 +244,9 @@ mod tests {
         let control = arm(4_000, 3, 2);
         assert_eq!(said(&[control, arm(4_000, 3, 2)], 2_000).0, Verdict::Continue);
         assert_eq!(said(&[control, arm(4_000, 3, 2)], 9_000).0, Verdict::Inconclusive);
+        assert_eq!(said(&[arm(9_999, 3, 2), arm(10_001, 3, 2)], 2_000).0, Verdict::Inconclusive, "as many as wanted");
+        let open = ArmSums { listeners: 90_000, ..control };
+        assert_eq!(said(&[open, open], 2_000).0, Verdict::Continue, "most have come and do not count yet");
         assert_eq!(said(&[control, arm(4_000, 5, 2)], 2_000), (Verdict::Better, "other".into()));
         assert_eq!(said(&[control, arm(4_000, 5, 2)], 500).0, Verdict::Continue, "the least time is not reached");
         assert_eq!(said(&[control, arm(4_000, 1, 2)], 500), (Verdict::Harm, "other".into()));

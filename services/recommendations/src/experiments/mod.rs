@@ -23,6 +23,7 @@ use self::{part::Running, served::ServedLog};
 use crate::{
     RecommendationStoreError,
     model::Model,
+    policy::Policy,
     store::{ListNote, RecommendationStore, Served},
 };
 
@@ -31,6 +32,8 @@ pub(crate) use self::{explore::Explorer, part::Part};
 
 /// What serving knows of experiments.
 pub(crate) struct Trials {
+    /// By what lists are made where no variant changes it.
+    pub(crate) base: Policy,
     running: ArcSwap<Vec<Arc<Running>>>,
     /// What was learnt from everybody of what was explored.
     posterior: ArcSwap<Posterior>,
@@ -54,9 +57,10 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Trials {
     /// From what a store holds.
-    pub(crate) async fn load(store: &dyn RecommendationStore) -> Result<Self, RecommendationStoreError> {
+    pub(crate) async fn load(store: &dyn RecommendationStore, base: Policy) -> Result<Self, RecommendationStoreError> {
         let posterior = explore::posterior(&store.learnt().await?).map_err(|cause| meaningless(&cause))?;
         let trials = Self {
+            base,
             running: ArcSwap::default(),
             posterior: ArcSwap::from_pointee(posterior),
             previous: ArcSwapOption::empty(),
@@ -71,7 +75,8 @@ impl Trials {
     /// Serves by those of the experiments that run, and by no other.
     fn run(&self, experiments: &[Experiment]) -> Result<(), RecommendationStoreError> {
         let running = experiments.iter().filter(|one| one.state == ExperimentState::Running);
-        let running = running.map(|one| Running::new(one.clone()).map(Arc::new)).collect::<Result<Vec<_>, _>>();
+        let running =
+            running.map(|one| Running::new(one.clone(), self.base).map(Arc::new)).collect::<Result<Vec<_>, _>>();
         self.running.store(Arc::new(running.map_err(|cause| meaningless(&cause))?));
         if !self.asks_for_previous() {
             self.previous.store(None);

@@ -33,12 +33,12 @@ pub(crate) struct Part {
 }
 
 impl Running {
-    pub(super) fn new(experiment: Experiment) -> Result<Self, InvalidInput> {
+    pub(super) fn new(experiment: Experiment, base: Policy) -> Result<Self, InvalidInput> {
         let spec = &experiment.spec;
         let slots = slots_of(&experiment);
         let weights: Vec<u32> = spec.variants.iter().map(|variant| variant.weight).collect();
         let split = Split::new(spec.name.as_bytes(), LAYER, slots, &weights)?;
-        let policies = spec.variants.iter().map(|variant| Policy::default().with(&variant.change)).collect();
+        let policies = spec.variants.iter().map(|variant| base.with(&variant.change)).collect();
         Ok(Self { experiment, split, policies })
     }
 

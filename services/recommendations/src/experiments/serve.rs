@@ -82,7 +82,7 @@ struct Listener<'s> {
 
 impl Listener<'_> {
     fn list(&self, part: Option<&Part>, trace: TraceId, scores: &mut Scores) -> (List, Option<Served>) {
-        let Some(part) = part else { return (self.by(&Policy::default(), trace, scores).0, None) };
+        let Some(part) = part else { return (self.by(&self.service.0.trials.base, trace, scores).0, None) };
         let (mut list, served) = match part.interleaved() {
             Some(both) => self.interleaved(part, both, trace, scores),
             None => {

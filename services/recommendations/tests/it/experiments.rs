@@ -11,7 +11,7 @@ use echotune_model::{
     ItemId, ItemKind, Metric, PARTS, PageRequest, PolicyChange, Recommendations as List, ServedModel, Signal, TraceId,
     Variant, Verdict,
 };
-use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, watch_experiments};
+use echotune_recommendations::{EmbeddedRecommendationStore, Policy, RecommendationsService, watch_experiments};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, call, call_of, played, query, user};
@@ -310,6 +310,14 @@ async fn tracks_of_one_artist_are_limited_and_the_model_before_serves() {
     let list = world.service.recommend(&call(), "user2", &query(ItemKind::Track, 10)).await.expect("recommended");
     assert_eq!(list.model_version, world.service.model_version());
     assert!(list.model_version > before && list.items.iter().filter(|item| item.artist == "one").count() > 2);
+    // Adopted, the winner is how everybody's lists are made.
+    let (store, policy) =
+        (EmbeddedRecommendationStore::new(world.db.clone()), Policy { max_per_artist: 1, ..Policy::default() });
+    let adopted = RecommendationsService::load_with(store, policy).expect("loaded");
+    adopted.refit().await;
+    let list = adopted.recommend(&call(), "user2", &query(ItemKind::Track, 10)).await.expect("recommended");
+    let artists: HashSet<&str> = list.items.iter().map(|item| item.artist.as_str()).collect();
+    assert_eq!((list.exposure, list.items.len(), artists.len()), (None, 3, 3));
 }
 
 #[tokio::test]

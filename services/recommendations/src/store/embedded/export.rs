@@ -46,6 +46,7 @@ fn impression(key: &[u8], shown: &Shown) -> Result<Value, StoreError> {
         "items": items.collect::<Result<Vec<_>, StoreError>>()?,
         "experiment": shown.served.as_ref().map(|served| &served.experiment),
         "variant": shown.served.as_ref().map(|served| served.variant),
+        "variant_propensity": shown.served.as_ref().map(|served| served.share),
     }))
 }
 
