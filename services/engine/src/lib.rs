@@ -5,6 +5,7 @@
 //! writing of data is left to the callers.
 
 mod array;
+pub mod blend;
 pub mod compile;
 pub mod dense;
 pub mod ease;

@@ -61,6 +61,11 @@ impl LinearModel {
         &self.sparse
     }
 
+    /// The sparse part, given back.
+    pub fn into_sparse(self) -> ItemGraph {
+        self.sparse
+    }
+
     /// The factors of items in a history: items × rank.
     pub const fn from(&self) -> &Matrix {
         &self.from

@@ -1,0 +1,264 @@
+//! The model that serves: a linear mix of the graph filter and EASE, cut to the strongest links.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::{
+    GraphOptions, Interactions, ItemGraph,
+    compile::{CompileOptions, compile},
+    dense::Matrix,
+    ease::{Ease, EaseError, EaseOptions},
+    filter::{FilterOptions, GraphFilter},
+};
+
+/// Histories that the sizes of the terms are measured on.
+const SAMPLE: usize = 256;
+/// Products of a pair and an item at the most for which the filter is computed whole: a few seconds' work.
+const WHOLE: usize = 20_000_000_000;
+/// Listeners of the smallest tag that counts.
+const TAGGED: usize = 2;
+
+/// What is mixed, and how.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlendOptions {
+    /// The graph filter.
+    pub filter: FilterOptions,
+    /// Weight of the filter, when both terms are brought to one size.
+    pub filter_weight: f32,
+    /// EASE. Its head is cut to the items that at least two listeners know.
+    pub ease: EaseOptions,
+    /// Weight of EASE; 0 leaves it out.
+    pub ease_weight: f32,
+    /// Weight of a tag as a listener of EASE beside people; 0 leaves tags out.
+    pub tags: f32,
+    /// Links kept per item at the most.
+    pub links: usize,
+}
+
+impl Default for BlendOptions {
+    fn default() -> Self {
+        Self {
+            filter: FilterOptions::default(),
+            filter_weight: 0.5,
+            ease: EaseOptions { head: 4096, lambda: 50.0, dropout: 0.3, target: 0.15 },
+            ease_weight: 1.0,
+            tags: 1.0,
+            links: 512,
+        }
+    }
+}
+
+/// Rows of the filter: computed whole where that is a matter of seconds, else co-listening alone.
+#[derive(Clone)]
+enum Filter {
+    Whole(Box<GraphFilter>),
+    Cut(ItemGraph),
+}
+
+impl Filter {
+    fn fit(interactions: &Interactions, options: &BlendOptions) -> Self {
+        let FilterOptions { user, source, target, .. } = options.filter;
+        if interactions.len().saturating_mul(interactions.item_count()) <= WHOLE {
+            return Self::Whole(Box::new(GraphFilter::fit(interactions, options.filter)));
+        }
+        Self::Cut(ItemGraph::fit(interactions, GraphOptions { neighbours: options.links, user, source, target }))
+    }
+
+    fn add_scores(&self, histories: &[Vec<(u32, f32)>], weight: f32, out: &mut [f32]) {
+        match self {
+            Self::Whole(filter) => filter.add_scores(histories, weight, out),
+            Self::Cut(graph) => {
+                let items = graph.item_count();
+                for (history, row) in histories.iter().zip(out.chunks_exact_mut(items.max(1))) {
+                    for (item, amount) in history {
+                        graph.row(*item).for_each(|(other, link)| row[other as usize] += weight * amount * link);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The fitted terms of a blend.
+#[derive(Clone)]
+pub struct Blend {
+    items: usize,
+    options: BlendOptions,
+    filter: Filter,
+    ease: Option<Ease>,
+    /// What brings the scores of each term to a root mean square of 1.
+    units: [f32; 2],
+}
+
+impl Blend {
+    /// Fits the terms on who knows what, users × items, and on how often items bear tags, items × tags, if
+    /// known; the weights of histories do not count. Time as of [`GraphFilter::fit`] and [`Ease::fit`].
+    ///
+    /// # Errors
+    /// Options out of range.
+    pub fn fit(
+        interactions: &Interactions,
+        tags: Option<&Interactions>,
+        options: BlendOptions,
+    ) -> Result<Self, EaseError> {
+        let items = interactions.item_count();
+        let known = interactions.item_degrees().into_iter().filter(|degree| *degree > 1).count();
+        let filter = Filter::fit(interactions, &options);
+        let head = options.ease.head.min(known);
+        let ease = if options.ease_weight == 0.0 || head < 2 {
+            None
+        } else {
+            let people = stacked(interactions, tags, options.tags);
+            Some(Ease::fit(&people, EaseOptions { head, ..options.ease })?)
+        };
+        let mut blend = Self { items, options, filter, ease, units: [1.0; 2] };
+        let sample = sample(interactions);
+        blend.units = [
+            blend.unit(&sample, |histories, out| blend.filter.add_scores(histories, 1.0, out)),
+            blend.unit(&sample, |histories, out| blend.add_ease(histories, 1.0, out)),
+        ];
+        Ok(blend)
+    }
+
+    fn add_ease(&self, histories: &[Vec<(u32, f32)>], weight: f32, out: &mut [f32]) {
+        let Some(ease) = &self.ease else { return };
+        for (history, row) in histories.iter().zip(out.chunks_exact_mut(self.items.max(1))) {
+            for (item, amount) in history {
+                ease.row(*item).for_each(|(other, link)| row[other as usize] += weight * amount * link);
+            }
+        }
+    }
+
+    /// One over the root mean square of a term's scores.
+    fn unit(&self, sample: &[Vec<(u32, f32)>], add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync) -> f32 {
+        let squares = |histories: &[Vec<(u32, f32)>]| {
+            let mut out = vec![0.0; histories.len() * self.items];
+            add(histories, &mut out);
+            out.iter().map(|score| f64::from(*score).powi(2)).sum::<f64>()
+        };
+        let parts: Vec<f64> = sample.par_chunks(16).map(squares).collect();
+        #[expect(clippy::cast_precision_loss, reason = "a count of scores")]
+        let mean = parts.iter().sum::<f64>() / (sample.len() * self.items).max(1) as f64;
+        #[expect(clippy::cast_possible_truncation, reason = "a scale")]
+        let unit = mean.sqrt().recip() as f32;
+        if unit.is_finite() { unit } else { 0.0 }
+    }
+
+    /// The same with another number of links.
+    #[must_use]
+    pub fn recut(mut self, links: usize) -> Self { self.options.links = links; self }
+
+    /// Adds `xᵀ W` for histories `x` of (item, weight) to the rows of `out`, histories × items, by the terms
+    /// as they are and not cut.
+    ///
+    /// # Panics
+    /// When the shapes do not fit, or an item is not of the catalogue.
+    pub fn add_scores(&self, histories: &[Vec<(u32, f32)>], out: &mut [f32]) {
+        self.filter.add_scores(histories, self.options.filter_weight * self.units[0], out);
+        self.add_ease(histories, self.options.ease_weight * self.units[1], out);
+    }
+
+    /// The blend as it serves: the strongest links of each item. Time O(items × (pairs + items)), or
+    /// O(items²) where the filter is not computed whole.
+    pub fn compile(&self, progress: &(dyn Fn(usize) + Sync)) -> ItemGraph {
+        let add = |range: Range<usize>, out: &mut [f32]| {
+            let items = range.map(|item| u32::try_from(item).expect("items are numbered in 32 bits"));
+            let histories: Vec<Vec<(u32, f32)>> = items.map(|item| vec![(item, 1.0)]).collect();
+            self.add_scores(&histories, out);
+        };
+        let options = CompileOptions { links: self.options.links };
+        compile(self.items, Matrix::zeros(self.items, 0), options, &add, progress).into_sparse()
+    }
+}
+
+/// Some histories, evenly spread.
+fn sample(interactions: &Interactions) -> Vec<Vec<(u32, f32)>> {
+    let known = (0..interactions.user_count()).filter(|user| !interactions.row(*user).is_empty());
+    let known: Vec<usize> = known.collect();
+    let step = known.len().div_ceil(SAMPLE).max(1);
+    let of = |user: &usize| interactions.row(*user).iter().map(|item| (*item, 1.0)).collect();
+    known.iter().step_by(step).map(of).collect()
+}
+
+/// Who knows what, and below it a row for each tag: a tag that many items bear says less of each (as in
+/// collective EASE, Jeunen, Van Balen and Goethals, "Closed-Form Models for Collaborative Filtering with
+/// Side-Information", `RecSys` 2020, section 3.1).
+fn stacked(interactions: &Interactions, tags: Option<&Interactions>, weight: f32) -> Interactions {
+    let people = (0..interactions.user_count())
+        .map(|user| interactions.row(user).iter().map(|item| (*item, 1.0)).collect::<Vec<_>>());
+    let bearers = tags.filter(|_| weight > 0.0).map(Interactions::transposed);
+    let tags = bearers.iter().flat_map(|bearers| {
+        (0..bearers.user_count()).filter(|tag| bearers.row(*tag).len() >= TAGGED).map(|tag| {
+            #[expect(clippy::cast_precision_loss, reason = "counts of items are below 2^24")]
+            let scale = weight / (bearers.row(tag).len() as f32).sqrt();
+            bearers.entries(tag).map(|(item, taggers)| (item, scale * taggers.ln_1p())).collect()
+        })
+    });
+    Interactions::from_weighted(people.chain(tags), interactions.item_count())
+        .expect("items of the catalogue with finite weights")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Random;
+
+    fn some() -> Interactions {
+        let mut random = Random::new(5);
+        let mut knows = |user: u32, item: u32| random.below(if item % 4 == user % 4 { 2 } else { 9 }) == 0;
+        let rows: Vec<Vec<u32>> =
+            (0..60).map(|user| (0..40).filter(|item| knows(user, *item)).collect()).collect();
+        Interactions::from_rows(rows, 40)
+    }
+
+    #[test]
+    fn what_serves_without_a_cut_is_the_blend() {
+        let known = some();
+        let tags = Interactions::from_rows((0..40).map(|item| [item % 4_u32]), 4);
+        let options = BlendOptions { links: 40, ..BlendOptions::default() };
+        let blend = Blend::fit(&known, Some(&tags), options).expect("fitted");
+        let graph = blend.compile(&|_| {});
+        for user in 0..60 {
+            let history: Vec<(u32, f32)> = known.row(user).iter().map(|item| (*item, 1.5)).collect();
+            let mut scores = vec![0.0; 40];
+            blend.add_scores(&[history.clone()], &mut scores);
+            for target in (0..40_u32).filter(|target| !known.row(user).contains(target)) {
+                let served: f32 = history.iter().map(|(item, amount)| amount * graph.weight(*item, target)).sum();
+                assert!((served - scores[target as usize]).abs() < 1e-4, "{user} {target}");
+            }
+        }
+        assert!((0..40).all(|item| graph.weight(item, item) == 0.0));
+    }
+
+    #[test]
+    fn both_terms_and_tags_count_and_threads_change_nothing() {
+        let known = some();
+        let tags = Interactions::from_rows((0..40).map(|item| [item % 3_u32]), 3);
+        let fit = |options, threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            pool.install(|| Blend::fit(&known, Some(&tags), options).expect("fitted").compile(&|_| {}))
+        };
+        let options = BlendOptions::default();
+        let whole = fit(options, 1);
+        assert_eq!(whole, fit(options, 3));
+        for other in [
+            BlendOptions { filter_weight: 0.0, ..options },
+            BlendOptions { ease_weight: 0.0, ..options },
+            BlendOptions { tags: 0.0, ..options },
+        ] {
+            assert_ne!(whole, fit(other, 2));
+        }
+    }
+
+    #[test]
+    fn nothing_one_item_and_equal_rows_make_a_model_without_faults() {
+        let rows: [Vec<Vec<u32>>; 4] = [vec![], vec![vec![]], vec![vec![0]; 5], vec![vec![0, 1, 2]; 5]];
+        for (rows, items) in rows.into_iter().zip([0, 3, 1, 3]) {
+            let known = Interactions::from_rows(rows, items);
+            let graph = Blend::fit(&known, None, BlendOptions::default()).expect("fitted").compile(&|_| {});
+            assert_eq!(graph.item_count(), items);
+            assert!((0..items as u32).all(|item| graph.row(item).all(|(_, weight)| weight.is_finite())));
+        }
+    }
+}
