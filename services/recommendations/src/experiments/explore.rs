@@ -48,8 +48,7 @@ impl Explorer {
     /// draws).
     pub(crate) fn choose(&self, candidates: &[[u32; FEATURES]], count: usize) -> Vec<Chosen> {
         let real = |features: &[u32; FEATURES]| features.map(|x| f64::from(x) / f64::from(ONE)).to_vec();
-        let (mut left, mut arms): (Vec<usize>, Vec<Vec<f64>>) =
-            candidates.iter().map(real).enumerate().map(|(place, features)| (place, features)).unzip();
+        let (mut left, mut arms): (Vec<usize>, Vec<Vec<f64>>) = candidates.iter().map(real).enumerate().unzip();
         let mut chosen = Vec::with_capacity(count);
         for slot in 0..count.min(candidates.len()) as u64 {
             #[expect(clippy::cast_precision_loss, reason = "few candidates")]
