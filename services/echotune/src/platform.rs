@@ -91,6 +91,11 @@ impl Flow {
         Ok(self.service.position().min(self.runs.position().await?))
     }
 
+    /// Fits co-listening alone, which is quick, and waits for it.
+    pub async fn refit_quickly(&self) {
+        self.service.refit_quickly().await;
+    }
+
     /// Fits the models on the histories as they are now and waits for it.
     pub async fn refit(&self) {
         self.service.refit().await;
@@ -273,8 +278,8 @@ impl Platform {
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
         let watch = watch_experiments(self.flow.service.clone(), LOOK_EVERY, self.life.stop());
         self.life.consumer("the watch on experiments", watch);
-        // Ready means with a model: nobody is a stranger because of a restart.
-        self.flow.refit().await;
+        // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
+        self.flow.refit_quickly().await;
         let edge =
             Edge::new(self.token()?, Some(authenticator(Arc::clone(&self.users))), self.config.limits.patience());
         let services = grpc::Services {

@@ -98,10 +98,9 @@ fn main() -> Result<(), Error> {
     } else {
         of_sansa(&interactions, &options, &train, &test)?
     };
-    println!(
-        r#"{{"users":{},"items":{items},"fit_seconds":{seconds:.3},"recall@20":{recall:.4},"ndcg@20":{gain:.4}}}"#,
-        train.len(),
-    );
+    let quality =
+        if test.is_empty() { String::new() } else { format!(r#","recall@20":{recall:.4},"ndcg@20":{gain:.4}"#) };
+    println!(r#"{{"users":{},"items":{items},"fit_seconds":{seconds:.3}{quality}}}"#, train.len());
     Ok(())
 }
 

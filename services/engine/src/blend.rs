@@ -15,7 +15,7 @@ use crate::{
 /// Histories that the sizes of the terms are measured on.
 const SAMPLE: usize = 256;
 /// Products of a pair and an item at the most for which the filter is computed whole: a few seconds' work.
-const WHOLE: usize = 20_000_000_000;
+const WHOLE: usize = 50_000_000_000;
 /// Listeners of the smallest tag that counts.
 const TAGGED: usize = 2;
 

@@ -14,6 +14,7 @@ pub mod evaluation;
 mod file;
 pub mod filter;
 mod graph;
+pub mod ials;
 mod interactions;
 mod linear;
 mod random;

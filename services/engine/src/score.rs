@@ -18,6 +18,8 @@ pub struct Scores {
     dense: Vec<f64>,
     /// Place in the list of parts, plus one; 0 for none. Empty between uses.
     place: Vec<u32>,
+    /// Whether an item was scored.
+    seen: Vec<bool>,
     /// Room for every item; the first [`Self::count`] are those scored.
     touched: Vec<u32>,
     count: usize,
@@ -28,15 +30,15 @@ impl Scores {
     pub fn fill(&mut self, graph: &ItemGraph, history: &[(u32, f64)]) {
         self.clear();
         self.dense.resize(self.dense.len().max(graph.item_count()), 0.0);
+        self.seen.resize(self.dense.len(), false);
         // One more than there are items: each link is written down, and stays only if it is the first.
         self.touched.resize(self.dense.len() + 1, 0);
         for (item, amount) in history {
             for (other, weight) in graph.row(*item) {
-                let (score, part) = (&mut self.dense[other as usize], amount * f64::from(weight));
                 // Without a branch, which could not be foreseen.
                 self.touched[self.count] = other;
-                self.count += usize::from((*score == 0.0) & (part > 0.0));
-                *score += part;
+                self.count += usize::from(!std::mem::replace(&mut self.seen[other as usize], true));
+                self.dense[other as usize] += amount * f64::from(weight);
             }
         }
     }
@@ -49,6 +51,11 @@ impl Scores {
     /// The score of an item; 0 when the history does not link to it.
     pub fn get(&self, item: u32) -> f64 {
         self.dense.get(item as usize).copied().unwrap_or(0.0)
+    }
+
+    /// Whether the history links to an item.
+    pub fn links_to(&self, item: u32) -> bool {
+        self.seen.get(item as usize).is_some_and(|seen| *seen)
     }
 
     /// For each target the parts of its score: (history item, contribution), in history order. Their
@@ -76,6 +83,7 @@ impl Scores {
     fn clear(&mut self) {
         for item in &self.touched[..self.count] {
             self.dense[*item as usize] = 0.0;
+            self.seen[*item as usize] = false;
         }
         self.count = 0;
     }
@@ -165,7 +173,8 @@ mod tests {
                     let dense: f64 = history.iter().map(|(item, x)| x * f64::from(graph.weight(*item, *target))).sum();
                     prop_assert!((sum - scores.get(*target)).abs() < 1e-9);
                     prop_assert!((dense - sum).abs() < 1e-9);
-                    prop_assert_eq!(scores.touched().contains(target), sum > 0.0);
+                    prop_assert_eq!(scores.touched().contains(target), scores.links_to(*target));
+                    prop_assert!(sum == 0.0 || scores.links_to(*target));
                 }
             }
         }

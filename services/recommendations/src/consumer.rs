@@ -99,6 +99,8 @@ fn consume_span(event: &Event) -> tracing::Span {
 /// gathered for `debounce` between two fits, or for longer where fits take long. A fit that failed is
 /// tried again without a change, after rests that double.
 pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
+    // Until the first whole fit is done, what is quick to have serves.
+    service.refit_quickly().await;
     refit_by(&service, debounce, stop, || service.refit()).await;
 }
 

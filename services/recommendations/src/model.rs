@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use echotune_engine::{GraphOptions, Interactions, ItemGraph};
+use echotune_engine::{
+    GraphOptions, Interactions, ItemGraph,
+    blend::{Blend, BlendOptions},
+};
 use echotune_model::{ItemId, ItemKind, UserId};
 
 use crate::shelf::{History, Known, Prior};
@@ -22,15 +25,26 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// `items` with their places on a shelf of so many places; histories in the order of their users.
-    fn fit<'h>(mut items: Vec<(ItemId, u32)>, places: usize, histories: impl Iterator<Item = &'h History>) -> Self {
+    /// `items` with their places on a shelf of so many places; histories in the order of their users; taggings
+    /// as (place, tag, taggers) with tags numbered in the order of their names.
+    fn fit<'h>(
+        mut items: Vec<(ItemId, u32)>,
+        places: usize,
+        histories: impl Iterator<Item = &'h History>,
+        taggings: &[(u32, u32, u32)],
+        depth: Depth,
+    ) -> Self {
         items.sort_unstable();
         let by_item: Vec<u32> = items.into_iter().map(|(_, place)| place).collect();
         let mut by_place = vec![NONE; places];
         (0..).zip(&by_item).for_each(|(item, place)| by_place[*place as usize] = item);
         // An item without a number is beyond the graph, which leaves it out.
         let rows = histories.map(|history| history.iter().map(|known| by_place[known.item as usize]));
-        let graph = ItemGraph::fit(&Interactions::from_rows(rows, by_item.len()), GraphOptions::default());
+        let histories = Interactions::from_rows(rows, by_item.len());
+        let graph = match depth {
+            Depth::Quick => ItemGraph::fit(&histories, GraphOptions::default()),
+            Depth::Whole => blended(&histories, &tagged(taggings, &by_item, &by_place)),
+        };
         Self { graph, places: by_item, items: by_place }
     }
 
@@ -56,27 +70,64 @@ impl Links {
     }
 }
 
+/// How much a fit takes upon itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Co-listening alone: what serves until there is more.
+    Quick,
+    /// The blend.
+    Whole,
+}
+
+/// The blend as it serves; co-listening alone where it cannot be fitted.
+fn blended(histories: &Interactions, tags: &Interactions) -> ItemGraph {
+    match Blend::fit(histories, Some(tags), BlendOptions::default()) {
+        Ok(blend) => blend.compile(&|_| {}),
+        Err(cause) => {
+            tracing::error!(%cause, "the blend cannot be fitted; co-listening alone serves");
+            ItemGraph::fit(histories, GraphOptions::default())
+        }
+    }
+}
+
+/// How many gave each tag to each item: items × tags. Taggings of places that the graph does not have are
+/// left out.
+fn tagged(taggings: &[(u32, u32, u32)], by_item: &[u32], by_place: &[u32]) -> Interactions {
+    let mut rows = vec![Vec::new(); by_item.len()];
+    for (place, tag, taggers) in taggings {
+        if let Some(row) = by_place.get(*place as usize).and_then(|item| rows.get_mut(*item as usize)) {
+            #[expect(clippy::cast_precision_loss, reason = "counts of taggers are below 2^24")]
+            row.push((*tag, *taggers as f32));
+        }
+    }
+    let tags = taggings.iter().map(|(_, tag, _)| *tag as usize + 1).max().unwrap_or(0);
+    Interactions::from_weighted(rows, tags).expect("tags below their number, with counts")
+}
+
 /// What a fit needs, taken out of the state so that serving goes on. Artists first, then tracks.
 pub(crate) struct Training {
     /// Listeners that are not private. Histories are shared, not copied.
     pub(crate) people: Vec<(UserId, [History; 2])>,
     /// What they know, with places.
     pub(crate) items: [Vec<(ItemId, u32)>; 2],
+    /// Who tagged artists: (place, tag, taggers), tags numbered in the order of their names.
+    pub(crate) taggings: Vec<(u32, u32, u32)>,
     /// Sizes of the shelves.
     pub(crate) places: [usize; 2],
     pub(crate) revision: u64,
 }
 
 impl Training {
-    /// Fits both graphs. Time as of [`ItemGraph::fit`].
-    pub(crate) fn fit(self) -> Model {
-        let Self { mut people, items: [artists, tracks], places, revision } = self;
+    /// Fits both graphs. Time as of [`ItemGraph::fit`], or of [`Blend::fit`] and [`Blend::compile`].
+    pub(crate) fn fit(self, depth: Depth) -> Model {
+        let Self { mut people, items: [artists, tracks], taggings, places, revision } = self;
         people.sort_unstable_by_key(|(user, _)| *user);
-        let fit = |items, kind: usize| {
+        let fit = |items, kind: usize, taggings: &[(u32, u32, u32)]| {
             let histories = people.iter().map(|(_, histories)| &histories[kind]);
-            Arc::new(Links::fit(items, places[kind], histories))
+            Arc::new(Links::fit(items, places[kind], histories, taggings, depth))
         };
-        Model { links: [fit(artists, 0), fit(tracks, 1)], revision, ..Model::default() }
+        let links = [fit(artists, 0, &taggings), fit(tracks, 1, &[])];
+        Model { links, depth: Some(depth), revision, ..Model::default() }
     }
 }
 
@@ -85,6 +136,8 @@ impl Training {
 pub(crate) struct Model {
     links: [Arc<Links>; 2],
     priors: [Arc<Prior>; 2],
+    /// How the graphs were fitted; none before the first fit.
+    pub(crate) depth: Option<Depth>,
     /// Revision of the content that the graphs were fitted on.
     pub(crate) revision: u64,
 }
@@ -106,7 +159,8 @@ impl Model {
     }
 
     pub(crate) fn version(&self) -> String {
-        format!("item-graph-{:016x}", self.revision)
+        let kind = if self.depth == Some(Depth::Whole) { "blend" } else { "item-graph" };
+        format!("{kind}-{:016x}", self.revision)
     }
 
     /// These graphs with the popularity of another model.
@@ -144,7 +198,7 @@ mod tests {
         for event in events {
             state.apply(event);
         }
-        let model = state.training().fit();
+        let model = state.training().fit(Depth::Quick);
         let links = model.links(ItemKind::Artist);
         let id = |place: &u32| state.artists.entries[*place as usize].id;
         (links.places.iter().map(id).collect(), links.graph.clone())

@@ -214,7 +214,7 @@ impl Ranking<'_> {
         let least = best.get(limit - 1).map_or(f64::NEG_INFINITY, |(_, score)| *score);
         let popular = self.model.prior(self.kind).order.iter().copied();
         let popular = popular.map(|item| (item, self.trending(item))).take_while(|(_, score)| *score >= least);
-        let is_linked = |item: u32| links.item(item).is_some_and(|item| scores.get(item) != 0.0);
+        let is_linked = |item: u32| links.item(item).is_some_and(|item| scores.links_to(item));
         let unlinked = popular.filter(|(item, _)| !is_linked(*item) && !tags.contains_key(item) && allowed(*item));
         best.extend(unlinked.take(limit));
         best_by(best, limit, id)

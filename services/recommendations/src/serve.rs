@@ -215,6 +215,8 @@ impl Recommendations for RecommendationsService {
             let row = links.item(place).into_iter().flat_map(|item| links.graph().row(item));
             // What everybody plays is near to everything: a part of its weight is its popularity.
             let rarity = |place: u32| f64::from(entries[place as usize].listeners.max(1)).powf(-POPULARITY);
+            // A link below 0 says that two items go less together than by chance.
+            let row = row.filter(|(_, weight)| *weight > 0.0);
             let row = row.map(|(other, weight)| (links.place(other), f64::from(weight)));
             let row = row.map(|(place, weight)| (place, weight * rarity(place)));
             // Since the fit, an item may have been forgotten or become private.

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     experiments::Trials,
-    model::{Model, Training},
+    model::{Depth, Model, Training},
     policy::Policy,
     state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
@@ -233,16 +233,24 @@ impl RecommendationsService {
     /// nothing when nothing has changed. Two fits never run at once. Answers whether the serving model
     /// is that of the histories as they were; when a fit fails, the model before it goes on serving.
     pub async fn refit(&self) -> bool {
-        self.refit_by(Training::fit).await
+        self.refit_by(Depth::Whole, Training::fit).await
     }
 
-    async fn refit_by(&self, fit: impl FnOnce(Training) -> Model + Send + 'static) -> bool {
+    /// [`Self::refit`] by co-listening alone, in a fraction of the time: what serves until the whole model
+    /// is there. Does nothing when any model of the histories as they are serves.
+    pub async fn refit_quickly(&self) -> bool {
+        self.refit_by(Depth::Quick, Training::fit).await
+    }
+
+    async fn refit_by(&self, depth: Depth, fit: impl FnOnce(Training, Depth) -> Model + Send + 'static) -> bool {
         let _one = self.0.fitting.lock().await;
         let training = self.read(State::training);
-        if training.revision == self.0.model.load().revision {
+        let serving = self.0.model.load();
+        if training.revision == serving.revision && (depth == Depth::Quick || serving.depth != Some(Depth::Quick)) {
             return true;
         }
-        match tokio::task::spawn_blocking(move || fit(training)).await {
+        drop(serving);
+        match tokio::task::spawn_blocking(move || fit(training, depth)).await {
             Ok(fitted) => {
                 self.0.trials.replaced(self.0.model.load_full());
                 self.0.model.rcu(|model| fitted.with_popularity_of(model));
@@ -300,7 +308,7 @@ mod tests {
         let before = list(&service).await;
         assert!(!before.cold_start && before.items[0].artist == "b");
         service.apply(known(3, &["a", "c"]).to_vec(), Vec::new(), 6).await.expect("applied");
-        assert!(!service.refit_by(|_| panic!("injected")).await);
+        assert!(!service.refit_by(Depth::Whole, |_, _| panic!("injected")).await);
         let after = list(&service).await;
         assert_eq!((&after.model_version, after.cold_start), (&before.model_version, false));
         assert!(service.refit().await);
@@ -308,7 +316,7 @@ mod tests {
         // After a restart, a failed fit does not make the service ready; the next one does.
         let again = load();
         assert!(!again.ready() && list(&again).await.cold_start);
-        assert!(!again.refit_by(|_| panic!("injected")).await);
+        assert!(!again.refit_by(Depth::Whole, |_, _| panic!("injected")).await);
         assert!(!again.ready());
         let waiting = tokio::spawn({
             let again = again.clone();
@@ -334,9 +342,9 @@ mod tests {
             async move {
                 let fit = || {
                     let tries = Arc::clone(&tries);
-                    service.refit_by(move |training| {
+                    service.refit_by(Depth::Whole, move |training, depth| {
                         assert!(tries.fetch_add(1, Ordering::AcqRel) >= 2, "injected");
-                        training.fit()
+                        training.fit(depth)
                     })
                 };
                 crate::consumer::refit_by(&service, Duration::from_millis(1), stop, fit).await;

@@ -296,6 +296,7 @@ impl State {
         Training {
             people: people.map(|(user, one)| (user, [Arc::clone(&one.artists), Arc::clone(&one.tracks)])).collect(),
             items: [self.artists.public(), self.tracks.public()],
+            taggings: self.tags.counted(),
             places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
         }

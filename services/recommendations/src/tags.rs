@@ -97,6 +97,17 @@ impl Tags {
         tags.into_iter().map(|(tag, _)| self.name(tag).to_owned()).collect()
     }
 
+    /// Every (artist, tag, taggers) with taggers that are not private; tags are numbered in the order of their
+    /// names.
+    pub(crate) fn counted(&self) -> Vec<(u32, u32, u32)> {
+        let mut named: Vec<&Tag> = self.tags.iter().filter(|tag| !tag.artists.is_empty()).collect();
+        named.sort_unstable_by(|a, b| a.folded.cmp(&b.folded));
+        let counts = (0..)
+            .zip(named)
+            .flat_map(|(number, tag)| tag.artists.iter().map(move |(artist, taggers)| (*artist, number, *taggers)));
+        counts.collect()
+    }
+
     /// The artists that bear a tag, with their taggers as a share of the most tagged one's.
     pub(crate) fn shares(&self, tag: u32) -> impl Iterator<Item = (u32, f64)> {
         let artists = &self.tags[tag as usize].artists;

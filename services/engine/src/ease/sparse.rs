@@ -14,6 +14,10 @@ const BLOCK: usize = 64;
 /// Bins of a histogram of positive f32: their upper half.
 const BINS: usize = 1 << 16;
 
+/// What is added to a diagonal of 1 when what was dropped made the matrix indefinite: at first, and at last.
+const SMALLEST: f32 = 1.0 / 64.0;
+const LARGEST: f32 = 1_048_576.0;
+
 /// How the sparse approximation is regularised and bounded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SansaOptions {
@@ -43,11 +47,12 @@ impl Default for SansaOptions {
 /// A sparse approximation of EASE for catalogues of any size (Spišák et al. 2023, "Scalable Approximate
 /// NonSymmetric Autoencoder for Collaborative Filtering", section 3): small values of `XᵀX + Λ` are dropped,
 /// what remains is factored incompletely as `L D Lᵀ`, `W ≈ L⁻¹` is refined by its residual, and the graph
-/// is `I − P · diag(1 / diag P)` with `P = Wᵀ D⁻¹ W`, each row cut to its strongest links. Time
+/// is `I − P · diag(1 / diag P)` with `P = Wᵀ D⁻¹ W`, each row cut to its strongest links. Should dropping make
+/// the matrix indefinite, Λ is raised in proportion to its diagonal, as by dropout, until it is not. Time
 /// O(Σ |row|² + items × density²), memory O(pairs + items × density).
 ///
 /// # Errors
-/// An option or a weight out of range.
+/// An option or a weight out of range; items that depend on each other.
 pub fn sansa(interactions: &Interactions, options: SansaOptions) -> Result<ItemGraph, EaseError> {
     fit(&Source::of(interactions)?, options)
 }
@@ -74,15 +79,22 @@ fn fit(source: &Source<'_>, options: SansaOptions) -> Result<ItemGraph, EaseErro
     // What few know is eliminated first, for it links to little: a minimum degree order of the first step.
     let mut order: Vec<u32> = (0_u32..).zip(&degrees).map(|(item, _)| item).collect();
     order.sort_by(|a, b| degrees[*a as usize].total_cmp(&degrees[*b as usize]).then(a.cmp(b)));
-    let least: Vec<f32> = order
+    let own: Vec<f32> = order
         .iter()
         .map(|item| {
             let (degree, scale) = (degrees[*item as usize], scale[*item as usize]);
             single((loaded(degree, lambda, dropout) - degree) * scale * scale)
         })
         .collect();
-    let (factor, pivots) = factor(&columns(source, &scale, &order, density), &least, density);
-    let inverse = invert(&factor, options);
+    let kept = columns(source, &scale, &order, density);
+    let mut shift = 0.0;
+    let (inverse, pivots) = loop {
+        match approximate(&kept, &own, shift, options) {
+            Ok(found) => break found,
+            Err(place) if shift >= LARGEST => return Err(EaseError::Dependent { item: order[place], lambda }),
+            Err(_) => shift = (2.0 * shift).max(SMALLEST),
+        }
+    };
     let favour: Vec<f64> = order
         .iter()
         .map(|item| degrees[*item as usize].max(1.0).powf(-f64::from(target)) / scale[*item as usize])
@@ -128,15 +140,22 @@ fn columns(source: &Source<'_>, scale: &[f64], order: &[u32], density: usize) ->
         lowest -= 1;
         room -= histogram[lowest];
     }
+    // Of the next bin each row has an equal share of what is left.
+    let share = room / items.max(1);
     let mut places = vec![0_u32; items];
     (0..).zip(order).for_each(|(place, item)| places[*item as usize] = place);
     let kept: Vec<Vec<(u32, u32, f32)>> = blocks
         .map_init(
             || Sums::new(items),
             |sums, block| {
-                let mut kept = Vec::new();
+                let (mut kept, mut row, mut shared) = (Vec::new(), u32::MAX, 0);
                 visit(sums, block, &mut |item, other, value| {
-                    if bin(value) >= lowest {
+                    if item != row {
+                        (row, shared) = (item, 0);
+                    }
+                    let next = bin(value) + 1 == lowest && shared < share;
+                    shared += usize::from(next);
+                    if next || bin(value) >= lowest {
                         let (a, b) = (places[item as usize], places[other as usize]);
                         kept.push((a.min(b), a.max(b), value));
                     }
@@ -148,11 +167,36 @@ fn columns(source: &Source<'_>, scale: &[f64], order: &[u32], density: usize) ->
     Sparse::of(items, kept.iter().flatten().copied())
 }
 
-/// The incomplete factors `L` (by columns, without its diagonal of 1) and `D` of a matrix with diagonal 1,
-/// given by its columns below it: column by column with the `density` largest values of each (Lin and Moré
-/// 1999, "Incomplete Cholesky Factorizations with Limited Memory"). In place of pivots that dropping made
-/// too small, `least` is taken, what the diagonal of Λ alone would leave of each.
-fn factor(a: &Sparse, least: &[f32], density: usize) -> (Sparse, Vec<f32>) {
+/// `W` (by columns) and the pivots of a matrix with diagonal `1 + shift`, given by its columns below it. `own`
+/// is the part of Λ in the diagonal.
+///
+/// # Errors
+/// The place of an item where what was dropped outweighs the regularisation: `A − Λ` has no negative
+/// eigenvalue, so that pivots are not below Λ's diagonal nor the inverse's diagonal above its reciprocal, and
+/// were found to be by a factor of more than 2 or 4.
+fn approximate(a: &Sparse, own: &[f32], shift: f32, options: SansaOptions) -> Result<(Sparse, Vec<f32>), usize> {
+    let least: Vec<f32> = own.iter().map(|own| own + shift).collect();
+    let (factor, pivots) = factor(a, 1.0 + shift, &least, options.density)?;
+    let inverse = invert(&factor, options);
+    let holds = |item: &usize| (0.0..4.0).contains(&(diagonal(&inverse, &pivots, *item) * f64::from(least[*item])));
+    let broken = (0..a.rows()).find(|item| !holds(item));
+    broken.map_or(Ok((inverse, pivots)), Err)
+}
+
+/// An element of the diagonal of `Wᵀ pivots⁻¹ W`, W by columns.
+fn diagonal(columns: &Sparse, pivots: &[f32], item: usize) -> f64 {
+    let squares = columns.row(item).map(|(row, value)| f64::from(value).powi(2) / f64::from(pivots[row as usize]));
+    squares.sum::<f64>() + 1.0 / f64::from(pivots[item])
+}
+
+/// The incomplete factors `L` (by columns, without its diagonal of 1) and `D` of a matrix with one number
+/// as its diagonal, given by its columns below it: column by column with the `density` largest values of
+/// each (Lin and Moré 1999, "Incomplete Cholesky Factorizations with Limited Memory"). Pivots are at least
+/// `least`.
+///
+/// # Errors
+/// The row of a pivot below half of that.
+fn factor(a: &Sparse, diagonal: f32, least: &[f32], density: usize) -> Result<(Sparse, Vec<f32>), usize> {
     const NONE: u32 = u32::MAX;
     let n = a.rows();
     let (mut factor, mut pivots) = (Sparse::with_capacity(n, n), Vec::<f32>::with_capacity(n));
@@ -167,7 +211,7 @@ fn factor(a: &Sparse, least: &[f32], density: usize) -> (Sparse, Vec<f32>) {
             }
         };
         sums.add(1.0, a.row(k));
-        let mut pivot = 1.0_f32;
+        let mut pivot = diagonal;
         let mut column = first[k];
         while column != NONE {
             let (following, at) = (after[column as usize], next[column as usize]);
@@ -179,6 +223,9 @@ fn factor(a: &Sparse, least: &[f32], density: usize) -> (Sparse, Vec<f32>) {
             chain(column, at + 1, &mut first, &mut after, &factor);
             column = following;
         }
+        if pivot.is_nan() || pivot < least[k] / 2.0 {
+            return Err(k);
+        }
         let pivot = pivot.max(least[k]);
         sums.take(density, &mut kept);
         next[k] = factor.end();
@@ -186,7 +233,7 @@ fn factor(a: &Sparse, least: &[f32], density: usize) -> (Sparse, Vec<f32>) {
         pivots.push(pivot);
         chain(number, next[k], &mut first, &mut after, &factor);
     }
-    (factor, pivots)
+    Ok((factor, pivots))
 }
 
 /// `L⁻¹` by columns, without its diagonal of 1, as is `L`: by substitution, in which values of at most
@@ -224,13 +271,8 @@ fn invert(factor: &Sparse, options: SansaOptions) -> Sparse {
 /// the diagonal of D, and what columns are multiplied by at last (1 / D, perhaps with a favour).
 fn weights(columns: &Sparse, pivots: &[f32], by: (&[f32], &[f64]), neighbours: usize) -> Sparse {
     let rows = columns.transposed();
-    let multipliers: Vec<f32> = (0..columns.rows())
-        .map(|item| {
-            let squares =
-                columns.row(item).map(|(row, value)| f64::from(value).powi(2) / f64::from(pivots[row as usize]));
-            single(-by.1[item] / (squares.sum::<f64>() + 1.0 / f64::from(pivots[item])))
-        })
-        .collect();
+    let multipliers: Vec<f32> =
+        (0..columns.rows()).map(|item| single(-by.1[item] / diagonal(columns, pivots, item))).collect();
     Sparse::make(columns.rows(), |item, work| {
         work.sums.add(1.0 / pivots[item], rows.row(item));
         for (row, value) in columns.row(item) {

@@ -27,6 +27,9 @@ pub struct Dataset {
     pub whole: Interactions,
     /// Whether the chosen model is fitted again on `whole` before it is tested.
     pub refit: bool,
+    /// Whether listeners without a history are judged too: as is done where a test part is given, so that means
+    /// are over the same listeners as those published.
+    pub judge_unknown: bool,
     /// Beside each pair of `train` and of `whole` its last time, by listener in the order of the row.
     pub times: Option<[Vec<Vec<i64>>; 2]>,
     /// Friends of each listener, ascending; as the file has them, both ways.
@@ -66,6 +69,8 @@ pub struct Fold<'d> {
     pub known: &'d Interactions,
     /// What is to be found.
     pub held: &'d Interactions,
+    /// Whether listeners without a history are judged.
+    pub judge_unknown: bool,
     /// The listeners that are judged, ascending; all when None.
     pub sample: Option<Vec<usize>>,
 }
@@ -89,6 +94,7 @@ impl Dataset {
             test: matrix(parts.test, users.len(), items.len()).0,
             whole,
             refit,
+            judge_unknown: false,
             times: timed.then_some([train_times, whole_times]),
             social: Vec::new(),
             taggings: Vec::new(),
@@ -103,7 +109,7 @@ impl Dataset {
     pub fn tuning(&self) -> Fold<'_> {
         let times = self.times.as_ref().map(|[train, _]| train.as_slice());
         let training = Training { interactions: &self.train, times, social: &self.social, tags: self.item_tags(false) };
-        Fold { training, known: &self.train, held: &self.validation, sample: None }
+        Fold { training, known: &self.train, held: &self.validation, judge_unknown: self.judge_unknown, sample: None }
     }
 
     /// The task that is reported. Items of training and validation are both left out of the ranking, as in
@@ -112,10 +118,10 @@ impl Dataset {
         let (interactions, at) = if self.refit { (&self.whole, 1) } else { (&self.train, 0) };
         let times = self.times.as_ref().map(|times| times[at].as_slice());
         let training = Training { interactions, times, social: &self.social, tags: self.item_tags(self.refit) };
-        Fold { training, known: &self.whole, held: &self.test, sample: None }
+        Fold { training, known: &self.whole, held: &self.test, judge_unknown: self.judge_unknown, sample: None }
     }
 
-    /// Listeners that have test items and no history, who are left out of every mean.
+    /// Listeners that have test items and no history.
     pub fn unknown_users(&self) -> usize {
         let history = if self.refit { &self.whole } else { &self.train };
         (0..self.test.user_count())

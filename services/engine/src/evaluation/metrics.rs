@@ -20,10 +20,11 @@ pub struct Metrics {
 }
 
 impl Fold<'_> {
-    /// The listeners that are judged, ascending: those that have held-out items and a history, or of these the
-    /// sample.
+    /// The listeners that are judged, ascending: those that have held-out items and, unless strangers are
+    /// judged too, a history; of these the sample.
     pub fn judged(&self) -> Vec<usize> {
-        let able = |user: &usize| !self.held.row(*user).is_empty() && !self.training.interactions.row(*user).is_empty();
+        let history = |user: usize| self.judge_unknown || !self.training.interactions.row(user).is_empty();
+        let able = |user: &usize| !self.held.row(*user).is_empty() && history(*user);
         match &self.sample {
             Some(sample) => sample.iter().copied().filter(able).collect(),
             None => (0..self.held.user_count()).filter(able).collect(),

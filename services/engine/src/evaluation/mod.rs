@@ -2,7 +2,8 @@
 //! measured. Pure: whoever opens the files hands over readers.
 //!
 //! Protocol: the whole catalogue is ranked for each listener without what the listener is known to have;
-//! relevance is binary; means are over the listeners that have held-out items and a history.
+//! relevance is binary; means are over the listeners that have held-out items and, unless a test part was given,
+//! a history.
 
 mod dataset;
 mod events;

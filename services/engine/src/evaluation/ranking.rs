@@ -6,8 +6,10 @@ use crate::{
     dense::{Block, Matrix, View, multiply_block},
 };
 
-/// Listeners scored at once by one thread.
-const BATCH: usize = 64;
+/// Listeners scored at once by one thread, at the most.
+const BATCH: usize = 128;
+/// Scores held by one thread: 64 MiB, or those of one listener.
+const BATCH_SCORES: usize = 1 << 24;
 
 /// A fitted model.
 pub trait Scorer: Sync {
@@ -67,7 +69,7 @@ impl Scorer for LinearScorer {
     }
 }
 
-/// The first `count` items for each listener that has held-out items and a history, best first, without what
+/// The first `count` items for each listener that is judged, best first, without what
 /// is known; of equal scores the item that is numbered first comes first. Other listeners have no list.
 /// `progress` is told how many listeners are done. Time that of the scorer and O(listeners × items).
 pub fn rank(
@@ -78,6 +80,7 @@ pub fn rank(
 ) -> Vec<Option<Vec<u32>>> {
     let items = fold.held.item_count();
     let users = fold.judged();
+    let size = (BATCH_SCORES / items.max(1)).clamp(1, BATCH);
     let batch = |scores: &mut Vec<f32>, users: &[usize]| -> Vec<(usize, Vec<u32>)> {
         scores.resize(users.len() * items, 0.0);
         scorer.score(users, scores);
@@ -86,7 +89,7 @@ pub fn rank(
         progress(users.len());
         lists
     };
-    let found: Vec<Vec<(usize, Vec<u32>)>> = users.par_chunks(BATCH).map_init(Vec::new, batch).collect();
+    let found: Vec<Vec<(usize, Vec<u32>)>> = users.par_chunks(size).map_init(Vec::new, batch).collect();
     let mut lists = vec![None; fold.held.user_count()];
     for (user, list) in found.into_iter().flatten() {
         lists[user] = Some(list);

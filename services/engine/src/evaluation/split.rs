@@ -51,6 +51,7 @@ pub fn random(events: &Events, seed: u64) -> Dataset {
 
 /// A given test part, and of each listener a tenth of the training pairs at random for validation; the chosen
 /// model is fitted again on all of them. Test pairs that are in training are dropped: they cannot be ranked.
+/// Listeners of the test part alone are judged too.
 pub fn carved(events: &Events, test: &[Event], seed: u64) -> Dataset {
     let mut random = Random::new(seed);
     let whole = merged(events.rows.clone());
@@ -64,7 +65,8 @@ pub fn carved(events: &Events, test: &[Event], seed: u64) -> Dataset {
         train.extend(row);
     }
     let parts = Parts { train, validation, test, whole };
-    Dataset::from_parts(parts, true, events.timed, names(&events.users), names(&events.items))
+    let dataset = Dataset::from_parts(parts, true, events.timed, names(&events.users), names(&events.items));
+    Dataset { judge_unknown: true, ..dataset }
 }
 
 /// Cut at two moments for all listeners: the last tenth of the events is test, the tenth before it validation,
@@ -211,6 +213,11 @@ mod tests {
         let test = [Event { user: 0, item: 3, weight: 1.0, time: 0 }];
         let set = carved(&train, &test, 1);
         assert_eq!((set.train.len(), set.validation.len(), set.whole.len(), set.test.len()), (18, 2, 20, 0));
+        let mut stranger = train.clone();
+        stranger.users.number("stranger").expect("few");
+        let late = [Event { user: 1, item: 3, weight: 1.0, time: 0 }];
+        let judged = carved(&stranger, &late, 1);
+        assert_eq!((judged.unknown_users(), judged.testing().judged()), (1, vec![1]));
         assert_eq!(set.testing().training.interactions, &set.whole);
         assert_eq!(set.tuning().training.interactions, &set.train);
     }

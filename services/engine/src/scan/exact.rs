@@ -24,7 +24,7 @@ const TILE: usize = 32;
 /// [`crate::dense::dot`] and sorting by score, equal scores by item number; for any number of threads.
 ///
 /// It holds the factors (`Matrix`, or what lends one, such as an `Arc` or a reference) and beside them
-/// rank + 16 bytes for each item.
+/// rank + 20 bytes for each item.
 #[derive(Debug, Clone)]
 pub struct Scan<M = Matrix> {
     factors: M,

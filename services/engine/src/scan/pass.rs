@@ -17,7 +17,7 @@ pub(super) struct Pass<'r> {
 pub(super) enum Added<'r> {
     None,
     /// (place, addend) ascending by panel, and where each panel begins.
-    Sparse(Vec<(u32, f32)>, Vec<u32>),
+    Sparse(Vec<(u32, f32)>, Vec<usize>),
     Dense(&'r [f32]),
 }
 
@@ -44,14 +44,13 @@ pub(super) fn check(request: &Request<'_>, items: usize, rank: usize) -> Result<
 
 impl<'r> Added<'r> {
     /// By the place of each item; counted by panel, so that time is O(addends + panels).
-    #[expect(clippy::cast_possible_truncation, reason = "fewer addends than 2^32 are sorted")]
     pub(super) fn new(extra: Extra<'r>, places: &[u32], panels: usize) -> Self {
         let extra = match extra {
             Extra::None => return Self::None,
             Extra::Dense(extra) => return Self::Dense(extra),
             Extra::Sparse(extra) => extra,
         };
-        let mut starts = vec![0_u32; panels + 1];
+        let mut starts = vec![0; panels + 1];
         for (item, _) in extra {
             starts[places[*item as usize] as usize / PANEL + 1] += 1;
         }
@@ -63,7 +62,7 @@ impl<'r> Added<'r> {
         for (item, value) in extra {
             let place = places[*item as usize];
             let to = &mut next[place as usize / PANEL];
-            sorted[*to as usize] = (place, *value);
+            sorted[*to] = (place, *value);
             *to += 1;
         }
         Self::Sparse(sorted, starts)
@@ -75,7 +74,7 @@ impl<'r> Added<'r> {
         match self {
             Self::None => return None,
             Self::Sparse(sorted, starts) => {
-                let own = &sorted[starts[panel] as usize..starts[panel + 1] as usize];
+                let own = &sorted[starts[panel]..starts[panel + 1]];
                 if own.is_empty() {
                     return None;
                 }
@@ -176,7 +175,7 @@ impl Catalogue<'_> {
             Added::None => 0.0,
             Added::Dense(_) => return false,
             Added::Sparse(sorted, starts) => {
-                let own = &sorted[starts[panel] as usize..starts[panel + 1] as usize];
+                let own = &sorted[starts[panel]..starts[panel + 1]];
                 // Of one item several may be added up; only positive ones raise a bound.
                 own.iter().map(|(_, value)| value.max(0.0)).sum::<f32>() * (1.0 + 1e-5)
             }

@@ -1,7 +1,7 @@
 //! Drift between a training and a serving window: of scores (histograms or samples) and of the popularity of
 //! items (counts).
 
-use super::{InvalidInput, ensure, real, real_len, special};
+use super::{COUNTS, InvalidInput, ensure, real, real_len, special};
 
 /// Bins or items at the most.
 pub const BINS: usize = 50_000_000;
@@ -61,7 +61,7 @@ pub fn divergence(before: &[u64], after: &[u64]) -> Result<Divergence, InvalidIn
 }
 
 fn total(side: &str, counts: &[u64]) -> Result<f64, InvalidInput> {
-    let total = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count)).filter(|sum| *sum < 1 << 53);
+    let total = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count)).filter(|sum| *sum < COUNTS);
     let total = total.ok_or_else(|| InvalidInput::new(format!("the sum of counts {side}"), "2^53 or more", "less"))?;
     ensure(total > 0, format!("the sum of counts {side}"), total, "above 0")?;
     Ok(real(total))
@@ -180,6 +180,18 @@ impl Histogram {
         ensure(ascending, "the range", format!("{low} to {high}"), "ascending and finite")?;
         ensure((1..=100_000).contains(&bins), "the number of bins", bins, "1 to 100000")?;
         Ok(Self { low, width: (high - low) / real_len(bins), counts: vec![0; bins + 2] })
+    }
+
+    /// From what was kept: the ends of the range and [`Self::counts`].
+    ///
+    /// # Errors
+    /// As [`Self::new`], for two counts fewer than those given; or counts that sum to 2^53 or more.
+    pub fn from_counts(low: f64, high: f64, counts: Vec<u64>) -> Result<Self, InvalidInput> {
+        let empty = Self::new(low, high, counts.len().saturating_sub(2))?;
+        if counts.iter().any(|count| *count > 0) {
+            total("kept", &counts)?;
+        }
+        Ok(Self { counts, ..empty })
     }
 
     /// Takes in one value; one that is no number is passed over, and false is answered.

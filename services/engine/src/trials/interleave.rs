@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Interval, InvalidInput, ensure,
+    COUNTS, Interval, InvalidInput, ensure,
     sequence::{Proportion, Sequence},
     special,
 };
@@ -81,7 +81,7 @@ pub fn credit(list: &[Picked], rewards: &[(usize, f64)]) -> Option<Team> {
 }
 
 /// Sessions by whom they preferred. One unit is one listener: those with several sessions count once, by their
-/// sum, for their sessions are alike.
+/// sum over a window of one length, for their sessions are alike.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Preferences {
     /// Those that preferred A.
@@ -122,7 +122,11 @@ impl Preferences {
     /// Both together.
     #[must_use]
     pub const fn merged(self, other: Self) -> Self {
-        Self { a: self.a + other.a, b: self.b + other.b, ties: self.ties + other.ties }
+        Self {
+            a: self.a.saturating_add(other.a),
+            b: self.b.saturating_add(other.b),
+            ties: self.ties.saturating_add(other.ties),
+        }
     }
 
     /// The sign test at level `alpha`, valid at every look: without a preference each decided unit is a fair
@@ -132,7 +136,7 @@ impl Preferences {
     /// `alpha` outside of (0, 1), or 2^53 units or more.
     pub fn judge(&self, alpha: f64) -> Result<Preference, InvalidInput> {
         let units = [self.a, self.b, self.ties].iter().try_fold(0_u64, |sum, count| sum.checked_add(*count));
-        let units = units.filter(|units| *units < 1 << 53);
+        let units = units.filter(|units| *units < COUNTS);
         let units = units.ok_or_else(|| InvalidInput::new("the number of units", "2^53 or more", "less"))?;
         let decided = Proportion::new(self.b, self.a + self.b)?;
         let share = Sequence::new(alpha, 1, 0)?.proportion(&decided);

@@ -55,7 +55,10 @@ fn is_moderate(number: f64) -> bool {
     number.abs() <= LARGEST
 }
 
-/// A count as a real number: exact below 2^53.
+/// Counts are below this, so that they are exact as real numbers.
+const COUNTS: u64 = 1 << 53;
+
+/// A count as a real number: exact below [`COUNTS`].
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 const fn real(count: u64) -> f64 {
     count as f64

@@ -287,6 +287,10 @@ impl Sums {
         options: &Options,
     ) -> Result<Vec<Option<Interval>>, InvalidInput> {
         ensure_level("alpha", options.alpha)?;
+        let Limits { units: _, effective, mean_weight, lost, heaviest, clipped } = options.limits;
+        // Nothing would be doubted by comparison with what is no number.
+        let numbers = [effective, mean_weight, lost, heaviest, clipped].iter().all(|limit| !limit.is_nan());
+        ensure(numbers, "a limit", f64::NAN, "a number")?;
         ensure(options.clip > 0.0, "the clip", options.clip, "above 0")?;
         let units = self.units();
         let draws = units.checked_mul(options.resamples).filter(|draws| *draws <= DRAWS);

@@ -12,7 +12,7 @@
 //! One unit is one independent observation whose value no longer changes: a listener with their total over a
 //! window of one length, for instance, entered when the window has passed.
 
-use super::{Interval, InvalidInput, ensure, ensure_level, is_moderate, real, special};
+use super::{COUNTS, Interval, InvalidInput, ensure, ensure_level, is_moderate, real, special};
 
 /// Count, mean and spread of a stream of numbers (Welford 1962), mergeable (Chan, Golub, LeVeque 1979).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -27,8 +27,10 @@ impl Moments {
     /// From what was kept: count, mean and `Σ (x - mean)²`.
     ///
     /// # Errors
-    /// A mean that is not finite or beyond 10^100 either way, or squares that are not finite or below 0.
+    /// 2^53 values or more, a mean that is not finite or beyond 10^100 either way, or squares that are not finite or
+    /// below 0.
     pub fn from_parts(count: u64, mean: f64, squares: f64) -> Result<Self, InvalidInput> {
+        ensure(count < COUNTS, "the number of values", count, "below 2^53")?;
         ensure(is_moderate(mean), "the mean", mean, "a finite number, 10^100 at most")?;
         ensure(squares.is_finite() && squares >= 0.0, "the sum of squares", squares, "a finite number, 0 at least")?;
         Ok(if count == 0 { Self::default() } else { Self { count, mean, squares } })
@@ -49,7 +51,7 @@ impl Moments {
     /// Both together.
     #[must_use]
     pub fn merged(self, other: Self) -> Self {
-        let count = self.count + other.count;
+        let count = self.count.saturating_add(other.count);
         if self.count == 0 || other.count == 0 {
             return if self.count == 0 { other } else { self };
         }
@@ -94,8 +96,9 @@ impl Proportion {
     /// `successes` of `trials`.
     ///
     /// # Errors
-    /// More successes than trials.
+    /// More successes than trials, or 2^53 trials or more.
     pub fn new(successes: u64, trials: u64) -> Result<Self, InvalidInput> {
+        ensure(trials < COUNTS, "the number of trials", trials, "below 2^53")?;
         ensure(successes <= trials, "the number of successes", successes, "at most the number of trials")?;
         Ok(Self { successes, trials })
     }
@@ -113,7 +116,10 @@ impl Proportion {
     /// Both together.
     #[must_use]
     pub const fn merged(self, other: Self) -> Self {
-        Self { successes: self.successes + other.successes, trials: self.trials + other.trials }
+        Self {
+            successes: self.successes.saturating_add(other.successes),
+            trials: self.trials.saturating_add(other.trials),
+        }
     }
 
     /// The share of successes; one half of none.
@@ -209,7 +215,7 @@ impl Sequence {
         if !(told(control) && told(treatment)) {
             return Interval::unknown(estimate);
         }
-        let count = control.count + treatment.count;
+        let count = control.count.saturating_add(treatment.count);
         let part = |seen: &Moments| seen.variance() / real(seen.count);
         let variance = real(count) * (part(control) + part(treatment));
         around(estimate, variance.sqrt() * self.radius(count))

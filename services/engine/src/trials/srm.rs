@@ -1,7 +1,7 @@
 //! Sample-ratio mismatch: whether the units of an experiment arrived in the ratio of its weights. If they
 //! did not, its other figures are not to be trusted (Fabijan et al., KDD 2019).
 
-use super::{InvalidInput, ensure, real, special};
+use super::{COUNTS, InvalidInput, ensure, real, special};
 
 /// The concentration of the prior of [`sequential`] unless another is asked for: it finds departures of about
 /// 1 in 100 soonest.
@@ -71,7 +71,7 @@ fn shares(counts: &[u64], weights: &[u32]) -> Result<Vec<(f64, f64)>, InvalidInp
     let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
     ensure(total > 0, "the sum of the weights", total, "above 0")?;
     let units = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count));
-    ensure(units.is_some_and(|units| units < 1 << 53), "the number of units", "2^53 or more", "less")?;
+    ensure(units.is_some_and(|units| units < COUNTS), "the number of units", "2^53 or more", "less")?;
     let mut shares = Vec::with_capacity(counts.len());
     for (variant, (count, weight)) in counts.iter().zip(weights).enumerate() {
         if *weight > 0 {

@@ -27,7 +27,7 @@ PROTOCOL
   8:1:1      per listener a random tenth is test, another validation; what is ranked is neither in training
              nor in validation. Models are fitted on training alone.
   --test     a tenth of each listener's training pairs is validation; the chosen model is fitted again on all
-             training pairs, and these are not ranked.
+             training pairs, and these are not ranked. Listeners of the test file alone are judged too.
   time       the last tenth of all events is test, the tenth before it validation; the chosen model is fitted
              again on everything before the test. To be found is what is new to the listener.
   Hyper-parameters are chosen by NDCG on validation at the first length of --at, by 2,000 listeners at most.

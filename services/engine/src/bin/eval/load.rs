@@ -129,8 +129,9 @@ pub(crate) fn describe(source: &Source, dataset: &Dataset) {
         eprintln!("test rows left out, as they repeat or are in training: {dropped}");
     }
     eprintln!(
-        "judged: {} listeners; left out: {} with test items and no history",
+        "judged: {} listeners; {} with test items and no history are {}",
         fold.judged().len(),
-        dataset.unknown_users()
+        dataset.unknown_users(),
+        if dataset.judge_unknown { "among them" } else { "left out" }
     );
 }

@@ -54,7 +54,7 @@ impl Peer {
             settings.push(Settings(match self {
                 Self::Als(factors) => {
                     let (regularization, alpha) =
-                        if first { (0.01, 1.0) } else { (between(1e-3, 30.0), between(0.5, 50.0)) };
+                        if first { (0.01, 1.0) } else { (between(0.01, 100.0), between(1.0, 40.0)) };
                     vec![
                         ("factors", f64::from(factors)),
                         ("iterations", 15.0),

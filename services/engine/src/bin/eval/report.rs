@@ -136,9 +136,7 @@ impl Report {
             let list = if list.is_empty() { "-".into() } else { format!("{:.3}/{:.3}", part(0), part(1)) };
             rows.push([&[(*model).to_owned()], &cells(&metrics, &names)[..], &[cell(&fit, 2), list]].concat());
         }
-        rows.push(
-            [&["(ceiling)".to_owned()], &cells(&self.ceilings, &names)[..], &[String::new(), String::new()]].concat(),
-        );
+        rows.push([&["(ceiling)".to_owned()], &cells(&self.ceilings, &self.names())[..]].concat());
         print_aligned(&rows);
         println!("(ceiling): lists that hold every test item, or as many as fit; no model can exceed it");
         for (model, runs) in models {

@@ -125,6 +125,9 @@ fn what_cannot_be_compared_is_refused() {
         assert!(one.push(value));
     }
     assert_eq!((one.counts(), one.count()), (&[2, 1, 2, 2][..], 7));
+    assert_eq!(Histogram::from_counts(0.0, 1.0, vec![2, 1, 2, 2]).expect("counts"), one);
+    assert!(Histogram::from_counts(0.0, 1.0, vec![1]).is_err());
+    assert!(Histogram::from_counts(0.0, 1.0, vec![u64::MAX, 1, 0]).is_err());
     assert_eq!((one.quantile(0.0), one.quantile(1.0), one.quantile(1.1)), (Some(0.0), Some(1.0), None));
     assert_eq!(quantile_edges(&[5.0; 9], 4).expect("values"), [5.0]);
 }

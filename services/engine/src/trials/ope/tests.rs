@@ -167,6 +167,8 @@ fn rows_and_options_without_meaning_are_refused() {
         assert!(refused(&[good, bad], plain()).starts_with(named), "{named}");
     }
     assert!(refused(&[good], Options { clip: f64::NAN, ..plain() }).starts_with("the clip is NaN"));
+    let limits = Limits { effective: f64::NAN, ..plain().limits };
+    assert!(refused(&[good], Options { limits, ..plain() }).starts_with("a limit is NaN"));
     assert!(refused(&[good], Options { alpha: 1.0, ..plain() }).starts_with("alpha is 1"));
     assert!(refused(&[good], Options { resamples: usize::MAX, ..plain() }).starts_with("the number of resamples"));
 }

@@ -101,6 +101,7 @@ fn what_is_not_known_is_told_as_such() {
     assert_eq!((nothing.low, nothing.high), (-1.0, 1.0));
     assert!(Sequence::new(0.0, 1, 0).is_err() && Sequence::new(f64::NAN, 1, 0).is_err());
     assert!(Sequence::new(0.1, 0, 0).is_err() && Proportion::new(3, 2).is_err());
+    assert!(Moments::from_parts(COUNTS, 0.0, 1.0).is_err() && Proportion::new(0, COUNTS).is_err());
     assert!(Moments::from_parts(3, f64::NAN, 1.0).is_err() && Moments::from_parts(3, 0.0, -1.0).is_err());
 }
 
