@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 use echotune_api::{
-    Agents, AgentsClient, Operations, OperationsClient, Recommendations, RecommendationsClient, Users, UsersClient,
+    Agents, AgentsClient, Experiments, ExperimentsClient, Operations, OperationsClient, Recommendations,
+    RecommendationsClient, Users, UsersClient,
 };
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
@@ -39,6 +40,8 @@ pub struct Connection {
     pub users: Arc<dyn Users>,
     /// Lists with reasons.
     pub recommendations: Arc<dyn Recommendations>,
+    /// Experiments on lists.
+    pub experiments: Arc<dyn Experiments>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows; in a folder that was opened, once they have been started.
@@ -86,6 +89,7 @@ impl Connection {
         Ok(Self {
             users: Arc::new(UsersClient::new(channel.clone(), credentials.clone())),
             recommendations: Arc::new(RecommendationsClient::new(channel.clone(), credentials.clone())),
+            experiments: Arc::new(ExperimentsClient::new(channel.clone(), credentials.clone())),
             operations: Arc::new(OperationsClient::new(channel.clone(), credentials.clone())),
             agents: Some(Arc::new(AgentsClient::new(channel, credentials))),
             opened: None,
@@ -97,6 +101,7 @@ impl Connection {
         Ok(Self {
             users: Arc::clone(&platform.users),
             recommendations: Arc::clone(&platform.recommendations),
+            experiments: Arc::clone(&platform.experiments),
             operations: Arc::clone(&platform.operations),
             agents: None,
             opened: Some(platform),
@@ -123,6 +128,7 @@ impl Connection {
         Services {
             users: Arc::clone(&self.users),
             recommendations: Arc::clone(&self.recommendations),
+            experiments: Arc::clone(&self.experiments),
             operations: Arc::clone(&self.operations),
         }
     }
@@ -149,8 +155,8 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { opened, users, recommendations, operations, agents } = self;
-        drop((users, recommendations, operations, agents));
+        let Self { opened, users, recommendations, experiments, operations, agents } = self;
+        drop((users, recommendations, experiments, operations, agents));
         match opened {
             Some(platform) => platform.stop().await,
             None => Ok(()),

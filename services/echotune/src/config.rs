@@ -7,12 +7,14 @@ use std::{
 };
 
 use clap::Args;
+use echotune_api::MAX_LIMIT;
 use echotune_kit::{
     config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
     edge,
     lifecycle::Patience,
     telemetry,
 };
+use echotune_recommendations::Policy;
 use serde::{Deserialize, Serialize};
 
 /// Name of the configuration in a data folder; it need not exist.
@@ -35,7 +37,7 @@ pub struct ConfigFlags {
 }
 
 /// The configuration of the whole platform.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Where gRPC is answered.
     pub listen: SocketAddr,
@@ -45,7 +47,7 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// What a request may ask for.
     pub limits: LimitsConfig,
-    /// Fitting.
+    /// Fitting and lists.
     pub recommendations: RecommendationsConfig,
     /// The MCP servers.
     pub mcp: McpConfig,
@@ -81,11 +83,15 @@ pub struct LimitsConfig {
     pub deadline_max: Period,
 }
 
-/// Fitting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Fitting and lists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecommendationsConfig {
     /// How long new listens are gathered before a refit.
     pub refit_debounce: Period,
+    /// What the most popular item gains beside co-listening.
+    pub trending_weight: f64,
+    /// Tracks of one artist in a list at the most; 0 for no limit.
+    pub max_per_artist: u32,
 }
 
 /// The MCP servers.
@@ -121,6 +127,14 @@ pub struct ShutdownConfig {
     pub flush_timeout: Period,
 }
 
+impl RecommendationsConfig {
+    /// By what lists are made.
+    pub(crate) fn policy(&self) -> Policy {
+        let Self { trending_weight, max_per_artist, .. } = *self;
+        Policy { trending_weight, max_per_artist, ..Policy::default() }
+    }
+}
+
 impl LimitsConfig {
     pub(crate) const fn patience(&self) -> edge::Patience {
         edge::Patience { default: self.deadline_default.0, max: self.deadline_max.0 }
@@ -146,6 +160,17 @@ impl config::Config for Config {
         let more = || "must be longer than 0s".to_owned();
         demand(positive(limits.deadline_default), "limits.deadline_default", more());
         demand(positive(self.recommendations.refit_debounce), "recommendations.refit_debounce", more());
+        let lists = &self.recommendations;
+        demand(
+            (0.0..=1.0).contains(&lists.trending_weight),
+            "recommendations.trending_weight",
+            format!("{} is not between 0 and 1", lists.trending_weight),
+        );
+        demand(
+            lists.max_per_artist <= MAX_LIMIT,
+            "recommendations.max_per_artist",
+            format!("{} is more than {MAX_LIMIT}", lists.max_per_artist),
+        );
         let no_address =
             self.mcp_address(self.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
         demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
@@ -278,7 +303,7 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_refused_together() {
         let faults = load(
-            &["limits.deadline_default=10m", "telemetry.spans_kept=0"],
+            &["limits.deadline_default=10m", "telemetry.spans_kept=0", "recommendations.trending_weight=2"],
             &[("ECHOTUNE__TELEMETRY__LOG", "=,="), ("ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "collector:4317")],
         )
         .unwrap_err();
@@ -291,7 +316,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert_eq!(faults.0.len(), 4, "{text}");
+        assert_eq!(faults.0.len(), 5, "{text}");
         let faults = load(&["limits.deadline_max=soon", "telemetry.spans_kept=0"], &[]).unwrap_err();
         assert_eq!(faults.0.len(), 2, "a value that cannot be read hides no other: {faults}");
     }

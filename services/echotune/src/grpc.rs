@@ -3,7 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use echotune_api::{
-    Agents, Operations, Recommendations, Users, agents_server, operations_server, recommendations_server, users_server,
+    Agents, Experiments, Operations, Recommendations, Users, agents_server, experiments_server, operations_server,
+    recommendations_server, users_server,
 };
 use echotune_kit::edge::Edge;
 use tonic::{
@@ -20,6 +21,7 @@ use tower::layer::util::{Identity, Stack};
 pub(crate) struct Services {
     pub(crate) users: Arc<dyn Users>,
     pub(crate) recommendations: Arc<dyn Recommendations>,
+    pub(crate) experiments: Arc<dyn Experiments>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) operations: Arc<dyn Operations>,
 }
@@ -53,20 +55,29 @@ const fn name_of<S: NamedService>(_: &S) -> &'static str {
 impl Face {
     /// All services behind `edge`, not yet said to serve.
     pub(crate) fn new(edge: Edge, services: Services) -> anyhow::Result<Self> {
-        let Services { users, recommendations, agents, operations } = services;
+        let Services { users, recommendations, experiments, agents, operations } = services;
         let (reporter, health) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let (users, recommendations) = (users_server(users), recommendations_server(recommendations));
         let (agents, operations) = (agents_server(agents), operations_server(operations));
-        let names = vec!["", name_of(&users), name_of(&recommendations), name_of(&agents), name_of(&operations)];
+        let experiments = experiments_server(experiments);
+        let names = vec![
+            "",
+            name_of(&users),
+            name_of(&recommendations),
+            name_of(&experiments),
+            name_of(&agents),
+            name_of(&operations),
+        ];
         let router = Server::builder()
             .layer(edge)
             .add_service(health)
             .add_service(reflection)
             .add_service(users)
             .add_service(recommendations)
+            .add_service(experiments)
             .add_service(agents)
             .add_service(operations);
         Ok(Self { router, health: Health { reporter, names } })

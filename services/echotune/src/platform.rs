@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use echotune_agents::{EmbeddedRunStore, RunStore as _};
-use echotune_api::{Agents, Operations, Recommendations, Users, authenticator, events::USERS_TOPIC};
+use echotune_api::{Agents, Experiments, Operations, Recommendations, Users, authenticator, events::USERS_TOPIC};
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
     auth::{Callers, Token},
@@ -21,7 +21,9 @@ use echotune_kit::{
 };
 use echotune_mcp_servers::{Access, Limits, Services, router};
 use echotune_model::Clock;
-use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume, refit};
+use echotune_recommendations::{
+    EmbeddedRecommendationStore, RecommendationsService, consume, refit, watch_experiments,
+};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,9 @@ pub(crate) const ADDRESS_FILE: &str = "address";
 /// How often it is looked whether events still move.
 const SETTLE_EVERY: Duration = Duration::from_millis(2);
 
+/// How often it is looked whether an experiment has found enough.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How long the data folder may be held by work that nobody waits for.
 const RELEASE: Duration = Duration::from_secs(5);
 
@@ -45,6 +50,8 @@ pub struct Platform {
     pub users: Arc<dyn Users>,
     /// Lists with reasons.
     pub recommendations: Arc<dyn Recommendations>,
+    /// Experiments on lists.
+    pub experiments: Arc<dyn Experiments>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows, once they have been started.
@@ -115,7 +122,10 @@ impl Platform {
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
-        let service = RecommendationsService::load(EmbeddedRecommendationStore::new(db.clone()))?;
+        let service = RecommendationsService::load_with(
+            EmbeddedRecommendationStore::new(db.clone()),
+            config.recommendations.policy(),
+        )?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());
         // A store that fails once writes nothing more: better to go down and say why.
@@ -161,6 +171,7 @@ impl Platform {
             addresses,
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
+            experiments: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
             agents: None,
             config: config.clone(),
@@ -211,6 +222,7 @@ impl Platform {
         let services = Services {
             users: Arc::clone(&self.users),
             recommendations: Arc::clone(&self.recommendations),
+            experiments: Arc::clone(&self.experiments),
             operations: Arc::clone(&self.operations),
         };
         let access = Access {
@@ -264,6 +276,8 @@ impl Platform {
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
+        let watch = watch_experiments(self.flow.service.clone(), LOOK_EVERY, self.life.stop());
+        self.life.consumer("the watch on experiments", watch);
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
         let edge =
@@ -271,6 +285,7 @@ impl Platform {
         let services = grpc::Services {
             users: Arc::clone(&self.users),
             recommendations: Arc::clone(&self.recommendations),
+            experiments: Arc::clone(&self.experiments),
             agents,
             operations: Arc::clone(&self.operations),
         };

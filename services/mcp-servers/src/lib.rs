@@ -23,7 +23,7 @@ mod tool;
 
 use std::{fmt, sync::Arc};
 
-use echotune_api::{Operations, Recommendations, Users};
+use echotune_api::{Experiments, Operations, Recommendations, Users};
 
 pub use http::{Access, router};
 pub use limits::Limits;
@@ -37,6 +37,8 @@ pub struct Services {
     pub users: Arc<dyn Users>,
     /// Lists with reasons, and the catalogue.
     pub recommendations: Arc<dyn Recommendations>,
+    /// Experiments on lists.
+    pub experiments: Arc<dyn Experiments>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
 }

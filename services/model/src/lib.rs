@@ -4,6 +4,7 @@
 mod account;
 mod call;
 mod error;
+mod experiment;
 mod id;
 mod listen;
 mod page;
@@ -17,6 +18,10 @@ pub use account::{
 };
 pub use call::{Call, Principal, TraceId, Traceparent};
 pub use error::{ErrorKind, Fault};
+pub use experiment::{
+    Arm, Decision, Evidence, Experiment, ExperimentKind, ExperimentSpec, ExperimentState, Exposure, Finding, Guardrail,
+    Metric, PARTS, PolicyChange, ServedModel, Variant, Verdict,
+};
 pub use id::{EventId, ItemId, ListenId, PlaylistId, RunId, TokenId, UserId};
 pub use listen::{
     EARLIEST_LISTEN_MS, HistoryEntry, Listen, ListenReceipt, MAX_PLAYED_MS, MAX_TEXT_BYTES, Rejection, Tally, Track,

@@ -1,4 +1,4 @@
-use crate::{Hlc, ItemId, TraceId};
+use crate::{Exposure, Hlc, ItemId, TraceId};
 
 /// What can be recommended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +64,10 @@ pub struct Recommendation {
     pub base: f64,
     /// Why, strongest first.
     pub reasons: Vec<Reason>,
+    /// The chance of the item to take its place, given those before it: 1 but for what is explored.
+    pub propensity: f64,
+    /// When variants are interleaved: the one that the item was drawn from.
+    pub drawn_from: String,
 }
 
 /// A list with what it was made from.
@@ -79,6 +83,8 @@ pub struct Recommendations {
     pub cold_start: bool,
     /// Best first.
     pub items: Vec<Recommendation>,
+    /// The experiment that it is part of, if any.
+    pub exposure: Option<Exposure>,
 }
 
 /// An item of the catalogue.

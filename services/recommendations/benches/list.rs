@@ -4,11 +4,14 @@
 
 use divan::{Bencher, black_box};
 use echotune_api::{
-    RecommendQuery, Recommendations as _,
+    Experiments as _, RecommendQuery, Recommendations as _,
     events::{Event, Payload},
 };
 use echotune_kit::embedded::Db;
-use echotune_model::{Call, EventId, Hlc, ItemKind, PlayCount, UserId};
+use echotune_model::{
+    Call, EventId, ExperimentKind, ExperimentSpec, Hlc, ItemKind, Metric, PARTS, PlayCount, PolicyChange, TraceId,
+    UserId, Variant,
+};
 use echotune_recommendations::{
     EmbeddedRecommendationStore, RecommendationStore as _, RecommendationsService, store::Progress,
 };
@@ -68,6 +71,48 @@ fn list(bencher: Bencher, limit: u32) {
     let mut users = (0..USERS).cycle().map(|n| format!("user{n}"));
     bencher.with_inputs(|| users.next().expect("endless")).bench_local_values(|user| {
         runtime.block_on(service.recommend(&Call::internal(), black_box(&user), &query)).expect("listed")
+    });
+}
+
+/// An experiment in which half of the listeners have another policy.
+fn experiment(kind: ExperimentKind, change: PolicyChange) -> ExperimentSpec {
+    let variant = |name: &str, change| Variant { name: name.into(), weight: PARTS / 2, change };
+    ExperimentSpec {
+        name: "bench".into(),
+        hypothesis: "it costs little".into(),
+        kind,
+        variants: vec![variant("control", PolicyChange::default()), variant("other", change)],
+        share: PARTS,
+        primary: Metric::Acceptance,
+        guardrails: Vec::new(),
+        alpha: 0.05,
+        min_listeners: 0,
+        max_listeners: 0,
+        min_duration_ms: 0,
+        max_duration_ms: 0,
+        slow_list_ms: 100,
+        window_ms: 0,
+        auto_stop: false,
+    }
+}
+
+/// A list of ten within an experiment: what is done to make it, and to remember it.
+#[divan::bench(args = ["popularity", "exploration", "interleaving"])]
+fn list_in_an_experiment(bencher: Bencher, of: &str) {
+    let World { service, runtime, .. } = &world();
+    let popular = PolicyChange { trending_weight: Some(0.1), ..PolicyChange::default() };
+    let explore = PolicyChange { exploration_slots: Some(2), ..PolicyChange::default() };
+    let (kind, change) = match of {
+        "exploration" => (ExperimentKind::Split, explore),
+        "interleaving" => (ExperimentKind::Interleaving, popular),
+        _ => (ExperimentKind::Split, popular),
+    };
+    runtime.block_on(service.create_experiment(&Call::internal(), experiment(kind, change))).expect("begun");
+    let query = RecommendQuery { kind: ItemKind::Artist, limit: 10, include_known: false };
+    let mut calls = (0..USERS).cycle().zip(1_u128..).map(|(n, trace)| (format!("user{n}"), trace));
+    bencher.with_inputs(|| calls.next().expect("endless")).bench_local_values(|(user, trace)| {
+        let call = Call { trace: TraceId(trace), ..Call::internal() };
+        runtime.block_on(service.recommend(&call, black_box(&user), &query)).expect("listed")
     });
 }
 

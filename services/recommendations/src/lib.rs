@@ -1,14 +1,17 @@
 //! recommendations consumes what happens to histories and answers with lists whose reasons sum to
 //! the score. It owns its own view of histories, tags and the catalogue, and what listeners made of
-//! the lists; it never writes a user's data. Histories are read as they are now, only the item graph
+//! the lists; it never writes a user's data. Histories are read as they are now, only the model
 //! is fitted, beside serving. What is trending decays with a half-life of seven days by the time of
-//! the latest playback; play counts without times are a constant background.
+//! the latest playback; play counts without times are a constant background. It runs experiments on how
+//! lists are made, and ends them by what listeners make of these.
 
 mod consumer;
+mod experiments;
 pub mod mapped;
 #[cfg(feature = "mlflow")]
 pub mod mlflow;
 mod model;
+mod policy;
 mod rank;
 mod serve;
 mod service;
@@ -18,5 +21,7 @@ pub mod store;
 mod tags;
 
 pub use consumer::{ConsumeError, consume, refit};
+pub use experiments::watch_experiments;
+pub use policy::Policy;
 pub use service::RecommendationsService;
 pub use store::{EmbeddedRecommendationStore, RecommendationStore, RecommendationStoreError};

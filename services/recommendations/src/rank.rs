@@ -7,15 +7,18 @@ use echotune_engine::{Scores, best_by, best_where};
 use echotune_model::{ItemId, ItemKind, Reason, ReasonKind, Recommendation};
 
 use crate::{
+    experiments::Explorer,
     model::Model,
+    policy::Policy,
     shelf::{Entry, Known, find},
     state::{Person, State},
+    store::{FEATURES, ONE},
 };
 
 /// Reasons told one by one; the rest of the history is one reason.
 const REASONS: usize = 5;
-/// Weight of popularity beside co-listening: breaks ties, and is all there is without history and tags.
-const TRENDING: f64 = 1e-3;
+/// Items below a list among which is explored.
+const POOL: usize = 32;
 /// Tags of a listener that count at a cold start.
 const PROFILE: usize = 32;
 
@@ -23,6 +26,22 @@ const PROFILE: usize = 32;
 pub(crate) struct Ranked {
     pub(crate) items: Vec<Recommendation>,
     pub(crate) cold_start: bool,
+    /// What was explored: the last ones of the list, in their order, with the features by which they were
+    /// chosen.
+    pub(crate) explored: Vec<[u32; FEATURES]>,
+}
+
+/// The items of a list.
+struct Targets {
+    items: Vec<u32>,
+    /// Of the last ones of `items` the features and the propensity.
+    explored: Vec<([u32; FEATURES], f64)>,
+}
+
+/// A share as a whole number, where 1 is [`ONE`].
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1")]
+fn fixed(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * f64::from(ONE)).round() as u32
 }
 
 /// Whom a list is for, and what it is made from.
@@ -30,6 +49,7 @@ pub(crate) struct Ranking<'s> {
     pub(crate) state: &'s State,
     pub(crate) model: &'s Model,
     pub(crate) person: &'s Person,
+    pub(crate) policy: &'s Policy,
     pub(crate) kind: ItemKind,
     /// Of this kind, ascending by item.
     pub(crate) history: Vec<Known>,
@@ -78,17 +98,18 @@ impl Ranking<'_> {
 
     /// What popularity adds to the score of an item.
     fn trending(&self, item: u32) -> f64 {
-        TRENDING * self.model.prior(self.kind).of(item)
+        self.policy.trending_weight * self.model.prior(self.kind).of(item)
     }
 
-    /// The best items of the query. Time O(links of the history), and the size of the tags at a cold start.
-    pub(crate) fn list(&self, query: &RecommendQuery, scores: &mut Scores) -> Ranked {
+    /// The best items of the query, and at their end what the explorer chooses among those further down.
+    /// Time O(links of the history), and the size of the tags at a cold start.
+    pub(crate) fn list(&self, query: &RecommendQuery, scores: &mut Scores, explorer: Option<&Explorer>) -> Ranked {
         let links = self.model.links(self.kind);
         let weighted = links.weighted(&self.history);
         scores.fill(links.graph(), &weighted);
         let cold_start = scores.touched().is_empty();
         let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
-        let targets = self.best(query, scores, &tags);
+        let Targets { items: targets, explored } = self.targets(query, scores, &tags, explorer);
         let linked: Vec<u32> = targets.iter().filter_map(|item| links.item(*item)).collect();
         let mut parts = scores.parts(links.graph(), &weighted, &linked).into_iter();
         let parts_of = |item: &u32| links.item(*item).and_then(|_| parts.next()).unwrap_or_default();
@@ -96,16 +117,93 @@ impl Ranking<'_> {
         let mut items: Vec<_> = told.map(|(parts, item)| self.told(*item, parts, tags.get(item), REASONS)).collect();
         // The order is that of the scores as they are told, which are summed in another order than those
         // that chose the items.
-        items.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
+        let ranked = items.len() - explored.len();
+        items[..ranked].sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
         (1..).zip(&mut items).for_each(|(rank, item)| item.rank = rank);
-        Ranked { items, cold_start }
+        items[ranked..].iter_mut().zip(&explored).for_each(|(item, (_, propensity))| item.propensity = *propensity);
+        Ranked { items, cold_start, explored: explored.into_iter().map(|(features, _)| features).collect() }
     }
 
-    /// The best items of the query, best first.
-    fn best(&self, query: &RecommendQuery, scores: &Scores, tags: &HashMap<u32, Vec<(u32, f64)>>) -> Vec<u32> {
-        let (links, limit) = (self.model.links(self.kind), query.limit as usize);
+    /// The items of the list: the best, and after them those that are explored.
+    fn targets(
+        &self,
+        query: &RecommendQuery,
+        scores: &Scores,
+        tags: &HashMap<u32, Vec<(u32, f64)>>,
+        explorer: Option<&Explorer>,
+    ) -> Targets {
+        let limit = query.limit as usize;
+        // What is best is never left out for the sake of exploring alone.
+        let slots = if explorer.is_some() { (self.policy.exploration_slots as usize).min(limit - 1) } else { 0 };
+        let more = if slots > 0 { POOL } else { 0 };
+        let mut items = self.varied(limit + more, query.include_known, scores, tags);
+        let pool = items.split_off(items.len().min(limit - slots));
+        let Some(explorer) = explorer.filter(|_| slots > 0 && !pool.is_empty()) else {
+            items.extend(pool.into_iter().take(slots));
+            return Targets { items: items.into_iter().map(|(item, _)| item).collect(), explored: Vec::new() };
+        };
+        let top = items.first().map_or(1.0, |(_, score)| score.max(f64::MIN_POSITIVE));
+        let given: HashSet<u32> = self.person.taggings.iter().map(|(_, tag)| *tag).collect();
+        let features: Vec<_> = pool.iter().map(|(item, score)| self.features(*item, score / top, &given)).collect();
+        let chosen = explorer.choose(&features, slots);
+        items.extend(chosen.iter().map(|choice| pool[choice.place]));
+        let explored = chosen.into_iter().map(|choice| (features[choice.place], choice.propensity)).collect();
+        Targets { items: items.into_iter().map(|(item, _)| item).collect(), explored }
+    }
+
+    /// The best `limit` items with their scores, of which at most as many are by one artist as the policy
+    /// allows.
+    fn varied(
+        &self,
+        limit: usize,
+        include_known: bool,
+        scores: &Scores,
+        tags: &HashMap<u32, Vec<(u32, f64)>>,
+    ) -> Vec<(u32, f64)> {
+        let most = self.policy.max_per_artist;
+        if most == 0 || self.kind == ItemKind::Artist {
+            return self.best(limit, include_known, scores, tags);
+        }
+        let mut asked = limit.saturating_mul(2);
+        loop {
+            let mut best = self.best(asked, include_known, scores, tags);
+            let whole = best.len() < asked;
+            let mut taken: HashMap<ItemId, u32> = HashMap::new();
+            best.retain(|(item, _)| {
+                let count = taken.entry(self.entry(*item).artist_id).or_default();
+                *count += 1;
+                *count <= most
+            });
+            if best.len() >= limit || whole {
+                best.truncate(limit);
+                return best;
+            }
+            asked = asked.saturating_mul(4);
+        }
+    }
+
+    /// What describes an item to an explorer, each between 0 and 1: always 1; its score as a share of the
+    /// best one; how popular it is; how few listeners know it; whether the listener's tags are among its own.
+    fn features(&self, item: u32, share: f64, given: &HashSet<u32>) -> [u32; FEATURES] {
+        let entry = self.entry(item);
+        let artist = self.state.artists.get(entry.artist_id);
+        let tagged = artist.is_some_and(|artist| self.state.tags.bears(artist, given));
+        let novelty = 1.0 / (1.0 + f64::from(entry.listeners));
+        let popular = self.model.prior(self.kind).of(item);
+        [1.0, share, popular, novelty, f64::from(u8::from(tagged))].map(fixed)
+    }
+
+    /// The best items with their scores, best first.
+    fn best(
+        &self,
+        limit: usize,
+        include_known: bool,
+        scores: &Scores,
+        tags: &HashMap<u32, Vec<(u32, f64)>>,
+    ) -> Vec<(u32, f64)> {
+        let links = self.model.links(self.kind);
         let id = |item: u32| self.entry(item).id;
-        let allowed = |item: u32| self.allowed(item, query.include_known);
+        let allowed = |item: u32| self.allowed(item, include_known);
         let scored = || {
             let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
             let tagged = tags.iter().map(|(item, parts)| (*item, parts.iter().map(|(_, part)| part).sum::<f64>()));
@@ -119,7 +217,7 @@ impl Ranking<'_> {
         let is_linked = |item: u32| links.item(item).is_some_and(|item| scores.links_to(item));
         let unlinked = popular.filter(|(item, _)| !is_linked(*item) && !tags.contains_key(item) && allowed(*item));
         best.extend(unlinked.take(limit));
-        best_by(best, limit, id).into_iter().map(|(item, _)| item).collect()
+        best_by(best, limit, id)
     }
 
     /// One item with every reason, as far as they are told one by one.
@@ -131,7 +229,8 @@ impl Ranking<'_> {
         let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
         let target = links.item(item).map(|item| scores.parts(links.graph(), &weighted, &[item]));
         let parts = target.into_iter().flatten().flatten().collect();
-        Ranked { items: vec![self.told(item, parts, tags.get(&item), MAX_REASONS)], cold_start }
+        let items = vec![self.told(item, parts, tags.get(&item), MAX_REASONS)];
+        Ranked { items, cold_start, explored: Vec::new() }
     }
 
     /// An item with its reasons, as the first of a list. Its score does not depend on how many are told.
@@ -167,7 +266,9 @@ impl Ranking<'_> {
         reasons.sort_by(|a, b| unnamed(a).cmp(&unnamed(b)).then(b.contribution.total_cmp(&a.contribution)));
         let entry = self.entry(item);
         let (title, artist) = (entry.title.clone(), entry.artist.clone());
-        Recommendation { rank: 1, id: entry.id, kind: self.kind, title, artist, score, base: 0.0, reasons }
+        let drawn_from = String::new();
+        let (rank, id, kind, base, propensity) = (1, entry.id, self.kind, 0.0, 1.0);
+        Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from }
     }
 
     /// The tags that a listener gave, or else those that friends gave, as shares.

@@ -14,9 +14,10 @@ use echotune_model::{
 use crate::{
     RecommendationsService,
     model::Model,
+    policy::Policy,
     rank::{Ranked, Ranking, history_without},
     state::{Person, State},
-    store::{Named, Totals},
+    store::{Named, ShownAt, Totals},
 };
 
 /// Longest text to search for, in bytes.
@@ -29,7 +30,7 @@ const POPULARITY: f64 = 0.25;
 /// Tags told of an item.
 const TAGS: usize = 10;
 
-fn check_limit(limit: u32) -> Result<usize, Fault> {
+pub(crate) fn check_limit(limit: u32) -> Result<usize, Fault> {
     if limit == 0 || limit > MAX_LIMIT {
         return Err(Fault::invalid(format!("limit is {limit}; ask for 1 to {MAX_LIMIT} items")));
     }
@@ -91,7 +92,7 @@ fn find_item(state: &State, call: &Call, id: ItemId) -> Result<(ItemKind, u32), 
     found.ok_or_else(|| unknown_item(id))
 }
 
-fn readable(call: &Call, user: &str) -> Result<UserName, Fault> {
+pub(crate) fn readable(call: &Call, user: &str) -> Result<UserName, Fault> {
     call.check_deadline()?;
     let name: UserName = user.parse()?;
     call.may_read(&name)?;
@@ -106,7 +107,7 @@ fn writable(call: &Call, user: &str) -> Result<UserName, Fault> {
 }
 
 /// The account of a name, for a caller that may read or write what belongs to it.
-fn person<'s>(state: &'s State, call: &Call, name: &UserName) -> Result<(UserId, &'s Person), Fault> {
+pub(crate) fn person<'s>(state: &'s State, call: &Call, name: &UserName) -> Result<(UserId, &'s Person), Fault> {
     let unknown = || Fault::unknown_user(name.as_str());
     let (id, person) = state.by_name(name).ok_or_else(unknown)?;
     match &call.principal {
@@ -132,12 +133,17 @@ fn described(state: &State, kind: ItemKind, place: u32) -> Item {
     }
 }
 
-fn list(state: &State, model: &Model, trace: TraceId, ranked: Ranked) -> List {
-    let Ranked { items, cold_start } = ranked;
-    List { model_version: model.version(), watermark: state.watermark, trace, cold_start, items }
+pub(crate) fn list(state: &State, model: &Model, trace: TraceId, ranked: Ranked) -> List {
+    let Ranked { items, cold_start, .. } = ranked;
+    List { model_version: model.version(), watermark: state.watermark, trace, cold_start, items, exposure: None }
 }
 
 impl RecommendationsService {
+    /// By what the lists of a listener are made.
+    fn policy_of(&self, user: UserId) -> Policy {
+        self.0.trials.part_of(user).map_or(self.0.trials.base, |part| *part.policy())
+    }
+
     fn ranked(
         &self,
         call: &Call,
@@ -147,14 +153,15 @@ impl RecommendationsService {
     ) -> Result<List, Fault> {
         let name = readable(call, user)?;
         check_limit(query.limit)?;
-        let model = self.0.model.load_full();
         self.with_scores(|scores| {
             self.read(|state| {
-                let (_, person) = person(state, call, &name)?;
+                let (id, person) = person(state, call, &name)?;
+                let policy = self.policy_of(id);
+                let model = self.model_of(&policy);
                 without.iter().try_for_each(|item| find_item(state, call, *item).map(drop))?;
                 let history = history_without(state, person, query.kind, without);
-                let ranking = Ranking { state, model: &model, person, kind: query.kind, history };
-                Ok(list(state, &model, call.trace, ranking.list(query, scores)))
+                let ranking = Ranking { state, model: &model, person, policy: &policy, kind: query.kind, history };
+                Ok(list(state, &model, call.trace, ranking.list(query, scores, None)))
             })
         })
     }
@@ -164,19 +171,20 @@ impl RecommendationsService {
 impl Recommendations for RecommendationsService {
     #[tracing::instrument(name = "recommendations.recommend", skip_all, fields(limit = query.limit), err(level = "debug"))]
     async fn recommend(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
-        self.ranked(call, user, &HashSet::new(), query)
+        self.recommended(call, user, query)
     }
 
     #[tracing::instrument(name = "recommendations.explain", skip_all, err(level = "debug"))]
     async fn explain(&self, call: &Call, user: &str, item: ItemId) -> Result<List, Fault> {
         let name = readable(call, user)?;
-        let model = self.0.model.load_full();
         self.with_scores(|scores| {
             self.read(|state| {
-                let (_, person) = person(state, call, &name)?;
+                let (id, person) = person(state, call, &name)?;
+                let policy = self.policy_of(id);
+                let model = self.model_of(&policy);
                 let (kind, place) = find_item(state, call, item)?;
                 let history = person.history(kind).to_vec();
-                let ranking = Ranking { state, model: &model, person, kind, history };
+                let ranking = Ranking { state, model: &model, person, policy: &policy, kind, history };
                 Ok(list(state, &model, call.trace, ranking.explain(place, scores)))
             })
         })
@@ -290,7 +298,9 @@ impl Recommendations for RecommendationsService {
             let (id, _) = person(state, call, &name)?;
             impression.items.iter().try_for_each(|item| find_item(state, call, *item).map(drop)).map(|()| id)
         })?;
-        Ok(self.0.store.record_impression(user, impression, self.0.clock.now()).await?)
+        // How it was made is what was noted when it was made, not what a client says.
+        let served = self.0.trials.served(user, impression.trace, &impression.items);
+        Ok(self.0.store.record_impression(user, impression, ShownAt { served, at: self.0.clock.now() }).await?)
     }
 
     #[tracing::instrument(name = "recommendations.record_feedback", skip_all, err(level = "debug"))]

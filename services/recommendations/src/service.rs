@@ -5,14 +5,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use echotune_api::events::Event;
+use echotune_api::events::{Event, Payload};
 use echotune_engine::Scores;
 use echotune_model::{Clock, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    experiments::Trials,
     model::{Depth, Model, Training},
+    policy::Policy,
     state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
 };
@@ -49,6 +51,7 @@ pub(crate) struct Inner {
     fitting: tokio::sync::Mutex<()>,
     refreshed: Mutex<Option<Instant>>,
     spare: Mutex<Vec<Scores>>,
+    pub(crate) trials: Trials,
 }
 
 impl RecommendationsService {
@@ -57,17 +60,27 @@ impl RecommendationsService {
     /// # Errors
     /// The store cannot be read.
     pub fn load(store: EmbeddedRecommendationStore) -> Result<Self, RecommendationStoreError> {
-        Self::open(Arc::new(store)).now_or_never().expect("the embedded store answers reads at once")
+        Self::load_with(store, Policy::default())
     }
 
-    /// Loads the view of a store. Time linear in it.
+    /// [`Self::load`], with lists made by a policy where no experiment changes it.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn open(store: Arc<dyn RecommendationStore>) -> Result<Self, RecommendationStoreError> {
+    pub fn load_with(store: EmbeddedRecommendationStore, policy: Policy) -> Result<Self, RecommendationStoreError> {
+        Self::open(Arc::new(store), policy).now_or_never().expect("the embedded store answers reads at once")
+    }
+
+    /// Loads the view of a store, with lists made by a policy where no experiment changes it. Time linear in
+    /// the view.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn open(store: Arc<dyn RecommendationStore>, policy: Policy) -> Result<Self, RecommendationStoreError> {
         let mut state = State::default();
         let progress = store.load(&mut |row| state.take(row)).await?;
         (state.watermark, state.revision) = (progress.watermark, progress.revision);
+        let trials = Trials::load(&*store, policy).await?;
         let clock = Clock::default();
         clock.observe(progress.watermark);
         let warmth = state.warmth(i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX));
@@ -84,6 +97,7 @@ impl RecommendationsService {
             fitting: tokio::sync::Mutex::new(()),
             refreshed: Mutex::new(None),
             spare: Mutex::new(Vec::new()),
+            trials,
         })))
     }
 
@@ -169,6 +183,9 @@ impl RecommendationsService {
                 state.watermark = state.watermark.max(event.written_at);
                 state.apply(event)
             });
+            if event.payload == Payload::UserErased {
+                self.0.trials.forget(event.user);
+            }
         }
         self.update(|state| (state.watermark, state.revision) = (next.watermark, next.revision));
         *progress = next;
@@ -235,6 +252,7 @@ impl RecommendationsService {
         drop(serving);
         match tokio::task::spawn_blocking(move || fit(training, depth)).await {
             Ok(fitted) => {
+                self.0.trials.replaced(self.0.model.load_full());
                 self.0.model.rcu(|model| fitted.with_popularity_of(model));
                 self.refresh_popularity(true);
                 self.0.fitted.send_replace(fitted.revision);
@@ -252,7 +270,7 @@ impl RecommendationsService {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use echotune_api::{RecommendQuery, Recommendations as _, events::Payload};
+    use echotune_api::{RecommendQuery, Recommendations as _};
     use echotune_kit::embedded::Db;
     use echotune_model::{Call, EventId, ItemKind, PlayCount, Recommendations as List};
     use tokio_util::sync::CancellationToken;

@@ -1,6 +1,6 @@
 //! Which tags artists bear, and which artists bear a tag: as listeners that are not private say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use echotune_model::fold;
 
@@ -72,6 +72,12 @@ impl Tags {
                 self.of_artist.remove(&artist);
             }
         }
+    }
+
+    /// Whether an artist bears any of these tags.
+    pub(crate) fn bears(&self, artist: u32, tags: &HashSet<u32>) -> bool {
+        let own = self.of_artist.get(&artist).map_or(&[][..], Vec::as_slice);
+        own.iter().any(|(tag, _)| tags.contains(tag))
     }
 
     pub(crate) fn name(&self, tag: u32) -> &str {

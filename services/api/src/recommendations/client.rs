@@ -53,6 +53,7 @@ impl Recommendations for RecommendationsClient {
             trace_id: answer.trace_id,
             cold_start: answer.cold_start,
             recommendations: answer.recommendations,
+            exposure: answer.exposure,
         }))
     }
 

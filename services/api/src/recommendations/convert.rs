@@ -1,5 +1,5 @@
 use echotune_model::{
-    Acceptance, ErrorKind, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, Reason, ReasonKind,
+    Acceptance, ErrorKind, Exposure, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, Reason, ReasonKind,
     Recommendation, Recommendations as List, Signal, SimilarItem, TraceId,
 };
 use echotune_proto::recommendations::v1 as pb;
@@ -61,15 +61,17 @@ fn reason_from_pb(reason: pb::Reason) -> Result<Reason, Fault> {
 }
 
 pub(super) fn recommendation_to_pb(one: Recommendation) -> pb::Recommendation {
-    let Recommendation { rank, id, kind, title, artist, score, base, reasons } = one;
+    let Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from } = one;
     let reasons = reasons.into_iter().map(reason_to_pb).collect();
-    pb::Recommendation { rank, id: id.to_string(), kind: kind_to_pb(kind), title, artist, score, base, reasons }
+    let (id, kind) = (id.to_string(), kind_to_pb(kind));
+    pb::Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from }
 }
 
 fn recommendation_from_pb(one: pb::Recommendation) -> Result<Recommendation, Fault> {
-    let pb::Recommendation { rank, id, kind, title, artist, score, base, reasons } = one;
+    let pb::Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from } = one;
     let reasons = reasons.into_iter().map(reason_from_pb).collect::<Result<_, _>>()?;
-    Ok(Recommendation { rank, id: id.parse()?, kind: kind_from_pb(kind)?, title, artist, score, base, reasons })
+    let (id, kind) = (id.parse()?, kind_from_pb(kind)?);
+    Ok(Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from })
 }
 
 pub(super) fn list_to_pb(list: List) -> pb::RecommendationList {
@@ -79,6 +81,11 @@ pub(super) fn list_to_pb(list: List) -> pb::RecommendationList {
         trace_id: list.trace.to_string(),
         cold_start: list.cold_start,
         recommendations: list.items.into_iter().map(recommendation_to_pb).collect(),
+        exposure: list.exposure.map(|one| pb::Exposure {
+            experiment: one.experiment,
+            variant: one.variant,
+            propensity: one.propensity,
+        }),
     }
 }
 
@@ -90,6 +97,11 @@ pub(super) fn list_from_pb(list: Option<pb::RecommendationList>) -> Result<List,
         trace: trace_from_pb(&list.trace_id)?,
         cold_start: list.cold_start,
         items: list.recommendations.into_iter().map(recommendation_from_pb).collect::<Result<_, _>>()?,
+        exposure: list.exposure.map(|one| Exposure {
+            experiment: one.experiment,
+            variant: one.variant,
+            propensity: one.propensity,
+        }),
     })
 }
 

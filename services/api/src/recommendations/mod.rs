@@ -69,7 +69,8 @@ pub trait Recommendations: Send + Sync {
     /// An item of the catalogue.
     async fn get_item(&self, call: &Call, item: ItemId) -> Result<Item, Fault>;
 
-    /// Notes that a list was shown. Noting the same trace twice counts once.
+    /// Notes that a list was shown. Noting the same trace twice counts once. If the list was made within an
+    /// experiment, variant and propensities are those that the service noted when it made it.
     async fn record_impression(&self, call: &Call, user: &str, impression: Impression) -> Result<(), Fault>;
 
     /// Notes what a listener made of an item; effective in the next list.
@@ -78,7 +79,8 @@ pub trait Recommendations: Send + Sync {
     /// What listeners made of what each model showed, newest model first.
     async fn acceptance(&self, call: &Call) -> Result<Vec<Acceptance>, Fault>;
 
-    /// What is held about a user here, page by page: records of the kinds `impression` and `feedback`.
+    /// What is held about a user here, page by page: records of the kinds `impression`, `feedback` and
+    /// `experiment`.
     async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault>;
 
     /// How much is held: artists, tracks, items, impressions, feedback; and unreadable_events, records

@@ -57,6 +57,7 @@ impl RecommendationsService for Server {
                 trace_id: list.trace_id,
                 cold_start: list.cold_start,
                 recommendations: list.recommendations,
+                exposure: list.exposure,
             })
         })
         .await

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod accounts;
+mod experiments;
 mod items;
 mod mcp;
 mod runs;
@@ -193,6 +194,11 @@ enum Command {
         #[command(subcommand)]
         action: Option<runs::RunsAction>,
     },
+    /// Experiments on how lists are made.
+    Experiment {
+        #[command(subcommand)]
+        action: experiments::ExperimentAction,
+    },
     /// The platform's MCP servers.
     Mcp {
         #[command(subcommand)]
@@ -366,6 +372,7 @@ async fn with_connection(command: &Command, output: Output, connection: &mut Con
         }
         Command::Run(wanted) => runs::start(connection, wanted, output).await,
         Command::Runs { user, limit, action } => runs::manage(connection, user, *limit, action.as_ref(), output).await,
+        Command::Experiment { action } => experiments::manage(connection, action, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
         Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }

@@ -8,7 +8,7 @@ use super::{print_json, printable, say, table};
 use crate::commands::Output;
 
 /// A time for people; what no calendar holds stays a number.
-fn moment(at_ms: u64) -> String {
+pub(super) fn moment(at_ms: u64) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_ms) * 1_000_000);
     time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| at_ms.to_string())
 }

@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
 mod accounts;
+mod experiments;
 mod runs;
 
 use std::{
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
+    experiments::{experiment, experiment_begun, experiments},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
 };
 use crate::{commands::Output, import::Summary};
@@ -45,6 +47,7 @@ pub(crate) fn recommendations(
     traced: bool,
     output: Output,
 ) -> anyhow::Result<()> {
+    let exposure = list.exposure.as_ref();
     if output == Output::Json {
         return print_json(&json!({
             "model_version": list.model_version,
@@ -52,6 +55,9 @@ pub(crate) fn recommendations(
             "trace_id": list.trace.to_string(),
             "cold_start": list.cold_start,
             "recommendations": list.items.iter().map(item_json).collect::<Vec<_>>(),
+            "experiment": exposure.map_or("", |one| &one.experiment),
+            "variant": exposure.map_or("", |one| &one.variant),
+            "propensity": exposure.map_or(1.0, |one| one.propensity),
         }));
     }
     if list.items.is_empty() {
@@ -73,7 +79,11 @@ pub(crate) fn recommendations(
         ]);
     }
     let trace = if traced { format!("  trace {}", list.trace) } else { String::new() };
-    say(format_args!("{table}\nmodel {}{trace}", list.model_version))
+    let part = exposure.map_or_else(String::new, |one| match one.variant.as_str() {
+        "" => format!("  experiment {}", one.experiment),
+        variant => format!("  experiment {} ({variant})", one.experiment),
+    });
+    say(format_args!("{table}\nmodel {}{trace}{part}", list.model_version))
 }
 
 /// The name of an item as people write it.
@@ -130,6 +140,7 @@ fn item_json(item: &Recommendation) -> Value {
     json!({
         "rank": item.rank, "id": item.id.to_string(), "kind": kind_name(item.kind), "title": item.title, "artist": item.artist,
         "score": item.score, "base": item.base, "reasons": reasons,
+        "propensity": item.propensity, "drawn_from": item.drawn_from,
     })
 }
 

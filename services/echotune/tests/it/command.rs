@@ -185,6 +185,47 @@ fn accounts_have_settings_tokens_and_opinions() {
 }
 
 #[test]
+fn an_experiment_is_begun_looked_at_and_stopped() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    for (user, artist) in [("ann", "Air"), ("ann", "Moby"), ("ben", "Air")] {
+        json(data, &["listen", "--user", user, "--artist", artist, "--title", "Song"]);
+    }
+    assert!(text(data, &["experiment", "list"]).contains("experiment create --help"));
+    let create = |name: &'static str, more: &[&'static str]| {
+        [&["experiment", "create", name, "--hypothesis", "popular is liked"], more].concat()
+    };
+    let popular = ["--variant", "popular:trending_weight=0.5,weight=2500"];
+    assert!(text(data, &create("popular", &popular)).contains("experiment status popular"));
+    let begun = json(data, &["experiment", "status", "popular"]);
+    let weights: Vec<_> = begun["variants"].as_array().expect("variants").iter().map(|one| &one["weight"]).collect();
+    assert_eq!(weights, [7_500, 2_500], "the control has the rest");
+    assert_eq!((&begun["state"], &begun["decision"]["verdict"]), (&"running".into(), &"continue".into()));
+    let list = json(data, &["recommend", "--user", "ben"]);
+    assert_eq!(list["experiment"], "popular");
+    assert!(text(data, &["recommend", "--user", "ben"]).contains("experiment popular ("));
+    refused(data, &create("second", &popular), 1, "stop an experiment");
+    let status = text(data, &["experiment", "status", "popular"]);
+    assert!(status.contains("trending_weight=0.5") && status.contains("not known yet"), "{status}");
+    let stopped = text(data, &["experiment", "stop", "popular", "--reason", "seen enough"]);
+    assert!(stopped.contains("verdict: stopped") && stopped.contains("seen enough"), "{stopped}");
+    assert!(stopped.contains("split over 100% of listeners, ran from 2"), "{stopped}");
+    assert_eq!(json(data, &["recommend", "--user", "ben"])["experiment"], "");
+    assert!(text(data, &["experiment", "list"]).contains("popular"));
+
+    refused(data, &create("popular", &popular), 1, "names are not used twice");
+    refused(data, &["experiment", "status", "nothing"], 3, "no experiment is named 'nothing'");
+    refused(data, &create("a", &["--variant", "b:loudness=9"]), 2, "there are weight, trending_weight");
+    refused(data, &create("a", &["--variant", "b:weight=heavy"]), 2, "'heavy' is no value of weight");
+    refused(data, &create("a", &["--variant", "b:weight=10000"]), 2, "leave nothing to the control");
+    refused(data, &create("a", &["--variant", "b", "--guardrail", "refusal"]), 2, "METRIC=MARGIN");
+    refused(data, &create("a", &["--variant", "b", "--share", "101"]), 2, "percentage");
+    refused(data, &create("a", &["--variant", "b:exploration_slots=11"]), 2, "at most 10");
+    let both = ["--variant", "popular:trending_weight=0.5", "--interleave", "--share", "50"];
+    assert_eq!(json(data, &create("both", &both))["share"], 5_000);
+}
+
+#[test]
 fn times_are_given_in_seconds_or_as_people_write_them() {
     let folder = tempfile::tempdir().expect("folder");
     let heard =

@@ -7,8 +7,9 @@ use echotune::Connection;
 use echotune_api::{Agents, RecommendQuery, UsersClient};
 use echotune_kit::{auth::Token, edge::Credentials, telemetry};
 use echotune_model::{
-    Approval, Call, ErrorKind, Feedback, Impression, ItemId, ItemKind, NewPlaylist, NewRun, NewToken, PageRequest,
-    Profile, Role, Settings, Signal, Tagging, Track,
+    Approval, Call, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Impression, ItemId, ItemKind,
+    Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PolicyChange, Profile, Role, Settings, Signal, Tagging,
+    Track, Variant, Verdict,
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -88,6 +89,38 @@ async fn lists(to: &Connection, call: &Call) {
     assert!(recommendations.counts(call).await.expect("counted")["artists"] > 0);
 }
 
+async fn experiments(to: &Connection, call: &Call) {
+    let experiments = &to.experiments;
+    let variant = |name: &str, change| Variant { name: name.into(), weight: PARTS / 2, change };
+    let other = PolicyChange { trending_weight: Some(0.5), ..PolicyChange::default() };
+    let spec = ExperimentSpec {
+        name: "popular".into(),
+        hypothesis: "what is popular is liked".into(),
+        kind: ExperimentKind::Split,
+        variants: vec![variant("control", PolicyChange::default()), variant("other", other)],
+        share: PARTS,
+        primary: Metric::Acceptance,
+        guardrails: vec![Guardrail { metric: Metric::SlowLists, margin: 0.01 }],
+        alpha: 0.05,
+        min_listeners: 10,
+        max_listeners: 100,
+        min_duration_ms: 0,
+        max_duration_ms: 0,
+        slow_list_ms: 100,
+        window_ms: 0,
+        auto_stop: true,
+    };
+    assert_eq!(experiments.create_experiment(call, spec.clone()).await.expect("begun").spec, spec);
+    assert_eq!(experiments.list_experiments(call).await.expect("listed").len(), 1);
+    let query = RecommendQuery { kind: ItemKind::Artist, limit: 5, include_known: true };
+    let list = to.recommendations.recommend(call, "ann", &query).await.expect("recommended");
+    assert_eq!(list.exposure.expect("takes part").experiment, "popular");
+    let (_, evidence) = experiments.get_experiment(call, "popular").await.expect("read");
+    assert_eq!(evidence.arms.iter().map(|arm| arm.lists).sum::<u64>(), 1);
+    let (stopped, _) = experiments.stop_experiment(call, "popular", "seen enough").await.expect("stopped");
+    assert_eq!(stopped.decision.expect("decided").verdict, Verdict::Stopped);
+}
+
 async fn runs(agents: &Arc<dyn Agents>, call: &Call) {
     let names = agents.list_workflows(call).await.expect("listed");
     assert!(names.iter().any(|one| one.name == "listening-report"), "{names:?}");
@@ -127,6 +160,7 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
         recommend_after(&to, "ann", &receipt, |_| true).await;
         people(&to, streamed, &call).await;
         lists(&to, &call).await;
+        experiments(&to, &call).await;
         runs(to.agents.as_ref().expect("agents"), &call).await;
         let status = to.operations.status(&call).await.expect("status");
         assert_eq!(status.addresses["grpc"], serving.address.to_string());

@@ -78,6 +78,18 @@ async fn world(data: &Path) -> Serving {
     start(data, spans()).await
 }
 
+const NEW_EXPERIMENT: [&str; 9] = [
+    "experiment",
+    "create",
+    "fewer",
+    "--hypothesis",
+    "two are enough",
+    "--variant",
+    "two:max_per_artist=2",
+    "--guardrail",
+    "refusal=0.02",
+];
+
 /// What each command prints.
 fn printed(data: &Path) -> Vec<(&'static str, Value)> {
     let export = data.join("export.jsonl");
@@ -90,6 +102,8 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
     let id = run["id"].as_str().expect("an id").to_owned();
     let token = json(data, &["user", "token", "create", "ann"]);
     let token_id = token["id"].as_str().expect("an id").to_owned();
+    let begun = json(data, &NEW_EXPERIMENT);
+    json(data, &["recommend", "--user", "ann"]);
     let record = text(data, &["user", "export", "ann"]);
     let record = serde_json::from_str(record.lines().next().expect("a line")).expect("JSON");
     vec![
@@ -102,6 +116,9 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
         ("runs", json(data, &["runs"])),
         ("runs show", json(data, &["runs", "show", &id])),
         ("runs workflows", json(data, &["runs", "workflows"])),
+        ("experiment create", begun),
+        ("experiment list", json(data, &["experiment", "list"])),
+        ("experiment status, experiment stop", json(data, &["experiment", "status", "fewer"])),
         ("mcp list", json(data, &["mcp", "list"])),
         ("status", json(data, &["status"])),
         ("user list", json(data, &["user", "list"])),

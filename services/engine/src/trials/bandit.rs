@@ -66,6 +66,30 @@ impl Posterior {
         Ok(Self { dimension, factor, vector })
     }
 
+    /// From sums: `A = precision · I + products` (dimension × dimension, row after row, symmetric) and `b`, as after
+    /// an [`Self::update`] for each part of the sums. Time O(dimension³).
+    ///
+    /// # Errors
+    /// As [`Self::new`]; lengths that do not fit, or products that are no sum of `x xᵀ`.
+    pub fn from_sums(precision: f64, products: &[f64], vector: Vec<f64>) -> Result<Self, InvalidInput> {
+        let dimension = vector.len();
+        let mut factor = Self::new(dimension, precision)?.factor;
+        let shape = format!("{} numbers for {dimension} features", products.len());
+        ensure(products.len() == factor.len(), "the sum of products", shape, "square")?;
+        // Cholesky and Banachiewicz, row by row.
+        for row in 0..dimension {
+            for column in 0..=row {
+                let (own, other) = (&factor[row * dimension..][..column], &factor[column * dimension..][..column]);
+                let rest = products[row * dimension + column] - dot(own, other);
+                factor[row * dimension + column] = match row == column {
+                    true => (rest + precision).max(0.0).sqrt(),
+                    false => rest / factor[column * dimension + column],
+                };
+            }
+        }
+        Self::from_parts(factor, vector)
+    }
+
     /// Number of features.
     pub const fn dimension(&self) -> usize {
         self.dimension

@@ -47,7 +47,7 @@ pub const SERVERS: &[ServerSummary] = &[
     ServerSummary {
         name: "experiments",
         title: "Experiments",
-        description: "What listeners made of what each model showed. For the operator.",
+        description: "What listeners made of what each model showed, and what experiments on lists have found. For the operator.",
     },
     ServerSummary {
         name: "status",

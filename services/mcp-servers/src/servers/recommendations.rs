@@ -292,6 +292,8 @@ mod tests {
             score: 1.0 / f64::from(rank),
             base: 1.0 / f64::from(rank),
             reasons: Vec::new(),
+            propensity: 1.0,
+            drawn_from: String::new(),
         }
     }
 

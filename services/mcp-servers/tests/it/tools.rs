@@ -67,6 +67,7 @@ async fn one_call_of_each(house: &House) -> Vec<(&'static str, &'static str, Val
         ("catalogue", "find_items", json!({"kind": "artist", "text": "ARTIST 1", "limit": 50})),
         ("catalogue", "get_item", json!({"id": id(1)})),
         ("experiments", "model_acceptance", json!({})),
+        ("experiments", "experiment_status", json!({"name": "two-of-one"})),
         ("status", "platform_status", json!({})),
         ("status", "get_trace", json!({"trace_id": trace})),
     ]
@@ -354,6 +355,7 @@ async fn tools_check_permission_even_when_the_services_do_not() {
         ("recommendations", "what_if", json!({"user": "bob", "kind": "artist", "without": [id(0)]})),
         ("playlists", "list_playlists", json!({"user": "bob"})),
         ("experiments", "model_acceptance", json!({})),
+        ("experiments", "experiment_status", json!({"name": "two-of-one"})),
         ("status", "get_trace", json!({"trace_id": "0".repeat(32)})),
     ] {
         assert_eq!(house.refuses(&writer, server, tool, arguments).await.0, denied, "{tool}");

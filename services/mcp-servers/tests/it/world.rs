@@ -10,15 +10,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echotune_api::{Operations, PlatformStatus, RecommendQuery, Recommendations, TraceSpan, Users};
+use echotune_api::{Experiments, Operations, PlatformStatus, RecommendQuery, Recommendations, TraceSpan, Users};
 use echotune_kit::{auth::Authenticator, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
 use echotune_model::{
-    Acceptance, ApiToken, Call, ErasureReceipt, ErrorKind, ExportRecord, Fault, Feedback, HistoryEntry, Hlc,
-    Impression, Item, ItemId, ItemKind, LibraryEntry, Listen, ListenId, ListenReceipt, NewPlaylist, NewToken, Page,
-    PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile, Reason, ReasonKind, Recommendation,
-    Recommendations as List, Rejection, Role, Settings, SimilarItem, Tagging, TokenId, TraceId, Track, User, UserId,
-    UserName, fold,
+    Acceptance, ApiToken, Arm, Call, Decision, ErasureReceipt, ErrorKind, Evidence, Experiment, ExperimentKind,
+    ExperimentSpec, ExperimentState, ExportRecord, Fault, Feedback, Finding, HistoryEntry, Hlc, Impression, Item,
+    ItemId, ItemKind, LibraryEntry, Listen, ListenId, ListenReceipt, Metric, NewPlaylist, NewToken, Page, PageRequest,
+    PlayCount, Playlist, PlaylistId, Principal, Profile, Reason, ReasonKind, Recommendation, Recommendations as List,
+    Rejection, Role, Settings, SimilarItem, Tagging, TokenId, TraceId, Track, User, UserId, UserName, Verdict, fold,
 };
 use tokio::sync::Semaphore;
 
@@ -91,7 +91,7 @@ impl World {
 
     pub(crate) fn services(&self) -> Services {
         let this = || Arc::new(self.clone());
-        Services { users: this(), recommendations: this(), operations: this() }
+        Services { users: this(), recommendations: this(), experiments: this(), operations: this() }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -177,7 +177,14 @@ fn listen(track: Track, at: i64) -> Listen {
 }
 
 fn list(call: &Call, cold_start: bool, items: Vec<Recommendation>) -> List {
-    List { model_version: "linear-1".into(), watermark: Hlc::from_ms(1), trace: call.trace, cold_start, items }
+    List {
+        model_version: "linear-1".into(),
+        watermark: Hlc::from_ms(1),
+        trace: call.trace,
+        cold_start,
+        items,
+        exposure: None,
+    }
 }
 
 fn catalogue(kind: ItemKind) -> Vec<(usize, Item)> {
@@ -233,6 +240,8 @@ fn scored(history: &[(usize, f64)], index: usize, item: Item) -> Recommendation 
         score,
         base,
         reasons,
+        propensity: 1.0,
+        drawn_from: String::new(),
     }
 }
 
@@ -482,6 +491,52 @@ impl Recommendations for World {
     }
     async fn counts(&self, _: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         not_here("counts")
+    }
+}
+
+#[async_trait]
+impl Experiments for World {
+    async fn get_experiment(&self, call: &Call, name: &str) -> Result<(Experiment, Evidence), Fault> {
+        call.check_deadline()?;
+        if name != "two-of-one" {
+            return Err(Fault::new(ErrorKind::NotFound, format!("no experiment is named '{name}'")));
+        }
+        let spec = ExperimentSpec {
+            name: name.into(),
+            hypothesis: "two tracks of one artist are enough".into(),
+            kind: ExperimentKind::Split,
+            variants: Vec::new(),
+            share: 10_000,
+            primary: Metric::Acceptance,
+            guardrails: Vec::new(),
+            alpha: 0.05,
+            min_listeners: 0,
+            max_listeners: 0,
+            min_duration_ms: 0,
+            max_duration_ms: 0,
+            slow_list_ms: 100,
+            window_ms: 0,
+            auto_stop: true,
+        };
+        let (verdict, variant, reason) = (Verdict::Better, "other".to_owned(), "it is better".to_owned());
+        let decision = Some(Decision { verdict, variant: variant.clone(), reason, decided_at_ms: 9 });
+        let (state, first_slot) = (ExperimentState::Stopped, 0);
+        let experiment = Experiment { spec, state, first_slot, started_at_ms: 1, stopped_at_ms: 9, decision };
+        let arm = |variant: &str, accepted| Arm { variant: variant.into(), items: 9, accepted, ..Arm::default() };
+        let (metric, control, treated, margin) = (Metric::Acceptance, 0.2, 0.4, None);
+        let finding = Finding { variant, metric, control, treated, low: 0.1, high: 0.3, margin };
+        let arms = vec![arm("control", 2), arm("other", 4)];
+        Ok((experiment, Evidence { arms, findings: vec![finding], ratio_p_value: 1.0 }))
+    }
+
+    async fn create_experiment(&self, _: &Call, _: ExperimentSpec) -> Result<Experiment, Fault> {
+        not_here("create_experiment")
+    }
+    async fn list_experiments(&self, _: &Call) -> Result<Vec<Experiment>, Fault> {
+        not_here("list_experiments")
+    }
+    async fn stop_experiment(&self, _: &Call, _: &str, _: &str) -> Result<(Experiment, Evidence), Fault> {
+        not_here("stop_experiment")
     }
 }
 

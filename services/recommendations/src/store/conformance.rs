@@ -1,6 +1,8 @@
 //! What every store of recommendations must do, as functions that panic when one does not. Each takes
 //! an empty store.
 
+pub mod experiments;
+
 use echotune_api::events::{Event, Payload};
 use echotune_model::{
     Acceptance, ErrorKind, EventId, ExportRecord, Feedback, Hlc, Impression, ItemId, PageRequest, PlayCount, Settings,
@@ -68,7 +70,7 @@ pub async fn erasure(store: &dyn RecommendationStore) {
     store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     let item = Named { title: String::new(), artist: "Björk".into() };
     let shown = Impression { trace: TraceId(1), model_version: "m1".into(), items: vec![ItemId::artist("Björk")] };
-    store.record_impression(user, shown, Hlc::from_ms(8)).await.expect("noted");
+    store.record_impression(user, shown, Hlc::from_ms(8).into()).await.expect("noted");
     let said = Feedback { item: ItemId::artist("Björk"), signal: Signal::Liked, trace: TraceId(1) };
     store.record_feedback(user, said, item, Hlc::from_ms(9), progress(7)).await.expect("noted");
     let mut again = world(user, friend);
@@ -110,7 +112,7 @@ pub async fn acceptance(store: &dyn RecommendationStore) {
     store.record_feedback(user, early, named(), Hlc::from_ms(9), progress(7)).await.expect("noted");
     for (trace, model, at) in [(1, "m1", 10), (1, "m1", 11), (2, "m2", 12)] {
         let shown = Impression { trace: TraceId(trace), model_version: model.into(), items: items.clone() };
-        store.record_impression(user, shown, Hlc::from_ms(at)).await.expect("noted");
+        store.record_impression(user, shown, Hlc::from_ms(at).into()).await.expect("noted");
     }
     let said = [(0, Signal::Skipped, 1), (0, Signal::Liked, 1), (1, Signal::Disliked, 0), (2, Signal::Played, 2)];
     for (at, (item, signal, trace)) in (20..).zip(said) {
@@ -152,11 +154,11 @@ pub async fn bounds(store: &dyn RecommendationStore) {
     let notes = (1..=most + 5).map(|n| {
         let model_version = if n <= 3 { "old".into() } else { "new".into() };
         let shown = Impression { trace: trace(n), model_version, items: vec![item] };
-        store.record_impression(user, shown, Hlc::from_ms(100 + n))
+        store.record_impression(user, shown, Hlc::from_ms(100 + n).into())
     });
     futures::future::join_all(notes).await.into_iter().for_each(|noted| noted.expect("noted"));
     let shown = Impression { trace: trace(1), model_version: "other".into(), items: vec![item] };
-    store.record_impression(friend, shown, Hlc::from_ms(99)).await.expect("noted");
+    store.record_impression(friend, shown, Hlc::from_ms(99).into()).await.expect("noted");
     assert_eq!(store.totals().await.expect("counted").impressions, most + 1);
     let acceptance = store.acceptance().await.expect("read");
     let told: Vec<_> = acceptance.iter().map(|one| (one.model_version.as_str(), one.impressions)).collect();
@@ -164,7 +166,7 @@ pub async fn bounds(store: &dyn RecommendationStore) {
     // One that has gone can be noted again; one that is held cannot.
     for n in [1, most + 5] {
         let shown = Impression { trace: trace(n), model_version: "again".into(), items: vec![item] };
-        store.record_impression(user, shown, Hlc::from_ms(200 + most + n)).await.expect("noted");
+        store.record_impression(user, shown, Hlc::from_ms(200 + most + n).into()).await.expect("noted");
     }
     let acceptance = store.acceptance().await.expect("read");
     assert_eq!((acceptance[0].model_version.as_str(), acceptance[0].impressions), ("again", 1));
@@ -186,7 +188,7 @@ pub async fn export(store: &dyn RecommendationStore) {
     let items: Vec<ItemId> = ["a", "b", "c"].into_iter().map(ItemId::artist).collect();
     for (n, who) in [(1, user), (2, user), (3, friend)] {
         let shown = Impression { trace: TraceId(n), model_version: format!("m{n}"), items: items.clone() };
-        store.record_impression(who, shown, Hlc::from_ms(10)).await.expect("noted");
+        store.record_impression(who, shown, Hlc::from_ms(10).into()).await.expect("noted");
         for item in &items[..2] {
             let feedback = Feedback { item: *item, signal: Signal::Liked, trace: TraceId(n) };
             let item = Named { title: "t".into(), artist: "a".into() };

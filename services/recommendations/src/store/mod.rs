@@ -4,17 +4,19 @@
 
 pub mod conformance;
 mod embedded;
+mod trials;
 
 use async_trait::async_trait;
 use echotune_api::events::Event;
 use echotune_model::{
-    Acceptance, ErrorKind, ExportRecord, Fault, Feedback, Hlc, Impression, ItemKind, Page, PageRequest, PlayCount,
-    Settings, Tagging, Tally, UserId, UserName,
+    Acceptance, Decision, ErrorKind, Evidence, Experiment, ExportRecord, Fault, Feedback, Hlc, Impression, ItemKind,
+    Page, PageRequest, PlayCount, Settings, Tagging, Tally, UserId, UserName,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use embedded::EmbeddedRecommendationStore;
+pub use trials::{ArmSums, FEATURES, Kept, Learnt, ListNote, ONE, Served, Shares, ShownAt};
 
 /// Impressions kept per user at the most; the oldest go first.
 pub const MAX_IMPRESSIONS: usize = 1_000;
@@ -23,6 +25,10 @@ pub const MAX_IMPRESSIONS: usize = 1_000;
 pub const LOOK_BACK: usize = 100;
 /// Models told of by [`RecommendationStore::acceptance`] at the most; the newest.
 pub const MAX_MODELS: usize = 1_000;
+/// Experiments at the most, of which none is ever forgotten.
+pub const MAX_EXPERIMENTS: usize = 1_000;
+/// Listeners whose windows are closed in one write at the most.
+pub const MAX_CLOSED: usize = 1_000;
 /// Unreadable records kept at the most; the oldest go first.
 pub const MAX_UNREADABLE: usize = 1_000;
 
@@ -135,11 +141,13 @@ pub trait RecommendationStore: Send + Sync {
     async fn apply(&self, events: Vec<Event>, unreadable: Vec<Unreadable>, progress: Progress) -> Answer<()>;
 
     /// Notes an impression; one of the same user and trace is noted once. Keeps the newest
-    /// [`MAX_IMPRESSIONS`] of a user.
-    async fn record_impression(&self, user: UserId, impression: Impression, at: Hlc) -> Answer<()>;
+    /// [`MAX_IMPRESSIONS`] of a user. If it is part of an experiment that runs, the listener's sums and
+    /// those of the variant change in the same write, and what was explored is learnt.
+    async fn record_impression(&self, user: UserId, impression: Impression, shown: ShownAt) -> Answer<()>;
 
     /// Notes feedback: the latest for each user, item and signal is kept. Without a trace it belongs to
-    /// the newest impression with the item among the user's last [`LOOK_BACK`], if any.
+    /// the newest impression with the item among the user's last [`LOOK_BACK`], if any. Sums of
+    /// experiments change in the same write, until the listener's window has passed.
     async fn record_feedback(
         &self,
         user: UserId,
@@ -153,10 +161,35 @@ pub trait RecommendationStore: Send + Sync {
     /// [`MAX_MODELS`].
     async fn acceptance(&self) -> Answer<Vec<Acceptance>>;
 
-    /// Impressions and feedback of a user: records of the kinds `impression` and `feedback`, each a JSON
+    /// What is held of a user: records of the kinds `impression`, `feedback` and `experiment`, each a JSON
     /// object. `page.size` is at least 1; a page may be shorter when its records are long. A token that
     /// is none is `InvalidArgument`.
     async fn export(&self, user: UserId, page: PageRequest) -> Answer<Page<ExportRecord>>;
+
+    /// Keeps a new experiment. Answers false when the name was taken before, whatever became of it.
+    /// Beyond [`MAX_EXPERIMENTS`] it is `ResourceExhausted`.
+    async fn create_experiment(&self, experiment: Experiment) -> Answer<bool>;
+
+    /// Stops an experiment that runs, with its decision and what that rests on; its sums no longer
+    /// change but for erasures. The first decision stays. Answers what is kept; nothing when unknown.
+    async fn stop_experiment(&self, name: &str, decision: Decision, evidence: Evidence) -> Answer<Option<Kept>>;
+
+    /// All experiments, the newest first.
+    async fn experiments(&self) -> Answer<Vec<Experiment>>;
+
+    /// An experiment with the sums of each variant, from one view.
+    async fn experiment(&self, name: &str) -> Answer<Option<(Kept, Vec<ArmSums>)>>;
+
+    /// Adds lists made, to experiments that run and listeners who are there; one note of a listener at
+    /// the most.
+    async fn note_lists(&self, notes: Vec<ListNote>, at: Hlc) -> Answer<()>;
+
+    /// Enters the values of listeners whose windows have passed into the sums of the variants, at most
+    /// [`MAX_CLOSED`]; from then on they stay. Answers how many there were.
+    async fn close_windows(&self, now_ms: u64) -> Answer<usize>;
+
+    /// What was learnt from everybody of what was explored.
+    async fn learnt(&self) -> Answer<Learnt>;
 
     /// The unreadable records kept, oldest first.
     async fn unreadable(&self) -> Answer<Vec<Unreadable>>;

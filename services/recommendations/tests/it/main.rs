@@ -2,6 +2,7 @@
 
 mod calls;
 mod consumer;
+mod experiments;
 mod history;
 mod lists;
 mod mapped;

@@ -41,3 +41,28 @@ async fn the_embedded_store_exports_what_it_holds_of_a_user() {
 async fn the_embedded_store_keeps_what_cannot_be_read() {
     conformance::unreadable(&store().1).await;
 }
+
+#[tokio::test]
+async fn the_embedded_store_keeps_experiments() {
+    conformance::experiments::kept(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_sums_experiments_up() {
+    conformance::experiments::accrual(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_counts_listeners_when_their_windows_have_passed() {
+    conformance::experiments::windows(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_tells_whose_items_were_preferred() {
+    conformance::experiments::interleaving(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_takes_the_erased_out_of_experiments() {
+    conformance::experiments::erasure(&store().1).await;
+}

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use echotune_api::{
-    RecommendQuery, Recommendations, RecommendationsClient,
+    ExperimentsClient, RecommendQuery, Recommendations, RecommendationsClient,
     events::{Event, Payload, USERS_TOPIC},
-    recommendations_server,
+    experiments_server, recommendations_server,
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Record};
 use echotune_kit::{auth::Token, edge::Credentials, embedded::Db};
@@ -71,8 +71,13 @@ impl World {
 
     /// Publishes and waits until it has been applied.
     pub(crate) async fn publish(&self, of: UserId, payloads: Vec<Payload>) {
+        self.publish_all(payloads.into_iter().map(|payload| (of, payload)).collect()).await;
+    }
+
+    /// [`World::publish`] of many users.
+    pub(crate) async fn publish_all(&self, payloads: Vec<(UserId, Payload)>) {
         let end = self.log.end(USERS_TOPIC).await.expect("end");
-        let record = |(n, payload): (u64, Payload)| {
+        let record = |(n, (of, payload)): (u64, (UserId, Payload))| {
             let written_at = Hlc::from_ms(end + n + 1);
             let id = EventId::of(&of.to_string(), written_at.0, 0);
             let event = Event { id, user: of, region: "test".into(), written_at, traceparent: String::new(), payload };
@@ -94,8 +99,12 @@ impl World {
         self.service.recommend(&call(), name, &query(ItemKind::Artist, 50)).await.expect("recommended")
     }
 
-    /// A client of the service over loopback.
+    /// Clients of the service over loopback.
     pub(crate) async fn remote(&self) -> RecommendationsClient {
+        self.remotes().await.0
+    }
+
+    pub(crate) async fn remotes(&self) -> (RecommendationsClient, ExperimentsClient) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address: SocketAddr = listener.local_addr().expect("address");
         let operator = |mut request: Request<()>| {
@@ -104,12 +113,16 @@ impl World {
         };
         let service = recommendations_server(Arc::new(self.service.clone()));
         let service = tonic::service::interceptor::InterceptedService::new(service, operator);
+        let experiments = experiments_server(Arc::new(self.service.clone()));
+        let experiments = tonic::service::interceptor::InterceptedService::new(experiments, operator);
         let stopped = self.stop.clone().cancelled_owned();
-        let server = Server::builder().add_service(service);
+        let server = Server::builder().add_service(service).add_service(experiments);
         tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
         let channel = Channel::from_shared(format!("http://{address}")).expect("uri").connect().await.expect("connect");
         let folder = tempfile::tempdir().expect("folder");
-        RecommendationsClient::new(channel, Credentials { token: Token::read_or_create(folder.path()).expect("token") })
+        let credentials = Credentials { token: Token::read_or_create(folder.path()).expect("token") };
+        let experiments = ExperimentsClient::new(channel.clone(), credentials.clone());
+        (RecommendationsClient::new(channel, credentials), experiments)
     }
 }
 

@@ -54,6 +54,10 @@ proptest! {
         let expected = dot(&x, &solved(a.clone(), b.clone()));
         prop_assert!((mean - expected).abs() < 1e-9, "{mean} {expected}");
         prop_assert!((dot(&posterior.mean(), &x) - expected).abs() < 1e-9);
+        let mut products = a.concat();
+        products.iter_mut().step_by(6).for_each(|diagonal| *diagonal -= 1.0);
+        let summed = Posterior::from_sums(1.0, &products, b).expect("sums");
+        prop_assert!((summed.score(&x).expect("features").0 - expected).abs() < 1e-9);
         prop_assert!((spread - dot(&x, &solved(a, x.clone()))).abs() < 1e-9);
         let kept = Posterior::from_parts(posterior.factor().to_vec(), posterior.vector().to_vec());
         prop_assert_eq!(kept.expect("parts"), posterior);
@@ -157,6 +161,9 @@ fn what_is_learnt_earns_more_than_chance() {
 
 #[test]
 fn what_has_no_meaning_is_refused() {
+    assert!(Posterior::from_sums(1.0, &[0.0; 3], vec![0.0; 2]).is_err());
+    assert!(Posterior::from_sums(1.0, &[-2.0], vec![0.0]).is_err(), "no sum of squares");
+    assert!(Posterior::from_sums(1.0, &[f64::NAN], vec![0.0]).is_err());
     let one = posterior(2, &[]);
     let refused = |arms: Arms<'_>, exploration: Exploration| {
         propensities(arms, &exploration, 0).expect_err("refused").to_string()

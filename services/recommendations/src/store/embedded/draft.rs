@@ -10,9 +10,11 @@ use serde::Serialize;
 use super::{
     sums::{Change, FEEDBACK_TOTAL, UNREADABLE_HELD, UNREADABLE_TOTAL, total},
     tables::{
-        Account, COUNTS, FEEDBACK, FRIENDS, IMPRESSIONS, NAMES, PERSONAL, PROGRESS, SETTINGS, Shown, TAGGINGS, TALLIES,
-        UNREADABLE, UNREADABLE_OF, keys, of, uuid_at,
+        Account, COUNTS, FEEDBACK, FRIENDS, IMPRESSIONS, LEARNT_OF, NAMES, PERSONAL, PROGRESS, SETTINGS, Shown,
+        TAGGINGS, TALLIES, UNITS, UNREADABLE, UNREADABLE_OF, WINDOWS, keys, of, uuid_at,
     },
+    trials::window_key,
+    units::Unit,
 };
 use crate::store::{MAX_UNREADABLE, Progress, Unreadable};
 
@@ -44,6 +46,7 @@ impl Draft {
     /// Removes all rows of a user, stored or drafted, with what points to them and what sums them up.
     fn erase(&mut self, view: &dyn View, user: UserId) -> Result<(), StoreError> {
         let begin = of(user);
+        let mut windows: Vec<Key> = Vec::new();
         for table in PERSONAL {
             let mut rows: Vec<Vec<u8>> = Vec::new();
             view.scan(table, &begin, begin.prefix_end().as_ref(), Order::Ascending, &mut |key, value| {
@@ -53,6 +56,13 @@ impl Draft {
                 match table {
                     IMPRESSIONS => self.change.shown(&decode::<Shown>(table, value)?, -1),
                     FEEDBACK => self.change.total(FEEDBACK_TOTAL, -1),
+                    LEARNT_OF => self.change.learnt(Some(decode(table, value)?), None),
+                    UNITS => {
+                        let unit: Unit = decode(table, value)?;
+                        let experiment = String::from_utf8_lossy(key.get(16..).unwrap_or_default());
+                        self.change.unit(&experiment, Some(&unit), None);
+                        windows.push(window_key(key, unit.ends_at_ms));
+                    }
                     _ => {}
                 }
                 rows.push(key.to_vec());
@@ -78,6 +88,7 @@ impl Draft {
                 self.delete(table, key);
             }
         }
+        windows.into_iter().for_each(|window| self.delete(WINDOWS, window.0));
         Ok(())
     }
 

@@ -5,11 +5,14 @@ use echotune_kit::embedded::{Order, StoreError, Table, View, decode};
 use echotune_model::{ErrorKind, ExportRecord, ItemId, Page, PageRequest, Signal, TraceId, UserId};
 use serde_json::{Value, json};
 
-use super::tables::{FEEDBACK, IMPRESSIONS, Said, Shown, of, signal, uuid_at};
+use super::{
+    tables::{FEEDBACK, IMPRESSIONS, Said, Shown, UNITS, of, signal, uuid_at},
+    units::Unit,
+};
 use crate::store::{Answer, RecommendationStoreError};
 
 /// What an export consists of, in its order.
-const SECTIONS: [(&str, Table); 2] = [("impression", IMPRESSIONS), ("feedback", FEEDBACK)];
+const SECTIONS: [(&str, Table); 3] = [("impression", IMPRESSIONS), ("feedback", FEEDBACK), ("experiment", UNITS)];
 /// Bytes of records in one page, from which on the page ends early.
 const PAGE_BYTES: usize = 4 << 20;
 /// Longest page token, in bytes.
@@ -33,14 +36,30 @@ fn impression(key: &[u8], shown: &Shown) -> Result<Value, StoreError> {
     let trace = TraceId(uuid_at(IMPRESSIONS, key, 1)?.as_u128());
     let items = shown.items.iter().enumerate().map(|(place, item)| {
         let said = shown.signals.get(place).copied().filter(|number| *number > 0).map(signal).transpose()?;
-        Ok(json!({ "item_id": item.to_string(), "signal": said.map(signal_name) }))
+        let propensity = shown.served.as_ref().map(|served| served.propensity(place));
+        Ok(json!({ "item_id": item.to_string(), "signal": said.map(signal_name), "propensity": propensity }))
     });
     Ok(json!({
         "trace_id": trace_text(trace),
         "model_version": shown.model,
         "shown_at_ms": shown.at.ms(),
         "items": items.collect::<Result<Vec<_>, StoreError>>()?,
+        "experiment": shown.served.as_ref().map(|served| &served.experiment),
+        "variant": shown.served.as_ref().map(|served| served.variant),
+        "variant_propensity": shown.served.as_ref().map(|served| served.share),
     }))
+}
+
+fn unit(key: &[u8], unit: &Unit) -> Value {
+    json!({
+        "experiment": String::from_utf8_lossy(key.get(16..).unwrap_or_default()),
+        "variant": unit.variant,
+        "impressions": unit.impressions,
+        "items": unit.items.iter().sum::<u64>(),
+        "accepted": unit.accepted.iter().sum::<u64>(),
+        "refused": unit.refused.iter().sum::<u64>(),
+        "lists": unit.lists,
+    })
 }
 
 fn feedback(key: &[u8], said: &Said) -> Result<Value, StoreError> {
@@ -57,6 +76,7 @@ fn feedback(key: &[u8], said: &Said) -> Result<Value, StoreError> {
 fn record(table: Table, key: &[u8], value: &[u8]) -> Result<String, StoreError> {
     let told = match table {
         IMPRESSIONS => impression(key, &decode(table, value)?),
+        UNITS => Ok(unit(key, &decode(table, value)?)),
         _ => feedback(key, &decode(table, value)?),
     };
     told.map(|told| told.to_string())

@@ -3,13 +3,15 @@ mod export;
 mod shown;
 mod sums;
 mod tables;
+mod trials;
+mod units;
 
 use async_trait::async_trait;
 use echotune_api::events::Event;
 use echotune_kit::embedded::{Db, Key, StoreError, Table, View, get};
 use echotune_model::{
-    Acceptance, ErrorKind, ExportRecord, Feedback, Hlc, Impression, ItemId, Page, PageRequest, PlayCount, Settings,
-    Tagging, Tally, TraceId, UserId,
+    Acceptance, Decision, ErrorKind, Evidence, Experiment, ExportRecord, Feedback, Hlc, Impression, ItemId, Page,
+    PageRequest, PlayCount, Settings, Tagging, Tally, TraceId, UserId,
 };
 use serde::de::DeserializeOwned;
 
@@ -21,7 +23,8 @@ use self::{
     },
 };
 use super::{
-    Answer, MAX_MODELS, Named, Progress, RecommendationStore, RecommendationStoreError, Row, Totals, Unreadable,
+    Answer, ArmSums, Kept, Learnt, ListNote, MAX_MODELS, Named, Progress, RecommendationStore,
+    RecommendationStoreError, Row, ShownAt, Totals, Unreadable,
 };
 
 impl From<StoreError> for RecommendationStoreError {
@@ -127,8 +130,8 @@ impl RecommendationStore for EmbeddedRecommendationStore {
         Ok(written.await?)
     }
 
-    async fn record_impression(&self, user: UserId, impression: Impression, at: Hlc) -> Answer<()> {
-        Ok(self.db.write(move |view| shown::record_impression(view, user, impression, at)).await?)
+    async fn record_impression(&self, user: UserId, impression: Impression, shown: ShownAt) -> Answer<()> {
+        Ok(self.db.write(move |view| shown::record_impression(view, user, impression, shown)).await?)
     }
 
     async fn record_feedback(
@@ -148,6 +151,39 @@ impl RecommendationStore for EmbeddedRecommendationStore {
 
     async fn export(&self, user: UserId, page: PageRequest) -> Answer<Page<ExportRecord>> {
         self.read_aside(move |view| export::export(view, user, &page)).await
+    }
+
+    async fn create_experiment(&self, experiment: Experiment) -> Answer<bool> {
+        self.db.write(move |view| trials::create(view, experiment)).await
+    }
+
+    async fn stop_experiment(&self, name: &str, decision: Decision, evidence: Evidence) -> Answer<Option<Kept>> {
+        let name = name.to_owned();
+        Ok(self.db.write(move |view| trials::stop(view, &name, decision, evidence)).await?)
+    }
+
+    async fn experiments(&self) -> Answer<Vec<Experiment>> {
+        Ok(self.db.read(trials::all)?)
+    }
+
+    async fn experiment(&self, name: &str) -> Answer<Option<(Kept, Vec<ArmSums>)>> {
+        Ok(self.db.read(|view| trials::one(view, name))?)
+    }
+
+    async fn note_lists(&self, notes: Vec<ListNote>, at: Hlc) -> Answer<()> {
+        Ok(self.db.write(move |view| trials::note_lists(view, &notes, at)).await?)
+    }
+
+    async fn close_windows(&self, now_ms: u64) -> Answer<usize> {
+        // Nothing is written while there is nothing to close.
+        if self.db.read(|view| trials::passed(view, now_ms, 1))?.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.db.write(move |view| trials::close_windows(view, now_ms)).await?)
+    }
+
+    async fn learnt(&self) -> Answer<Learnt> {
+        Ok(self.db.read(trials::learnt)?)
     }
 
     async fn unreadable(&self) -> Answer<Vec<Unreadable>> {

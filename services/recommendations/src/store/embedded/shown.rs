@@ -9,12 +9,13 @@ use super::{
         FEEDBACK, IMPRESSIONS, NAMES, PROGRESS, SHOWN, SHOWN_AT, Said, Shown, each, keys, number, of, said_key,
         shown_at_key, shown_key, trace_of,
     },
+    trials,
 };
-use crate::store::{LOOK_BACK, MAX_IMPRESSIONS, Named, Progress};
+use crate::store::{LOOK_BACK, MAX_IMPRESSIONS, Named, Progress, ShownAt};
 
 type Written = Result<((), Batch), StoreError>;
 
-pub(super) fn record_impression(view: &dyn View, user: UserId, impression: Impression, at: Hlc) -> Written {
+pub(super) fn record_impression(view: &dyn View, user: UserId, impression: Impression, given: ShownAt) -> Written {
     let (mut batch, mut change) = (Batch::default(), Change::default());
     let key = shown_key(user, impression.trace);
     // An account that was erased meanwhile leaves nothing behind.
@@ -22,9 +23,11 @@ pub(super) fn record_impression(view: &dyn View, user: UserId, impression: Impre
         return Ok(((), batch));
     }
     let Impression { trace, model_version: model, items } = impression;
-    let mut shown = Shown { at, model, items, signals: Vec::new() };
+    let ShownAt { served, at } = given;
+    let mut shown = Shown { at, model, items, signals: Vec::new(), served };
     answered_before(view, user, trace, &mut shown)?;
     change.shown(&shown, 1);
+    trials::shown(view, user, &shown, &mut batch, &mut change)?;
     make_room(view, user, &mut batch, &mut change)?;
     batch.put_bytes(SHOWN_AT, shown_at_key(user, at, trace), Vec::new());
     batch.put(IMPRESSIONS, key, &shown);
@@ -93,10 +96,12 @@ pub(super) fn record_feedback(
     }
     batch.put(FEEDBACK, key, &said);
     let key = shown_key(user, trace);
-    if let Some(mut shown) = get::<Shown>(view, IMPRESSIONS, &key)? {
-        change.shown(&shown, -1);
+    if let Some(before) = get::<Shown>(view, IMPRESSIONS, &key)? {
+        let mut shown = before.clone();
         shown.answer(feedback.item, said.signal);
+        change.shown(&before, -1);
         change.shown(&shown, 1);
+        trials::answered(view, user, (&before, &shown), &mut batch, &mut change)?;
         batch.put(IMPRESSIONS, key, &shown);
     }
     batch.put(PROGRESS, Key::new(), &progress);

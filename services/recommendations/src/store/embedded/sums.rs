@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use echotune_kit::embedded::{Batch, Key, StoreError, View, get};
-use echotune_model::{Acceptance, Hlc, Signal};
+use echotune_model::{Acceptance, Hlc};
 use serde::{Deserialize, Serialize};
 
-use super::tables::{MODELS, Shown, TOTALS, each};
-use crate::store::Totals;
+use super::{
+    tables::{ARMS, LEARNT, MODELS, Shown, TOTALS, each},
+    trials::arm_key,
+    units::{ACCEPTED, NUMBERS, Numbers, REFUSED, Unit},
+};
+use crate::store::{Learnt, Totals};
 
 /// Names of the totals.
 pub(super) const IMPRESSIONS_TOTAL: &str = "impressions";
@@ -31,6 +35,9 @@ struct Sums {
 pub(super) struct Change {
     totals: BTreeMap<&'static str, i64>,
     models: BTreeMap<String, (Hlc, [i64; 4])>,
+    arms: BTreeMap<(String, u8), Numbers>,
+    /// What was learnt from listeners before, and after.
+    learnt: Vec<(Option<Learnt>, Option<Learnt>)>,
 }
 
 impl Change {
@@ -45,19 +52,52 @@ impl Change {
         if by > 0 {
             *newest = shown.at.max(*newest);
         }
-        let accepted = shown.with([Signal::Liked, Signal::Played]);
-        let refused = shown.with([Signal::Disliked, Signal::Skipped]);
+        let (accepted, refused) = (shown.with(ACCEPTED), shown.with(REFUSED));
         for (sum, one) in sums.iter_mut().zip([1, shown.items.len(), accepted, refused]) {
             *sum += by * i64::try_from(one).unwrap_or(i64::MAX);
         }
     }
 
+    /// Replaces what a listener adds to an experiment.
+    pub(super) fn unit(&mut self, experiment: &str, before: Option<&Unit>, after: Option<&Unit>) {
+        for (unit, sign) in [(before, -1), (after, 1)] {
+            for (variant, numbers) in unit.map(Unit::numbers).unwrap_or_default() {
+                let arm = self.arms.entry((experiment.to_owned(), variant)).or_insert([0; NUMBERS]);
+                arm.iter_mut().zip(numbers).for_each(|(sum, by)| *sum += sign * by);
+            }
+        }
+    }
+
+    /// Replaces what was learnt from a listener.
+    pub(super) fn learnt(&mut self, before: Option<Learnt>, after: Option<Learnt>) {
+        self.learnt.push((before, after));
+    }
+
+    fn write_experiments(self, view: &dyn View, batch: &mut Batch) -> Result<(), StoreError> {
+        for ((experiment, variant), by) in self.arms.into_iter().filter(|(_, by)| by.iter().any(|by| *by != 0)) {
+            let key = arm_key(&experiment, variant);
+            let mut numbers = get::<Vec<u128>>(view, ARMS, &key)?.unwrap_or_default();
+            numbers.resize(NUMBERS, 0);
+            numbers.iter_mut().zip(by).for_each(|(sum, by)| *sum = sum.saturating_add_signed(by));
+            batch.put(ARMS, key, &numbers);
+        }
+        if !self.learnt.is_empty() {
+            let mut learnt = get::<Learnt>(view, LEARNT, &Key::new())?.unwrap_or_default();
+            for (before, after) in self.learnt {
+                after.iter().for_each(|part| learnt.with(part));
+                before.iter().for_each(|part| learnt.without(part));
+            }
+            batch.put(LEARNT, Key::new(), &learnt);
+        }
+        Ok(())
+    }
+
     /// Writes the sums after the change.
-    pub(super) fn write(self, view: &dyn View, batch: &mut Batch) -> Result<(), StoreError> {
-        for (name, by) in self.totals.into_iter().filter(|(_, by)| *by != 0) {
+    pub(super) fn write(mut self, view: &dyn View, batch: &mut Batch) -> Result<(), StoreError> {
+        for (name, by) in std::mem::take(&mut self.totals).into_iter().filter(|(_, by)| *by != 0) {
             batch.put(TOTALS, Key::new().text(name), &total(view, name)?.saturating_add_signed(by));
         }
-        for (model, (newest, by)) in self.models {
+        for (model, (newest, by)) in std::mem::take(&mut self.models) {
             let key = Key::new().fixed(model.as_bytes());
             let mut sums = get::<Sums>(view, MODELS, &key)?.unwrap_or_default();
             sums.newest = sums.newest.max(newest);
@@ -76,7 +116,7 @@ impl Change {
                 batch.put(MODELS, key, &sums);
             }
         }
-        Ok(())
+        self.write_experiments(view, batch)
     }
 }
 

@@ -5,7 +5,7 @@ use echotune_model::{Hlc, ItemId, Signal, TraceId, UserId, UserName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::store::Named;
+use crate::store::{Named, Served};
 
 /// User id → account.
 pub(super) const NAMES: Table = Table("recommendations.names");
@@ -33,13 +33,38 @@ pub(super) const UNREADABLE_OF: Table = Table("recommendations.unreadable_of");
 pub(super) const UNREADABLE: Table = Table("recommendations.unreadable");
 /// Model version → what was made of what it showed.
 pub(super) const MODELS: Table = Table("recommendations.acceptance");
+/// Name → experiment.
+pub(super) const EXPERIMENTS: Table = Table("recommendations.experiments");
+/// Name of an experiment, place of a variant → its sums.
+pub(super) const ARMS: Table = Table("recommendations.experiment_arms");
+/// User id, name of an experiment → what a listener adds to its sums.
+pub(super) const UNITS: Table = Table("recommendations.experiment_units");
+/// End of the window, user id, name of an experiment → nothing, until the window has passed.
+pub(super) const WINDOWS: Table = Table("recommendations.experiment_windows");
+/// User id → what was learnt from the listener.
+pub(super) const LEARNT_OF: Table = Table("recommendations.learnt_of");
+/// Nothing → what was learnt from everybody.
+pub(super) const LEARNT: Table = Table("recommendations.learnt");
 /// Name → how many.
 pub(super) const TOTALS: Table = Table("recommendations.totals");
 /// Nothing → how far the view has come.
 pub(super) const PROGRESS: Table = Table("recommendations.progress");
 /// Every table whose keys begin with the user they belong to.
-pub(super) const PERSONAL: [Table; 11] =
-    [NAMES, TALLIES, COUNTS, TAGGINGS, FRIENDS, SETTINGS, IMPRESSIONS, SHOWN_AT, SHOWN, FEEDBACK, UNREADABLE_OF];
+pub(super) const PERSONAL: [Table; 13] = [
+    NAMES,
+    TALLIES,
+    COUNTS,
+    TAGGINGS,
+    FRIENDS,
+    SETTINGS,
+    IMPRESSIONS,
+    SHOWN_AT,
+    SHOWN,
+    FEEDBACK,
+    UNREADABLE_OF,
+    UNITS,
+    LEARNT_OF,
+];
 
 /// An account's name and when it was taken: of two accounts the later has it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -57,7 +82,7 @@ pub(super) enum StoredName {
 }
 
 /// An impression, and what was made of its items.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Shown {
     pub(super) at: Hlc,
     pub(super) model: String,
@@ -65,6 +90,9 @@ pub(super) struct Shown {
     /// The latest signal on each item, 0 for none; shorter when the rest has none.
     #[serde(default)]
     pub(super) signals: Vec<u8>,
+    /// How the list was made, if it is part of an experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) served: Option<Served>,
 }
 
 impl Shown {
@@ -74,6 +102,11 @@ impl Shown {
         self.signals.resize(self.signals.len().max(place + 1), 0);
         self.signals[place] = signal;
         true
+    }
+
+    /// Whether the latest signal on the item at a place is one of these.
+    pub(super) fn has(&self, place: usize, signals: [Signal; 2]) -> bool {
+        self.signals.get(place).is_some_and(|one| signals.map(number).contains(one))
     }
 
     /// How many items have one of these signals.
@@ -172,4 +205,41 @@ pub(super) fn keys(
         })?;
     }
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_kit::embedded::Batch;
+
+    use super::*;
+
+    /// An impression as it was written before lists were part of experiments.
+    #[derive(Serialize)]
+    struct Before {
+        at: Hlc,
+        model: String,
+        items: Vec<ItemId>,
+    }
+
+    #[test]
+    fn impressions_of_before_are_read_and_plain_ones_are_written_as_then() {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = echotune_kit::embedded::Db::open(folder.path()).expect("open");
+        let (at, model, items) = (Hlc(7), "m".to_owned(), vec![ItemId::artist("a")]);
+        let mut batch = Batch::default();
+        let key = |n| Key::new().u64(n);
+        batch.put(IMPRESSIONS, key(1), &Before { at, model: model.clone(), items: items.clone() });
+        batch.put(IMPRESSIONS, key(2), &Shown { at, model, items: items.clone(), signals: Vec::new(), served: None });
+        let write = db.write(move |_| Ok::<_, StoreError>(((), batch)));
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(write).expect("written");
+        let rows = db.read(|view| {
+            let raw = |n| view.get(IMPRESSIONS, &key(n)).map(Option::unwrap_or_default);
+            Ok::<_, StoreError>([raw(1)?, raw(2)?])
+        });
+        for row in rows.expect("read") {
+            let shown: Shown = decode(IMPRESSIONS, &row).expect("an impression");
+            assert_eq!((shown.at, shown.items, shown.served), (at, items.clone(), None));
+            assert!(!String::from_utf8_lossy(&row).contains("served"));
+        }
+    }
 }
