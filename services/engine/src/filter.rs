@@ -31,7 +31,7 @@ pub struct FilterOptions {
 
 impl Default for FilterOptions {
     fn default() -> Self {
-        Self { user: 0.75, source: 0.5, target: 0.35, rank: 128, low_pass: 0.1, sharpening: 1.0, seed: 1 }
+        Self { user: 0.75, source: 0.5, target: 0.35, rank: 448, low_pass: 0.1, sharpening: 1.0, seed: 1 }
     }
 }
 

@@ -11,18 +11,20 @@ use crate::{
 };
 
 /// Listeners of validation that candidates are judged by at the most.
-const JUDGED: usize = 1500;
+const JUDGED: usize = 3000;
 
 /// Values tried of one hyper-parameter.
 type Axis = (&'static str, &'static [f64]);
 
 /// Of the filter, in the order they are tried.
-const FILTER: [Axis; 5] = [
-    ("target", &[0.2, 0.3, 0.35, 0.4, 0.5]),
-    ("user", &[0.5, 0.75, 1.0]),
-    ("low_pass", &[0.0, 0.05, 0.1, 0.2]),
+const FILTER: [Axis; 7] = [
+    ("target", &[0.2, 0.3, 0.4, 0.5]),
+    ("low_pass", &[0.0, 0.05, 0.1, 0.2, 0.3]),
     ("sharpening", &[0.0, 0.5, 1.0]),
+    ("user", &[0.5, 0.75, 1.0]),
     ("source", &[0.4, 0.5, 0.75, 1.0]),
+    ("target", &[0.25, 0.3, 0.35, 0.4]),
+    ("low_pass", &[0.05, 0.1, 0.15, 0.2, 0.25]),
 ];
 /// Of EASE.
 const EASE: [Axis; 4] = [
@@ -88,7 +90,7 @@ impl<'f, 'd> Search<'f, 'd> {
         self.fold.held.item_count()
     }
 
-    /// NDCG of rows of scores.
+    /// The geometric mean of recall and NDCG of rows of scores: neither is bought with the other.
     fn quality(&self, rows: &[f32]) -> f64 {
         let sample = self.fold.sample.as_deref().unwrap_or_default();
         let items = self.items();
@@ -99,7 +101,8 @@ impl<'f, 'd> Search<'f, 'd> {
             }
         });
         let scorer: &dyn Scorer = &scorer;
-        measure(&self.fold, &[self.at], &rank(&self.fold, self.at, scorer, &|_| {})).ndcg[0]
+        let found = measure(&self.fold, &[self.at], &rank(&self.fold, self.at, scorer, &|_| {}));
+        (found.recall[0] * found.ndcg[0]).sqrt()
     }
 
     fn rows(&self, add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync) -> Rows {
@@ -161,7 +164,7 @@ impl<'f, 'd> Search<'f, 'd> {
     }
 }
 
-/// The filter's settings with the best NDCG at `at`.
+/// The filter's settings of the best quality at `at`.
 pub(super) fn choose_filter(
     fold: &Fold<'_>,
     at: usize,
@@ -190,7 +193,7 @@ fn filter(search: &mut Search<'_, '_>, share: f64) -> Result<(Settings, Rows), F
     })
 }
 
-/// EASE's settings with the best NDCG at `at`.
+/// EASE's settings of the best quality at `at`.
 pub(super) fn choose_ease(fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
     let mut search = Search::new(fold, at, seed, progress);
     Ok(ease(&mut search, 1.0)?.0)
