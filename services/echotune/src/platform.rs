@@ -181,7 +181,8 @@ impl Platform {
         })
     }
 
-    /// Waits until every event written so far shows in answers, with models fitted on it.
+    /// Waits until every event written so far shows in answers, with a model fitted on it: co-listening alone,
+    /// when the whole model is not there yet.
     ///
     /// # Errors
     /// The store cannot be read, or what moves events has ended.
@@ -190,7 +191,7 @@ impl Platform {
             settled = self.flow.settle() => settled?,
             cause = self.life.failed() => anyhow::bail!(cause),
         }
-        self.flow.refit().await;
+        self.flow.refit_quickly().await;
         Ok(())
     }
 

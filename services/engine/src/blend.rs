@@ -1,6 +1,6 @@
 //! The model that serves: a linear mix of the graph filter and EASE, cut to the strongest links.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -175,20 +175,26 @@ impl Blend {
     /// The links of a cut filter with those of EASE added. Time O(links + head²).
     fn merged(&self, graph: &ItemGraph, progress: &(dyn Fn(usize) + Sync)) -> ItemGraph {
         let weights = [self.options.filter_weight * self.units[0], self.options.ease_weight * self.units[1]];
-        let row = |sums: &mut BTreeMap<u32, f32>, item: u32| {
-            sums.clear();
-            graph.row(item).for_each(|(other, link)| *sums.entry(other).or_default() += weights[0] * link);
-            let ease = self.ease.iter().flat_map(|ease| ease.row(item));
-            ease.for_each(|(other, link)| *sums.entry(other).or_default() += weights[1] * link);
-            let (others, links): (Vec<u32>, Vec<f32>) = sums.iter().map(|(other, link)| (*other, *link)).unzip();
-            let own = others.binary_search(&item).unwrap_or(others.len());
+        // Room for the links of a row, used again for the next.
+        let row = |(sums, linked): &mut (Vec<f32>, Vec<u32>), item: u32| {
+            let ease = self.ease.iter().flat_map(|ease| ease.row(item).map(|(other, link)| (other, weights[1] * link)));
+            for (other, link) in graph.row(item).map(|(other, link)| (other, weights[0] * link)).chain(ease) {
+                sums[other as usize] += link;
+                linked.push(other);
+            }
+            linked.sort_unstable();
+            linked.dedup();
+            let links: Vec<f32> = linked.iter().map(|other| std::mem::take(&mut sums[*other as usize])).collect();
+            let own = linked.binary_search(&item).unwrap_or(linked.len());
             let kept = strongest(&links, own, self.options.links).into_iter();
-            let kept = kept.map(|(at, link)| (others[at as usize], link)).filter(|(other, _)| *other != item);
+            let kept = kept.map(|(at, link)| (linked[at as usize], link)).filter(|(other, _)| *other != item).collect();
+            linked.clear();
             progress(1);
-            kept.collect::<Vec<_>>()
+            kept
         };
         let items = u32::try_from(self.items).expect("items are numbered in 32 bits");
-        let rows: Vec<_> = (0..items).into_par_iter().map_init(BTreeMap::new, row).collect();
+        let room = || (vec![0.0; self.items], Vec::new());
+        let rows: Vec<Vec<(u32, f32)>> = (0..items).into_par_iter().map_init(room, row).collect();
         ItemGraph::from_links(&rows).expect("links ascend, within the catalogue, and are finite")
     }
 }
@@ -249,6 +255,23 @@ mod tests {
             }
         }
         assert!((0..40).all(|item| graph.weight(item, item) == 0.0));
+    }
+
+    #[test]
+    fn co_listening_that_stands_for_the_filter_is_mixed_as_the_filter_is() {
+        let known = some();
+        let options = BlendOptions { links: 40, ..BlendOptions::default() };
+        let mut blend = Blend::fit(&known, None, options).expect("fitted");
+        let graph = GraphOptions { neighbours: 40, user: 0.75, source: 0.5, target: 0.25 };
+        blend.filter = Filter::Cut(ItemGraph::fit(&known, graph));
+        let graph = blend.compile(&|_| {});
+        for item in 0..40_u32 {
+            let mut scores = vec![0.0; 40];
+            blend.add_scores(&[vec![(item, 1.0)]], &mut scores);
+            for target in (0..40_u32).filter(|target| *target != item) {
+                assert!((graph.weight(item, target) - scores[target as usize]).abs() < 1e-5, "{item} {target}");
+            }
+        }
     }
 
     #[test]

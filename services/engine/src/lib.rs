@@ -1,8 +1,10 @@
 //! Recommendation mathematics: pure, deterministic for any number of threads, no I/O.
 //!
-//! The model is the linear item graph: the score of item `i` for a user with history weights `x` is
-//! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. Reading and
-//! writing of data is left to the callers.
+//! What serves is linear: the score of item `i` for a user with history weights `x` is
+//! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. [`blend`] mixes the
+//! [`filter`] and [`ease`] into such weights; [`ials`] folds listeners into factors, [`scan`] finds the best of
+//! many items, [`trials`] judges experiments, and [`evaluation`] measures all of it. Reading and writing of
+//! data is left to the callers.
 
 mod array;
 pub mod blend;

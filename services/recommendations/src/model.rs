@@ -10,6 +10,9 @@ use echotune_model::{ItemId, ItemKind, UserId};
 
 use crate::shelf::{History, Known, Prior};
 
+/// Listeners below which co-listening alone serves: the blend rests on what many have in common, and its
+/// options were chosen on the histories of thousands.
+const FEW: usize = 100;
 /// Stands where a place on the shelf has no item in the graph.
 const NONE: u32 = u32::MAX;
 
@@ -22,6 +25,8 @@ pub(crate) struct Links {
     places: Vec<u32>,
     /// Place on the shelf → item of the graph.
     items: Vec<u32>,
+    /// Whether it is more than co-listening.
+    is_blend: bool,
 }
 
 impl Links {
@@ -41,11 +46,14 @@ impl Links {
         // An item without a number is beyond the graph, which leaves it out.
         let rows = histories.map(|history| history.iter().map(|known| by_place[known.item as usize]));
         let histories = Interactions::from_rows(rows, by_item.len());
-        let graph = match depth {
-            Depth::Quick => ItemGraph::fit(&histories, GraphOptions::default()),
-            Depth::Whole => blended(&histories, &tagged(taggings, &by_item, &by_place)),
+        let listeners = (0..histories.user_count()).filter(|user| !histories.row(*user).is_empty()).count();
+        let blend = depth == Depth::Whole && listeners >= FEW;
+        let graph = if blend {
+            blended(&histories, &tagged(taggings, &by_item, &by_place))
+        } else {
+            ItemGraph::fit(&histories, GraphOptions::default())
         };
-        Self { graph, places: by_item, items: by_place }
+        Self { graph, places: by_item, items: by_place, is_blend: blend }
     }
 
     pub(crate) const fn graph(&self) -> &ItemGraph {
@@ -159,7 +167,7 @@ impl Model {
     }
 
     pub(crate) fn version(&self) -> String {
-        let kind = if self.depth == Some(Depth::Whole) { "blend" } else { "item-graph" };
+        let kind = if self.links.iter().any(|links| links.is_blend) { "blend" } else { "item-graph" };
         format!("{kind}-{:016x}", self.revision)
     }
 

@@ -250,7 +250,7 @@ impl RecommendationsService {
             return true;
         }
         drop(serving);
-        match tokio::task::spawn_blocking(move || fit(training, depth)).await {
+        match beside(move || fit(training, depth)).await {
             Ok(fitted) => {
                 self.0.trials.replaced(self.0.model.load_full());
                 self.0.model.rcu(|model| fitted.with_popularity_of(model));
@@ -264,6 +264,26 @@ impl RecommendationsService {
             }
         }
     }
+}
+
+/// Does heavy work on threads of its own: one less than there are processors, so that serving keeps one. A
+/// process that ends does not wait for it.
+///
+/// # Errors
+/// The work panicked, or no thread can be started.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let threads = std::thread::available_parallelism().map_or(1, |all| all.get().saturating_sub(1).max(1));
+    let (done, result) = tokio::sync::oneshot::channel();
+    let start = move || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("fit-{n}")).build();
+        // Nobody may be waiting any more.
+        drop(done.send(match pool {
+            Ok(pool) => Ok(pool.install(work)),
+            Err(cause) => Err(cause.to_string()),
+        }));
+    };
+    std::thread::Builder::new().name("fit".into()).spawn(start).map_err(|cause| cause.to_string())?;
+    result.await.unwrap_or_else(|_| Err("the work panicked".into()))
 }
 
 #[cfg(test)]
