@@ -37,14 +37,16 @@ pub struct BlendOptions {
 }
 
 impl Default for BlendOptions {
+    /// By the validation parts of HetRec 2011 Last.fm; EASE's head by what a laptop has to spare.
     fn default() -> Self {
+        let whole = FilterOptions::default();
         Self {
-            filter: FilterOptions::default(),
-            filter_weight: 0.5,
-            ease: EaseOptions { head: 6000, lambda: 100.0, dropout: 0.4, target: 0.2 },
+            filter: FilterOptions { user: 0.5, source: 1.0, target: 0.25, low_pass: 0.0, sharpening: 0.0, ..whole },
+            filter_weight: 0.35,
+            ease: EaseOptions { head: 4096, lambda: 100.0, dropout: 0.5, target: 0.2 },
             ease_weight: 1.0,
             tags: 3.0,
-            links: 512,
+            links: 256,
         }
     }
 }

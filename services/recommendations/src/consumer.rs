@@ -14,7 +14,8 @@ const BATCH: usize = 512;
 /// A refit waits so many times as long as the one before it took, so that under steady load fits take
 /// a tenth of the time at the most.
 const REFIT_REST: u32 = 9;
-
+/// Times the debounce that a fit waits for quiet at the most.
+const MAX_DEBOUNCES: u32 = 15;
 /// How often the rest after a failed fit is doubled at the most.
 const MAX_DOUBLED: u32 = 6;
 /// Bytes kept of a record that cannot be read; the log has the rest.
@@ -96,12 +97,27 @@ fn consume_span(event: &Event) -> tracing::Span {
 }
 
 /// Fits the graphs anew after histories have changed, beside serving, until told to stop. Changes are
-/// gathered for `debounce` between two fits, or for longer where fits take long. A fit that failed is
+/// gathered until there are none for `debounce`, and for at least that long between two fits, or for longer where fits take long. A fit that failed is
 /// tried again without a change, after rests that double.
 pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
-    // Until the first whole fit is done, what is quick to have serves.
+    // Until the first whole fit is done, what is quick to have serves. An import is over before it begins.
     service.refit_quickly().await;
-    refit_by(&service, debounce, stop, || service.refit()).await;
+    refit_by(&service, debounce, stop, || async {
+        quiet(&service, debounce).await;
+        service.refit().await
+    })
+    .await;
+}
+
+/// Waits until nothing has changed for `debounce`, and no longer than [`MAX_DEBOUNCES`] times that.
+async fn quiet(service: &RecommendationsService, debounce: Duration) {
+    for _ in 0..MAX_DEBOUNCES {
+        let before = service.position();
+        tokio::time::sleep(debounce).await;
+        if service.position() == before {
+            return;
+        }
+    }
 }
 
 pub(crate) async fn refit_by<F: Future<Output = bool> + Send>(

@@ -47,8 +47,8 @@ pub(crate) struct Inner {
     /// Revision of what the store held at load.
     loaded: u64,
     pub(crate) changed: Notify,
-    /// Held while a fit runs.
-    fitting: tokio::sync::Mutex<()>,
+    /// Held while a quick and while a whole fit runs.
+    fitting: [tokio::sync::Mutex<()>; 2],
     refreshed: Mutex<Option<Instant>>,
     spare: Mutex<Vec<Scores>>,
     pub(crate) trials: Trials,
@@ -94,7 +94,7 @@ impl RecommendationsService {
             fitted: watch::Sender::new(0),
             loaded: progress.revision,
             changed: Notify::new(),
-            fitting: tokio::sync::Mutex::new(()),
+            fitting: Default::default(),
             refreshed: Mutex::new(None),
             spare: Mutex::new(Vec::new()),
             trials,
@@ -230,7 +230,7 @@ impl RecommendationsService {
     }
 
     /// Fits the graphs on the histories as they are now, beside serving, and swaps them in. Does
-    /// nothing when nothing has changed. Two fits never run at once. Answers whether the serving model
+    /// nothing when nothing has changed. Two whole fits never run at once. Answers whether the serving model
     /// is that of the histories as they were; when a fit fails, the model before it goes on serving.
     pub async fn refit(&self) -> bool {
         self.refit_by(Depth::Whole, Training::fit).await
@@ -243,7 +243,7 @@ impl RecommendationsService {
     }
 
     async fn refit_by(&self, depth: Depth, fit: impl FnOnce(Training, Depth) -> Model + Send + 'static) -> bool {
-        let _one = self.0.fitting.lock().await;
+        let _one = self.0.fitting[usize::from(depth == Depth::Whole)].lock().await;
         let training = self.read(State::training);
         let serving = self.0.model.load();
         if training.revision == serving.revision && (depth == Depth::Quick || serving.depth != Some(Depth::Quick)) {
@@ -252,10 +252,18 @@ impl RecommendationsService {
         drop(serving);
         match beside(move || fit(training, depth)).await {
             Ok(fitted) => {
-                self.0.trials.replaced(self.0.model.load_full());
-                self.0.model.rcu(|model| fitted.with_popularity_of(model));
+                // A quick fit never takes the place of a model that knows as much.
+                let better = |model: &Model| {
+                    fitted.revision > model.revision || (fitted.revision == model.revision && depth == Depth::Whole)
+                };
+                if better(&self.0.model.load()) {
+                    self.0.trials.replaced(self.0.model.load_full());
+                }
+                self.0.model.rcu(|model| {
+                    if better(model) { Arc::new(fitted.with_popularity_of(model)) } else { Arc::clone(model) }
+                });
                 self.refresh_popularity(true);
-                self.0.fitted.send_replace(fitted.revision);
+                self.0.fitted.send_modify(|newest| *newest = fitted.revision.max(*newest));
                 true
             }
             Err(cause) => {

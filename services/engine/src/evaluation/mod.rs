@@ -22,4 +22,4 @@ pub use model::{FitError, ItemGraphModel, Model, Popularity, Progress, Settings,
 pub use ranking::{EachUser, LinearScorer, Scorer, rank, rank_one};
 pub use read::{Format, ReadError, Table, detect, read_interactions, read_items, read_social, read_taggings};
 pub use split::{Split, SplitError, carved, random, temporal};
-pub use terms::{BlendModel, EaseModel, GraphFilterModel, IalsModel};
+pub use terms::{BlendModel, EaseModel, GraphFilterModel, IalsModel, ServedModel};

@@ -13,6 +13,11 @@ use crate::{
 /// Listeners of validation that candidates are judged by at the most.
 const JUDGED: usize = 3000;
 
+/// Items of EASE's head; twice those of the default, as evaluation has time.
+const HEAD: usize = 8192;
+/// Links kept per item; twice those of the default.
+const LINKS: usize = 512;
+
 /// Values tried of one hyper-parameter.
 type Axis = (&'static str, &'static [f64]);
 
@@ -39,7 +44,7 @@ const FILTER_WEIGHT: [f64; 10] = [0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0,
 /// Blend options of settings; what is not named is the default.
 pub(super) fn options(settings: &Settings, seed: u64) -> BlendOptions {
     let default = BlendOptions::default();
-    let (filter, ease) = (default.filter, default.ease);
+    let (filter, ease) = (FilterOptions::default(), default.ease);
     BlendOptions {
         filter: FilterOptions {
             user: settings.get_f32("user", filter.user),
@@ -52,6 +57,7 @@ pub(super) fn options(settings: &Settings, seed: u64) -> BlendOptions {
         },
         filter_weight: settings.get_f32("filter_weight", default.filter_weight),
         ease: EaseOptions {
+            head: HEAD,
             lambda: settings.get_f32("lambda", ease.lambda),
             dropout: settings.get_f32("dropout", ease.dropout),
             target: settings.get_f32("ease_target", ease.target),
@@ -59,7 +65,7 @@ pub(super) fn options(settings: &Settings, seed: u64) -> BlendOptions {
         },
         ease_weight: settings.get_f32("ease_weight", default.ease_weight),
         tags: settings.get_f32("tags", default.tags),
-        links: default.links,
+        links: LINKS,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{FitError, Fold, LinearScorer, Model, Progress, Scorer, Settings, Training, search};
 use crate::{
     Interactions, ItemGraph, LinearModel,
-    blend::{Blend, stacked},
+    blend::{Blend, BlendOptions, stacked},
     dense::{Block, Matrix, multiply_block},
     ease::{Ease, EaseError, EaseOptions},
     filter::GraphFilter,
@@ -178,8 +178,34 @@ impl Scorer for Factors {
     }
 }
 
-/// [`Blend`], compiled: what Recommend serves.
+/// [`Blend`], compiled, with options chosen on validation.
 pub struct BlendModel;
+
+/// [`Blend`], compiled, with its default options: what Recommend serves.
+pub struct ServedModel;
+
+impl Model for ServedModel {
+    fn name(&self) -> &'static str {
+        "blend-default"
+    }
+
+    fn candidates(&self) -> Vec<Settings> {
+        vec![Settings::default()]
+    }
+
+    fn fit<'d>(
+        &self,
+        training: &Training<'d>,
+        _: &Settings,
+        _: u64,
+        progress: Progress<'_>,
+    ) -> Result<Box<dyn Scorer + 'd>, FitError> {
+        let blend = Blend::fit(training.interactions, Some(&training.tags), BlendOptions::default())?;
+        let scorer = linear(blend.compile(&|_| {}), training)?;
+        progress(1.0);
+        Ok(scorer)
+    }
+}
 
 impl Model for BlendModel {
     fn name(&self) -> &'static str {

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use echotune_engine::evaluation::{
-    BlendModel, EaseModel, GraphFilterModel, IalsModel, ItemGraphModel, Model, Popularity, Trending, ceiling,
+    BlendModel, EaseModel, GraphFilterModel, IalsModel, ItemGraphModel, Model, Popularity, ServedModel, Trending,
+    ceiling,
 };
 
 use crate::{arguments::Arguments, load::Source, peers::Peers, report::Report, run::Measure};
@@ -29,6 +30,7 @@ fn models() -> Vec<Box<dyn Model>> {
         Box::new(IalsModel { name: "ials-128", factors: 128 }),
         Box::new(IalsModel { name: "ials-256", factors: 256 }),
         Box::new(BlendModel),
+        Box::new(ServedModel),
     ]
 }
 
