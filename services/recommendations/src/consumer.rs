@@ -101,7 +101,10 @@ fn consume_span(event: &Event) -> tracing::Span {
 /// tried again without a change, after rests that double.
 pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
     // Until the first whole fit is done, what is quick to have serves. An import is over before it begins.
-    service.refit_quickly().await;
+    tokio::select! {
+        () = stop.cancelled() => return,
+        _ = service.refit_quickly() => {}
+    }
     refit_by(&service, debounce, stop, || async {
         quiet(&service, debounce).await;
         service.refit().await
@@ -129,7 +132,12 @@ pub(crate) async fn refit_by<F: Future<Output = bool> + Send>(
     let mut failures = 0_u32;
     loop {
         let start = Instant::now();
-        failures = if fit().await { 0 } else { failures + 1 };
+        // A fit that is not waited for ends with the process, or for nothing.
+        let fitted = tokio::select! {
+            () = stop.cancelled() => return,
+            fitted = fit() => fitted,
+        };
+        failures = if fitted { 0 } else { failures + 1 };
         let rest = debounce.max(start.elapsed() * REFIT_REST) * (1 << failures.min(MAX_DOUBLED));
         tokio::select! {
             () = stop.cancelled() => return,
