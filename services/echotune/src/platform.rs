@@ -95,11 +95,6 @@ impl Flow {
     pub async fn refit_quickly(&self) {
         self.service.refit_quickly().await;
     }
-
-    /// Fits the models on the histories as they are now and waits for it.
-    pub async fn refit(&self) {
-        self.service.refit().await;
-    }
 }
 
 impl Platform {

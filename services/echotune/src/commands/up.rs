@@ -113,7 +113,8 @@ impl Demo {
             .await
             .map_err(Fault::from)?;
         flow.settle().await?;
-        flow.refit().await;
+        // The first list need not wait for the whole model.
+        flow.refit_quickly().await;
         Ok(())
     }
 
