@@ -61,7 +61,6 @@ pub(super) fn options(settings: &Settings, seed: u64) -> BlendOptions {
             lambda: settings.get_f32("lambda", ease.lambda),
             dropout: settings.get_f32("dropout", ease.dropout),
             target: settings.get_f32("ease_target", ease.target),
-            ..ease
         },
         ease_weight: settings.get_f32("ease_weight", default.ease_weight),
         tags: settings.get_f32("tags", default.tags),
