@@ -14,7 +14,7 @@ use crate::{
 
 /// Histories that the sizes of the terms are measured on.
 const SAMPLE: usize = 256;
-/// Products of a pair and an item at the most for which the filter is computed whole: a few seconds' work.
+/// Products of a pair and an item at the most for which the filter is computed whole: some ten seconds' work.
 const WHOLE: usize = 50_000_000_000;
 /// Listeners of the smallest tag that counts.
 const TAGGED: usize = 2;
@@ -52,7 +52,6 @@ impl Default for BlendOptions {
 }
 
 /// Rows of the filter: computed whole where that is a matter of seconds, else co-listening alone.
-#[derive(Clone)]
 enum Filter {
     Whole(Box<GraphFilter>),
     Cut(ItemGraph),
@@ -71,8 +70,7 @@ impl Filter {
         match self {
             Self::Whole(filter) => filter.add_scores(histories, weight, out),
             Self::Cut(graph) => {
-                let items = graph.item_count();
-                for (history, row) in histories.iter().zip(out.chunks_exact_mut(items.max(1))) {
+                for (history, row) in histories.iter().zip(out.chunks_exact_mut(graph.item_count().max(1))) {
                     for (item, amount) in history {
                         graph.row(*item).for_each(|(other, link)| row[other as usize] += weight * amount * link);
                     }
@@ -83,7 +81,6 @@ impl Filter {
 }
 
 /// The fitted terms of a blend.
-#[derive(Clone)]
 pub struct Blend {
     items: usize,
     options: BlendOptions,
@@ -105,15 +102,8 @@ impl Blend {
         options: BlendOptions,
     ) -> Result<Self, EaseError> {
         let items = interactions.item_count();
-        let known = interactions.item_degrees().into_iter().filter(|degree| *degree > 1).count();
         let filter = Filter::fit(interactions, &options);
-        let head = options.ease.head.min(known);
-        let ease = if options.ease_weight == 0.0 || head < 2 {
-            None
-        } else {
-            let people = stacked(interactions, tags, options.tags);
-            Some(Ease::fit(&people, EaseOptions { head, ..options.ease })?)
-        };
+        let ease = if options.ease_weight == 0.0 { None } else { fit_ease(interactions, tags, &options)? };
         let mut blend = Self { items, options, filter, ease, units: [1.0; 2] };
         let sample = sample(interactions);
         blend.units = [
@@ -124,15 +114,12 @@ impl Blend {
     }
 
     fn add_ease(&self, histories: &[Vec<(u32, f32)>], weight: f32, out: &mut [f32]) {
-        let Some(ease) = &self.ease else { return };
-        for (history, row) in histories.iter().zip(out.chunks_exact_mut(self.items.max(1))) {
-            for (item, amount) in history {
-                ease.row(*item).for_each(|(other, link)| row[other as usize] += weight * amount * link);
-            }
+        if let Some(ease) = &self.ease {
+            ease.add_scores(histories, weight, out);
         }
     }
 
-    /// One over the root mean square of a term's scores.
+    /// What brings a term's scores of the sample to a root mean square of 1.
     fn unit(&self, sample: &[Vec<(u32, f32)>], add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync) -> f32 {
         let squares = |histories: &[Vec<(u32, f32)>]| {
             let mut out = vec![0.0; histories.len() * self.items];
@@ -140,11 +127,7 @@ impl Blend {
             out.iter().map(|score| f64::from(*score).powi(2)).sum::<f64>()
         };
         let parts: Vec<f64> = sample.par_chunks(16).map(squares).collect();
-        #[expect(clippy::cast_precision_loss, reason = "a count of scores")]
-        let mean = parts.iter().sum::<f64>() / (sample.len() * self.items).max(1) as f64;
-        #[expect(clippy::cast_possible_truncation, reason = "a scale")]
-        let unit = mean.sqrt().recip() as f32;
-        if unit.is_finite() { unit } else { 0.0 }
+        unit_of(parts.iter().sum(), sample.len() * self.items)
     }
 
     /// Adds `xᵀ W` for histories `x` of (item, weight) to the rows of `out`, histories × items, by the terms
@@ -171,9 +154,7 @@ impl Blend {
         let options = CompileOptions { links: self.options.links };
         compile(self.items, Matrix::zeros(self.items, 0), options, &add, progress).into_sparse()
     }
-}
 
-impl Blend {
     /// The links of a cut filter with those of EASE added. Time O(links + head²).
     fn merged(&self, graph: &ItemGraph, progress: &(dyn Fn(usize) + Sync)) -> ItemGraph {
         let weights = [self.options.filter_weight * self.units[0], self.options.ease_weight * self.units[1]];
@@ -201,6 +182,27 @@ impl Blend {
     }
 }
 
+/// One over the root mean square of so many scores; 0 when all are 0.
+pub(crate) fn unit_of(squares: f64, scores: usize) -> f32 {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a scale")]
+    let unit = (squares / scores.max(1) as f64).sqrt().recip() as f32;
+    if unit.is_finite() { unit } else { 0.0 }
+}
+
+/// EASE with tags as listeners, on a head of items that at least two know; none when these are fewer than two.
+pub(crate) fn fit_ease(
+    interactions: &Interactions,
+    tags: Option<&Interactions>,
+    options: &BlendOptions,
+) -> Result<Option<Ease>, EaseError> {
+    let known = interactions.item_degrees().into_iter().filter(|degree| *degree > 1).count();
+    let head = options.ease.head.min(known);
+    if head < 2 {
+        return Ok(None);
+    }
+    Ease::fit(&stacked(interactions, tags, options.tags), EaseOptions { head, ..options.ease }).map(Some)
+}
+
 /// Some histories, evenly spread.
 fn sample(interactions: &Interactions) -> Vec<Vec<(u32, f32)>> {
     let known = (0..interactions.user_count()).filter(|user| !interactions.row(*user).is_empty());
@@ -213,7 +215,7 @@ fn sample(interactions: &Interactions) -> Vec<Vec<(u32, f32)>> {
 /// Who knows what, and below it a row for each tag: a tag that many items bear says less of each (as in
 /// collective EASE, Jeunen, Van Balen and Goethals, "Closed-Form Models for Collaborative Filtering with
 /// Side-Information", `RecSys` 2020, section 3.1).
-pub(crate) fn stacked(interactions: &Interactions, tags: Option<&Interactions>, weight: f32) -> Interactions {
+fn stacked(interactions: &Interactions, tags: Option<&Interactions>, weight: f32) -> Interactions {
     let people = (0..interactions.user_count())
         .map(|user| interactions.row(user).iter().map(|item| (*item, 1.0)).collect::<Vec<_>>());
     let bearers = tags.filter(|_| weight > 0.0).map(Interactions::transposed);

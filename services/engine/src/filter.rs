@@ -30,6 +30,7 @@ pub struct FilterOptions {
 }
 
 impl Default for FilterOptions {
+    /// What the search for options starts from.
     fn default() -> Self {
         Self { user: 0.75, source: 0.5, target: 0.35, rank: 448, low_pass: 0.1, sharpening: 1.0, seed: 1 }
     }
@@ -89,8 +90,9 @@ impl GraphFilter {
             interactions.reweighted(|row, column, _| user(row, of_user) * item(column, of_item))
         };
         let even = weigh(0.5, 0.5);
-        let found =
-            || singular(&even, SingularOptions { seed: options.seed, ..SingularOptions::of_rank(options.rank) });
+        // Vectors of weight 0 are not looked for.
+        let rank = if options.low_pass == 0.0 { 0 } else { options.rank };
+        let found = || singular(&even, SingularOptions { seed: options.seed, ..SingularOptions::of_rank(rank) });
         let singular = known.cloned().unwrap_or_else(found);
         let degree = |row: usize| u32::try_from(row).expect("items are numbered in 32 bits");
         let low_from = scaled_rows(&singular.vectors, |row| options.low_pass * item(degree(row), 0.5));
@@ -265,6 +267,13 @@ mod tests {
                 assert!((f64::from(out[row * 12 + item]) - expected).abs() < 1e-4, "{row} {item}");
             }
         }
+    }
+
+    #[test]
+    fn without_a_low_pass_no_vectors_are_looked_for() {
+        let filter = GraphFilter::fit(&some(20, 12), FilterOptions { low_pass: 0.0, ..FilterOptions::default() });
+        assert_eq!(filter.singular().vectors.columns(), 0);
+        assert!(GraphFilter::fit(&some(20, 12), FilterOptions::default()).singular().vectors.columns() > 0);
     }
 
     #[test]

@@ -97,19 +97,15 @@ fn consume_span(event: &Event) -> tracing::Span {
 }
 
 /// Fits the graphs anew after histories have changed, beside serving, until told to stop. Changes are
-/// gathered until there are none for `debounce`, and for at least that long between two fits, or for longer where fits take long. A fit that failed is
-/// tried again without a change, after rests that double.
+/// gathered until there are none for `debounce`, and for at least that long between two fits, or for longer
+/// where fits take long. A fit that failed is tried again without a change, after rests that double.
 pub async fn refit(service: RecommendationsService, debounce: Duration, stop: CancellationToken) {
     // Until the first whole fit is done, what is quick to have serves. An import is over before it begins.
     tokio::select! {
         () = stop.cancelled() => return,
         _ = service.refit_quickly() => {}
     }
-    refit_by(&service, debounce, stop, || async {
-        quiet(&service, debounce).await;
-        service.refit().await
-    })
-    .await;
+    refit_by(&service, debounce, stop, || service.refit()).await;
 }
 
 /// Waits until nothing has changed for `debounce`, and no longer than [`MAX_DEBOUNCES`] times that.
@@ -131,14 +127,17 @@ pub(crate) async fn refit_by<F: Future<Output = bool> + Send>(
 ) {
     let mut failures = 0_u32;
     loop {
-        let start = Instant::now();
         // A fit that is not waited for ends with the process, or for nothing.
-        let fitted = tokio::select! {
+        let (fitted, took) = tokio::select! {
             () = stop.cancelled() => return,
-            fitted = fit() => fitted,
+            done = async {
+                quiet(service, debounce).await;
+                let start = Instant::now();
+                (fit().await, start.elapsed())
+            } => done,
         };
         failures = if fitted { 0 } else { failures + 1 };
-        let rest = debounce.max(start.elapsed() * REFIT_REST) * (1 << failures.min(MAX_DOUBLED));
+        let rest = debounce.max(took * REFIT_REST) * (1 << failures.min(MAX_DOUBLED));
         tokio::select! {
             () = stop.cancelled() => return,
             () = async {

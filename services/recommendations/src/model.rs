@@ -47,13 +47,12 @@ impl Links {
         let rows = histories.map(|history| history.iter().map(|known| by_place[known.item as usize]));
         let histories = Interactions::from_rows(rows, by_item.len());
         let listeners = (0..histories.user_count()).filter(|user| !histories.row(*user).is_empty()).count();
-        let blend = depth == Depth::Whole && listeners >= FEW;
-        let graph = if blend {
-            blended(&histories, &tagged(taggings, &by_item, &by_place))
-        } else {
-            ItemGraph::fit(&histories, GraphOptions::default())
-        };
-        Self { graph, places: by_item, items: by_place, is_blend: blend }
+        let blend = (depth == Depth::Whole && listeners >= FEW)
+            .then(|| blended(&histories, &tagged(taggings, &by_item, &by_place)))
+            .flatten();
+        let is_blend = blend.is_some();
+        let graph = blend.unwrap_or_else(|| ItemGraph::fit(&histories, GraphOptions::default()));
+        Self { graph, places: by_item, items: by_place, is_blend }
     }
 
     pub(crate) const fn graph(&self) -> &ItemGraph {
@@ -87,15 +86,11 @@ pub(crate) enum Depth {
     Whole,
 }
 
-/// The blend as it serves; co-listening alone where it cannot be fitted.
-fn blended(histories: &Interactions, tags: &Interactions) -> ItemGraph {
-    match Blend::fit(histories, Some(tags), BlendOptions::default()) {
-        Ok(blend) => blend.compile(&|_| {}),
-        Err(cause) => {
-            tracing::error!(%cause, "the blend cannot be fitted; co-listening alone serves");
-            ItemGraph::fit(histories, GraphOptions::default())
-        }
-    }
+/// The blend as it serves; none where it cannot be fitted.
+fn blended(histories: &Interactions, tags: &Interactions) -> Option<ItemGraph> {
+    let fitted = Blend::fit(histories, Some(tags), BlendOptions::default());
+    let note = |cause: &_| tracing::error!(%cause, "the blend cannot be fitted; co-listening alone serves");
+    Some(fitted.inspect_err(note).ok()?.compile(&|_| {}))
 }
 
 /// How many gave each tag to each item: items × tags. Taggings of places that the graph does not have are

@@ -124,6 +124,16 @@ impl Ease {
         }
     }
 
+    /// Adds `weight` times the scores of histories of (item, weight) to the rows of `out`, histories × items.
+    /// Time O(entries of the histories × head).
+    pub fn add_scores(&self, histories: &[Vec<(u32, f32)>], weight: f32, out: &mut [f32]) {
+        for (history, row) in histories.iter().zip(out.chunks_exact_mut(self.items.max(1))) {
+            for (item, amount) in history {
+                self.row(*item).for_each(|(other, link)| row[other as usize] += weight * amount * link);
+            }
+        }
+    }
+
     /// The graph of the catalogue, each row cut to its `neighbours` strongest links by absolute weight.
     /// Items beyond the head have none. Time O(head²).
     pub fn graph(&self, neighbours: usize) -> ItemGraph {

@@ -71,7 +71,9 @@ pub trait Model: Sync {
     fn name(&self) -> &'static str;
 
     /// Hyper-parameters to choose among on validation; the first are the default.
-    fn candidates(&self) -> Vec<Settings>;
+    fn candidates(&self) -> Vec<Settings> {
+        vec![Settings::default()]
+    }
 
     /// Fits on training data alone. Deterministic for a seed.
     ///
@@ -118,10 +120,6 @@ pub struct Popularity;
 impl Model for Popularity {
     fn name(&self) -> &'static str {
         "popularity"
-    }
-
-    fn candidates(&self) -> Vec<Settings> {
-        vec![Settings::default()]
     }
 
     fn fit<'d>(

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::{EachUser, FitError, Fold, Progress, Scorer, Settings, measure, rank};
 use crate::{
-    blend::{BlendOptions, stacked},
-    ease::{Ease, EaseOptions},
+    blend::{BlendOptions, fit_ease, unit_of},
+    ease::EaseOptions,
     filter::{FilterOptions, GraphFilter},
     spectral::Singular,
 };
@@ -125,15 +125,11 @@ impl<'f, 'd> Search<'f, 'd> {
 
     fn ease(&self, settings: &Settings) -> Result<Rows, FitError> {
         let options = options(settings, self.seed);
-        let people = stacked(self.fold.training.interactions, Some(&self.fold.training.tags), options.tags);
-        let known = self.fold.training.interactions.item_degrees().into_iter().filter(|degree| *degree > 1).count();
-        let options = EaseOptions { head: options.ease.head.min(known), ..options.ease };
-        let ease = Ease::fit(&people, options).map_err(|cause| FitError::Failed(cause.to_string()))?;
+        let training = &self.fold.training;
+        let ease = fit_ease(training.interactions, Some(&training.tags), &options)?;
         Ok(self.rows(|histories, out| {
-            let mut row = Vec::new();
-            for (history, out) in histories.iter().zip(out.chunks_exact_mut(self.items().max(1))) {
-                ease.score_into(history, &mut row);
-                out.copy_from_slice(&row);
+            if let Some(ease) = &ease {
+                ease.add_scores(histories, 1.0, out);
             }
         }))
     }
@@ -254,9 +250,7 @@ pub(super) fn choose_blend(
 fn unit(rows: &[f32]) -> f32 {
     let parts: Vec<f64> =
         rows.par_chunks(1 << 16).map(|part| part.iter().map(|score| f64::from(*score).powi(2)).sum()).collect();
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a scale")]
-    let unit = (parts.iter().sum::<f64>() / rows.len().max(1) as f64).sqrt().recip() as f32;
-    if unit.is_finite() { unit } else { 0.0 }
+    unit_of(parts.iter().sum(), rows.len())
 }
 
 /// The short decimal that an option was written as.

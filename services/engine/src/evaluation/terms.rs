@@ -3,9 +3,9 @@
 use super::{FitError, Fold, LinearScorer, Model, Progress, Scorer, Settings, Training, search};
 use crate::{
     Interactions, ItemGraph, LinearModel,
-    blend::{Blend, BlendOptions, stacked},
+    blend::{Blend, BlendOptions, fit_ease},
     dense::{Block, Matrix, multiply_block},
-    ease::{Ease, EaseError, EaseOptions},
+    ease::EaseError,
     filter::GraphFilter,
     ials,
 };
@@ -56,10 +56,6 @@ impl Model for GraphFilterModel {
         "graph-filter"
     }
 
-    fn candidates(&self) -> Vec<Settings> {
-        vec![Settings::default()]
-    }
-
     fn choose(&self, fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
         search::choose_filter(fold, at, seed, progress)
     }
@@ -78,16 +74,12 @@ impl Model for GraphFilterModel {
     }
 }
 
-/// [`Ease`] on the head of the catalogue, with tags as listeners where there are any.
+/// [`Ease`](crate::ease::Ease) on the head of the catalogue, with tags as listeners where there are any.
 pub struct EaseModel;
 
 impl Model for EaseModel {
     fn name(&self) -> &'static str {
         "ease"
-    }
-
-    fn candidates(&self) -> Vec<Settings> {
-        vec![Settings::default()]
     }
 
     fn choose(&self, fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
@@ -102,23 +94,18 @@ impl Model for EaseModel {
         progress: Progress<'_>,
     ) -> Result<Box<dyn Scorer + 'd>, FitError> {
         let options = search::options(settings, seed);
-        let people = stacked(training.interactions, Some(&training.tags), options.tags);
-        let head = options.ease.head.min(training.interactions.item_count());
-        let ease = Ease::fit(&people, EaseOptions { head, ..options.ease })?;
+        let ease = fit_ease(training.interactions, Some(&training.tags), &options)?;
         progress(1.0);
         let add = move |histories: &[Vec<(u32, f32)>], out: &mut [f32]| {
-            let items = ease.item_count();
-            let mut row = Vec::new();
-            for (history, out) in histories.iter().zip(out.chunks_exact_mut(items.max(1))) {
-                ease.score_into(history, &mut row);
-                out.copy_from_slice(&row);
+            if let Some(ease) = &ease {
+                ease.add_scores(histories, 1.0, out);
             }
         };
         Ok(Box::new(Histories { histories: weighted(training), add }))
     }
 }
 
-/// [`ials::Model`], of a number of factors; listeners are folded in.
+/// [`ials::Model`], of a number of factors.
 pub struct IalsModel {
     /// Name in the report.
     pub name: &'static str,
@@ -178,19 +165,12 @@ impl Scorer for Factors {
     }
 }
 
-/// [`Blend`], compiled, with options chosen on validation.
-pub struct BlendModel;
-
 /// [`Blend`], compiled, with its default options: what Recommend serves.
 pub struct ServedModel;
 
 impl Model for ServedModel {
     fn name(&self) -> &'static str {
         "blend-default"
-    }
-
-    fn candidates(&self) -> Vec<Settings> {
-        vec![Settings::default()]
     }
 
     fn fit<'d>(
@@ -207,13 +187,12 @@ impl Model for ServedModel {
     }
 }
 
+/// [`Blend`], compiled, with options chosen on validation.
+pub struct BlendModel;
+
 impl Model for BlendModel {
     fn name(&self) -> &'static str {
         "blend"
-    }
-
-    fn candidates(&self) -> Vec<Settings> {
-        vec![Settings::default()]
     }
 
     fn choose(&self, fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
