@@ -20,6 +20,10 @@ pub enum ReasonKind {
     Tag,
     /// Recent popularity among all users.
     Trending,
+    /// What a friend plays; `of` names the friend.
+    Friend,
+    /// A stage after scoring; `of` names it.
+    Stage,
 }
 
 impl ReasonKind {
@@ -30,6 +34,8 @@ impl ReasonKind {
             Self::OtherListens => "other_listens",
             Self::Tag => "tag",
             Self::Trending => "trending",
+            Self::Friend => "friend",
+            Self::Stage => "stage",
         }
     }
 }

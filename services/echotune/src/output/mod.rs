@@ -128,6 +128,8 @@ fn said(reason: &Reason) -> String {
         ReasonKind::OtherListens => format!("{} listened to", reason.of),
         ReasonKind::Tag => format!("tag {}", reason.of),
         ReasonKind::Trending => "popular among all listeners".to_owned(),
+        ReasonKind::Friend => format!("friend {}", reason.of),
+        ReasonKind::Stage => format!("stage {}", reason.of),
     }
 }
 
