@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::{
-    GraphOptions, Interactions, ItemGraph,
+    GraphOptions, Interactions, ItemGraph, ShapeError,
     compile::{CompileOptions, compile, strongest},
     dense::Matrix,
     ease::{Ease, EaseError, EaseOptions},
@@ -69,13 +69,16 @@ impl Filter {
     fn add_scores(&self, histories: &[Vec<(u32, f32)>], weight: f32, out: &mut [f32]) {
         match self {
             Self::Whole(filter) => filter.add_scores(histories, weight, out),
-            Self::Cut(graph) => {
-                for (history, row) in histories.iter().zip(out.chunks_exact_mut(graph.item_count().max(1))) {
-                    for (item, amount) in history {
-                        graph.row(*item).for_each(|(other, link)| row[other as usize] += weight * amount * link);
-                    }
-                }
-            }
+            Self::Cut(graph) => add_links(graph, histories, weight, out),
+        }
+    }
+}
+
+/// Adds `weight · xᵀ W` of a graph to the rows of `out`, histories × items.
+pub(crate) fn add_links(graph: &ItemGraph, histories: &[Vec<(u32, f32)>], weight: f32, out: &mut [f32]) {
+    for (history, row) in histories.iter().zip(out.chunks_exact_mut(graph.item_count().max(1))) {
+        for (item, amount) in history {
+            graph.row(*item).for_each(|(other, link)| row[other as usize] += weight * amount * link);
         }
     }
 }
@@ -88,6 +91,8 @@ pub struct Blend {
     ease: Option<Ease>,
     /// What brings the scores of each term to a root mean square of 1.
     units: [f32; 2],
+    /// Links of further terms, each with its weight.
+    more: Vec<(ItemGraph, f32)>,
 }
 
 impl Blend {
@@ -104,30 +109,43 @@ impl Blend {
         let items = interactions.item_count();
         let filter = Filter::fit(interactions, &options);
         let ease = if options.ease_weight == 0.0 { None } else { fit_ease(interactions, tags, &options)? };
-        let mut blend = Self { items, options, filter, ease, units: [1.0; 2] };
+        let mut blend = Self { items, options, filter, ease, units: [1.0; 2], more: Vec::new() };
         let sample = sample(interactions);
         blend.units = [
-            blend.unit(&sample, |histories, out| blend.filter.add_scores(histories, 1.0, out)),
-            blend.unit(&sample, |histories, out| blend.add_ease(histories, 1.0, out)),
+            unit(items, &sample, |histories, out| blend.filter.add_scores(histories, 1.0, out)),
+            unit(items, &sample, |histories, out| blend.add_ease(histories, 1.0, out)),
         ];
         Ok(blend)
+    }
+
+    /// With one more term, a graph of the catalogue, which counts `weight` beside EASE when both are brought to
+    /// one size on the histories that the blend was fitted on. Time O(links of 256 histories).
+    ///
+    /// # Errors
+    /// A graph of other items; a weight that is no number.
+    pub fn with_links(
+        mut self,
+        interactions: &Interactions,
+        links: ItemGraph,
+        weight: f32,
+    ) -> Result<Self, ShapeError> {
+        if links.item_count() != self.items {
+            let (found, expected) = (links.item_count().to_string(), self.items.to_string());
+            return Err(ShapeError { part: "links", found, expected });
+        }
+        if !weight.is_finite() {
+            let expected = "a finite number".to_owned();
+            return Err(ShapeError { part: "weight", found: weight.to_string(), expected });
+        }
+        let unit = links_unit(interactions, &links);
+        self.more.push((links, weight * unit));
+        Ok(self)
     }
 
     fn add_ease(&self, histories: &[Vec<(u32, f32)>], weight: f32, out: &mut [f32]) {
         if let Some(ease) = &self.ease {
             ease.add_scores(histories, weight, out);
         }
-    }
-
-    /// What brings a term's scores of the sample to a root mean square of 1.
-    fn unit(&self, sample: &[Vec<(u32, f32)>], add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync) -> f32 {
-        let squares = |histories: &[Vec<(u32, f32)>]| {
-            let mut out = vec![0.0; histories.len() * self.items];
-            add(histories, &mut out);
-            out.iter().map(|score| f64::from(*score).powi(2)).sum::<f64>()
-        };
-        let parts: Vec<f64> = sample.par_chunks(16).map(squares).collect();
-        unit_of(parts.iter().sum(), sample.len() * self.items)
     }
 
     /// Adds `xᵀ W` for histories `x` of (item, weight) to the rows of `out`, histories × items, by the terms
@@ -138,6 +156,7 @@ impl Blend {
     pub fn add_scores(&self, histories: &[Vec<(u32, f32)>], out: &mut [f32]) {
         self.filter.add_scores(histories, self.options.filter_weight * self.units[0], out);
         self.add_ease(histories, self.options.ease_weight * self.units[1], out);
+        self.more.iter().for_each(|(links, weight)| add_links(links, histories, *weight, out));
     }
 
     /// The blend as it serves: the strongest links of each item. Time O(items × (pairs + items)), or
@@ -155,13 +174,14 @@ impl Blend {
         compile(self.items, Matrix::zeros(self.items, 0), options, &add, progress).into_sparse()
     }
 
-    /// The links of a cut filter with those of EASE added. Time O(links + head²).
+    /// The links of a cut filter with those of the other terms added. Time O(links + head²).
     fn merged(&self, graph: &ItemGraph, progress: &(dyn Fn(usize) + Sync)) -> ItemGraph {
         let weights = [self.options.filter_weight * self.units[0], self.options.ease_weight * self.units[1]];
         // Room for the links of a row, used again for the next.
         let row = |(sums, linked): &mut (Vec<f32>, Vec<u32>), item: u32| {
             let ease = self.ease.iter().flat_map(|ease| ease.row(item).map(|(other, link)| (other, weights[1] * link)));
-            for (other, link) in graph.row(item).map(|(other, link)| (other, weights[0] * link)).chain(ease) {
+            let more = self.more.iter().flat_map(|(links, weight)| links.row(item).map(move |(o, link)| (o, weight * link)));
+            for (other, link) in graph.row(item).map(|(other, link)| (other, weights[0] * link)).chain(ease).chain(more) {
                 sums[other as usize] += link;
                 linked.push(other);
             }
@@ -180,6 +200,23 @@ impl Blend {
         let rows: Vec<Vec<(u32, f32)>> = (0..items).into_par_iter().map_init(room, row).collect();
         ItemGraph::from_links(&rows).expect("links ascend, within the catalogue, and are finite")
     }
+}
+
+/// What brings a term's scores of the sample to a root mean square of 1.
+fn unit(items: usize, sample: &[Vec<(u32, f32)>], add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync) -> f32 {
+    let squares = |histories: &[Vec<(u32, f32)>]| {
+        let mut out = vec![0.0; histories.len() * items];
+        add(histories, &mut out);
+        out.iter().map(|score| f64::from(*score).powi(2)).sum::<f64>()
+    };
+    let parts: Vec<f64> = sample.par_chunks(16).map(squares).collect();
+    unit_of(parts.iter().sum(), sample.len() * items)
+}
+
+/// The same for a graph, on histories that are spread over all.
+pub(crate) fn links_unit(interactions: &Interactions, links: &ItemGraph) -> f32 {
+    let add = |histories: &[Vec<(u32, f32)>], out: &mut [f32]| add_links(links, histories, 1.0, out);
+    unit(links.item_count(), &sample(interactions), add)
 }
 
 /// One over the root mean square of so many scores; 0 when all are 0.
@@ -268,6 +305,8 @@ mod tests {
         let mut blend = Blend::fit(&known, None, options).expect("fitted");
         let graph = GraphOptions { neighbours: 40, user: 0.75, source: 0.5, target: 0.25 };
         blend.filter = Filter::Cut(ItemGraph::fit(&known, graph));
+        let more = ItemGraph::fit(&known, GraphOptions { neighbours: 3, user: 0.0, source: 0.0, target: 0.0 });
+        let blend = blend.with_links(&known, more, 0.5).expect("of the same items");
         let graph = blend.compile(&|_| {});
         for item in 0..40_u32 {
             let mut scores = vec![0.0; 40];
@@ -276,6 +315,32 @@ mod tests {
                 assert!((graph.weight(item, target) - scores[target as usize]).abs() < 1e-5, "{item} {target}");
             }
         }
+    }
+
+    #[test]
+    fn links_of_a_further_term_count_by_their_weight_and_must_be_of_the_catalogue() {
+        let known = some();
+        let more = || ItemGraph::fit(&known, GraphOptions { neighbours: 5, user: 1.0, source: 0.0, target: 0.0 });
+        let options = BlendOptions { links: 40, ..BlendOptions::default() };
+        let fit = || Blend::fit(&known, None, options).expect("fitted");
+        let (plain, with) = (fit(), fit().with_links(&known, more(), 2.0).expect("of the same items"));
+        let history = vec![(3, 1.0), (8, 2.0)];
+        let scores = |blend: &Blend| {
+            let mut out = vec![0.0; 40];
+            blend.add_scores(std::slice::from_ref(&history), &mut out);
+            out
+        };
+        let ((before, after), graph) = ((scores(&plain), scores(&with)), with.compile(&|_| {}));
+        let unit = with.more[0].1;
+        for target in (0..40_u32).filter(|target| ![3, 8].contains(target)) {
+            let own: f32 = history.iter().map(|(item, amount)| amount * more().weight(*item, target)).sum();
+            let served: f32 = history.iter().map(|(item, amount)| amount * graph.weight(*item, target)).sum();
+            assert!((after[target as usize] - before[target as usize] - unit * own).abs() < 1e-4, "{target}");
+            assert!((served - after[target as usize]).abs() < 1e-4, "{target}");
+        }
+        let other = ItemGraph::fit(&Interactions::from_rows([[0_u32, 1]], 2), GraphOptions::default());
+        assert!(fit().with_links(&known, other, 1.0).is_err());
+        assert!(fit().with_links(&known, more(), f32::NAN).is_err());
     }
 
     #[test]

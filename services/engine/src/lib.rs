@@ -3,7 +3,7 @@
 //! What serves is linear: the score of item `i` for a user with history weights `x` is
 //! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. [`blend`] mixes the
 //! [`filter`] and [`ease`] into such weights; [`ials`] folds listeners into factors, [`scan`] finds the best of
-//! many items, [`trials`] judges experiments, and [`evaluation`] measures all of it. Reading and writing of
+//! many items, [`terms`] are those beside the blend, [`trials`] judges experiments, and [`evaluation`] measures all of it. Reading and writing of
 //! data is left to the callers.
 
 mod array;
@@ -25,6 +25,7 @@ mod random;
 pub mod scan;
 mod score;
 pub mod spectral;
+pub mod terms;
 pub mod trials;
 
 pub use array::{Array, SharedBytes};

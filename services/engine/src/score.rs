@@ -43,6 +43,19 @@ impl Scores {
         }
     }
 
+    /// Adds to the score of an item, as if the history linked to it.
+    pub fn add(&mut self, item: u32, part: f64) {
+        let least = item as usize + 1;
+        if self.dense.len() < least {
+            self.dense.resize(least, 0.0);
+            self.seen.resize(least, false);
+            self.touched.resize(least + 1, 0);
+        }
+        self.touched[self.count] = item;
+        self.count += usize::from(!std::mem::replace(&mut self.seen[item as usize], true));
+        self.dense[item as usize] += part;
+    }
+
     /// The items scored, in no particular order.
     pub fn touched(&self) -> &[u32] {
         &self.touched[..self.count]
@@ -178,6 +191,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_added_counts_once_and_is_gone_with_the_next_history() {
+        let graph = ItemGraph::fit(&Interactions::from_rows([[0_u32, 1], [1, 2]], 3), GraphOptions::default());
+        let mut scores = Scores::default();
+        scores.fill(&graph, &[(0, 1.0)]);
+        let before = scores.get(1);
+        for (item, part) in [(1, 0.5), (2, 0.25), (2, 0.25), (9, 1.0)] {
+            scores.add(item, part);
+        }
+        let mut touched = scores.touched().to_vec();
+        touched.sort_unstable();
+        assert_eq!(touched, [1, 2, 9]);
+        assert!((scores.get(1) - before - 0.5).abs() < 1e-12 && (scores.get(2) - 0.5).abs() < 1e-12);
+        scores.fill(&graph, &[]);
+        assert!(scores.touched().is_empty() && (0..10).all(|item| scores.get(item) == 0.0 && !scores.links_to(item)));
     }
 
     #[test]

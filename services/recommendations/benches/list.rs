@@ -47,7 +47,20 @@ fn listener(n: u32, draw: &mut impl FnMut() -> u32) -> [Event; 2] {
     })
 }
 
+/// Each is a friend of the next ones in a circle, and so of as many before.
+fn befriended(n: u32, friends: u32) -> Event {
+    let friends = (1..=friends / 2).map(|step| UserId::new(u64::from((n + step) % USERS))).collect();
+    let (user, written_at) = (UserId::new(u64::from(n)), Hlc::from_ms(u64::from(USERS + n) + 1));
+    let (id, payload) = (EventId::of(&user.to_string(), written_at.0, 0), Payload::FriendsAdded { friends });
+    Event { id, user, region: "bench".into(), written_at, traceparent: String::new(), payload }
+}
+
 fn world() -> World {
+    world_of(0)
+}
+
+/// Listeners with so many friends each.
+fn world_of(friends: u32) -> World {
     let mut seed = 1_u64;
     let mut draw = move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -56,7 +69,8 @@ fn world() -> World {
     let folder = tempfile::tempdir().expect("folder");
     let store = EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
-    let events = (0..USERS).flat_map(|n| listener(n, &mut draw)).collect();
+    let mut events: Vec<Event> = (0..USERS).flat_map(|n| listener(n, &mut draw)).collect();
+    events.extend((0..USERS).filter(|_| friends > 0).map(|n| befriended(n, friends)));
     let progress = Progress { position: 1, watermark: Hlc::from_ms(1), revision: 1 };
     runtime.block_on(store.apply(events, Vec::new(), progress)).expect("applied");
     let service = RecommendationsService::load(store.clone()).expect("loaded");
@@ -68,6 +82,16 @@ fn world() -> World {
 fn list(bencher: Bencher, limit: u32) {
     let World { service, runtime, .. } = &world();
     let query = RecommendQuery { kind: ItemKind::Artist, limit, include_known: false };
+    let mut users = (0..USERS).cycle().map(|n| format!("user{n}"));
+    bencher.with_inputs(|| users.next().expect("endless")).bench_local_values(|user| {
+        runtime.block_on(service.recommend(&Call::internal(), black_box(&user), &query)).expect("listed")
+    });
+}
+
+#[divan::bench(args = [0, 20, 256])]
+fn list_of_50_with_friends(bencher: Bencher, friends: u32) {
+    let World { service, runtime, .. } = &world_of(friends);
+    let query = RecommendQuery { kind: ItemKind::Artist, limit: 50, include_known: false };
     let mut users = (0..USERS).cycle().map(|n| format!("user{n}"));
     bencher.with_inputs(|| users.next().expect("endless")).bench_local_values(|user| {
         runtime.block_on(service.recommend(&Call::internal(), black_box(&user), &query)).expect("listed")

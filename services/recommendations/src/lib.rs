@@ -7,6 +7,7 @@
 
 mod consumer;
 mod experiments;
+mod friends;
 pub mod mapped;
 #[cfg(feature = "mlflow")]
 pub mod mlflow;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use echotune_engine::{
     GraphOptions, Interactions, ItemGraph,
     blend::{Blend, BlendOptions},
+    terms::social::{Social, SocialOptions},
 };
 use echotune_model::{ItemId, ItemKind, UserId};
 
@@ -27,15 +28,19 @@ pub(crate) struct Links {
     items: Vec<u32>,
     /// Whether it is more than co-listening.
     is_blend: bool,
+    /// What friends count beside the graph.
+    social: Option<Social>,
 }
 
 impl Links {
-    /// `items` with their places on a shelf of so many places; histories in the order of their users; taggings
-    /// as (place, tag, taggers) with tags numbered in the order of their names.
+    /// `items` with their places on a shelf of so many places; histories in the order of their users, with
+    /// friends by their places among them; taggings as (place, tag, taggers) with tags numbered in the order of
+    /// their names.
     fn fit<'h>(
         mut items: Vec<(ItemId, u32)>,
         places: usize,
-        histories: impl Iterator<Item = &'h History>,
+        histories: impl Iterator<Item = &'h History> + Clone,
+        friends: &[Vec<u32>],
         taggings: &[(u32, u32, u32)],
         depth: Depth,
     ) -> Self {
@@ -44,7 +49,8 @@ impl Links {
         let mut by_place = vec![NONE; places];
         (0..).zip(&by_item).for_each(|(item, place)| by_place[*place as usize] = item);
         // An item without a number is beyond the graph, which leaves it out.
-        let rows = histories.map(|history| history.iter().map(|known| by_place[known.item as usize]));
+        let rows = histories.clone().map(|history| history.iter().map(|known| by_place[known.item as usize]));
+        let weighted = weighted(histories, &by_place, by_item.len());
         let histories = Interactions::from_rows(rows, by_item.len());
         let listeners = (0..histories.user_count()).filter(|user| !histories.row(*user).is_empty()).count();
         let blend = (depth == Depth::Whole && listeners >= FEW)
@@ -52,7 +58,14 @@ impl Links {
             .flatten();
         let is_blend = blend.is_some();
         let graph = blend.unwrap_or_else(|| ItemGraph::fit(&histories, GraphOptions::default()));
-        Self { graph, places: by_item, items: by_place, is_blend }
+        let social = Social::fit(&weighted, friends, &graph, SocialOptions::default());
+        let note = |cause: &_| tracing::error!(%cause, "friends cannot be fitted; lists go without them");
+        let social = social.inspect_err(note).ok();
+        Self { graph, places: by_item, items: by_place, is_blend, social }
+    }
+
+    pub(crate) const fn social(&self) -> Option<&Social> {
+        self.social.as_ref()
     }
 
     pub(crate) const fn graph(&self) -> &ItemGraph {
@@ -75,6 +88,17 @@ impl Links {
         weighted.sort_unstable_by_key(|(item, _)| *item);
         weighted
     }
+}
+
+/// Histories weighted as they are served.
+fn weighted<'h>(histories: impl Iterator<Item = &'h History>, by_place: &[u32], items: usize) -> Interactions {
+    let row = |history: &History| {
+        let known = history.iter().map(|known| (by_place[known.item as usize], known.amount()));
+        #[expect(clippy::cast_possible_truncation, reason = "weights of the engine are f32")]
+        let known = known.filter(|(item, _)| *item != NONE).map(|(item, amount)| (item, amount as f32));
+        known.collect::<Vec<_>>()
+    };
+    Interactions::from_weighted(histories.map(row), items).expect("items of the catalogue with finite weights")
 }
 
 /// How much a fit takes upon itself.
@@ -113,6 +137,8 @@ pub(crate) struct Training {
     pub(crate) people: Vec<(UserId, [History; 2])>,
     /// What they know, with places.
     pub(crate) items: [Vec<(ItemId, u32)>; 2],
+    /// Friends among these listeners, in both directions.
+    pub(crate) friends: Vec<(UserId, UserId)>,
     /// Who tagged artists: (place, tag, taggers), tags numbered in the order of their names.
     pub(crate) taggings: Vec<(u32, u32, u32)>,
     /// Sizes of the shelves.
@@ -123,15 +149,29 @@ pub(crate) struct Training {
 impl Training {
     /// Fits both graphs. Time as of [`ItemGraph::fit`], or of [`Blend::fit`] and [`Blend::compile`].
     pub(crate) fn fit(self, depth: Depth) -> Model {
-        let Self { mut people, items: [artists, tracks], taggings, places, revision } = self;
+        let Self { mut people, items: [artists, tracks], friends, taggings, places, revision } = self;
         people.sort_unstable_by_key(|(user, _)| *user);
+        let friends = placed(&people, &friends);
         let fit = |items, kind: usize, taggings: &[(u32, u32, u32)]| {
             let histories = people.iter().map(|(_, histories)| &histories[kind]);
-            Arc::new(Links::fit(items, places[kind], histories, taggings, depth))
+            Arc::new(Links::fit(items, places[kind], histories, &friends, taggings, depth))
         };
         let links = [fit(artists, 0, &taggings), fit(tracks, 1, &[])];
         Model { links, depth: Some(depth), revision, ..Model::default() }
     }
+}
+
+/// The friends of each of some people, who ascend by id, by their places among them, ascending.
+fn placed(people: &[(UserId, [History; 2])], friends: &[(UserId, UserId)]) -> Vec<Vec<u32>> {
+    let place = |user: UserId| people.binary_search_by_key(&user, |(one, _)| *one).ok();
+    let mut rows = vec![Vec::new(); people.len()];
+    for (user, friend) in friends {
+        if let (Some(user), Some(friend)) = (place(*user), place(*friend)) {
+            rows[user].push(u32::try_from(friend).expect("at most 2^32 people"));
+        }
+    }
+    rows.iter_mut().for_each(|row| row.sort_unstable());
+    rows
 }
 
 /// What serves: the fitted graphs and how popular items are.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echotune_api::{MAX_REASONS, RecommendQuery};
 use echotune_engine::{Scores, best_by, best_where};
-use echotune_model::{ItemId, ItemKind, Reason, ReasonKind, Recommendation};
+use echotune_model::{ItemId, ItemKind, Reason, ReasonKind, Recommendation, UserName};
 
 use crate::{
     experiments::Explorer,
+    friends::Friends,
     model::Model,
     policy::Policy,
     shelf::{Entry, Known, find},
@@ -109,12 +110,15 @@ impl Ranking<'_> {
         scores.fill(links.graph(), &weighted);
         let cold_start = scores.touched().is_empty();
         let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
-        let Targets { items: targets, explored } = self.targets(query, scores, &tags, explorer);
+        let friends = Friends::of(self.state, self.person, links, self.kind);
+        let beside = self.beside(scores, &friends, &tags);
+        let Targets { items: targets, explored } = self.targets(query, scores, &beside, explorer);
         let linked: Vec<u32> = targets.iter().filter_map(|item| links.item(*item)).collect();
         let mut parts = scores.parts(links.graph(), &weighted, &linked).into_iter();
         let parts_of = |item: &u32| links.item(*item).and_then(|_| parts.next()).unwrap_or_default();
         let told = targets.iter().map(parts_of).zip(&targets);
-        let mut items: Vec<_> = told.map(|(parts, item)| self.told(*item, parts, tags.get(item), REASONS)).collect();
+        let told = told.map(|(parts, item)| self.told(*item, parts, friends.parts(*item), tags.get(item), REASONS));
+        let mut items: Vec<_> = told.collect();
         // The order is that of the scores as they are told, which are summed in another order than those
         // that chose the items.
         let ranked = items.len() - explored.len();
@@ -124,19 +128,36 @@ impl Ranking<'_> {
         Ranked { items, cold_start, explored: explored.into_iter().map(|(features, _)| features).collect() }
     }
 
+    /// Adds what friends play to the scores; answers the scores of the places that are not in them alone: those
+    /// that the graph does not know, and those that tags count for.
+    fn beside(
+        &self,
+        scores: &mut Scores,
+        friends: &Friends<'_>,
+        tags: &HashMap<u32, Vec<(u32, f64)>>,
+    ) -> HashMap<u32, f64> {
+        let links = self.model.links(self.kind);
+        let mut beside = friends.add(scores);
+        for (place, parts) in tags {
+            let linked = links.item(*place).map_or(0.0, |item| scores.get(item));
+            *beside.entry(*place).or_default() += linked + parts.iter().map(|(_, part)| part).sum::<f64>();
+        }
+        beside
+    }
+
     /// The items of the list: the best, and after them those that are explored.
     fn targets(
         &self,
         query: &RecommendQuery,
         scores: &Scores,
-        tags: &HashMap<u32, Vec<(u32, f64)>>,
+        beside: &HashMap<u32, f64>,
         explorer: Option<&Explorer>,
     ) -> Targets {
         let limit = query.limit as usize;
         // What is best is never left out for the sake of exploring alone.
         let slots = if explorer.is_some() { (self.policy.exploration_slots as usize).min(limit - 1) } else { 0 };
         let more = if slots > 0 { POOL } else { 0 };
-        let mut items = self.varied(limit + more, query.include_known, scores, tags);
+        let mut items = self.varied(limit + more, query.include_known, scores, beside);
         let pool = items.split_off(items.len().min(limit - slots));
         let Some(explorer) = explorer.filter(|_| slots > 0 && !pool.is_empty()) else {
             items.extend(pool.into_iter().take(slots));
@@ -158,15 +179,15 @@ impl Ranking<'_> {
         limit: usize,
         include_known: bool,
         scores: &Scores,
-        tags: &HashMap<u32, Vec<(u32, f64)>>,
+        beside: &HashMap<u32, f64>,
     ) -> Vec<(u32, f64)> {
         let most = self.policy.max_per_artist;
         if most == 0 || self.kind == ItemKind::Artist {
-            return self.best(limit, include_known, scores, tags);
+            return self.best(limit, include_known, scores, beside);
         }
         let mut asked = limit.saturating_mul(2);
         loop {
-            let mut best = self.best(asked, include_known, scores, tags);
+            let mut best = self.best(asked, include_known, scores, beside);
             let whole = best.len() < asked;
             let mut taken: HashMap<ItemId, u32> = HashMap::new();
             best.retain(|(item, _)| {
@@ -199,15 +220,15 @@ impl Ranking<'_> {
         limit: usize,
         include_known: bool,
         scores: &Scores,
-        tags: &HashMap<u32, Vec<(u32, f64)>>,
+        beside: &HashMap<u32, f64>,
     ) -> Vec<(u32, f64)> {
         let links = self.model.links(self.kind);
         let id = |item: u32| self.entry(item).id;
         let allowed = |item: u32| self.allowed(item, include_known);
         let scored = || {
             let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
-            let tagged = tags.iter().map(|(item, parts)| (*item, parts.iter().map(|(_, part)| part).sum::<f64>()));
-            linked.chain(tagged).map(|(item, score)| (item, score + self.trending(item)))
+            let linked = linked.filter(|(item, _)| !beside.contains_key(item));
+            linked.chain(beside.iter().map(|(item, score)| (*item, *score))).map(|(item, score)| (item, score + self.trending(item)))
         };
         let mut best = best_where(scored, limit, id, allowed);
         // Among the items that nothing links to, only the most popular can be in the list.
@@ -215,7 +236,7 @@ impl Ranking<'_> {
         let popular = self.model.prior(self.kind).order.iter().copied();
         let popular = popular.map(|item| (item, self.trending(item))).take_while(|(_, score)| *score >= least);
         let is_linked = |item: u32| links.item(item).is_some_and(|item| scores.links_to(item));
-        let unlinked = popular.filter(|(item, _)| !is_linked(*item) && !tags.contains_key(item) && allowed(*item));
+        let unlinked = popular.filter(|(item, _)| !is_linked(*item) && !beside.contains_key(item) && allowed(*item));
         best.extend(unlinked.take(limit));
         best_by(best, limit, id)
     }
@@ -229,7 +250,8 @@ impl Ranking<'_> {
         let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
         let target = links.item(item).map(|item| scores.parts(links.graph(), &weighted, &[item]));
         let parts = target.into_iter().flatten().flatten().collect();
-        let items = vec![self.told(item, parts, tags.get(&item), MAX_REASONS)];
+        let friends = Friends::of(self.state, self.person, links, self.kind);
+        let items = vec![self.told(item, parts, friends.parts(item), tags.get(&item), MAX_REASONS)];
         Ranked { items, cold_start, explored: Vec::new() }
     }
 
@@ -238,16 +260,19 @@ impl Ranking<'_> {
         &self,
         item: u32,
         mut parts: Vec<(u32, f64)>,
+        friends: Vec<(&UserName, f64)>,
         tags: Option<&Vec<(u32, f64)>>,
         told: usize,
     ) -> Recommendation {
         let links = self.model.links(self.kind);
         let sum = |parts: &[(u32, f64)]| parts.iter().map(|(_, part)| part).sum::<f64>();
+        let of_friends = |friends: &[(&UserName, f64)]| friends.iter().map(|(_, part)| part).sum::<f64>();
         // Items of the graph are numbered by identity.
         parts.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let tags = tags.map_or(&[][..], Vec::as_slice);
         let prior = self.trending(item);
-        let score = sum(&parts) + sum(tags) + prior;
+        let score = sum(&parts) + of_friends(&friends) + sum(tags) + prior;
+        let (friends, others) = friends.split_at(friends.len().min(told));
         let rest = parts.split_off(parts.len().min(told));
         let reason = |kind, of: String, contribution| Reason { kind, of, contribution };
         let label = |past: u32| self.entry(links.place(past)).label();
@@ -255,6 +280,10 @@ impl Ranking<'_> {
         let mut reasons: Vec<Reason> = listens.collect();
         if !rest.is_empty() {
             reasons.push(reason(ReasonKind::OtherListens, format!("{} more", rest.len()), sum(&rest)));
+        }
+        reasons.extend(friends.iter().map(|(name, part)| reason(ReasonKind::Friend, name.to_string(), *part)));
+        if !others.is_empty() {
+            reasons.push(reason(ReasonKind::Friend, format!("{} more", others.len()), of_friends(others)));
         }
         let tags = tags.iter();
         reasons.extend(tags.map(|(tag, part)| reason(ReasonKind::Tag, self.state.tags.name(*tag).to_owned(), *part)));

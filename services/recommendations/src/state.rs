@@ -2,13 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use echotune_api::events::{Event, Payload};
 use echotune_model::{Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, UserId, UserName};
 
 use crate::{
+    friends::Loved,
     model::Training,
     shelf::{History, Shelf, find},
     store::{Named, Row},
@@ -25,7 +26,10 @@ pub(crate) struct Person {
     counts: HashMap<(u32, Arc<str>), u32>,
     /// (artist, tag), ascending.
     pub(crate) taggings: Vec<(u32, u32)>,
+    /// Ascending.
     pub(crate) friends: Vec<UserId>,
+    /// What friends see of the histories, artists first; made when it is asked for.
+    loved: [OnceLock<Loved>; 2],
     pub(crate) blocked: HashSet<ItemId>,
     pub(crate) private: bool,
     /// The latest like or dislike of an item.
@@ -33,6 +37,10 @@ pub(crate) struct Person {
 }
 
 impl Person {
+    pub(crate) const fn name(&self) -> Option<&UserName> {
+        self.name.as_ref()
+    }
+
     pub(crate) fn history(&self, kind: ItemKind) -> &History {
         match kind {
             ItemKind::Artist => &self.artists,
@@ -92,6 +100,12 @@ impl State {
         self.users.get(&id).map(|place| &self.people[*place])
     }
 
+    /// What a person plays most of a kind.
+    pub(crate) fn loved<'p>(&self, person: &'p Person, kind: ItemKind) -> &'p Loved {
+        let id = |place: u32| self.shelf(kind).entries[place as usize].id;
+        person.loved[usize::from(kind == ItemKind::Track)].get_or_init(|| Loved::of(person.history(kind), id))
+    }
+
     pub(crate) const fn shelf(&self, kind: ItemKind) -> &Shelf {
         match kind {
             ItemKind::Artist => &self.artists,
@@ -147,6 +161,7 @@ impl State {
         let track = self.tracks.intern(tally.track.id(), &tally.track.title, &tally.track.artist);
         let artist = self.artists.intern(ItemId::artist(&tally.track.artist), "", &tally.track.artist);
         let person = &mut self.people[place];
+        person.loved = Default::default();
         let mut before = 0;
         let changed = self.tracks.edit(&mut person.tracks, track, !person.private, |known| {
             before = std::mem::replace(&mut known.listens, tally.plays);
@@ -171,6 +186,7 @@ impl State {
         let artist = self.artists.intern(count.artist_id(), "", &count.artist);
         let person = &mut self.people[place];
         let before = person.counts.insert((artist, source), count.plays).unwrap_or(0);
+        person.loved = Default::default();
         self.artists.edit(&mut person.artists, artist, !person.private, |known| {
             known.counted = known.counted + u64::from(count.plays) - u64::from(before);
         })
@@ -204,11 +220,9 @@ impl State {
     fn befriend(&mut self, id: UserId, friend: UserId) -> bool {
         let place = self.person(id);
         let friends = &mut self.people[place].friends;
-        let new = !friends.contains(&friend);
-        if new {
-            friends.push(friend);
-        }
-        new
+        let Err(at) = friends.binary_search(&friend) else { return false };
+        friends.insert(at, friend);
+        true
     }
 
     fn settings(&mut self, id: UserId, settings: &Settings) -> bool {
@@ -249,6 +263,7 @@ impl State {
             None if liked => shelf.intern(feedback.item, &item.title, &item.artist),
             None => return false,
         };
+        person.loved = Default::default();
         shelf.edit(history, place, !person.private, |known| known.liked = liked)
     }
 
@@ -289,6 +304,14 @@ impl State {
         [self.artists.warmth(now_ms), self.tracks.warmth(now_ms)]
     }
 
+    /// Friends of whom neither is private, in both directions.
+    fn friendships(&self) -> Vec<(UserId, UserId)> {
+        let public = |id: &UserId| self.by_id(*id).is_some_and(|person| !person.private);
+        let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
+        let people = people.filter(|(_, person)| !person.private);
+        people.flat_map(|(user, one)| one.friends.iter().copied().filter(public).map(move |friend| (user, friend))).collect()
+    }
+
     /// What a fit needs.
     pub(crate) fn training(&self) -> Training {
         let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
@@ -296,6 +319,7 @@ impl State {
         Training {
             people: people.map(|(user, one)| (user, [Arc::clone(&one.artists), Arc::clone(&one.tracks)])).collect(),
             items: [self.artists.public(), self.tracks.public()],
+            friends: self.friendships(),
             taggings: self.tags.counted(),
             places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,

@@ -38,6 +38,8 @@ pub struct Dataset {
     pub taggings: Vec<Tagging>,
     /// Whether taggings count only for pairs in the training part, as their times are not known.
     pub strict_tags: bool,
+    /// Where items are held out whole: those that validation and those that the test is about.
+    pub new_items: Option<[Vec<bool>; 2]>,
     /// Names of listeners, by row.
     pub users: Arc<Names>,
     /// Names of items, by column.
@@ -71,6 +73,8 @@ pub struct Fold<'d> {
     pub held: &'d Interactions,
     /// Whether listeners without a history are judged.
     pub judge_unknown: bool,
+    /// The items that are ranked; all when None.
+    pub only: Option<&'d [bool]>,
     /// The listeners that are judged, ascending; all when None.
     pub sample: Option<Vec<usize>>,
 }
@@ -99,6 +103,7 @@ impl Dataset {
             social: Vec::new(),
             taggings: Vec::new(),
             strict_tags: false,
+            new_items: None,
             users,
             items,
             tags: Arc::default(),
@@ -109,7 +114,8 @@ impl Dataset {
     pub fn tuning(&self) -> Fold<'_> {
         let times = self.times.as_ref().map(|[train, _]| train.as_slice());
         let training = Training { interactions: &self.train, times, social: &self.social, tags: self.item_tags(false) };
-        Fold { training, known: &self.train, held: &self.validation, judge_unknown: self.judge_unknown, sample: None }
+        let (judge_unknown, only) = (self.judge_unknown, self.only(0));
+        Fold { training, known: &self.train, held: &self.validation, judge_unknown, only, sample: None }
     }
 
     /// The task that is reported. Items of training and validation are both left out of the ranking, as in
@@ -118,7 +124,12 @@ impl Dataset {
         let (interactions, at) = if self.refit { (&self.whole, 1) } else { (&self.train, 0) };
         let times = self.times.as_ref().map(|times| times[at].as_slice());
         let training = Training { interactions, times, social: &self.social, tags: self.item_tags(self.refit) };
-        Fold { training, known: &self.whole, held: &self.test, judge_unknown: self.judge_unknown, sample: None }
+        let (judge_unknown, only) = (self.judge_unknown, self.only(1));
+        Fold { training, known: &self.whole, held: &self.test, judge_unknown, only, sample: None }
+    }
+
+    fn only(&self, at: usize) -> Option<&[bool]> {
+        self.new_items.as_ref().map(|new| new[at].as_slice())
     }
 
     /// Listeners that have test items and no history.

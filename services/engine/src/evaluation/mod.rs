@@ -5,6 +5,7 @@
 //! relevance is binary; means are over the listeners that have held-out items and, unless a test part was given,
 //! a history.
 
+mod beside;
 mod dataset;
 mod events;
 mod metrics;
@@ -21,5 +22,5 @@ pub use metrics::{Metrics, ceiling, measure};
 pub use model::{FitError, ItemGraphModel, Model, Popularity, Progress, Settings, Trending};
 pub use ranking::{EachUser, LinearScorer, Scorer, rank, rank_one};
 pub use read::{Format, ReadError, Table, detect, read_interactions, read_items, read_social, read_taggings};
-pub use split::{Split, SplitError, carved, random, temporal};
-pub use terms::{BlendModel, EaseModel, GraphFilterModel, IalsModel, ServedModel};
+pub use split::{Split, SplitError, carved, new_items, random, temporal};
+pub use terms::{BlendModel, ContentModel, EaseModel, GraphFilterModel, IalsModel, ServedModel};

@@ -85,7 +85,7 @@ pub fn rank(
         scores.resize(users.len() * items, 0.0);
         scorer.score(users, scores);
         let lists = users.iter().zip(scores.chunks_exact_mut(items.max(1)));
-        let lists = lists.map(|(user, row)| (*user, first(row, fold.known.row(*user), count))).collect();
+        let lists = lists.map(|(user, row)| (*user, listed(fold, *user, row, count))).collect();
         progress(users.len());
         lists
     };
@@ -101,7 +101,15 @@ pub fn rank(
 pub fn rank_one(fold: &Fold<'_>, user: usize, count: usize, scorer: &dyn Scorer) -> Vec<u32> {
     let mut scores = vec![0.0; fold.held.item_count()];
     scorer.score(&[user], &mut scores);
-    first(&mut scores, fold.known.row(user), count)
+    listed(fold, user, &mut scores, count)
+}
+
+/// The list of a listener from a row of scores.
+fn listed(fold: &Fold<'_>, user: usize, scores: &mut [f32], count: usize) -> Vec<u32> {
+    if let Some(only) = fold.only {
+        scores.iter_mut().zip(only).filter(|(_, ranked)| !**ranked).for_each(|(score, _)| *score = f32::NEG_INFINITY);
+    }
+    first(scores, fold.known.row(user), count)
 }
 
 /// The first `count` of a row of scores without the `known` items.

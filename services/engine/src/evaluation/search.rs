@@ -19,7 +19,7 @@ const HEAD: usize = 8192;
 const LINKS: usize = 512;
 
 /// Values tried of one hyper-parameter.
-type Axis = (&'static str, &'static [f64]);
+pub(super) type Axis = (&'static str, &'static [f64]);
 
 /// Of the filter, in the order they are tried.
 const FILTER: [Axis; 7] = [
@@ -69,11 +69,11 @@ pub(super) fn options(settings: &Settings, seed: u64) -> BlendOptions {
 }
 
 /// The terms' scores of the judged listeners, one row after another.
-type Rows = Vec<f32>;
+pub(super) type Rows = Vec<f32>;
 
-struct Search<'f, 'd> {
-    fold: Fold<'d>,
-    histories: Vec<Vec<(u32, f32)>>,
+pub(super) struct Search<'f, 'd> {
+    pub(super) fold: Fold<'d>,
+    pub(super) histories: Vec<Vec<(u32, f32)>>,
     at: usize,
     seed: u64,
     done: f64,
@@ -81,7 +81,7 @@ struct Search<'f, 'd> {
 }
 
 impl<'f, 'd> Search<'f, 'd> {
-    fn new(fold: &Fold<'d>, at: usize, seed: u64, progress: Progress<'f>) -> Self {
+    pub(super) fn new(fold: &Fold<'d>, at: usize, seed: u64, progress: Progress<'f>) -> Self {
         let judged = fold.judged();
         let step = judged.len().div_ceil(JUDGED).max(1);
         let sample: Vec<usize> = judged.into_iter().step_by(step).collect();
@@ -96,7 +96,7 @@ impl<'f, 'd> Search<'f, 'd> {
     }
 
     /// The geometric mean of recall and NDCG of rows of scores: neither is bought with the other.
-    fn quality(&self, rows: &[f32]) -> f64 {
+    pub(super) fn quality(&self, rows: &[f32]) -> f64 {
         let sample = self.fold.sample.as_deref().unwrap_or_default();
         let items = self.items();
         let scorer = EachUser(|user: usize, to: &mut Vec<f32>| {
@@ -111,8 +111,17 @@ impl<'f, 'd> Search<'f, 'd> {
     }
 
     fn rows(&self, add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync) -> Rows {
-        let mut rows = vec![0.0; self.histories.len() * self.items()];
-        let parts = rows.par_chunks_mut((32 * self.items()).max(1)).zip(self.histories.par_chunks(32));
+        self.rows_of(&self.histories, add)
+    }
+
+    /// Scores of histories of the judged listeners.
+    pub(super) fn rows_of(
+        &self,
+        histories: &[Vec<(u32, f32)>],
+        add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync,
+    ) -> Rows {
+        let mut rows = vec![0.0; histories.len() * self.items()];
+        let parts = rows.par_chunks_mut((32 * self.items()).max(1)).zip(histories.par_chunks(32));
         parts.for_each(|(out, histories)| add(histories, out));
         rows
     }
@@ -135,7 +144,7 @@ impl<'f, 'd> Search<'f, 'd> {
     }
 
     /// Tries the values of each axis in turn beside what is best so far; once along all.
-    fn descend<T>(
+    pub(super) fn descend<T>(
         &mut self,
         axes: &[Axis],
         share: f64,

@@ -28,6 +28,8 @@ pub enum Split {
     Random,
     /// [`temporal`].
     Temporal,
+    /// [`new_items`].
+    NewItems,
 }
 
 /// Of each listener a tenth of the pairs at random for test, another for validation, the rest for training
@@ -110,6 +112,34 @@ pub fn temporal(events: &Events) -> Result<Dataset, SplitError> {
     Ok(dataset)
 }
 
+/// Of the items a tenth at random is new at the test and another at validation: nobody knows them in training, and
+/// they alone are ranked. The same seed makes the same split. What listeners say of an item that they know is held
+/// out with it, so that only the words of others describe it.
+pub fn new_items(events: &Events, seed: u64) -> Dataset {
+    let items = events.items.len();
+    let mut order: Vec<usize> = (0..items).collect();
+    Random::new(seed).shuffle(&mut order);
+    let tenth = (items + 5) / 10;
+    let drawn = |from: usize| {
+        let mut new = vec![false; items];
+        order.iter().skip(from).take(tenth).for_each(|item| new[*item] = true);
+        new
+    };
+    let new = [drawn(tenth), drawn(0)];
+    let mut parts = Parts { train: Vec::new(), validation: Vec::new(), test: Vec::new(), whole: Vec::new() };
+    for row in &events.rows {
+        let [validation, test] = [0, 1].map(|part: usize| new[part][row.item as usize]);
+        if test {
+            parts.test.push(*row);
+            continue;
+        }
+        parts.whole.push(*row);
+        if validation { parts.validation.push(*row) } else { parts.train.push(*row) }
+    }
+    let dataset = Dataset::from_parts(parts, true, events.timed, names(&events.users), names(&events.items));
+    Dataset { new_items: Some(new), ..dataset }
+}
+
 fn names(names: &Names) -> Arc<Names> {
     Arc::new(names.clone())
 }
@@ -119,7 +149,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::events::tests::events, *};
-    use crate::Interactions;
+    use crate::{
+        Interactions,
+        evaluation::{EachUser, rank},
+    };
 
     fn pairs(matrix: &Interactions) -> Vec<(usize, u32)> {
         (0..matrix.user_count()).flat_map(|user| matrix.row(user).iter().map(move |item| (user, *item))).collect()
@@ -205,6 +238,25 @@ mod tests {
         assert_eq!(set.testing().judged(), [0]);
         events.rows.iter_mut().for_each(|row| row.time = 1);
         assert_eq!(temporal(&events).expect_err("one time"), SplitError::Empty { part: "training", rows: 30 });
+    }
+
+    #[test]
+    fn new_items_are_known_to_nobody_and_ranked_alone() {
+        let given: Vec<(u32, u32)> = (0..30).flat_map(|user| (0..40).map(move |item| (user, item))).collect();
+        let set = new_items(&events(&given), 7);
+        let [validation, test] = set.new_items.as_ref().expect("new items");
+        let count = |new: &[bool]| new.iter().filter(|one| **one).count();
+        assert_eq!((count(validation), count(test)), (4, 4));
+        assert!(validation.iter().zip(test).all(|(one, other)| !(*one && *other)));
+        assert_eq!(sorted(&[&set.whole, &set.test]), sorted(&[&set.train, &set.validation, &set.test]));
+        for (fold, new) in [(set.tuning(), validation), (set.testing(), test)] {
+            assert!(pairs(fold.training.interactions).iter().all(|(_, item)| !new[*item as usize]));
+            assert!(pairs(fold.held).iter().all(|(_, item)| new[*item as usize]));
+            let scorer = EachUser(|_, scores: &mut Vec<f32>| *scores = vec![1.0; 40]);
+            let lists = rank(&fold, 10, &scorer, &|_| {});
+            assert!(lists.iter().flatten().all(|list| list.len() == 4 && list.iter().all(|item| new[*item as usize])));
+        }
+        assert_ne!(new_items(&events(&given), 8).new_items, set.new_items);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The graph filter, EASE, iALS and the blend as models of the evaluator.
 
-use super::{FitError, Fold, LinearScorer, Model, Progress, Scorer, Settings, Training, search};
+use super::{FitError, Fold, Model, Progress, Scorer, Settings, Training, beside, search};
 use crate::{
-    Interactions, ItemGraph, LinearModel,
-    blend::{Blend, BlendOptions, fit_ease},
+    Interactions,
+    blend::{BlendOptions, add_links, fit_ease},
     dense::{Block, Matrix, multiply_block},
     ease::EaseError,
     filter::GraphFilter,
     ials,
+    terms::content::{self, ContentOptions},
 };
 
 impl From<EaseError> for FitError {
@@ -25,12 +26,6 @@ impl From<ials::Error> for FitError {
 /// Histories weighted as serving does.
 fn weighted(training: &Training<'_>) -> Interactions {
     training.interactions.reweighted(|_, _, weight| weight.ln_1p())
-}
-
-fn linear(graph: ItemGraph, training: &Training<'_>) -> Result<Box<dyn Scorer>, FitError> {
-    let none = || Matrix::zeros(graph.item_count(), 0);
-    let (from, to) = (none(), none());
-    Ok(Box::new(LinearScorer { model: LinearModel::new(graph, from, to)?, histories: weighted(training) }))
 }
 
 /// Histories scored a batch at a time.
@@ -105,6 +100,38 @@ impl Model for EaseModel {
     }
 }
 
+/// [`content::neighbours`] alone: items that few know, by their tags.
+pub struct ContentModel;
+
+impl Model for ContentModel {
+    fn name(&self) -> &'static str {
+        "content"
+    }
+
+    fn candidates(&self) -> Vec<Settings> {
+        Settings::grid(&[("neighbours", &[32.0, 8.0, 16.0, 64.0, 256.0])])
+    }
+
+    fn fit<'d>(
+        &self,
+        training: &Training<'d>,
+        settings: &Settings,
+        _: u64,
+        progress: Progress<'_>,
+    ) -> Result<Box<dyn Scorer + 'd>, FitError> {
+        if training.tags.is_empty() {
+            return Err(FitError::Needs("tags"));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and small")]
+        let neighbours = settings.get("neighbours", 32.0) as usize;
+        let options = ContentOptions { neighbours, ..ContentOptions::default() };
+        let links = content::neighbours(&training.tags, &training.interactions.item_degrees(), options)?;
+        let add = move |histories: &[Vec<(u32, f32)>], out: &mut [f32]| add_links(&links, histories, 1.0, out);
+        progress(1.0);
+        Ok(Box::new(Histories { histories: weighted(training), add }))
+    }
+}
+
 /// [`ials::Model`], of a number of factors.
 pub struct IalsModel {
     /// Name in the report.
@@ -165,7 +192,8 @@ impl Scorer for Factors {
     }
 }
 
-/// [`Blend`], compiled, with its default options: what Recommend serves.
+/// [`Blend`](crate::blend::Blend), compiled, with its default options, and the terms beside it: what Recommend
+/// serves.
 pub struct ServedModel;
 
 impl Model for ServedModel {
@@ -180,14 +208,11 @@ impl Model for ServedModel {
         _: u64,
         progress: Progress<'_>,
     ) -> Result<Box<dyn Scorer + 'd>, FitError> {
-        let blend = Blend::fit(training.interactions, Some(&training.tags), BlendOptions::default())?;
-        let scorer = linear(blend.compile(&|_| {}), training)?;
-        progress(1.0);
-        Ok(scorer)
+        beside::fit(training, BlendOptions::default(), beside::Options::default(), progress)
     }
 }
 
-/// [`Blend`], compiled, with options chosen on validation.
+/// [`Blend`](crate::blend::Blend), compiled, and the terms beside it, with options chosen on validation.
 pub struct BlendModel;
 
 impl Model for BlendModel {
@@ -196,7 +221,8 @@ impl Model for BlendModel {
     }
 
     fn choose(&self, fold: &Fold<'_>, at: usize, seed: u64, progress: Progress<'_>) -> Result<Settings, FitError> {
-        search::choose_blend(fold, at, seed, progress)
+        let settings = search::choose_blend(fold, at, seed, &|share| progress(0.8 * share))?;
+        beside::choose(fold, at, seed, settings, &|share| progress(0.8 + 0.2 * share))
     }
 
     fn fit<'d>(
@@ -206,10 +232,6 @@ impl Model for BlendModel {
         seed: u64,
         progress: Progress<'_>,
     ) -> Result<Box<dyn Scorer + 'd>, FitError> {
-        let blend = Blend::fit(training.interactions, Some(&training.tags), search::options(settings, seed))?;
-        progress(0.5);
-        let scorer = linear(blend.compile(&|_| {}), training)?;
-        progress(1.0);
-        Ok(scorer)
+        beside::fit(training, search::options(settings, seed), beside::Options::of(settings), progress)
     }
 }

@@ -3,6 +3,7 @@
 mod calls;
 mod consumer;
 mod experiments;
+mod friends;
 mod history;
 mod lists;
 mod mapped;

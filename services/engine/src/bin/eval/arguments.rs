@@ -30,6 +30,8 @@ PROTOCOL
              training pairs, and these are not ranked. Listeners of the test file alone are judged too.
   time       the last tenth of all events is test, the tenth before it validation; the chosen model is fitted
              again on everything before the test. To be found is what is new to the listener.
+  new-items  a random tenth of the items is test, another validation; nobody knows them in training, and only
+             they are ranked.
   Hyper-parameters are chosen by NDCG on validation at the first length of --at, by 2,000 listeners at most.
 
 OUTPUT of --output json, one object per line
@@ -101,6 +103,8 @@ enum SplitName {
     Random,
     /// At two moments for all listeners
     Time,
+    /// A random tenth of the items for test and another for validation, known to nobody before
+    NewItems,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -192,6 +196,7 @@ impl Arguments {
     pub(crate) fn split(&self) -> Split {
         match self.split {
             Some(SplitName::Time) => Split::Temporal,
+            Some(SplitName::NewItems) => Split::NewItems,
             Some(SplitName::Random) | None => Split::Random,
         }
     }

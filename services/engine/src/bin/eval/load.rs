@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use echotune_engine::evaluation::{
-    Dataset, Event, Events, Format, Names, Split, Table, Tagging, carved, random, read_interactions, read_items,
+    Dataset, Event, Events, Format, Names, Split, Table, Tagging, carved, new_items, random, read_interactions, read_items,
     read_social, read_taggings, temporal,
 };
 
@@ -95,12 +95,17 @@ pub(crate) fn load(files: &Files) -> anyhow::Result<Source> {
 }
 
 impl Source {
+    pub(crate) const fn has_tags(&self) -> bool {
+        !self.taggings.is_empty()
+    }
+
     /// One split of the data.
     pub(crate) fn split(&self, split: Split, seed: u64) -> anyhow::Result<Dataset> {
         let mut dataset = match (&self.test, split) {
             (Some(test), _) => carved(&self.events, test, seed),
             (None, Split::Random) => random(&self.events, seed),
             (None, Split::Temporal) => temporal(&self.events)?,
+            (None, Split::NewItems) => new_items(&self.events, seed),
         };
         if !self.social.is_empty() {
             dataset.set_social(&self.social);

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use echotune_engine::evaluation::{
-    BlendModel, EaseModel, GraphFilterModel, IalsModel, ItemGraphModel, Model, Popularity, ServedModel, Trending,
+    BlendModel, ContentModel, EaseModel, GraphFilterModel, IalsModel, ItemGraphModel, Model, Popularity, ServedModel, Split, Trending,
     ceiling,
 };
 
@@ -26,6 +26,7 @@ fn models() -> Vec<Box<dyn Model>> {
         Box::new(ItemGraphModel),
         Box::new(GraphFilterModel),
         Box::new(EaseModel),
+        Box::new(ContentModel),
         Box::new(IalsModel { name: "ials-64", factors: 64 }),
         Box::new(IalsModel { name: "ials-128", factors: 128 }),
         Box::new(IalsModel { name: "ials-256", factors: 256 }),
@@ -57,7 +58,9 @@ fn chosen_models(arguments: &Arguments, source: &Source) -> anyhow::Result<Vec<B
         eprintln!("left out: trending, which needs a time in every row");
     }
     let fits = |name: &str| match arguments.models.as_slice() {
-        [] => source.events.timed || name != Trending.name(),
+        [] if name == Trending.name() => source.events.timed,
+        [] if name == ContentModel.name() => arguments.split() == Split::NewItems && source.has_tags(),
+        [] => true,
         wanted => wanted.iter().any(|one| one == name),
     };
     Ok(known.into_iter().filter(|model| fits(model.name())).collect())
@@ -66,6 +69,9 @@ fn chosen_models(arguments: &Arguments, source: &Source) -> anyhow::Result<Vec<B
 fn evaluate(arguments: &Arguments) -> anyhow::Result<()> {
     let source = load::load(&arguments.files()?)?;
     let models = chosen_models(arguments, &source)?;
+    if arguments.peers && arguments.split() == Split::NewItems {
+        bail!("peers rank all items; with --split new-items there are none");
+    }
     let mut peers = arguments.peers.then(|| Peers::start(&arguments.python, arguments.peer_trials)).transpose()?;
     let (at, seeds) = (arguments.at(), arguments.seeds());
     let mut report = Report::new(arguments.output, &source.name, &at);

@@ -1,0 +1,268 @@
+//! The blend as it is measured: with the terms that the data is enough for beside it.
+
+use rayon::prelude::*;
+
+use super::{
+    FitError, Fold, LinearScorer, Progress, Scorer, Settings, Training,
+    search::{self, Axis, Rows, Search},
+};
+use crate::{
+    Interactions, ItemGraph, LinearModel,
+    blend::{Blend, BlendOptions, add_links, links_unit},
+    dense::Matrix,
+    terms::{
+        OptionError,
+        sequence::{Recency, SequenceOptions, transitions},
+        social::{Social, SocialOptions},
+    },
+};
+
+/// Of listens by their age and of what follows what.
+const SEQUENCE: [Axis; 6] = [
+    ("transitions", &[0.0, 0.1, 0.25, 0.5, 1.0, 2.0]),
+    ("transitions_target", &[0.0, 0.25, 0.5]),
+    ("half_life_days", &[0.0, 7.0, 30.0, 90.0]),
+    ("fade_floor", &[0.0, 0.2, 0.5]),
+    ("half_life_days", &[0.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0]),
+    ("transitions", &[0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0]),
+];
+/// Of friends.
+const FRIENDS: [Axis; 5] = [
+    ("friends", &[0.0, 0.05, 0.1, 0.2, 0.4]),
+    ("friends_count", &[0.0, 0.5, 1.0]),
+    ("friends_history", &[0.0, 0.5, 1.0]),
+    ("friends_target", &[0.0, 0.25, 0.5]),
+    ("friends", &[0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6]),
+];
+
+/// Largest time that is in seconds; later ones are in milliseconds.
+const SECONDS: i64 = 100_000_000_000;
+const DAY_MS: f64 = 86_400_000.0;
+
+impl From<OptionError> for FitError {
+    fn from(cause: OptionError) -> Self {
+        Self::Failed(cause.to_string())
+    }
+}
+
+/// The settings of the terms beside a blend of these settings, as far as the data is enough for them: first what
+/// follows what and how listens fade, then friends.
+pub(super) fn choose(
+    fold: &Fold<'_>,
+    at: usize,
+    seed: u64,
+    settings: Settings,
+    progress: Progress<'_>,
+) -> Result<Settings, FitError> {
+    if (fold.training.times.is_none() && fold.training.social.is_empty()) || fold.judged().is_empty() {
+        return Ok(settings);
+    }
+    let mut search = Search::new(fold, at, seed, progress);
+    let training = fold.training.clone();
+    let compiled = |settings: &Settings| -> Result<ItemGraph, FitError> {
+        Ok(blend(&training, search::options(settings, seed), Options::of(settings))?.compile(&|_| {}))
+    };
+    let (mut settings, mut graph) = (settings.clone(), compiled(&settings)?);
+    if training.times.is_some() {
+        settings = choose_sequence(&mut search, &training, &graph, settings)?;
+        if Options::of(&settings).transitions > 0.0 {
+            graph = compiled(&settings)?;
+        }
+    }
+    if !training.social.is_empty() {
+        settings = choose_friends(&mut search, &training, &graph, settings)?;
+    }
+    Ok(settings)
+}
+
+fn choose_sequence(
+    search: &mut Search<'_, '_>,
+    training: &Training<'_>,
+    graph: &ItemGraph,
+    settings: Settings,
+) -> Result<Settings, FitError> {
+    let start = Options::default();
+    let start = [
+        ("transitions", 0.0),
+        ("transitions_target", f64::from(start.sequence.target)),
+        ("half_life_days", 0.0),
+        ("fade_floor", start.recency.floor.min(0.2)),
+    ];
+    let settings = start.into_iter().fold(settings, |settings, (name, value)| settings.with(name, value));
+    let chosen = search.descend(&SEQUENCE, 0.5, settings, |search, settings| {
+        let options = Options::of(settings);
+        let all = histories(training, options.recency);
+        let judged = search.fold.judged();
+        let histories: Vec<Vec<(u32, f32)>> = judged.iter().map(|user| all.entries(*user).collect()).collect();
+        let links = if options.transitions > 0.0 { follows(training, options.sequence)? } else { None };
+        let links = links.map(|links| (options.transitions * links_unit(training.interactions, &links), links));
+        let rows = search.rows_of(&histories, |histories, out| {
+            add_links(graph, histories, 1.0, out);
+            links.iter().for_each(|(weight, links)| add_links(links, histories, *weight, out));
+        });
+        Ok((search.quality(&rows), ()))
+    })?;
+    Ok(chosen.0)
+}
+
+fn choose_friends(
+    search: &mut Search<'_, '_>,
+    training: &Training<'_>,
+    graph: &ItemGraph,
+    settings: Settings,
+) -> Result<Settings, FitError> {
+    let options = Options::of(&settings);
+    let (all, plain) = (histories(training, options.recency), histories(training, Recency::NONE));
+    let judged = search.fold.judged();
+    let histories: Vec<Vec<(u32, f32)>> = judged.iter().map(|user| all.entries(*user).collect()).collect();
+    let own = search.rows_of(&histories, |histories, out| add_links(graph, histories, 1.0, out));
+    let default = SocialOptions::default();
+    let start = [
+        ("friends", 0.0),
+        ("friends_count", default.friends),
+        ("friends_history", default.history),
+        ("friends_target", default.target),
+    ];
+    let settings =
+        start.into_iter().fold(settings, |settings, (name, value)| settings.with(name, f64::from(value)));
+    let items = plain.item_count().max(1);
+    let chosen = search.descend(&FRIENDS, 0.5, settings, |search, settings| {
+        let social = Social::fit(&plain, training.social, graph, Options::of(settings).social)?;
+        let mut rows: Rows = own.clone();
+        rows.par_chunks_mut(items).zip(&judged).for_each(|(row, user)| {
+            social.add_scores(&plain, &training.social[*user], row);
+        });
+        Ok((search.quality(&rows), ()))
+    })?;
+    Ok(chosen.0)
+}
+
+/// What counts beside the blend.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Options {
+    social: SocialOptions,
+    sequence: SequenceOptions,
+    /// Weight of what follows what, beside EASE.
+    transitions: f32,
+    /// With its half-life in days.
+    recency: Recency,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (social, sequence) = (SocialOptions::default(), SequenceOptions::default());
+        Self { social, sequence, transitions: 0.0, recency: Recency::NONE }
+    }
+}
+
+impl Options {
+    /// Of settings; what is not named counts nothing.
+    pub(super) fn of(settings: &Settings) -> Self {
+        let Self { social, sequence, .. } = Self::default();
+        Self {
+            social: SocialOptions {
+                weight: settings.get_f32("friends", 0.0),
+                friends: settings.get_f32("friends_count", social.friends),
+                history: settings.get_f32("friends_history", social.history),
+                target: settings.get_f32("friends_target", social.target),
+            },
+            sequence: SequenceOptions {
+                target: settings.get_f32("transitions_target", sequence.target),
+                ..sequence
+            },
+            transitions: settings.get_f32("transitions", 0.0),
+            recency: Recency {
+                half_life: settings.get("half_life_days", 0.0),
+                floor: settings.get("fade_floor", 0.2),
+            },
+        }
+    }
+}
+
+/// Milliseconds in a unit of the times.
+fn unit_ms(times: &[Vec<i64>]) -> f64 {
+    let last = times.iter().flatten().copied().max().unwrap_or(0);
+    if last < SECONDS { 1_000.0 } else { 1.0 }
+}
+
+/// What follows what, by the last times of what each listener knows.
+fn follows(training: &Training<'_>, options: SequenceOptions) -> Result<Option<ItemGraph>, FitError> {
+    let Some(times) = training.times else { return Ok(None) };
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds or seconds")]
+    let gap = (SequenceOptions::GAP_MS as f64 / unit_ms(times)) as i64;
+    let sequence = |(user, times): (usize, &Vec<i64>)| {
+        let mut all: Vec<(u32, i64)> =
+            training.interactions.row(user).iter().copied().zip(times.iter().copied()).collect();
+        all.sort_by_key(|(_, time)| *time);
+        all
+    };
+    let sequences: Vec<Vec<(u32, i64)>> = times.iter().enumerate().map(sequence).collect();
+    let items = training.interactions.item_count();
+    Ok(Some(transitions(&sequences, items, SequenceOptions { gap, ..options })?))
+}
+
+/// Histories weighted as serving does: by how much was played, and by how long ago.
+fn histories(training: &Training<'_>, recency: Recency) -> Interactions {
+    let Some(times) = training.times.filter(|_| recency != Recency::NONE) else {
+        return training.interactions.reweighted(|_, _, weight| weight.ln_1p());
+    };
+    let day = DAY_MS / unit_ms(times);
+    let newest: Vec<i64> = times.iter().map(|times| times.iter().copied().max().unwrap_or(0)).collect();
+    training.interactions.reweighted(|user, item, weight| {
+        let at = training.interactions.row(user).binary_search(&item).ok();
+        let time = at.and_then(|at| times.get(user)?.get(at)).copied().unwrap_or(newest[user]);
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "ages need not be exact")]
+        let factor = recency.factor(newest[user].saturating_sub(time) as f64 / day) as f32;
+        weight.ln_1p() * factor
+    })
+}
+
+/// The blend, compiled, and what friends play beside it.
+struct Beside<'d> {
+    own: LinearScorer,
+    friends: Option<(Social, Interactions, &'d [Vec<u32>])>,
+}
+
+impl Scorer for Beside<'_> {
+    fn score(&self, users: &[usize], scores: &mut [f32]) {
+        self.own.score(users, scores);
+        let Some((social, histories, friends)) = &self.friends else { return };
+        for (user, row) in users.iter().zip(scores.chunks_exact_mut(histories.item_count().max(1))) {
+            social.add_scores(histories, &friends[*user], row);
+        }
+    }
+}
+
+/// The blend, and what follows what if that counts.
+fn blend(training: &Training<'_>, blend: BlendOptions, options: Options) -> Result<Blend, FitError> {
+    let fitted = Blend::fit(training.interactions, Some(&training.tags), blend)?;
+    let links = if options.transitions > 0.0 { follows(training, options.sequence)? } else { None };
+    match links {
+        Some(links) => Ok(fitted.with_links(training.interactions, links, options.transitions)?),
+        None => Ok(fitted),
+    }
+}
+
+/// Fits the blend and the terms beside it that the data is enough for.
+pub(super) fn fit<'d>(
+    training: &Training<'d>,
+    blend: BlendOptions,
+    options: Options,
+    progress: Progress<'_>,
+) -> Result<Box<dyn Scorer + 'd>, FitError> {
+    let fitted = self::blend(training, blend, options)?;
+    progress(0.5);
+    let graph = fitted.compile(&|_| {});
+    let friends = if options.social.weight > 0.0 && !training.social.is_empty() {
+        let histories = histories(training, Recency::NONE);
+        let social = Social::fit(&histories, training.social, &graph, options.social)?;
+        Some((social, histories, training.social))
+    } else {
+        None
+    };
+    let none = || Matrix::zeros(graph.item_count(), 0);
+    let (from, to) = (none(), none());
+    let own = LinearScorer { model: LinearModel::new(graph, from, to)?, histories: histories(training, options.recency) };
+    progress(1.0);
+    Ok(Box::new(Beside { own, friends }))
+}
