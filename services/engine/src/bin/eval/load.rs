@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use echotune_engine::evaluation::{
-    Dataset, Event, Events, Format, Names, Split, Table, Tagging, carved, new_items, random, read_interactions, read_items,
-    read_social, read_taggings, temporal,
+    Dataset, Event, Events, Format, Names, Split, Table, Tagging, carved, new_items, random, read_interactions,
+    read_items, read_social, read_taggings, temporal,
 };
 
 /// Bytes of a file at the most.

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use echotune_engine::evaluation::{
-    BlendModel, ContentModel, EaseModel, GraphFilterModel, IalsModel, ItemGraphModel, Model, Popularity, ServedModel, Split, Trending,
-    ceiling,
+    BlendModel, ContentModel, EaseModel, GraphFilterModel, IalsModel, ItemGraphModel, Model, Popularity, ServedModel,
+    Split, Trending, ceiling,
 };
 
 use crate::{arguments::Arguments, load::Source, peers::Peers, report::Report, run::Measure};
