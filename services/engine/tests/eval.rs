@@ -166,3 +166,19 @@ fn what_cannot_be_measured_is_said_by_file_and_line() {
     let python = refused(&["--peers", "--python", "no/such/python"], &[&few]);
     assert!(python.contains("no/such/python cannot be started"), "{python}");
 }
+
+#[test]
+fn new_items_are_found_by_what_others_say_of_them_and_peers_are_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut plays, mut tags) = (String::new(), String::new());
+    pairs().iter().for_each(|(user, item)| writeln!(plays, "u{user} i{item} 1").expect("text"));
+    // Critics play nothing.
+    (1..=60).for_each(|item| writeln!(tags, "critic i{item} group{}", (item - 1) / 30).expect("text"));
+    let (plays, tags) = (written(&folder, "plays.txt", &plays), written(&folder, "tags.txt", &tags));
+    let words = ["--split", "new-items", "--at", "2", "--output", "json", "--models", "popularity,content"];
+    let found = lines(&run(&[&words[..], &["--tags"]].concat(), &[&tags, &plays]));
+    let recall = |model| of(&found, model, "1")["recall@2"].as_f64().expect("a number");
+    assert!(recall("content") > recall("popularity"), "{found:?}");
+    assert!(refused(&["--split", "new-items", "--peers"], &[&plays]).contains("peers rank all items"));
+    assert!(refused(&["--split", "new-items", "--models", "content"], &[&plays]).contains("needs tags"));
+}

@@ -260,3 +260,105 @@ pub(super) fn fit<'d>(
     progress(1.0);
     Ok(Box::new(Beside { own, friends }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Dataset,
+            events::tests::events,
+            measure, rank,
+            split::{random, temporal},
+        },
+        *,
+    };
+    use crate::Random;
+
+    fn gain(fold: &Fold<'_>, options: Options) -> f64 {
+        let scorer = fit(&fold.training, BlendOptions::default(), options, &|_| {}).expect("fitted");
+        measure(fold, &[5], &rank(fold, 5, scorer.as_ref(), &|_| {})).ndcg[0]
+    }
+
+    /// What each pair of friends plays is theirs alone, but for what everybody plays.
+    fn pairs_of_friends() -> Dataset {
+        let mut random_items = Random::new(3);
+        let mut own = |user: u32| -> Vec<(u32, u32)> {
+            let theirs = (0..20).filter(|_| random_items.below(3) > 0).map(|n| (user, 20 + user / 2 * 20 + n));
+            (0..10).map(|item| (user, item)).chain(theirs.collect::<Vec<_>>()).collect()
+        };
+        let all: Vec<(u32, u32)> = (0..60).flat_map(&mut own).collect();
+        let mut set = random(&events(&all), 1);
+        set.set_social(&(0..30).map(|pair| (2 * pair, 2 * pair + 1)).collect::<Vec<_>>());
+        set
+    }
+
+    #[test]
+    fn friends_who_play_alike_are_given_weight_and_lists_are_better_by_them() {
+        let set = pairs_of_friends();
+        let settings = choose(&set.tuning(), 5, 1, Settings::default(), &|_| {}).expect("settings");
+        assert!(settings.get("friends", 0.0) > 0.0, "{settings:?}");
+        let fold = set.testing();
+        let (with, without) = (gain(&fold, Options::of(&settings)), gain(&fold, Options::of(&Settings::default())));
+        assert!(with > without, "{with} {without}");
+    }
+
+    #[test]
+    fn a_row_is_the_listeners_own_and_that_of_the_friends() {
+        let set = pairs_of_friends();
+        let (fold, items) = (set.testing(), set.items.len());
+        let row = |options: Options| {
+            let scorer = fit(&fold.training, BlendOptions::default(), options, &|_| {}).expect("fitted");
+            let mut scores = vec![0.0; 2 * items];
+            scorer.score(&[4, 9], &mut scores);
+            scores
+        };
+        let options = Options::default();
+        let social = SocialOptions { weight: 0.0, ..options.social };
+        let (both, own) = (row(options), row(Options { social, ..options }));
+        for (user, friend, from) in [(4, 5, 0), (9, 8, items)] {
+            assert_eq!(set.social[user], [friend]);
+            let known = fold.training.interactions.row(friend as usize);
+            for item in 0..items {
+                let more = both[from + item] - own[from + item];
+                let plays = known.contains(&u32::try_from(item).expect("few"));
+                assert_eq!(more > 0.0, plays, "{user} {item} {more}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_times_and_friends_nothing_is_chosen() {
+        let set = random(&events(&[(0, 0), (1, 0), (2, 0)]), 1);
+        let given = Settings(vec![("lambda", 3.0)]);
+        assert_eq!(choose(&set.tuning(), 5, 1, given.clone(), &|_| {}), Ok(given));
+    }
+
+    /// Listeners go through a round of items from anywhere, one a minute, and on through the next ones later.
+    fn rounds(step: i64) -> Dataset {
+        let given: Vec<(u32, u32, i64)> = (0..60_u32)
+            .flat_map(|user| {
+                (0..20_u32).map(move |n| (user, (user * 7 + n) % 50, i64::from(n) * step + i64::from(user % 3)))
+            })
+            .collect();
+        let mut events = events(&given.iter().map(|row| (row.0, row.1)).collect::<Vec<_>>());
+        events.rows.iter_mut().zip(&given).for_each(|(row, given)| row.time = 1_700_000_000 + given.2);
+        events.timed = true;
+        temporal(&events).expect("a split")
+    }
+
+    #[test]
+    fn sessions_and_fading_are_tried_where_there_are_times_and_a_session_ends_with_half_an_hour() {
+        let set = rounds(60);
+        let settings = choose(&set.tuning(), 5, 1, Settings::default(), &|_| {}).expect("settings");
+        assert!(settings.0.iter().any(|(name, _)| *name == "half_life_days"), "{settings:?}");
+        let sequence = SequenceOptions::default();
+        let links = follows(&set.testing().training, sequence).expect("options").expect("times");
+        assert!(links.weight(0, 1) > links.weight(0, 2) && links.weight(1, 0) == 0.0);
+        let slow = rounds(3_600);
+        let none = follows(&slow.testing().training, sequence).expect("options").expect("times");
+        assert!((0..50).all(|item| none.row(item).len() == 0));
+        let faded = histories(&set.testing().training, Recency { half_life: 60.0 / 86_400.0, floor: 0.0 });
+        let amounts: Vec<f32> = faded.entries(0).map(|(_, amount)| amount).collect();
+        assert!(amounts.windows(2).all(|pair| (pair[0] * 2.0 - pair[1]).abs() < 1e-4), "{amounts:?}");
+    }
+}
