@@ -180,8 +180,10 @@ impl Blend {
         // Room for the links of a row, used again for the next.
         let row = |(sums, linked): &mut (Vec<f32>, Vec<u32>), item: u32| {
             let ease = self.ease.iter().flat_map(|ease| ease.row(item).map(|(other, link)| (other, weights[1] * link)));
-            let more = self.more.iter().flat_map(|(links, weight)| links.row(item).map(move |(o, link)| (o, weight * link)));
-            for (other, link) in graph.row(item).map(|(other, link)| (other, weights[0] * link)).chain(ease).chain(more) {
+            let more =
+                self.more.iter().flat_map(|(links, weight)| links.row(item).map(move |(o, link)| (o, weight * link)));
+            for (other, link) in graph.row(item).map(|(other, link)| (other, weights[0] * link)).chain(ease).chain(more)
+            {
                 sums[other as usize] += link;
                 linked.push(other);
             }

@@ -58,8 +58,11 @@ impl<'s> Friends<'s> {
     pub(crate) fn of(state: &'s State, person: &Person, links: &'s Links, kind: ItemKind) -> Self {
         let known = person.friends.iter().filter_map(|friend| state.by_id(*friend)).filter(|friend| !friend.private);
         let loved = known.filter_map(|friend| Some((friend.name()?, state.loved(friend, kind))));
-        let mut friends: Vec<_> =
-            loved.filter(|(_, loved)| !loved.items.is_empty()).take(FRIENDS).map(|(name, loved)| (name, loved, 0.0)).collect();
+        let mut friends: Vec<_> = loved
+            .filter(|(_, loved)| !loved.items.is_empty())
+            .take(FRIENDS)
+            .map(|(name, loved)| (name, loved, 0.0))
+            .collect();
         let count = friends.len();
         let Some(social) = links.social() else { return Self { links, friends: Vec::new() } };
         friends.iter_mut().for_each(|(_, loved, weight)| *weight = social.weight(count, loved.norm));

@@ -215,20 +215,16 @@ impl Ranking<'_> {
     }
 
     /// The best items with their scores, best first.
-    fn best(
-        &self,
-        limit: usize,
-        include_known: bool,
-        scores: &Scores,
-        beside: &HashMap<u32, f64>,
-    ) -> Vec<(u32, f64)> {
+    fn best(&self, limit: usize, include_known: bool, scores: &Scores, beside: &HashMap<u32, f64>) -> Vec<(u32, f64)> {
         let links = self.model.links(self.kind);
         let id = |item: u32| self.entry(item).id;
         let allowed = |item: u32| self.allowed(item, include_known);
         let scored = || {
             let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
             let linked = linked.filter(|(item, _)| !beside.contains_key(item));
-            linked.chain(beside.iter().map(|(item, score)| (*item, *score))).map(|(item, score)| (item, score + self.trending(item)))
+            linked
+                .chain(beside.iter().map(|(item, score)| (*item, *score)))
+                .map(|(item, score)| (item, score + self.trending(item)))
         };
         let mut best = best_where(scored, limit, id, allowed);
         // Among the items that nothing links to, only the most popular can be in the list.

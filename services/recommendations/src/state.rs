@@ -309,7 +309,9 @@ impl State {
         let public = |id: &UserId| self.by_id(*id).is_some_and(|person| !person.private);
         let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
         let people = people.filter(|(_, person)| !person.private);
-        people.flat_map(|(user, one)| one.friends.iter().copied().filter(public).map(move |friend| (user, friend))).collect()
+        people
+            .flat_map(|(user, one)| one.friends.iter().copied().filter(public).map(move |friend| (user, friend)))
+            .collect()
     }
 
     /// What a fit needs.

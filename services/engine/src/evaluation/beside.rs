@@ -123,8 +123,7 @@ fn choose_friends(
         ("friends_history", default.history),
         ("friends_target", default.target),
     ];
-    let settings =
-        start.into_iter().fold(settings, |settings, (name, value)| settings.with(name, f64::from(value)));
+    let settings = start.into_iter().fold(settings, |settings, (name, value)| settings.with(name, f64::from(value)));
     let items = plain.item_count().max(1);
     let chosen = search.descend(&FRIENDS, 0.5, settings, |search, settings| {
         let social = Social::fit(&plain, training.social, graph, Options::of(settings).social)?;
@@ -166,15 +165,9 @@ impl Options {
                 history: settings.get_f32("friends_history", social.history),
                 target: settings.get_f32("friends_target", social.target),
             },
-            sequence: SequenceOptions {
-                target: settings.get_f32("transitions_target", sequence.target),
-                ..sequence
-            },
+            sequence: SequenceOptions { target: settings.get_f32("transitions_target", sequence.target), ..sequence },
             transitions: settings.get_f32("transitions", 0.0),
-            recency: Recency {
-                half_life: settings.get("half_life_days", 0.0),
-                floor: settings.get("fade_floor", 0.2),
-            },
+            recency: Recency { half_life: settings.get("half_life_days", 0.0), floor: settings.get("fade_floor", 0.2) },
         }
     }
 }
@@ -262,7 +255,8 @@ pub(super) fn fit<'d>(
     };
     let none = || Matrix::zeros(graph.item_count(), 0);
     let (from, to) = (none(), none());
-    let own = LinearScorer { model: LinearModel::new(graph, from, to)?, histories: histories(training, options.recency) };
+    let own =
+        LinearScorer { model: LinearModel::new(graph, from, to)?, histories: histories(training, options.recency) };
     progress(1.0);
     Ok(Box::new(Beside { own, friends }))
 }

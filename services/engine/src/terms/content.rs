@@ -36,7 +36,11 @@ impl Default for ContentOptions {
 ///
 /// # Errors
 /// A κ that is 0, below or no number.
-pub fn neighbours(features: &Interactions, listeners: &[u32], options: ContentOptions) -> Result<ItemGraph, OptionError> {
+pub fn neighbours(
+    features: &Interactions,
+    listeners: &[u32],
+    options: ContentOptions,
+) -> Result<ItemGraph, OptionError> {
     check_above_zero("listeners", options.listeners)?;
     let items = features.user_count();
     let known = |item: usize| listeners.get(item).copied().unwrap_or(0);
@@ -208,7 +212,8 @@ mod tests {
     #[test]
     fn nothing_known_makes_no_faults_and_options_are_checked() {
         let none = ContentOptions::default();
-        for (rows, tags) in [(vec![], 0), (vec![vec![]; 3], 2), (vec![vec![(0, 1.0)]], 1), (vec![vec![(0, 1.0)]; 4], 1)] {
+        for (rows, tags) in [(vec![], 0), (vec![vec![]; 3], 2), (vec![vec![(0, 1.0)]], 1), (vec![vec![(0, 1.0)]; 4], 1)]
+        {
             let features = Interactions::from_weighted(rows, tags).expect("weights");
             let graph = neighbours(&features, &[], none).expect("options");
             assert!((0..features.user_count() as u32).all(|item| graph.row(item).len() == 0));

@@ -67,12 +67,7 @@ pub fn transitions(
 }
 
 /// The (from, to, distance) of a listener's listens that follow each other within a session.
-fn following(
-    all: &[(u32, i64)],
-    items: usize,
-    gap: i64,
-    reach: usize,
-) -> impl Iterator<Item = (u32, u32, u32)> {
+fn following(all: &[(u32, i64)], items: usize, gap: i64, reach: usize) -> impl Iterator<Item = (u32, u32, u32)> {
     let known = move |item: u32| (item as usize) < items;
     (0..all.len()).flat_map(move |at| {
         let from = all[at].0;

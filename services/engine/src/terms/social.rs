@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn the_term_is_that_of_the_formula() {
-        let rows = [vec![(0, 1.0), (1, 2.0)], vec![(1, 1.0), (2, 3.0)], vec![(2, 0.5), (3, 1.5)], vec![], vec![(4, 1.0)]];
+        let rows =
+            [vec![(0, 1.0), (1, 2.0)], vec![(1, 1.0), (2, 3.0)], vec![(2, 0.5), (3, 1.5)], vec![], vec![(4, 1.0)]];
         let histories = Interactions::from_weighted(rows.clone(), 5).expect("weights");
         let friends = [vec![1, 2, 3], vec![0], vec![0], vec![0], vec![]];
         let options = SocialOptions { weight: 0.7, friends: 0.5, history: 1.0, target: 0.25 };
@@ -175,7 +176,8 @@ mod tests {
     #[test]
     fn at_a_weight_of_one_both_terms_have_one_size() {
         let rows = (0..50_u32).map(|user| (0..60_u32).filter(move |item| (item * 7 + user * 3) % 11 < 3));
-        let histories = Interactions::from_rows(rows, 60).reweighted(|user, item, _| (1 + (user as u32 + item) % 4) as f32);
+        let histories =
+            Interactions::from_rows(rows, 60).reweighted(|user, item, _| (1 + (user as u32 + item) % 4) as f32);
         let friends: Vec<Vec<u32>> = (0..50).map(|user| vec![(user + 1) % 50, (user + 7) % 50]).collect();
         let graph = graph(&histories);
         let options = SocialOptions { weight: 1.0, ..SocialOptions::default() };
