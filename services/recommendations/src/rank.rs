@@ -274,21 +274,20 @@ impl Ranking<'_> {
         let label = |past: u32| self.entry(links.place(past)).label();
         let listens = parts.into_iter().map(|(past, part)| reason(ReasonKind::Listen, label(past), part));
         let mut reasons: Vec<Reason> = listens.collect();
-        if !rest.is_empty() {
-            reasons.push(reason(ReasonKind::OtherListens, format!("{} more", rest.len()), sum(&rest)));
-        }
         reasons.extend(friends.iter().map(|(name, part)| reason(ReasonKind::Friend, name.to_string(), *part)));
-        if !others.is_empty() {
-            reasons.push(reason(ReasonKind::Friend, format!("{} more", others.len()), of_friends(others)));
-        }
         let tags = tags.iter();
         reasons.extend(tags.map(|(tag, part)| reason(ReasonKind::Tag, self.state.tags.name(*tag).to_owned(), *part)));
         if prior > 0.0 {
             reasons.push(reason(ReasonKind::Trending, "all listeners".into(), prior));
         }
-        // What has a name comes first; the rest of the history closes the list, however much it weighs.
-        let unnamed = |reason: &Reason| reason.kind == ReasonKind::OtherListens;
-        reasons.sort_by(|a, b| unnamed(a).cmp(&unnamed(b)).then(b.contribution.total_cmp(&a.contribution)));
+        // What has a name comes first; the rest of friends and history closes the list, however much it weighs.
+        reasons.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
+        if !others.is_empty() {
+            reasons.push(reason(ReasonKind::Friend, format!("{} more", others.len()), of_friends(others)));
+        }
+        if !rest.is_empty() {
+            reasons.push(reason(ReasonKind::OtherListens, format!("{} more", rest.len()), sum(&rest)));
+        }
         let entry = self.entry(item);
         let (title, artist) = (entry.title.clone(), entry.artist.clone());
         let drawn_from = String::new();

@@ -22,7 +22,7 @@ pub struct SocialOptions {
 impl Default for SocialOptions {
     /// By the validation parts of HetRec 2011 Last.fm.
     fn default() -> Self {
-        Self { weight: 0.2, friends: 0.5, history: 0.0, target: 0.25 }
+        Self { weight: 0.1, friends: 0.5, history: 1.0, target: 0.25 }
     }
 }
 
@@ -41,8 +41,8 @@ pub struct Social {
 
 impl Social {
     /// Fits the term to histories, users × items, weighted as they are served; to the friends of each user; and
-    /// to the graph that scores the users' own histories. Users without friends do not count, unless nobody has
-    /// any: then the size is that of the term if listeners were friends of those beside them. Time
+    /// to the graph that scores the users' own histories. Users without friends who have a history do not count,
+    /// unless nobody has any: then the size is that of the term if listeners were friends of those beside them. Time
     /// O(pairs + 256 × (links of a history + listens of the friends + items)).
     ///
     /// # Errors
@@ -120,7 +120,8 @@ impl Social {
 fn sample(histories: &Interactions, friends: &[Vec<u32>]) -> Vec<(usize, Vec<u32>)> {
     let known = |user: &usize| !histories.row(*user).is_empty();
     let spread = |users: Vec<usize>| users.len().div_ceil(SAMPLE).max(1);
-    let social = |user: &usize| friends.get(*user).is_some_and(|friends| !friends.is_empty());
+    let has_history = |friend: &u32| !histories.row(*friend as usize).is_empty();
+    let social = |user: &usize| friends.get(*user).is_some_and(|friends| friends.iter().any(has_history));
     let users: Vec<usize> = (0..histories.user_count()).filter(known).collect();
     let befriended: Vec<usize> = users.iter().copied().filter(social).collect();
     if befriended.is_empty() {
@@ -194,6 +195,15 @@ mod tests {
             own += scores.iter().map(|score| f64::from(score * score)).sum::<f64>();
         }
         assert!((own / theirs - 1.0).abs() < 1e-4, "{own} {theirs}");
+    }
+
+    #[test]
+    fn where_nobody_has_friends_with_a_history_the_first_friendship_counts_before_another_fit() {
+        let histories = Interactions::from_rows([vec![0_u32, 1], vec![1, 2], vec![]], 3);
+        for friends in [vec![], vec![vec![]; 3], vec![vec![2], vec![], vec![0]]] {
+            let social = Social::fit(&histories, &friends, &graph(&histories), SocialOptions::default());
+            assert!(social.expect("options").weight(1, 2.0) > 0.0, "{friends:?}");
+        }
     }
 
     #[test]
