@@ -138,6 +138,20 @@ impl<'m> View<'m> {
     }
 }
 
+/// Tells the processor that numbers are soon read. It changes nothing else.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the instruction takes an address, which it never reads as the program does")]
+pub(crate) fn prefetch(numbers: &[f32]) {
+    const LINE: usize = 16;
+    #[cfg(target_arch = "x86_64")]
+    for line in numbers.chunks(LINE) {
+        // SAFETY: a prefetch has no effect on what the program sees, whatever the address; this one is valid.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (numbers, LINE);
+}
+
 /// `alpha · A B + beta · C` into C. Time O(rows × inner × columns), over all threads.
 ///
 /// # Panics

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use echotune_engine::{
     GraphOptions, Interactions, ItemGraph,
     blend::{Blend, BlendOptions},
-    terms::social::{Social, SocialOptions},
+    terms::{
+        sequence::{SequenceOptions, transitions},
+        social::{Social, SocialOptions},
+    },
 };
 use echotune_model::{ItemId, ItemKind, UserId};
 
@@ -50,11 +53,12 @@ impl Links {
         (0..).zip(&by_item).for_each(|(item, place)| by_place[*place as usize] = item);
         // An item without a number is beyond the graph, which leaves it out.
         let rows = histories.clone().map(|history| history.iter().map(|known| by_place[known.item as usize]));
-        let weighted = weighted(histories, &by_place, by_item.len());
+        let weighted = weighted(histories.clone(), &by_place, by_item.len());
+        let all = histories;
         let histories = Interactions::from_rows(rows, by_item.len());
         let listeners = (0..histories.user_count()).filter(|user| !histories.row(*user).is_empty()).count();
         let blend = (depth == Depth::Whole && listeners >= FEW)
-            .then(|| blended(&histories, &tagged(taggings, &by_item, &by_place)))
+            .then(|| blended(&histories, &tagged(taggings, &by_item, &by_place), &sequences(all, &by_place)))
             .flatten();
         let is_blend = blend.is_some();
         let graph = blend.unwrap_or_else(|| ItemGraph::fit(&histories, GraphOptions::default()));
@@ -110,11 +114,29 @@ pub(crate) enum Depth {
     Whole,
 }
 
-/// The blend as it serves; none where it cannot be fitted.
-fn blended(histories: &Interactions, tags: &Interactions) -> Option<ItemGraph> {
-    let fitted = Blend::fit(histories, Some(tags), BlendOptions::default());
+/// The blend as it serves, with what follows what; none where it cannot be fitted.
+fn blended(histories: &Interactions, tags: &Interactions, sequences: &[Vec<(u32, i64)>]) -> Option<ItemGraph> {
+    let fit = || -> Result<Blend, Box<dyn std::error::Error>> {
+        let (blend, options) =
+            (Blend::fit(histories, Some(tags), BlendOptions::default())?, SequenceOptions::default());
+        let links = transitions(sequences, histories.item_count(), options)?;
+        Ok(blend.with_links(histories, links, options.weight)?)
+    };
     let note = |cause: &_| tracing::error!(%cause, "the blend cannot be fitted; co-listening alone serves");
-    Some(fitted.inspect_err(note).ok()?.compile(&|_| {}))
+    Some(fit().inspect_err(note).ok()?.compile(&|_| {}))
+}
+
+/// What each listener knows of the graph by its latest playback, oldest first, with the time. What has no time
+/// is in no sequence.
+fn sequences<'h>(histories: impl Iterator<Item = &'h History>, by_place: &[u32]) -> Vec<Vec<(u32, i64)>> {
+    let sequence = |history: &History| {
+        let timed = history.iter().filter(|known| known.last_ms > 0);
+        let known = timed.map(|known| (by_place[known.item as usize], known.last_ms)).filter(|(item, _)| *item != NONE);
+        let mut sequence: Vec<(u32, i64)> = known.collect();
+        sequence.sort_unstable_by_key(|(item, at)| (*at, *item));
+        sequence
+    };
+    histories.map(sequence).collect()
 }
 
 /// How many gave each tag to each item: items × tags. Taggings of places that the graph does not have are

@@ -65,7 +65,7 @@ pub(super) fn choose(
     let (mut settings, mut graph) = (settings.clone(), compiled(&settings)?);
     if training.times.is_some() {
         settings = choose_sequence(&mut search, &training, &graph, settings)?;
-        if Options::of(&settings).transitions > 0.0 {
+        if Options::of(&settings).sequence.weight > 0.0 {
             graph = compiled(&settings)?;
         }
     }
@@ -94,8 +94,8 @@ fn choose_sequence(
         let all = histories(training, options.recency);
         let judged = search.fold.judged();
         let histories: Vec<Vec<(u32, f32)>> = judged.iter().map(|user| all.entries(*user).collect()).collect();
-        let links = if options.transitions > 0.0 { follows(training, options.sequence)? } else { None };
-        let links = links.map(|links| (options.transitions * links_unit(training.interactions, &links), links));
+        let links = if options.sequence.weight > 0.0 { follows(training, options.sequence)? } else { None };
+        let links = links.map(|links| (options.sequence.weight * links_unit(training.interactions, &links), links));
         let rows = search.rows_of(&histories, |histories, out| {
             add_links(graph, histories, 1.0, out);
             links.iter().for_each(|(weight, links)| add_links(links, histories, *weight, out));
@@ -141,8 +141,6 @@ fn choose_friends(
 pub(super) struct Options {
     social: SocialOptions,
     sequence: SequenceOptions,
-    /// Weight of what follows what, beside EASE.
-    transitions: f32,
     /// With its half-life in days.
     recency: Recency,
 }
@@ -150,7 +148,7 @@ pub(super) struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (social, sequence) = (SocialOptions::default(), SequenceOptions::default());
-        Self { social, sequence, transitions: 0.0, recency: Recency::NONE }
+        Self { social, sequence, recency: Recency::NONE }
     }
 }
 
@@ -165,8 +163,11 @@ impl Options {
                 history: settings.get_f32("friends_history", social.history),
                 target: settings.get_f32("friends_target", social.target),
             },
-            sequence: SequenceOptions { target: settings.get_f32("transitions_target", sequence.target), ..sequence },
-            transitions: settings.get_f32("transitions", 0.0),
+            sequence: SequenceOptions {
+                weight: settings.get_f32("transitions", 0.0),
+                target: settings.get_f32("transitions_target", sequence.target),
+                ..sequence
+            },
             recency: Recency { half_life: settings.get("half_life_days", 0.0), floor: settings.get("fade_floor", 0.2) },
         }
     }
@@ -229,9 +230,9 @@ impl Scorer for Beside<'_> {
 /// The blend, and what follows what if that counts.
 fn blend(training: &Training<'_>, blend: BlendOptions, options: Options) -> Result<Blend, FitError> {
     let fitted = Blend::fit(training.interactions, Some(&training.tags), blend)?;
-    let links = if options.transitions > 0.0 { follows(training, options.sequence)? } else { None };
+    let links = if options.sequence.weight > 0.0 { follows(training, options.sequence)? } else { None };
     match links {
-        Some(links) => Ok(fitted.with_links(training.interactions, links, options.transitions)?),
+        Some(links) => Ok(fitted.with_links(training.interactions, links, options.sequence.weight)?),
         None => Ok(fitted),
     }
 }

@@ -75,16 +75,17 @@ impl Model {
             copy(&earlier.users, &mut users, &by_user.rows);
             copy(&earlier.items, &mut items, &by_item.rows);
         }
+        let (mut users, mut items) = (sweep::Factors::new(users), sweep::Factors::new(items));
         let mut loss = 0.0;
         for iteration in 1..=options.iterations {
             let values = sweep::rotate(&mut items, &mut users, size);
-            sweep::solve(&mut users, &items, &values, (&by_user, &by_item), options);
+            sweep::solve(&mut users.now, &items.now, &values, (&by_user, &by_item), options);
             let values = sweep::rotate(&mut users, &mut items, size);
-            loss = sweep::solve(&mut items, &users, &values, (&by_item, &by_user), options)
-                + sweep::penalty(&users, &by_user, by_item.live, options);
+            loss = sweep::solve(&mut items.now, &users.now, &values, (&by_item, &by_user), options)
+                + sweep::penalty(&users.now, &by_user, by_item.live, options);
             progress(Progress { iteration, iterations: options.iterations, loss });
         }
-        Ok(Self { users: narrow(&users, size), items: narrow(&items, size), options: *options, loss })
+        Ok(Self { users: narrow(&users.now, size), items: narrow(&items.now, size), options: *options, loss })
     }
 
     /// d, dimensions of the factors.

@@ -7,8 +7,8 @@ pub struct Options {
     pub factors: usize,
     /// Sweeps over users and items: 1 to 1,000.
     pub iterations: usize,
-    /// Steps of conjugate gradients for one row: 1 to 100. From 3 on the loss is that of exact solutions to
-    /// four digits.
+    /// Steps of conjugate gradients for one row: 1 to 100. From 2 on the loss is within half a percent
+    /// of that of exact solutions.
     pub steps: usize,
     /// α₀, weight of every pair of user and item, observed or not: 10⁻⁶ to 1,000.
     pub unobserved: f64,
@@ -27,7 +27,7 @@ impl Default for Options {
         Self {
             factors: 128,
             iterations: 15,
-            steps: 3,
+            steps: 2,
             unobserved: 0.01,
             observed: 1.0,
             regularization: 0.003,

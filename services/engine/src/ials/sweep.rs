@@ -22,6 +22,9 @@ const ROWS: usize = 64;
 /// Rows of factors that one product adds to the Gram matrix.
 const GRAM_ROWS: usize = 2_048;
 
+/// Columns of factors whose products with those before them are one product of blocks.
+const GRAM_COLUMNS: usize = 128;
+
 /// Parts of the Gram matrix that are held at once.
 const GRAM_PARTS: usize = 8;
 
@@ -66,10 +69,22 @@ pub(super) fn gram(factors: &Matrix, size: usize) -> Vec<f64> {
         let parts: Vec<Vec<f32>> = wave
             .par_iter()
             .map(|from| {
-                let part = factors.view().part(*from, 0, GRAM_ROWS.min(factors.rows() - from), size);
+                let rows = GRAM_ROWS.min(factors.rows() - from);
                 let mut out = vec![0.0; size * size];
-                let block = Block { data: &mut out, rows: size, columns: size, stride: size };
-                multiply_block(1.0, part.t(), part, 0.0, block);
+                // The upper half is the same.
+                for first in (0..size).step_by(GRAM_COLUMNS) {
+                    let count = GRAM_COLUMNS.min(size - first);
+                    let left = factors.view().part(*from, first, rows, count);
+                    let right = factors.view().part(*from, 0, rows, first + count);
+                    let data = &mut out[first * size..];
+                    multiply_block(
+                        1.0,
+                        left.t(),
+                        right,
+                        0.0,
+                        Block { data, rows: count, columns: first + count, stride: size },
+                    );
+                }
                 out
             })
             .collect();
@@ -77,18 +92,39 @@ pub(super) fn gram(factors: &Matrix, size: usize) -> Vec<f64> {
             sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(x));
         }
     }
+    for row in 0..size {
+        for column in row + 1..size {
+            sum[row * size + column] = sum[column * size + row];
+        }
+    }
     sum
 }
 
-/// Turns both sides into the eigenvectors of the Gram matrix of `fixed`; gives its eigenvalues.
-pub(super) fn rotate(fixed: &mut Matrix, solved: &mut Matrix, size: usize) -> Vec<f64> {
-    let eigen = Eigen::of(gram(fixed, size), size);
-    let turn = eigen.turn(fixed.columns());
-    for side in [fixed, solved] {
-        let mut turned = Matrix::zeros(side.rows(), side.columns());
-        multiply(1.0, side.view(), turn.view(), 0.0, &mut turned);
-        *side = turned;
+/// The factors of one side, and room for as many.
+#[derive(Debug)]
+pub(super) struct Factors {
+    pub(super) now: Matrix,
+    spare: Matrix,
+}
+
+impl Factors {
+    pub(super) fn new(now: Matrix) -> Self {
+        let spare = Matrix::zeros(now.rows(), now.columns());
+        Self { now, spare }
     }
+
+    fn turn(&mut self, by: &Matrix) {
+        multiply(1.0, self.now.view(), by.view(), 0.0, &mut self.spare);
+        std::mem::swap(&mut self.now, &mut self.spare);
+    }
+}
+
+/// Turns both sides into the eigenvectors of the Gram matrix of `fixed`; gives its eigenvalues.
+pub(super) fn rotate(fixed: &mut Factors, solved: &mut Factors, size: usize) -> Vec<f64> {
+    let eigen = Eigen::of(gram(&fixed.now, size), size);
+    let turn = eigen.turn(fixed.now.columns());
+    fixed.turn(&turn);
+    solved.turn(&turn);
     eigen.values
 }
 
@@ -188,13 +224,12 @@ fn conjugate_gradients<S: Simd>(simd: S, rows: kernel::Rows<'_>, x: &mut [f32], 
     let Room { diagonal, inverse, residual, scaled, direction, image } = room;
     kernel::zip::<S>(residual, diagonal, x, |d, x, _| simd.neg_f32s(simd.mul_f32s(d, x)));
     let mut loss = -f64::from(kernel::dot(simd, residual, x));
-    kernel::pass(simd, rows, x, residual, |confidence, score| {
+    inverse.copy_from_slice(diagonal);
+    kernel::first_pass(simd, rows, x, (residual, inverse), |confidence, score| {
         let short = 1.0 - score;
         loss += f64::from(confidence * short * short);
         confidence * short
     });
-    inverse.copy_from_slice(diagonal);
-    kernel::squares(simd, rows, inverse);
     inverse.iter_mut().for_each(|x| *x = 1.0 / *x);
     kernel::zip::<S>(scaled, inverse, residual, |i, r, _| simd.mul_f32s(i, r));
     direction.copy_from_slice(scaled);

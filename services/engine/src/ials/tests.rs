@@ -126,7 +126,7 @@ fn every_sweep_lowers_the_loss_and_few_steps_reach_nearly_that_of_exact_solution
         Model::fit(&matrix, &options, &|progress| losses.borrow_mut().push(progress.loss)).expect("options");
         losses.into_inner()
     };
-    let (few, exact) = (losses(3), losses(40));
+    let (few, exact) = (losses(Options::default().steps), losses(40));
     for losses in [&few, &exact, &losses(1)] {
         assert_eq!(losses.len(), 12);
         assert!(losses.windows(2).all(|pair| pair[1] < pair[0] * (1.0 + 1e-6)), "{losses:?}");

@@ -1,11 +1,13 @@
 //! What follows what, and how old listens are.
 
-use super::{OptionError, check_above_zero, check_exponent};
+use super::{OptionError, check_above_zero, check_exponent, check_weight};
 use crate::ItemGraph;
 
 /// How transitions are counted and normalised.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SequenceOptions {
+    /// Weight of the links, when they and the other terms are brought to one size; 0 leaves them out.
+    pub weight: f32,
     /// Links kept per item at the most.
     pub neighbours: usize,
     /// Time between two listens of one session at the most, in the unit of the times.
@@ -25,7 +27,7 @@ impl SequenceOptions {
 
 impl Default for SequenceOptions {
     fn default() -> Self {
-        Self { neighbours: 256, gap: Self::GAP_MS, reach: 10, shrink: 2.0, target: 0.25 }
+        Self { weight: 0.5, neighbours: 256, gap: Self::GAP_MS, reach: 10, shrink: 2.0, target: 0.25 }
     }
 }
 
@@ -37,13 +39,14 @@ impl Default for SequenceOptions {
 /// O(listens × reach × log).
 ///
 /// # Errors
-/// A κ that is not more than 0; an exponent that is not 0 to 2.
+/// A κ that is not more than 0; an exponent that is not 0 to 2; a weight below 0 or no number.
 pub fn transitions(
     sequences: &[Vec<(u32, i64)>],
     items: usize,
     options: SequenceOptions,
 ) -> Result<ItemGraph, OptionError> {
-    let SequenceOptions { neighbours, gap, reach, shrink, target } = options;
+    let SequenceOptions { weight, neighbours, gap, reach, shrink, target } = options;
+    check_weight("weight", weight)?;
     check_above_zero("shrink", shrink)?;
     check_exponent("target", target)?;
     let mut pairs: Vec<(u32, u32, u32)> = sequences.iter().flat_map(|all| following(all, items, gap, reach)).collect();

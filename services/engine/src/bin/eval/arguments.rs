@@ -129,7 +129,7 @@ impl Arguments {
         let mut files = match (&self.train, &self.data_file, self.source.as_deref()) {
             (Some(train), _, _) => Files { test: self.test.clone(), ..Files::of(train.clone()) },
             (None, Some(file), _) => Files::of(file.clone()),
-            (None, None, Some(name)) => self.known(name),
+            (None, None, Some(name)) => files_of(&self.data, name),
             (None, None, None) => bail!("name a data set, --train and --test, or a file; see --help"),
         };
         if files.test.is_some() && self.split.is_some() {
@@ -147,36 +147,6 @@ impl Arguments {
             }
         }
         Ok(files)
-    }
-
-    fn known(&self, name: &str) -> Files {
-        let folder = |sub: &str, file: &str| {
-            let within = self.data.join(sub);
-            if within.join(file).exists() || !self.data.join(file).exists() { within } else { self.data.clone() }
-        };
-        let pair = |folder: &Path, train: &str, test: &str| Files {
-            name: name.to_owned(),
-            test: Some(folder.join(test)),
-            ..Files::of(folder.join(train))
-        };
-        match name {
-            "gowalla" => pair(&folder("gowalla", "train.txt"), "train.txt", "test.txt"),
-            "lastfm-lightgcn" => {
-                let folder = folder("lastfm-lightgcn", "data1.txt");
-                let files = pair(&folder, "data1.txt", "test1.txt");
-                Files { social: Some(folder.join("trustnetwork.txt")), ..files }
-            }
-            "hetrec" => {
-                let folder = folder("lastfm-hetrec2011", "user_artists.dat");
-                Files {
-                    name: name.to_owned(),
-                    social: Some(folder.join("user_friends.dat")),
-                    tags: Some(folder.join("user_taggedartists.dat")),
-                    ..Files::of(folder.join("user_artists.dat"))
-                }
-            }
-            file => Files::of(file.into()),
-        }
     }
 
     /// Whether the data set is one that brings a test part and is compared at 20.
@@ -204,6 +174,37 @@ impl Arguments {
     pub(crate) fn seeds(&self) -> u64 {
         let random = self.train.is_none() && !self.fixed() && self.split() == Split::Random;
         self.seeds.unwrap_or(if random { 5 } else { 1 })
+    }
+}
+
+/// The files of a known data set in a folder of such, or the file that is meant otherwise.
+pub(crate) fn files_of(data: &Path, name: &str) -> Files {
+    let folder = |sub: &str, file: &str| {
+        let within = data.join(sub);
+        if within.join(file).exists() || !data.join(file).exists() { within } else { data.to_owned() }
+    };
+    let pair = |folder: &Path, train: &str, test: &str| Files {
+        name: name.to_owned(),
+        test: Some(folder.join(test)),
+        ..Files::of(folder.join(train))
+    };
+    match name {
+        "gowalla" => pair(&folder("gowalla", "train.txt"), "train.txt", "test.txt"),
+        "lastfm-lightgcn" => {
+            let folder = folder("lastfm-lightgcn", "data1.txt");
+            let files = pair(&folder, "data1.txt", "test1.txt");
+            Files { social: Some(folder.join("trustnetwork.txt")), ..files }
+        }
+        "hetrec" => {
+            let folder = folder("lastfm-hetrec2011", "user_artists.dat");
+            Files {
+                name: name.to_owned(),
+                social: Some(folder.join("user_friends.dat")),
+                tags: Some(folder.join("user_taggedartists.dat")),
+                ..Files::of(folder.join("user_artists.dat"))
+            }
+        }
+        file => Files::of(file.into()),
     }
 }
 

@@ -6,9 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use echotune_engine::evaluation::{
-    Dataset, Event, Events, Format, Names, Split, Table, Tagging, carved, new_items, random, read_interactions,
-    read_items, read_social, read_taggings, temporal,
+use echotune_engine::{
+    Interactions,
+    evaluation::{
+        Dataset, Event, Events, Format, Names, Split, Table, Tagging, carved, new_items, random, read_interactions,
+        read_items, read_social, read_taggings, temporal,
+    },
 };
 
 /// Bytes of a file at the most.
@@ -97,6 +100,13 @@ pub(crate) fn load(files: &Files) -> anyhow::Result<Source> {
 impl Source {
     pub(crate) const fn has_tags(&self) -> bool {
         !self.taggings.is_empty()
+    }
+
+    /// All pairs of the training file, each of weight 1.
+    pub(crate) fn all(&self) -> Interactions {
+        let mut rows = vec![Vec::new(); self.events.users.len()];
+        self.events.rows.iter().for_each(|event| rows[event.user as usize].push(event.item));
+        Interactions::from_rows(rows, self.events.items.len())
     }
 
     /// One split of the data.

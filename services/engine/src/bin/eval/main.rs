@@ -4,8 +4,10 @@
 mod arguments;
 mod load;
 mod peers;
+mod python;
 mod report;
 mod run;
+mod speed;
 
 use std::process::ExitCode;
 
@@ -36,7 +38,14 @@ fn models() -> Vec<Box<dyn Model>> {
 }
 
 fn main() -> ExitCode {
-    match evaluate(&Arguments::parse()) {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    let done = if words.get(1).is_some_and(|word| word == "speed") {
+        words.remove(1);
+        speed::run(&speed::Arguments::parse_from(words))
+    } else {
+        evaluate(&Arguments::parse())
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -1,22 +1,17 @@
 //! Other recommenders on the same splits, in a Python subprocess that answers jobs. It returns lists; they are
 //! judged here as those of any model.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::{fs, path::Path};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use echotune_engine::{
-    Interactions, Random,
+    Random,
     evaluation::{Fold, Settings, measure},
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::{
+    python::Python,
     report::Report,
     run::{Measure, Run, described, percentiles, timed_users},
 };
@@ -82,45 +77,13 @@ struct Answer {
 
 /// The subprocess.
 pub(crate) struct Peers {
-    child: Child,
-    jobs: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-    folder: TempDir,
+    python: Python,
     trials: u32,
-}
-
-impl Drop for Peers {
-    fn drop(&mut self) {
-        // Without jobs it ends by itself; one that is at work is not waited for.
-        self.jobs = None;
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
-    }
 }
 
 impl Peers {
     pub(crate) fn start(python: &Path, trials: u32) -> anyhow::Result<Self> {
-        let folder = TempDir::new().context("no temporary folder can be made")?;
-        let script = folder.path().join("peers.py");
-        fs::write(&script, SCRIPT).context("the temporary folder cannot be written")?;
-        let mut command = Command::new(python);
-        command.arg(&script).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().with_context(|| {
-            format!("{} cannot be started; --peers needs Python, --python PATH says which", python.display())
-        })?;
-        let jobs = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().context("the subprocess has no output")?);
-        let mut peers = Self { child, jobs, answers, folder, trials };
-        let hello = peers.answer()?;
-        if let Some(missing) = hello["missing"].as_array() {
-            let missing: Vec<&str> = missing.iter().filter_map(Value::as_str).collect();
-            let (python, missing) = (python.display(), missing.join(" "));
-            bail!("{python} lacks {missing}: `{python} -m pip install {missing}`, or name another with --python PATH");
-        }
-        eprintln!("peers: {}", hello["versions"]);
-        Ok(peers)
+        Ok(Self { python: Python::start(python, SCRIPT)?, trials })
     }
 
     /// Measures every peer that can be fitted on this data.
@@ -172,11 +135,11 @@ impl Peers {
         timed: &[usize],
     ) -> anyhow::Result<Answer> {
         let users = fold.judged();
-        let (count, out) = (on.longest().min(fold.held.item_count()), self.folder.path().join("lists"));
+        let (count, out) = (on.longest().min(fold.held.item_count()), self.python.path("lists"));
         let mut job = json!({
             "model": if peer == Peer::Ease { "ease" } else { "als" },
-            "train": self.written("train", fold.training.interactions)?,
-            "known": self.written("known", fold.known)?,
+            "train": self.python.written("train", fold.training.interactions)?,
+            "known": self.python.written("known", fold.known)?,
             "rows": fold.held.user_count(),
             "items": fold.held.item_count(),
             "users": users,
@@ -188,12 +151,7 @@ impl Peers {
         for (name, value) in &settings.0 {
             job[*name] = json!(value);
         }
-        let jobs = self.jobs.as_mut().context("the subprocess has ended")?;
-        writeln!(jobs, "{job}").and_then(|()| jobs.flush()).context("the subprocess takes no more jobs")?;
-        let answer = self.answer()?;
-        if let Some(failed) = answer["failed"].as_str() {
-            bail!("{failed}");
-        }
+        let answer = self.python.ask(&job)?;
         let bytes = fs::read(&out).context("the lists of the subprocess cannot be read")?;
         let times = answer["list_ms"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(Answer {
@@ -201,32 +159,6 @@ impl Peers {
             fit: answer["fit_s"].as_f64().context("the subprocess did not say how long it took")?,
             times: times.iter().filter_map(Value::as_f64).collect(),
         })
-    }
-
-    fn answer(&mut self) -> anyhow::Result<Value> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).context("the answer of the subprocess cannot be read")?;
-        if line.is_empty() {
-            bail!("the subprocess ended without an answer; what it wrote to stderr is above");
-        }
-        serde_json::from_str(&line).with_context(|| format!("the subprocess answered '{}'", line.trim_end()))
-    }
-
-    /// Writes a matrix as three files, little-endian, and returns what their names begin with.
-    fn written(&self, name: &str, matrix: &Interactions) -> anyhow::Result<PathBuf> {
-        let prefix = self.folder.path().join(name);
-        let (mut data, mut indices, mut offsets) = (Vec::new(), Vec::new(), 0_i64.to_le_bytes().to_vec());
-        for user in 0..matrix.user_count() {
-            for (item, weight) in matrix.entries(user) {
-                data.extend(weight.to_le_bytes());
-                indices.extend(item.to_le_bytes());
-            }
-            offsets.extend((indices.len() as u64 / 4).to_le_bytes());
-        }
-        for (part, bytes) in [("data", data), ("indices", indices), ("indptr", offsets)] {
-            fs::write(prefix.with_extension(part), bytes).context("the temporary folder cannot be written")?;
-        }
-        Ok(prefix)
     }
 }
 
@@ -257,11 +189,5 @@ mod tests {
         assert_eq!(tried, Peer::Als(64).candidates(5, 1));
         assert_ne!(tried[1..], Peer::Als(64).candidates(5, 2)[1..]);
         assert!(Peer::Ease.candidates(50, 3).iter().all(|one| (10.0..=2_000.0).contains(&one.get("lambda", 0.0))));
-    }
-
-    #[test]
-    fn a_python_that_is_not_there_is_named() {
-        let error = Peers::start(Path::new("no/such/python"), 1).err().expect("refused");
-        assert!(error.to_string().starts_with("no/such/python cannot be started"), "{error}");
     }
 }
