@@ -6,6 +6,7 @@ use echotune_engine::{
     GraphOptions, Interactions, ItemGraph,
     blend::{Blend, BlendOptions},
     terms::{
+        content::{self, ContentOptions},
         sequence::{SequenceOptions, transitions},
         social::{Social, SocialOptions},
     },
@@ -19,6 +20,22 @@ use crate::shelf::{History, Known, Prior};
 const FEW: usize = 100;
 /// Stands where a place on the shelf has no item in the graph.
 const NONE: u32 = u32::MAX;
+
+/// (place, feature, how often): what describes an item.
+type Features = Vec<(u32, u32, u32)>;
+
+/// What a fit of one kind rests on beside the histories.
+struct Beside<'t> {
+    /// By the places of the listeners, as histories are.
+    friends: &'t [Vec<u32>],
+    /// With tags numbered in the order of their names; they make links of EASE.
+    taggings: &'t Features,
+    /// By which items that few know are like others.
+    features: &'t Features,
+    /// Whether what follows what counts. It does for tracks: on generated listens it improved lists of new tracks
+    /// by a tenth, and did nothing for lists of new artists.
+    follows: bool,
+}
 
 /// A fitted graph. Its items are numbered in the order of their ids, so that the fit and every sum over
 /// it depend on what is known alone and not on the order in which it came to be known.
@@ -36,15 +53,12 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// `items` with their places on a shelf of so many places; histories in the order of their users, with
-    /// friends by their places among them; taggings as (place, tag, taggers) with tags numbered in the order of
-    /// their names.
+    /// `items` with their places on a shelf of so many places; histories in the order of their users.
     fn fit<'h>(
         mut items: Vec<(ItemId, u32)>,
         places: usize,
         histories: impl Iterator<Item = &'h History> + Clone,
-        friends: &[Vec<u32>],
-        taggings: &[(u32, u32, u32)],
+        beside: &Beside<'_>,
         depth: Depth,
     ) -> Self {
         items.sort_unstable();
@@ -58,11 +72,15 @@ impl Links {
         let histories = Interactions::from_rows(rows, by_item.len());
         let listeners = (0..histories.user_count()).filter(|user| !histories.row(*user).is_empty()).count();
         let blend = (depth == Depth::Whole && listeners >= FEW)
-            .then(|| blended(&histories, &tagged(taggings, &by_item, &by_place), &sequences(all, &by_place)))
+            .then(|| {
+                let numbered = |features| tagged(features, &by_item, &by_place);
+                let sequences = if beside.follows { sequences(all, &by_place) } else { Vec::new() };
+                blended(&histories, &numbered(beside.taggings), &numbered(beside.features), &sequences)
+            })
             .flatten();
         let is_blend = blend.is_some();
         let graph = blend.unwrap_or_else(|| ItemGraph::fit(&histories, GraphOptions::default()));
-        let social = Social::fit(&weighted, friends, &graph, SocialOptions::default());
+        let social = Social::fit(&weighted, beside.friends, &graph, SocialOptions::default());
         let note = |cause: &_| tracing::error!(%cause, "friends cannot be fitted; lists go without them");
         let social = social.inspect_err(note).ok();
         Self { graph, places: by_item, items: by_place, is_blend, social }
@@ -114,16 +132,25 @@ pub(crate) enum Depth {
     Whole,
 }
 
-/// The blend as it serves, with what follows what; none where it cannot be fitted.
-fn blended(histories: &Interactions, tags: &Interactions, sequences: &[Vec<(u32, i64)>]) -> Option<ItemGraph> {
-    let fit = || -> Result<Blend, Box<dyn std::error::Error>> {
+/// The blend as it serves, with what follows what and links to items that few know; none where it cannot be
+/// fitted.
+fn blended(
+    histories: &Interactions,
+    tags: &Interactions,
+    features: &Interactions,
+    sequences: &[Vec<(u32, i64)>],
+) -> Option<ItemGraph> {
+    let fit = || -> Result<ItemGraph, Box<dyn std::error::Error>> {
         let (blend, options) =
             (Blend::fit(histories, Some(tags), BlendOptions::default())?, SequenceOptions::default());
         let links = transitions(sequences, histories.item_count(), options)?;
-        Ok(blend.with_links(histories, links, options.weight)?)
+        let graph = blend.with_links(histories, links, options.weight)?.compile(&|_| {});
+        let options = ContentOptions::default();
+        let links = content::neighbours(features, &histories.item_degrees(), options)?;
+        Ok(content::added(&graph, &links, options.weight * content::scale(&graph, &links, histories))?)
     };
     let note = |cause: &_| tracing::error!(%cause, "the blend cannot be fitted; co-listening alone serves");
-    Some(fit().inspect_err(note).ok()?.compile(&|_| {}))
+    fit().inspect_err(note).ok()
 }
 
 /// What each listener knows of the graph by its latest playback, oldest first, with the time. What has no time
@@ -141,7 +168,7 @@ fn sequences<'h>(histories: impl Iterator<Item = &'h History>, by_place: &[u32])
 
 /// How many gave each tag to each item: items × tags. Taggings of places that the graph does not have are
 /// left out.
-fn tagged(taggings: &[(u32, u32, u32)], by_item: &[u32], by_place: &[u32]) -> Interactions {
+fn tagged(taggings: &Features, by_item: &[u32], by_place: &[u32]) -> Interactions {
     let mut rows = vec![Vec::new(); by_item.len()];
     for (place, tag, taggers) in taggings {
         if let Some(row) = by_place.get(*place as usize).and_then(|item| rows.get_mut(*item as usize)) {
@@ -162,7 +189,9 @@ pub(crate) struct Training {
     /// Friends among these listeners, in both directions.
     pub(crate) friends: Vec<(UserId, UserId)>,
     /// Who tagged artists: (place, tag, taggers), tags numbered in the order of their names.
-    pub(crate) taggings: Vec<(u32, u32, u32)>,
+    pub(crate) taggings: Features,
+    /// The artist of each track: (place, artist), artists numbered in the order of their ids.
+    pub(crate) artists: Vec<(u32, u32)>,
     /// Sizes of the shelves.
     pub(crate) places: [usize; 2],
     pub(crate) revision: u64,
@@ -171,14 +200,17 @@ pub(crate) struct Training {
 impl Training {
     /// Fits both graphs. Time as of [`ItemGraph::fit`], or of [`Blend::fit`] and [`Blend::compile`].
     pub(crate) fn fit(self, depth: Depth) -> Model {
-        let Self { mut people, items: [artists, tracks], friends, taggings, places, revision } = self;
+        let Self { mut people, items: [known, tracks], friends, taggings, artists, places, revision } = self;
         people.sort_unstable_by_key(|(user, _)| *user);
         let friends = placed(&people, &friends);
-        let fit = |items, kind: usize, taggings: &[(u32, u32, u32)]| {
+        let artist_of: Features = artists.into_iter().map(|(track, artist)| (track, artist, 1)).collect();
+        let none = Features::new();
+        let fit = |items, kind: usize, taggings: &Features, features: &Features| {
+            let beside = Beside { friends: &friends, taggings, features, follows: kind == 1 };
             let histories = people.iter().map(|(_, histories)| &histories[kind]);
-            Arc::new(Links::fit(items, places[kind], histories, &friends, taggings, depth))
+            Arc::new(Links::fit(items, places[kind], histories, &beside, depth))
         };
-        let links = [fit(artists, 0, &taggings), fit(tracks, 1, &[])];
+        let links = [fit(known, 0, &taggings, &taggings), fit(tracks, 1, &none, &artist_of)];
         Model { links, depth: Some(depth), revision, ..Model::default() }
     }
 }

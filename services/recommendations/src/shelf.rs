@@ -1,6 +1,9 @@
 //! Items of one kind: their names, who knows them, and how hot they are.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use echotune_model::{ItemId, fold};
 
@@ -242,6 +245,15 @@ impl Shelf {
     pub(crate) fn public(&self) -> Vec<(ItemId, u32)> {
         let public = self.entries.iter().zip(0..).filter(|(entry, _)| entry.listeners > 0);
         public.map(|(entry, place)| (entry.id, place)).collect()
+    }
+
+    /// The artist of each item that listeners who are not private know: (place, artist), artists numbered in the
+    /// order of their ids.
+    pub(crate) fn artists(&self) -> Vec<(u32, u32)> {
+        let public = || self.entries.iter().zip(0..).filter(|(entry, _)| entry.listeners > 0);
+        let ids: BTreeSet<ItemId> = public().map(|(entry, _)| entry.artist_id).collect();
+        let numbers: HashMap<ItemId, u32> = ids.into_iter().zip(0..).collect();
+        public().map(|(entry, place)| (place, numbers[&entry.artist_id])).collect()
     }
 
     /// How warm each item is at `now_ms`.

@@ -323,6 +323,7 @@ impl State {
             items: [self.artists.public(), self.tracks.public()],
             friends: self.friendships(),
             taggings: self.tags.counted(),
+            artists: self.tracks.artists(),
             places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
         }

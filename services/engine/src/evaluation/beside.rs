@@ -12,6 +12,7 @@ use crate::{
     dense::Matrix,
     terms::{
         OptionError,
+        content::{self, ContentOptions},
         sequence::{Recency, SequenceOptions, transitions},
         social::{Social, SocialOptions},
     },
@@ -35,6 +36,9 @@ const FRIENDS: [Axis; 5] = [
     ("friends", &[0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6]),
 ];
 
+/// Of items that few know.
+const CONTENT: [Axis; 1] = [("content", &[0.0, 0.1, 0.25, 0.5, 1.0])];
+
 /// Largest time that is in seconds; later ones are in milliseconds.
 const SECONDS: i64 = 100_000_000_000;
 const DAY_MS: f64 = 86_400_000.0;
@@ -46,7 +50,7 @@ impl From<OptionError> for FitError {
 }
 
 /// The settings of the terms beside a blend of these settings, as far as the data is enough for them: first what
-/// follows what and how listens fade, then friends.
+/// follows what and how listens fade, then content, then friends.
 pub(super) fn choose(
     fold: &Fold<'_>,
     at: usize,
@@ -54,20 +58,25 @@ pub(super) fn choose(
     settings: Settings,
     progress: Progress<'_>,
 ) -> Result<Settings, FitError> {
-    if (fold.training.times.is_none() && fold.training.social.is_empty()) || fold.judged().is_empty() {
+    let Training { times, social, tags, .. } = &fold.training;
+    if (times.is_none() && social.is_empty() && tags.is_empty()) || fold.judged().is_empty() {
         return Ok(settings);
     }
     let mut search = Search::new(fold, at, seed, progress);
     let training = fold.training.clone();
-    let compiled = |settings: &Settings| -> Result<ItemGraph, FitError> {
-        Ok(blend(&training, search::options(settings, seed), Options::of(settings))?.compile(&|_| {}))
+    let fitted = |settings: &Settings| -> Result<ItemGraph, FitError> {
+        compiled(&training, search::options(settings, seed), Options::of(settings), &|_| {})
     };
-    let (mut settings, mut graph) = (settings.clone(), compiled(&settings)?);
+    let (mut settings, mut graph) = (settings.clone(), fitted(&settings)?);
     if training.times.is_some() {
         settings = choose_sequence(&mut search, &training, &graph, settings)?;
         if Options::of(&settings).sequence.weight > 0.0 {
-            graph = compiled(&settings)?;
+            graph = fitted(&settings)?;
         }
+    }
+    if !training.tags.is_empty() {
+        settings = choose_content(&mut search, &training, &graph, settings)?;
+        graph = with_content(&training, graph, Options::of(&settings).content)?;
     }
     if !training.social.is_empty() {
         settings = choose_friends(&mut search, &training, &graph, settings)?;
@@ -100,6 +109,23 @@ fn choose_sequence(
             add_links(graph, histories, 1.0, out);
             links.iter().for_each(|(weight, links)| add_links(links, histories, *weight, out));
         });
+        Ok((search.quality(&rows), ()))
+    })?;
+    Ok(chosen.0)
+}
+
+fn choose_content(
+    search: &mut Search<'_, '_>,
+    training: &Training<'_>,
+    graph: &ItemGraph,
+    settings: Settings,
+) -> Result<Settings, FitError> {
+    let all = histories(training, Options::of(&settings).recency);
+    let judged = search.fold.judged();
+    let histories: Vec<Vec<(u32, f32)>> = judged.iter().map(|user| all.entries(*user).collect()).collect();
+    let chosen = search.descend(&CONTENT, 0.1, settings.with("content", 0.0), |search, settings| {
+        let graph = with_content(training, graph.clone(), Options::of(settings).content)?;
+        let rows = search.rows_of(&histories, |histories, out| add_links(&graph, histories, 1.0, out));
         Ok((search.quality(&rows), ()))
     })?;
     Ok(chosen.0)
@@ -141,6 +167,7 @@ fn choose_friends(
 pub(super) struct Options {
     social: SocialOptions,
     sequence: SequenceOptions,
+    content: ContentOptions,
     /// With its half-life in days.
     recency: Recency,
 }
@@ -148,15 +175,16 @@ pub(super) struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (social, sequence) = (SocialOptions::default(), SequenceOptions::default());
-        Self { social, sequence, recency: Recency::NONE }
+        Self { social, sequence, content: ContentOptions::default(), recency: Recency::NONE }
     }
 }
 
 impl Options {
     /// Of settings; what is not named counts nothing.
     pub(super) fn of(settings: &Settings) -> Self {
-        let Self { social, sequence, .. } = Self::default();
+        let Self { social, sequence, content, .. } = Self::default();
         Self {
+            content: ContentOptions { weight: settings.get_f32("content", 0.0), ..content },
             social: SocialOptions {
                 weight: settings.get_f32("friends", 0.0),
                 friends: settings.get_f32("friends_count", social.friends),
@@ -237,6 +265,28 @@ fn blend(training: &Training<'_>, blend: BlendOptions, options: Options) -> Resu
     }
 }
 
+/// The links that serve: those of the blend, and to items that few know.
+fn compiled(
+    training: &Training<'_>,
+    blend: BlendOptions,
+    options: Options,
+    progress: Progress<'_>,
+) -> Result<ItemGraph, FitError> {
+    let fitted = self::blend(training, blend, options)?;
+    progress(0.5);
+    with_content(training, fitted.compile(&|_| {}), options.content)
+}
+
+/// A graph with links to items that few know, where there are tags.
+fn with_content(training: &Training<'_>, graph: ItemGraph, options: ContentOptions) -> Result<ItemGraph, FitError> {
+    if options.weight == 0.0 || training.tags.is_empty() {
+        return Ok(graph);
+    }
+    let links = content::neighbours(&training.tags, &training.interactions.item_degrees(), options)?;
+    let scale = content::scale(&graph, &links, training.interactions);
+    Ok(content::added(&graph, &links, options.weight * scale)?)
+}
+
 /// Fits the blend and the terms beside it that the data is enough for.
 pub(super) fn fit<'d>(
     training: &Training<'d>,
@@ -244,9 +294,7 @@ pub(super) fn fit<'d>(
     options: Options,
     progress: Progress<'_>,
 ) -> Result<Box<dyn Scorer + 'd>, FitError> {
-    let fitted = self::blend(training, blend, options)?;
-    progress(0.5);
-    let graph = fitted.compile(&|_| {});
+    let graph = compiled(training, blend, options, progress)?;
     let friends = if options.social.weight > 0.0 && !training.social.is_empty() {
         let histories = histories(training, Recency::NONE);
         let social = Social::fit(&histories, training.social, &graph, options.social)?;

@@ -109,7 +109,7 @@ impl Model for ContentModel {
     }
 
     fn candidates(&self) -> Vec<Settings> {
-        Settings::grid(&[("neighbours", &[32.0, 8.0, 16.0, 64.0, 256.0])])
+        Settings::grid(&[("neighbours", &[64.0, 16.0, 32.0, 128.0, 256.0, 512.0])])
     }
 
     fn fit<'d>(
@@ -123,7 +123,7 @@ impl Model for ContentModel {
             return Err(FitError::Needs("tags"));
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and small")]
-        let neighbours = settings.get("neighbours", 32.0) as usize;
+        let neighbours = settings.get("neighbours", 64.0) as usize;
         let options = ContentOptions { neighbours, ..ContentOptions::default() };
         let links = content::neighbours(&training.tags, &training.interactions.item_degrees(), options)?;
         let add = move |histories: &[Vec<(u32, f32)>], out: &mut [f32]| add_links(&links, histories, 1.0, out);

@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::{OptionError, check_above_zero};
+use super::{OptionError, check_above_zero, check_weight};
 use crate::{Interactions, ItemGraph, ShapeError};
 
-/// The smallest share of its links that an item keeps: beyond so many listeners, it needs none.
-const LEAST: f32 = 0.02;
+/// The smallest share of its links that an item keeps: known to 9 κ listeners, it needs none.
+const LEAST: f32 = 0.1;
 /// Histories that sizes are measured on.
 const SAMPLE: usize = 256;
 /// Bearers of the commonest tag that is looked at.
@@ -15,6 +15,9 @@ const COMMONEST: usize = 20_000;
 /// How tags make links.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ContentOptions {
+    /// Weight of the links, when the best new item by them is brought to the best item by the rest; 0 leaves them
+    /// out.
+    pub weight: f32,
     /// Items by which one is reached at the most.
     pub neighbours: usize,
     /// Listeners at which links count one half, κ; more than 0.
@@ -23,7 +26,7 @@ pub struct ContentOptions {
 
 impl Default for ContentOptions {
     fn default() -> Self {
-        Self { neighbours: 32, listeners: 2.0 }
+        Self { weight: 0.2, neighbours: 64, listeners: 1.0 }
     }
 }
 
@@ -35,12 +38,13 @@ impl Default for ContentOptions {
 /// O(Σ bearers of the tags of the items that few know).
 ///
 /// # Errors
-/// A κ that is 0, below or no number.
+/// A κ that is not more than 0; a weight below 0 or no number.
 pub fn neighbours(
     features: &Interactions,
     listeners: &[u32],
     options: ContentOptions,
 ) -> Result<ItemGraph, OptionError> {
+    check_weight("weight", options.weight)?;
     check_above_zero("listeners", options.listeners)?;
     let items = features.user_count();
     let known = |item: usize| listeners.get(item).copied().unwrap_or(0);
@@ -176,7 +180,7 @@ mod tests {
 
     #[test]
     fn links_are_shrunken_cosines_to_what_few_know() {
-        let options = ContentOptions { neighbours: 5, listeners: 2.0 };
+        let options = ContentOptions { weight: 1.0, neighbours: 5, listeners: 2.0 };
         let graph = neighbours(&features(), &LISTENERS, options).expect("options");
         assert!((graph.weight(0, 2) - 1.0).abs() < 1e-6, "{}", graph.weight(0, 2));
         assert!((graph.weight(3, 5) - 2.0 / 3.0).abs() < 1e-6);

@@ -1,12 +1,14 @@
 //! Lists as numbers: their order, their sums, and that they are the same again.
 
 use echotune_api::{MAX_REASONS, RecommendQuery, Recommendations as _, events::Payload};
-use echotune_model::{ItemId, ItemKind, PlayCount, ReasonKind, Recommendation, Recommendations as List, UserId};
+use echotune_model::{
+    ItemId, ItemKind, PlayCount, ReasonKind, Recommendation, Recommendations as List, Tally, Track, UserId,
+};
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::world::{World, call, query, settings, tagged, user};
+use crate::world::{NOW, World, call, query, settings, tagged, user};
 
 /// Play counts of artists by number.
 fn counts(rows: impl IntoIterator<Item = (u32, u32)>) -> Payload {
@@ -200,4 +202,38 @@ async fn the_blend_serves_many_listeners_with_reasons_that_sum_and_forgets_whom_
     }
     other.service.refit().await;
     assert_eq!(without_trending(&list(&other).await), without_trending(&first));
+}
+
+fn track(artist: &str, title: &str, last_listened_at_ms: i64) -> Tally {
+    let track = Track { title: title.into(), artist: artist.into(), album: String::new() };
+    Tally { track, plays: 1, last_listened_at_ms }
+}
+
+#[tokio::test]
+async fn a_new_track_is_reached_by_what_its_listeners_know_of_the_artist() {
+    let world = World::new();
+    let mut all = Vec::new();
+    for n in 0..120_u128 {
+        all.push((user(10 + n), Payload::UserCreated { name: format!("user{n}").parse().expect("a name") }));
+        // Four artists of ten tracks; a round of each, in order, a minute apart.
+        let start = NOW + i64::try_from(n).expect("small") * 86_400_000;
+        let of = |k: u128| track(&format!("artist {}", n % 4), &format!("song {k}"), start + k as i64 * 60_000);
+        all.push((user(10 + n), Payload::HistoryChanged { tallies: (0..8).map(|k| of((n / 4 + k) % 10)).collect() }));
+    }
+    // One who plays nothing of the kind met a new track of artist 1.
+    all.push((user(10 + 4), Payload::HistoryChanged { tallies: vec![track("artist 1", "brand new", 0)] }));
+    world.publish_all(all).await;
+    world.service.refit().await;
+    let fan = "user1";
+    let wanted = RecommendQuery { include_known: false, ..query(ItemKind::Track, 50) };
+    let list = world.service.recommend(&call(), fan, &wanted).await.expect("listed");
+    check(&list);
+    let new = list.items.iter().find(|item| item.title == "brand new").expect("reached");
+    let reasons = new.reasons.iter().filter(|reason| reason.kind == ReasonKind::Listen);
+    let (count, alike) = reasons.fold((0, 0), |(count, alike), reason| {
+        (count + 1, alike + usize::from(reason.of.starts_with("artist 1 –") && reason.contribution > 0.0))
+    });
+    assert!(count > 0 && alike == count, "{new:?}");
+    let other = world.service.recommend(&call(), "user2", &wanted).await.expect("listed");
+    assert!(other.items.iter().filter(|item| item.title == "brand new").all(|item| item.score < new.score));
 }
