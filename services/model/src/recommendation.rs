@@ -20,10 +20,8 @@ pub enum ReasonKind {
     Tag,
     /// Recent popularity among all users.
     Trending,
-    /// What a friend plays; `of` names the friend.
+    /// What a friend plays; `of` names the friend, or tells how many further friends count together.
     Friend,
-    /// A stage after scoring; `of` names it.
-    Stage,
 }
 
 impl ReasonKind {
@@ -35,7 +33,6 @@ impl ReasonKind {
             Self::Tag => "tag",
             Self::Trending => "trending",
             Self::Friend => "friend",
-            Self::Stage => "stage",
         }
     }
 }

@@ -46,7 +46,6 @@ fn reason_to_pb(reason: Reason) -> pb::Reason {
         ReasonKind::Tag => pb::ReasonKind::Tag,
         ReasonKind::Trending => pb::ReasonKind::Trending,
         ReasonKind::Friend => pb::ReasonKind::Friend,
-        ReasonKind::Stage => pb::ReasonKind::Stage,
     };
     pb::Reason { kind: kind.into(), of: reason.of, contribution: reason.contribution }
 }
@@ -58,7 +57,6 @@ fn reason_from_pb(reason: pb::Reason) -> Result<Reason, Fault> {
         pb::ReasonKind::Tag => ReasonKind::Tag,
         pb::ReasonKind::Trending => ReasonKind::Trending,
         pb::ReasonKind::Friend => ReasonKind::Friend,
-        pb::ReasonKind::Stage => ReasonKind::Stage,
         pb::ReasonKind::Unspecified => return Err(lacks("reasons.kind")),
     };
     Ok(Reason { kind, of: reason.of, contribution: reason.contribution })

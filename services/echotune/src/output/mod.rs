@@ -129,7 +129,6 @@ fn said(reason: &Reason) -> String {
         ReasonKind::Tag => format!("tag {}", reason.of),
         ReasonKind::Trending => "popular among all listeners".to_owned(),
         ReasonKind::Friend => format!("friend {}", reason.of),
-        ReasonKind::Stage => format!("stage {}", reason.of),
     }
 }
 

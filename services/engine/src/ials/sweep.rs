@@ -77,13 +77,8 @@ pub(super) fn gram(factors: &Matrix, size: usize) -> Vec<f64> {
                     let left = factors.view().part(*from, first, rows, count);
                     let right = factors.view().part(*from, 0, rows, first + count);
                     let data = &mut out[first * size..];
-                    multiply_block(
-                        1.0,
-                        left.t(),
-                        right,
-                        0.0,
-                        Block { data, rows: count, columns: first + count, stride: size },
-                    );
+                    let lower = Block { data, rows: count, columns: first + count, stride: size };
+                    multiply_block(1.0, left.t(), right, 0.0, lower);
                 }
                 out
             })
@@ -224,19 +219,20 @@ fn conjugate_gradients<S: Simd>(simd: S, rows: kernel::Rows<'_>, x: &mut [f32], 
     let Room { diagonal, inverse, residual, scaled, direction, image } = room;
     kernel::zip::<S>(residual, diagonal, x, |d, x, _| simd.neg_f32s(simd.mul_f32s(d, x)));
     let mut loss = -f64::from(kernel::dot(simd, residual, x));
-    inverse.copy_from_slice(diagonal);
-    kernel::first_pass(simd, rows, x, (residual, inverse), |confidence, score| {
+    kernel::pass::<S, true>(simd, rows, x, residual, |confidence, score| {
         let short = 1.0 - score;
         loss += f64::from(confidence * short * short);
         confidence * short
     });
+    inverse.copy_from_slice(diagonal);
+    kernel::squares(simd, rows, inverse);
     inverse.iter_mut().for_each(|x| *x = 1.0 / *x);
     kernel::zip::<S>(scaled, inverse, residual, |i, r, _| simd.mul_f32s(i, r));
     direction.copy_from_slice(scaled);
     let mut product = kernel::dot(simd, residual, scaled);
     for step in 1..=steps {
         kernel::zip::<S>(image, diagonal, direction, |d, p, _| simd.mul_f32s(d, p));
-        kernel::pass(simd, rows, direction, image, |confidence, score| confidence * score);
+        kernel::pass::<S, false>(simd, rows, direction, image, |confidence, score| confidence * score);
         let curve = kernel::dot(simd, direction, image);
         let length = product / curve;
         // Solved to the last bit, or beyond what f32 can tell.

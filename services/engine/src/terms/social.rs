@@ -26,9 +26,9 @@ impl Default for SocialOptions {
     }
 }
 
-/// The term of friends: a listener with the friends `F`, of those that have a history, gets, for an item `i` of degree `d`,
-/// `w · |F|^-a · d^-t · Σ_f y_fi / ‖y_f‖^h` with the histories `y` of the friends. The part of a friend is one
-/// addend of it. That friends' listens tell what somebody will like is what social recommenders rest on (Ma et
+/// The term of friends: a listener with the friends `F`, of those that have a history, gets, for an item `i` of
+/// degree `d`, `w · |F|^-a · d^-t · Σ_f y_fi / ‖y_f‖^h` with the histories `y` of the friends. The part of a friend
+/// is one addend of it. That friends' listens tell what somebody will like is what social recommenders rest on (Ma et
 /// al., "Recommender Systems with Social Regularization", WSDM 2011).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Social {

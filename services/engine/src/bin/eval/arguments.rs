@@ -1,10 +1,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use echotune_engine::evaluation::{Format, Split};
 
-use crate::load::Files;
+use crate::{load::Files, speed};
 
 /// What `--help` says after the options.
 const AFTER: &str = "\
@@ -32,7 +32,8 @@ PROTOCOL
              again on everything before the test. To be found is what is new to the listener.
   new-items  a random tenth of the items is test, another validation; nobody knows them in training, and only
              they are ranked.
-  Hyper-parameters are chosen by NDCG on validation at the first length of --at, by 2,000 listeners at most.
+  Hyper-parameters are chosen on validation at the first length of --at, by 2,000 listeners at most: by NDCG, and
+  for graph-filter, ease and blend by the geometric mean of recall and NDCG.
 
 OUTPUT of --output json, one object per line
   dataset, model, recall@k, ndcg@k, precision@k, coverage (share of the catalogue in the lists of the largest
@@ -42,7 +43,10 @@ OUTPUT of --output json, one object per line
 /// Measures models on interaction data.
 #[derive(Debug, Parser)]
 #[command(name = "echotune-eval", bin_name = "cargo xtask eval", about, after_long_help = AFTER)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// A known data set (gowalla, lastfm-lightgcn, hetrec) or a file to be split
     #[arg(value_name = "DATASET|FILE", conflicts_with_all = ["train", "data_file"])]
     source: Option<String>,
@@ -94,6 +98,12 @@ pub(crate) struct Arguments {
     /// How to print the result
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) output: Output,
+}
+
+/// What else can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Speed(speed::Arguments),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -229,6 +239,15 @@ mod tests {
         let files = time.files().expect("files");
         assert_eq!((time.split(), time.seeds(), files.name.as_str()), (Split::Temporal, 1, "plays"));
         assert_eq!(files.social, Some("F".into()));
+    }
+
+    #[test]
+    fn speed_is_a_command_of_its_own() {
+        let arguments = parsed(&["speed", "--data", "D", "--parts", "ials,ease"]);
+        assert!(matches!(arguments.command, Some(Command::Speed(_))));
+        assert!(parsed(&["hetrec"]).command.is_none());
+        assert!(Arguments::try_parse_from(["eval", "--peers", "speed"]).is_err());
+        assert!(Arguments::try_parse_from(["eval", "speed", "--parts", "none"]).is_err());
     }
 
     #[test]

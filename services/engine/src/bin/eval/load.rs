@@ -48,7 +48,10 @@ pub(crate) struct Source {
 }
 
 fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
-    let file = File::open(path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    let file = File::open(path).with_context(|| {
+        let known = "--data is the folder of the known data sets gowalla, lastfm-lightgcn and hetrec";
+        format!("{} cannot be opened; {known}", path.display())
+    })?;
     let length = file.metadata().with_context(|| format!("{} cannot be read", path.display()))?.len();
     if length > MAX_FILE {
         bail!("{} has {length} bytes; at most {MAX_FILE} are read", path.display());

@@ -18,7 +18,13 @@ use echotune_engine::evaluation::{
     Split, Trending, ceiling,
 };
 
-use crate::{arguments::Arguments, load::Source, peers::Peers, report::Report, run::Measure};
+use crate::{
+    arguments::{Arguments, Command},
+    load::Source,
+    peers::Peers,
+    report::Report,
+    run::Measure,
+};
 
 /// Every model that can be measured, in the order of the report.
 fn models() -> Vec<Box<dyn Model>> {
@@ -38,12 +44,10 @@ fn models() -> Vec<Box<dyn Model>> {
 }
 
 fn main() -> ExitCode {
-    let mut words: Vec<_> = std::env::args_os().collect();
-    let done = if words.get(1).is_some_and(|word| word == "speed") {
-        words.remove(1);
-        speed::run(&speed::Arguments::parse_from(words))
-    } else {
-        evaluate(&Arguments::parse())
+    let arguments = Arguments::parse();
+    let done = match &arguments.command {
+        Some(Command::Speed(arguments)) => speed::run(arguments),
+        None => evaluate(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,46 +1,9 @@
-"""Fits implicit's ALS and EASE, one job per line of JSON on stdin, and answers with one line each.
+"""Fits implicit's ALS and EASE.
 
 The lists are written to a file and judged by the caller, so that all models are judged alike.
 """
 
-import importlib
-import json
-import sys
-import time
-import warnings
-
-warnings.filterwarnings("ignore")
-
-
-def answer(**fields):
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
-
-
-missing = []
-versions = {}
-for name in ("numpy", "scipy", "threadpoolctl", "implicit"):
-    try:
-        versions[name] = importlib.import_module(name).__version__
-    except ImportError:
-        missing.append(name)
-if missing:
-    answer(missing=missing)
-    sys.exit(0)
-
-import numpy as np
-import scipy.linalg
-import scipy.sparse as sp
-from implicit.als import AlternatingLeastSquares
-from threadpoolctl import threadpool_limits
-
 CHUNK = 512
-
-
-def matrix(prefix, shape):
-    read = lambda part, kind: np.fromfile(prefix + "." + part, dtype=kind)
-    parts = (read("data", "<f4"), read("indices", "<i4"), read("indptr", "<i8"))
-    return sp.csr_matrix(parts, shape=shape)
 
 
 def weighted(train, job):
@@ -121,22 +84,19 @@ def ease(train, known, users, job):
     return np.vstack(lists), fit, []
 
 
-def main():
-    answer(versions=versions)
-    for line in sys.stdin:
-        job = json.loads(line)
-        shape = (job["rows"], job["items"])
-        train, known = matrix(job["train"], shape), matrix(job["known"], shape)
+def judged(fit):
+    """A job that fits a model and writes its lists."""
+
+    def run(job):
+        train, known = matrix(job["train"], job), matrix(job["known"], job)
         users = np.asarray(job["users"], dtype=np.int32)
-        try:
-            lists, fit, times = {"als": als, "ease": ease}[job["model"]](train, known, users, job)
-        except (MemoryError, np.linalg.LinAlgError, ValueError) as error:
-            answer(failed=f"{type(error).__name__}: {error}")
-            continue
+        lists, fit_s, times = fit(train, known, users, job)
         padded = np.full((len(users), job["count"]), -1, dtype="<i4")
         padded[:, : lists.shape[1]] = lists
         padded.tofile(job["out"])
-        answer(fit_s=fit, list_ms=times)
+        return {"fit_s": fit_s, "list_ms": times}
+
+    return run
 
 
-main()
+serve({"als": judged(als), "ease": judged(ease)})

@@ -137,7 +137,7 @@ impl Peers {
         let users = fold.judged();
         let (count, out) = (on.longest().min(fold.held.item_count()), self.python.path("lists"));
         let mut job = json!({
-            "model": if peer == Peer::Ease { "ease" } else { "als" },
+            "job": if peer == Peer::Ease { "ease" } else { "als" },
             "train": self.python.written("train", fold.training.interactions)?,
             "known": self.python.written("known", fold.known)?,
             "rows": fold.held.user_count(),

@@ -12,6 +12,9 @@ use echotune_engine::Interactions;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// What every script begins with: how jobs come and answers go.
+const PRELUDE: &str = include_str!("prelude.py");
+
 /// The subprocess, with a folder that it shares with us.
 pub(crate) struct Python {
     child: Child,
@@ -32,11 +35,11 @@ impl Drop for Python {
 }
 
 impl Python {
-    /// Starts a script, whose first answer names its `versions`, or what is `missing`.
+    /// Starts a script that goes on from the prelude.
     pub(crate) fn start(python: &Path, script: &str) -> anyhow::Result<Self> {
         let folder = TempDir::new().context("no temporary folder can be made")?;
         let path = folder.path().join("peers.py");
-        fs::write(&path, script).context("the temporary folder cannot be written")?;
+        fs::write(&path, [PRELUDE, script].join("\n\n")).context("the temporary folder cannot be written")?;
         let mut command = Command::new(python);
         command.arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| {
@@ -44,15 +47,15 @@ impl Python {
         })?;
         let jobs = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().context("the subprocess has no output")?);
-        let mut python_process = Self { child, jobs, answers, folder };
-        let hello = python_process.answer()?;
+        let mut started = Self { child, jobs, answers, folder };
+        let hello = started.answer()?;
         if let Some(missing) = hello["missing"].as_array() {
             let missing: Vec<&str> = missing.iter().filter_map(Value::as_str).collect();
             let (python, missing) = (python.display(), missing.join(" "));
             bail!("{python} lacks {missing}: `{python} -m pip install {missing}`, or name another with --python PATH");
         }
         eprintln!("peers: {}", hello["versions"]);
-        Ok(python_process)
+        Ok(started)
     }
 
     /// Hands a job over and waits for its answer.

@@ -21,11 +21,10 @@ const ITERATIONS: usize = 15;
 const MILLION: usize = 1_000_000;
 const RANK: usize = 128;
 
-/// The data, and the peers.
+/// The peers, and what was measured.
 pub(super) struct Bench {
-    pub(super) gowalla: Interactions,
-    pub(super) hetrec: Interactions,
     pub(super) python: Option<Python>,
+    pub(super) table: Table,
 }
 
 /// What a work answers, and its seconds.
@@ -57,7 +56,6 @@ impl Bench {
     /// Seconds of a fit of ours and of the peer's.
     fn fits<M>(
         &mut self,
-        table: &mut Table,
         (what, wanted): (String, &'static str),
         data: &Interactions,
         fit: impl FnOnce(&Interactions) -> anyhow::Result<M>,
@@ -67,53 +65,49 @@ impl Bench {
         drop(fitted?);
         let answer = self.ask(job, Some(data))?;
         let peer = answer.and_then(|answer| Some((peer, answer["fit_s"].as_f64()?)));
-        table.add(Row { what, unit: "s", ours, peer, wanted });
+        self.table.add(Row { what, unit: "s", ours, peer, wanted });
         Ok(())
     }
 
     /// Implicit ALS of binary weights.
-    pub(super) fn ials(&mut self, table: &mut Table) -> anyhow::Result<()> {
-        let data = self.gowalla.clone();
+    pub(super) fn ials(&mut self, data: &Interactions) -> anyhow::Result<()> {
         for factors in [64, 128, 256] {
             let what = (format!("Gowalla iALS, {ITERATIONS} iterations, {factors} factors"), "0.35 of the peer");
             let job = json!({ "job": "als", "factors": factors, "iterations": ITERATIONS, "users": [] });
             let fit = |data: &Interactions| Ok(Model::fit(data, &ials_options(factors), &|_| {})?);
-            self.fits(table, what, &data, fit, ("implicit", job))?;
+            self.fits(what, data, fit, ("implicit", job))?;
         }
         Ok(())
     }
 
     /// The graph filter with 448 vectors; the peer's are those of ARPACK alone.
-    pub(super) fn filter(&mut self, table: &mut Table) -> anyhow::Result<()> {
-        let data = self.gowalla.clone();
+    pub(super) fn filter(&mut self, data: &Interactions) -> anyhow::Result<()> {
         let fit = |data: &Interactions| Ok(GraphFilter::fit(data, FilterOptions::default()));
         let job = json!({ "job": "low_pass", "rank": FilterOptions::default().rank });
-        self.fits(table, ("Gowalla graph filter, 448 vectors".into(), "20 s"), &data, fit, ("SciPy svds", job))
+        self.fits(("Gowalla graph filter, 448 vectors".into(), "20 s"), data, fit, ("SciPy svds", job))
     }
 
     /// EASE of a whole catalogue.
-    pub(super) fn ease(&mut self, table: &mut Table) -> anyhow::Result<()> {
-        let data = self.hetrec.clone();
+    pub(super) fn ease(&mut self, data: &Interactions) -> anyhow::Result<()> {
         for (kind, peer, wanted) in
             [("float64", "NumPy, f64", "0.4 of the peer"), ("float32", "NumPy, f32", "beside single precision")]
         {
             let options = EaseOptions { head: data.item_count(), lambda: 100.0, ..EaseOptions::default() };
             let fit = |data: &Interactions| Ok(Ease::fit(data, options)?);
             let what = format!("EASE, {} items", data.item_count());
-            self.fits(table, (what, wanted), &data, fit, (peer, json!({ "job": "ease", "kind": kind })))?;
+            self.fits((what, wanted), data, fit, (peer, json!({ "job": "ease", "kind": kind })))?;
         }
         Ok(())
     }
 
     /// Single requests to factors: lists, folding in, explanations.
-    pub(super) fn online(&mut self, table: &mut Table) -> anyhow::Result<()> {
-        let data = self.gowalla.clone();
+    pub(super) fn online(&mut self, data: &Interactions) -> anyhow::Result<()> {
         let mut users: Vec<usize> = (0..data.user_count()).filter(|user| !data.row(*user).is_empty()).collect();
         Random::new(1).shuffle(&mut users);
         users.truncate(TIMED);
-        let model = Model::fit(&data, &ials_options(RANK), &|_| {})?;
+        let model = Model::fit(data, &ials_options(RANK), &|_| {})?;
         let job = json!({ "job": "als", "factors": RANK, "iterations": ITERATIONS, "users": users });
-        let peer = self.ask(job, Some(&data))?.unwrap_or_default();
+        let peer = self.ask(job, Some(data))?.unwrap_or_default();
         let fold = FoldIn::new(model.items(), &ials_options(RANK))?;
         let histories: Vec<Vec<(u32, f32)>> = users.iter().map(|user| data.entries(*user).collect()).collect();
 
@@ -121,7 +115,7 @@ impl Bench {
         let folded = histories.iter().map(|history| fold.fold(history)).collect::<Result<Vec<_>, _>>()?;
         let scan = Scan::new(model.items())?;
         let factors: Vec<Vec<f32>> = folded.iter().map(|folded| folded.factors()).collect();
-        let known: Vec<ItemSet> = users.iter().map(|user| known(&data, *user)).collect();
+        let known: Vec<ItemSet> = users.iter().map(|user| known(data, *user)).collect();
         let lists = each(factors.iter().zip(&known), |(factors, known)| {
             scan.best(&Request::new(factors, 20).excluding(&|item| known.contains(item)))
         });
@@ -143,32 +137,38 @@ impl Bench {
         };
         #[expect(clippy::cast_precision_loss, reason = "few requests")]
         let per_second = requests.len() as f64 / seconds;
-        table.add(figure("top 20 of 41k items, p50", "ms", lists[0], ["list", "p50_ms"], ""));
-        table.add(figure("top 20 of 41k items, p99", "ms", lists[1], ["list", "p99_ms"], "0.3 ms"));
-        table.add(figure("top 20 of 41k items, batched", "per s", per_second, ["batched_per_s", ""], "10,000 per s"));
-        table.add(figure("fold-in, 128 factors, p50", "ms", folding[0], ["fold", "p50_ms"], "0.15 ms"));
-        table.add(figure("fold-in, 128 factors, p99", "ms", folding[1], ["fold", "p99_ms"], "1 ms"));
-        table.add(figure("explanation, 128 factors, p99", "ms", explaining[1], ["explain", "p99_ms"], "0.5 ms"));
+        self.table.add(figure("top 20 of 41k items, p50", "ms", lists[0], ["list", "p50_ms"], ""));
+        self.table.add(figure("top 20 of 41k items, p99", "ms", lists[1], ["list", "p99_ms"], "0.3 ms"));
+        self.table.add(figure(
+            "top 20 of 41k items, batched",
+            "per s",
+            per_second,
+            ["batched_per_s", ""],
+            "10,000 per s",
+        ));
+        self.table.add(figure("fold-in, 128 factors, p50", "ms", folding[0], ["fold", "p50_ms"], "0.15 ms"));
+        self.table.add(figure("fold-in, 128 factors, p99", "ms", folding[1], ["fold", "p99_ms"], "1 ms"));
+        self.table.add(figure("explanation, 128 factors, p99", "ms", explaining[1], ["explain", "p99_ms"], "0.5 ms"));
         let largest = off.fold(0.0, f64::max);
-        table.add(figure("explanation, largest relative error", "", largest, ["off", ""], "exact"));
+        self.table.add(figure("explanation, largest relative error", "", largest, ["off", ""], "exact"));
         Ok(())
     }
 
     /// A scan of a million items without structure, by one thread.
-    pub(super) fn scan(&mut self, table: &mut Table) -> anyhow::Result<()> {
+    pub(super) fn scan(&mut self) -> anyhow::Result<()> {
         let scan = Scan::new(world::normal(MILLION, RANK, 1))?;
         let queries = world::normal(64, RANK, 2);
         let [p50, p99] = each(0..64, |row| scan.best(&Request::new(queries.row(row), 20)));
         let answer = self.ask(json!({ "job": "scan", "items": MILLION, "factors": RANK }), None)?.unwrap_or_default();
         let peer = |name: &str| Some(("NumPy, f32", answer["list"][name].as_f64()?));
         let what = |quantile: &str| format!("exact scan of 1 M × 128, {quantile}");
-        table.add(Row { what: what("p50"), unit: "ms", ours: p50, peer: peer("p50_ms"), wanted: "8 ms" });
-        table.add(Row { what: what("p99"), unit: "ms", ours: p99, peer: peer("p99_ms"), wanted: "" });
+        self.table.add(Row { what: what("p50"), unit: "ms", ours: p50, peer: peer("p50_ms"), wanted: "8 ms" });
+        self.table.add(Row { what: what("p99"), unit: "ms", ours: p99, peer: peer("p99_ms"), wanted: "" });
         Ok(())
     }
 
     /// The cluster index of a million items that look like fitted factors, by one thread.
-    pub(super) fn million(&mut self, table: &mut Table) -> anyhow::Result<()> {
+    pub(super) fn million(&mut self) -> anyhow::Result<()> {
         let items = world::world(MILLION, RANK, 1, 0.35);
         let queries = world::world(512, RANK, 2, 0.0);
         let exact = Scan::new(&items)?;
@@ -176,7 +176,13 @@ impl Bench {
         let truth = exact.best_of_each(&requests)?;
         let (index, seconds) = timed(|| Partition::new(&items, PartitionOptions::default()));
         let index = index?;
-        table.add(Row { what: "index of 1 M × 128, build".into(), unit: "s", ours: seconds, peer: None, wanted: "" });
+        self.table.add(Row {
+            what: "index of 1 M × 128, build".into(),
+            unit: "s",
+            ours: seconds,
+            peer: None,
+            wanted: "",
+        });
         for effort in [5_000, 10_000, 15_000, 20_000, 30_000] {
             let mut audit = Audit::new(1.0);
             let (found, seconds) =
@@ -186,8 +192,8 @@ impl Bench {
             #[expect(clippy::cast_precision_loss, reason = "few requests")]
             let per_second = requests.len() as f64 / seconds;
             let what = |what: &str| format!("index of 1 M × 128, {effort} looked at, {what}");
-            table.add(Row { what: what("recall@100"), unit: "", ours: recall, peer: None, wanted: "0.97" });
-            table.add(Row {
+            self.table.add(Row { what: what("recall@100"), unit: "", ours: recall, peer: None, wanted: "0.97" });
+            self.table.add(Row {
                 what: what("per core"),
                 unit: "per s",
                 ours: per_second,

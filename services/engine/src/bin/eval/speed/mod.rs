@@ -7,8 +7,8 @@ mod world;
 
 use std::path::PathBuf;
 
-use anyhow::bail;
-use clap::Parser;
+use clap::{Args, ValueEnum};
+use echotune_engine::Interactions;
 
 use self::{measure::Bench, table::Table};
 use crate::{
@@ -19,31 +19,34 @@ use crate::{
 
 const SCRIPT: &str = include_str!("peers.py");
 
-/// A part of the measurements.
-type Part = (&'static str, fn(&mut Bench, &mut Table) -> anyhow::Result<()>);
+/// What is measured, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The exact scan of a million items
+    Scan,
+    /// The index of a million items
+    Million,
+    /// Fits of implicit ALS
+    Ials,
+    /// Single lists, folding in and explanations
+    Online,
+    /// The graph filter
+    Filter,
+    /// EASE of a whole catalogue
+    Ease,
+}
 
-/// In the order they are measured.
-const PARTS: [Part; 6] = [
-    ("scan", Bench::scan),
-    ("million", Bench::million),
-    ("ials", Bench::ials),
-    ("online", Bench::online),
-    ("filter", Bench::filter),
-    ("ease", Bench::ease),
-];
-
-/// Measures times of fits, lists, folding in and explanations, and with --peers those of implicit, NumPy and
-/// SciPy beside them. One measurement after the other, ours and the peer's in turn; leave the machine alone
-/// meanwhile.
-#[derive(Debug, Parser)]
-#[command(name = "echotune-eval speed", bin_name = "cargo xtask eval speed", about)]
+/// Measures times beside those of implicit, NumPy and SciPy
+///
+/// One measurement after the other, ours and the peer's in turn; leave the machine alone meanwhile.
+#[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Folder of the known data sets; gowalla and lastfm-hetrec2011 are used
     #[arg(long, value_name = "DIR", env = "ECHOTUNE_EVAL_DATA", default_value = "data")]
     data: PathBuf,
-    /// What to measure: scan, million, ials, online, filter, ease [default: all]
+    /// What to measure [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    parts: Vec<String>,
+    parts: Vec<Part>,
     /// Time implicit, NumPy and SciPy as well
     #[arg(long)]
     peers: bool,
@@ -56,21 +59,22 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    for wanted in &arguments.parts {
-        if !PARTS.iter().any(|(name, _)| name == wanted) {
-            let names = PARTS.map(|(name, _)| name).join(", ");
-            bail!("no part is named '{wanted}'; there are {names}");
-        }
-    }
     let python = arguments.peers.then(|| Python::start(&arguments.python, SCRIPT)).transpose()?;
-    let load = |name: &str| load::load(&files_of(&arguments.data, name));
-    let mut bench = Bench { gowalla: load("gowalla")?.all(), hetrec: load("hetrec")?.all(), python };
-    let mut table = Table::new(arguments.output);
-    for (name, part) in PARTS {
-        if arguments.parts.is_empty() || arguments.parts.iter().any(|wanted| wanted == name) {
-            part(&mut bench, &mut table)?;
+    let data = |name: &str| -> anyhow::Result<Interactions> { Ok(load::load(&files_of(&arguments.data, name))?.all()) };
+    let mut bench = Bench { python, table: Table::new(arguments.output) };
+    for part in Part::value_variants() {
+        if !arguments.parts.is_empty() && !arguments.parts.contains(part) {
+            continue;
+        }
+        match part {
+            Part::Scan => bench.scan()?,
+            Part::Million => bench.million()?,
+            Part::Ials => bench.ials(&data("gowalla")?)?,
+            Part::Online => bench.online(&data("gowalla")?)?,
+            Part::Filter => bench.filter(&data("gowalla")?)?,
+            Part::Ease => bench.ease(&data("hetrec")?)?,
         }
     }
-    table.finish();
+    bench.table.finish();
     Ok(())
 }

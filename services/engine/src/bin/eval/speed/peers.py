@@ -1,41 +1,4 @@
-"""Times the peers, one job per line of JSON on stdin, and answers with one line each."""
-
-import importlib
-import json
-import sys
-import time
-import warnings
-
-warnings.filterwarnings("ignore")
-
-
-def answer(**fields):
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
-
-
-missing = []
-versions = {}
-for name in ("numpy", "scipy", "threadpoolctl", "implicit"):
-    try:
-        versions[name] = importlib.import_module(name).__version__
-    except ImportError:
-        missing.append(name)
-if missing:
-    answer(missing=missing)
-    sys.exit(0)
-
-import numpy as np
-import scipy.sparse as sp
-from implicit.als import AlternatingLeastSquares
-from scipy.sparse.linalg import svds
-from threadpoolctl import threadpool_limits
-
-
-def matrix(job):
-    read = lambda part, kind: np.fromfile(job["train"] + "." + part, dtype=kind)
-    parts = (read("data", "<f4"), read("indices", "<i4"), read("indptr", "<i8"))
-    return sp.csr_matrix(parts, shape=(job["rows"], job["items"]))
+"""Times the peers."""
 
 
 def percentiles(times):
@@ -55,7 +18,7 @@ def timed(calls):
 
 def als(job):
     """Fit, then single requests. It runs its own threads, to which those of BLAS would only be added."""
-    train = matrix(job)
+    train = matrix(job["train"], job)
     model = AlternatingLeastSquares(
         factors=job["factors"],
         regularization=0.01,
@@ -92,7 +55,7 @@ def als(job):
 
 
 def ease(job):
-    train = matrix(job).astype(job["kind"])
+    train = matrix(job["train"], job).astype(job["kind"])
     begin = time.perf_counter()
     gram = (train.T @ train).toarray()
     gram[np.diag_indices(len(gram))] += 100.0
@@ -104,7 +67,7 @@ def ease(job):
 
 def low_pass(job):
     """GF-CF's vectors, with ARPACK as its authors' code has them."""
-    train = matrix(job)
+    train = matrix(job["train"], job)
     of = lambda axis: sp.diags(1.0 / np.sqrt(np.maximum(np.asarray(train.sum(axis)).ravel(), 1e-12)))
     even = (of(1) @ train @ of(0)).tocsc()
     begin = time.perf_counter()
@@ -125,15 +88,4 @@ def scan(job):
         return {"list": timed((lambda query=query: one(query)) for query in queries)}
 
 
-def main():
-    answer(versions=versions)
-    jobs = {"als": als, "ease": ease, "low_pass": low_pass, "scan": scan}
-    for line in sys.stdin:
-        job = json.loads(line)
-        try:
-            answer(**jobs[job["job"]](job))
-        except (MemoryError, np.linalg.LinAlgError, ValueError) as error:
-            answer(failed=f"{type(error).__name__}: {error}")
-
-
-main()
+serve({"als": als, "ease": ease, "low_pass": low_pass, "scan": scan})
