@@ -55,6 +55,19 @@ proptest! {
 }
 
 #[test]
+fn an_end_near_nothing_or_near_all_is_as_exact_as_any() {
+    // Evidence is steep there: a millionth of a millionth of a share changes it by a millionth.
+    let sequence = Sequence::new(0.001, 100, 0).expect("a level");
+    for successes in [1, 107] {
+        let seen = Proportion::new(successes, 108).expect("a part");
+        let told = sequence.proportion(&seen);
+        for end in [told.low, told.high] {
+            assert!((seen.log_evidence(end) + 0.001_f64.ln()).abs() < 1e-9, "{told:?}");
+        }
+    }
+}
+
+#[test]
 fn the_interval_is_that_of_the_formula() {
     // Computed apart: ρ² for alpha 0.05 and 1000 units, and the radius at 400 units for a spread of 2.
     let sequence = Sequence::new(0.05, 1_000, 0).expect("a level");
