@@ -182,3 +182,21 @@ fn new_items_are_found_by_what_others_say_of_them_and_peers_are_refused() {
     assert!(refused(&["--split", "new-items", "--peers"], &[&plays]).contains("peers rank all items"));
     assert!(refused(&["--split", "new-items", "--models", "content"], &[&plays]).contains("needs tags"));
 }
+
+#[test]
+fn the_growth_of_a_refit_is_told_by_size_and_drawn() {
+    let folder = TempDir::new().expect("a folder");
+    let plot = folder.path().join("growth.svg");
+    let words = ["scale", "--listeners", "400", "--items", "300", "--listens", "20000", "--steps", "2"];
+    let output = run(&[&words[..], &["--output", "json", "--plot"]].concat(), &[&plot]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let sizes: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let counts = |name: &str| sizes.iter().map(|size| size[name].as_u64().expect(name)).collect::<Vec<_>>();
+    assert_eq!((counts("listeners"), counts("items")), (vec![200, 400], vec![300, 300]));
+    assert!(counts("listens")[0] < counts("listens")[1] && counts("links").iter().all(|links| *links > 300));
+    let drawn = fs::read_to_string(&plot).expect("a plot");
+    assert!(drawn.starts_with("<svg") && drawn.matches("<polyline").count() == 2, "{drawn}");
+    let nowhere = folder.path().join("absent/growth.svg");
+    assert!(refused(&[&words[..], &["--plot"]].concat(), &[&nowhere]).contains("cannot be written to"));
+}

@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::{Parser, Subcommand, ValueEnum};
 use echotune_engine::evaluation::{Format, Split};
 
-use crate::{load::Files, speed};
+use crate::{load::Files, scale, speed};
 
 /// What `--help` says after the options.
 const AFTER: &str = "\
@@ -104,6 +104,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Speed(speed::Arguments),
+    Scale(scale::Arguments),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -7,6 +7,7 @@ mod peers;
 mod python;
 mod report;
 mod run;
+mod scale;
 mod speed;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {
         Some(Command::Speed(arguments)) => speed::run(arguments),
+        Some(Command::Scale(arguments)) => scale::run(arguments),
         None => evaluate(&arguments),
     };
     match done {
