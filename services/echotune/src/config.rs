@@ -92,6 +92,8 @@ pub struct RecommendationsConfig {
     pub trending_weight: f64,
     /// Tracks of one artist in a list at the most; 0 for no limit.
     pub max_per_artist: u32,
+    /// What calibration adds to an item at the most, as a share of the best score.
+    pub diversity_weight: f64,
 }
 
 /// The MCP servers.
@@ -130,8 +132,8 @@ pub struct ShutdownConfig {
 impl RecommendationsConfig {
     /// By what lists are made.
     pub(crate) fn policy(&self) -> Policy {
-        let Self { trending_weight, max_per_artist, .. } = *self;
-        Policy { trending_weight, max_per_artist, ..Policy::default() }
+        let Self { trending_weight, max_per_artist, diversity_weight, .. } = *self;
+        Policy { trending_weight, max_per_artist, diversity_weight, ..Policy::default() }
     }
 }
 
@@ -165,6 +167,11 @@ impl config::Config for Config {
             (0.0..=1.0).contains(&lists.trending_weight),
             "recommendations.trending_weight",
             format!("{} is not between 0 and 1", lists.trending_weight),
+        );
+        demand(
+            (0.0..=1.0).contains(&lists.diversity_weight),
+            "recommendations.diversity_weight",
+            format!("{} is not between 0 and 1", lists.diversity_weight),
         );
         demand(
             lists.max_per_artist <= MAX_LIMIT,
@@ -303,7 +310,12 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_refused_together() {
         let faults = load(
-            &["limits.deadline_default=10m", "telemetry.spans_kept=0", "recommendations.trending_weight=2"],
+            &[
+                "limits.deadline_default=10m",
+                "telemetry.spans_kept=0",
+                "recommendations.trending_weight=2",
+                "recommendations.diversity_weight=-1",
+            ],
             &[("ECHOTUNE__TELEMETRY__LOG", "=,="), ("ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "collector:4317")],
         )
         .unwrap_err();
@@ -316,7 +328,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert_eq!(faults.0.len(), 5, "{text}");
+        assert_eq!(faults.0.len(), 6, "{text}");
         let faults = load(&["limits.deadline_max=soon", "telemetry.spans_kept=0"], &[]).unwrap_err();
         assert_eq!(faults.0.len(), 2, "a value that cannot be read hides no other: {faults}");
     }

@@ -3,11 +3,12 @@
 //! What serves is linear: the score of item `i` for a user with history weights `x` is
 //! `Σ_j x_j · W[j][i]`, so the part of each past item `j` is exactly `x_j · W[j][i]`. [`blend`] mixes the
 //! [`filter`] and [`ease`] into such weights, and [`terms`] stand beside it; [`ials`] folds listeners into
-//! factors, [`scan`] finds the best of many items, [`trials`] judges experiments, and [`evaluation`] measures all
-//! of it. Reading and writing of data is left to the callers.
+//! factors, [`scan`] finds the best of many items, [`calibrate`] evens a list out, [`trials`] judges experiments, and
+//! [`evaluation`] measures all of it. Reading and writing of data is left to the callers.
 
 mod array;
 pub mod blend;
+pub mod calibrate;
 pub mod card;
 pub mod compile;
 pub mod dense;

@@ -33,6 +33,9 @@ pub struct PolicyChange {
     pub exploration_slots: Option<u32>,
     /// Which model serves.
     pub model: Option<ServedModel>,
+    /// What calibration adds to an item at the most, as a share of the best score: 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity_weight: Option<f64>,
 }
 
 /// One way to make lists.

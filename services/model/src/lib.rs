@@ -30,7 +30,7 @@ pub use listen::{
 pub use page::{MAX_PAGE, Page, PageRequest};
 pub use recommendation::{
     Acceptance, Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal,
-    SimilarItem,
+    SimilarItem, StageChange,
 };
 pub use run::{Approval, Budget, NewRun, Run, RunEvent, RunEventKind, RunState, WorkflowSummary};
 pub use time::{Clock, Hlc};

@@ -22,6 +22,8 @@ pub enum ReasonKind {
     Trending,
     /// What a friend plays; `of` names the friend, or tells how many further friends count together.
     Friend,
+    /// What a stage after scoring adds; `of` names the stage.
+    Stage,
 }
 
 impl ReasonKind {
@@ -33,6 +35,7 @@ impl ReasonKind {
             Self::Tag => "tag",
             Self::Trending => "trending",
             Self::Friend => "friend",
+            Self::Stage => "stage",
         }
     }
 }
@@ -73,6 +76,23 @@ pub struct Recommendation {
     pub drawn_from: String,
 }
 
+/// What a stage after scoring changed of a list. Ranks are those of the list without what is explored, from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageChange {
+    /// Name of the stage.
+    pub stage: String,
+    /// The item.
+    pub item: ItemId,
+    /// Track title; empty for an artist.
+    pub title: String,
+    /// Artist name.
+    pub artist: String,
+    /// Its rank before the stage; 0 when it came in.
+    pub from_rank: u32,
+    /// Its rank after the stage; 0 when it went out.
+    pub to_rank: u32,
+}
+
 /// A list with what it was made from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recommendations {
@@ -88,6 +108,8 @@ pub struct Recommendations {
     pub items: Vec<Recommendation>,
     /// The experiment that it is part of, if any.
     pub exposure: Option<Exposure>,
+    /// What a stage after scoring changed, by rank, what went out last.
+    pub changes: Vec<StageChange>,
 }
 
 /// An item of the catalogue.

@@ -6,6 +6,7 @@
 //! lists are made, and ends them by what listeners make of these.
 
 mod consumer;
+mod diversity;
 mod experiments;
 mod friends;
 pub mod mapped;
@@ -20,6 +21,7 @@ mod shelf;
 mod state;
 pub mod store;
 mod tags;
+mod told;
 
 pub use consumer::{ConsumeError, consume, refit};
 pub use experiments::watch_experiments;

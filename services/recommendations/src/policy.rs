@@ -13,12 +13,20 @@ pub struct Policy {
     pub exploration_slots: u32,
     /// Which model serves.
     pub model: ServedModel,
+    /// What calibration adds to an item at the most, as a share of the best score; 0 for no calibration.
+    pub diversity_weight: f64,
 }
 
 impl Default for Policy {
     /// Popularity breaks ties, and is all there is without history and tags.
     fn default() -> Self {
-        Self { trending_weight: 1e-3, max_per_artist: 0, exploration_slots: 0, model: ServedModel::Current }
+        Self {
+            trending_weight: 1e-3,
+            max_per_artist: 0,
+            exploration_slots: 0,
+            model: ServedModel::Current,
+            diversity_weight: 0.0,
+        }
     }
 }
 
@@ -30,6 +38,7 @@ impl Policy {
             max_per_artist: change.max_per_artist.unwrap_or(self.max_per_artist),
             exploration_slots: change.exploration_slots.unwrap_or(self.exploration_slots),
             model: change.model.unwrap_or(self.model),
+            diversity_weight: change.diversity_weight.unwrap_or(self.diversity_weight),
         }
     }
 }

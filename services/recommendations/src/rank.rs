@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echotune_api::{MAX_REASONS, RecommendQuery};
 use echotune_engine::{Scores, best_by, best_where};
-use echotune_model::{ItemId, ItemKind, Reason, ReasonKind, Recommendation, UserName};
+use echotune_model::{ItemId, ItemKind, Recommendation, StageChange};
 
 use crate::{
+    diversity::{Calibrated, calibrated, changes},
     experiments::Explorer,
     friends::Friends,
     model::Model,
@@ -14,11 +15,12 @@ use crate::{
     shelf::{Entry, Known, find},
     state::{Person, State},
     store::{FEATURES, ONE},
+    told::Parts,
 };
 
 /// Reasons told one by one; the rest of the history is one reason.
 const REASONS: usize = 5;
-/// Items below a list among which is explored.
+/// Items below a list among which is explored, and which calibration may bring into it.
 const POOL: usize = 32;
 /// Tags of a listener that count at a cold start.
 const PROFILE: usize = 32;
@@ -30,13 +32,18 @@ pub(crate) struct Ranked {
     /// What was explored: the last ones of the list, in their order, with the features by which they were
     /// chosen.
     pub(crate) explored: Vec<[u32; FEATURES]>,
+    /// What calibration changed.
+    pub(crate) changes: Vec<StageChange>,
 }
 
 /// The items of a list.
 struct Targets {
-    items: Vec<u32>,
+    /// Each with what calibration adds to its score.
+    items: Vec<(u32, f64)>,
     /// Of the last ones of `items` the features and the propensity.
     explored: Vec<([u32; FEATURES], f64)>,
+    /// What would be there without calibration, but for what is explored; nothing without calibration.
+    uncalibrated: Option<Vec<u32>>,
 }
 
 /// A share as a whole number, where 1 is [`ONE`].
@@ -85,7 +92,7 @@ pub(crate) fn history_without(state: &State, person: &Person, kind: ItemKind, wi
 }
 
 impl Ranking<'_> {
-    fn entry(&self, item: u32) -> &Entry {
+    pub(crate) fn entry(&self, item: u32) -> &Entry {
         &self.state.shelf(self.kind).entries[item as usize]
     }
 
@@ -98,7 +105,7 @@ impl Ranking<'_> {
     }
 
     /// What popularity adds to the score of an item.
-    fn trending(&self, item: u32) -> f64 {
+    pub(crate) fn trending(&self, item: u32) -> f64 {
         self.policy.trending_weight * self.model.prior(self.kind).of(item)
     }
 
@@ -112,20 +119,24 @@ impl Ranking<'_> {
         let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
         let friends = Friends::of(self.state, self.person, links, self.kind);
         let beside = self.beside(scores, &friends, &tags);
-        let Targets { items: targets, explored } = self.targets(query, scores, &beside, explorer);
-        let linked: Vec<u32> = targets.iter().filter_map(|item| links.item(*item)).collect();
+        let Targets { items: targets, explored, uncalibrated } = self.targets(query, scores, &beside, explorer);
+        let linked: Vec<u32> = targets.iter().filter_map(|(item, _)| links.item(*item)).collect();
         let mut parts = scores.parts(links.graph(), &weighted, &linked).into_iter();
-        let parts_of = |item: &u32| links.item(*item).and_then(|_| parts.next()).unwrap_or_default();
-        let told = targets.iter().map(parts_of).zip(&targets);
-        let told = told.map(|(parts, item)| self.told(*item, parts, friends.parts(*item), tags.get(item), REASONS));
-        let mut items: Vec<_> = told.collect();
+        let told = |(item, stage): &(u32, f64)| {
+            let history = links.item(*item).and_then(|_| parts.next()).unwrap_or_default();
+            let tags = tags.get(item).map_or(&[][..], Vec::as_slice);
+            self.told(*item, Parts { history, friends: friends.parts(*item), tags, stage: *stage }, REASONS)
+        };
+        let mut items: Vec<_> = targets.iter().map(told).collect();
         // The order is that of the scores as they are told, which are summed in another order than those
         // that chose the items.
         let ranked = items.len() - explored.len();
         items[..ranked].sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
         (1..).zip(&mut items).for_each(|(rank, item)| item.rank = rank);
         items[ranked..].iter_mut().zip(&explored).for_each(|(item, (_, propensity))| item.propensity = *propensity);
-        Ranked { items, cold_start, explored: explored.into_iter().map(|(features, _)| features).collect() }
+        let changes = uncalibrated.map(|before| changes(&before, &items[..ranked], |item| self.entry(item)));
+        let changes = changes.unwrap_or_default();
+        Ranked { items, cold_start, explored: explored.into_iter().map(|(features, _)| features).collect(), changes }
     }
 
     /// Adds what friends play to the scores; answers the scores of the places that are not in them alone: those
@@ -145,7 +156,7 @@ impl Ranking<'_> {
         beside
     }
 
-    /// The items of the list: the best, and after them those that are explored.
+    /// The items of the list: the best, evened out as the policy asks, and after them those that are explored.
     fn targets(
         &self,
         query: &RecommendQuery,
@@ -156,20 +167,24 @@ impl Ranking<'_> {
         let limit = query.limit as usize;
         // What is best is never left out for the sake of exploring alone.
         let slots = if explorer.is_some() { (self.policy.exploration_slots as usize).min(limit - 1) } else { 0 };
-        let more = if slots > 0 { POOL } else { 0 };
-        let mut items = self.varied(limit + more, query.include_known, scores, beside);
-        let pool = items.split_off(items.len().min(limit - slots));
+        let weight = self.policy.diversity_weight;
+        let more = if slots > 0 || weight > 0.0 { POOL } else { 0 };
+        let best = self.varied(limit + more, query.include_known, scores, beside);
+        let top = best.first().map_or(1.0, |(_, score)| score.max(f64::MIN_POSITIVE));
+        let first = || best.iter().take(limit - slots).map(|(item, _)| *item).collect();
+        let uncalibrated = (weight > 0.0).then(first);
+        let Calibrated { list: mut items, rest: pool } =
+            calibrated(self.state, self.kind, &self.history, best, limit - slots, weight);
         let Some(explorer) = explorer.filter(|_| slots > 0 && !pool.is_empty()) else {
-            items.extend(pool.into_iter().take(slots));
-            return Targets { items: items.into_iter().map(|(item, _)| item).collect(), explored: Vec::new() };
+            items.extend(pool.into_iter().take(slots).map(|(item, _)| (item, 0.0)));
+            return Targets { items, explored: Vec::new(), uncalibrated };
         };
-        let top = items.first().map_or(1.0, |(_, score)| score.max(f64::MIN_POSITIVE));
         let given: HashSet<u32> = self.person.taggings.iter().map(|(_, tag)| *tag).collect();
         let features: Vec<_> = pool.iter().map(|(item, score)| self.features(*item, score / top, &given)).collect();
         let chosen = explorer.choose(&features, slots);
-        items.extend(chosen.iter().map(|choice| pool[choice.place]));
+        items.extend(chosen.iter().map(|choice| (pool[choice.place].0, 0.0)));
         let explored = chosen.into_iter().map(|choice| (features[choice.place], choice.propensity)).collect();
-        Targets { items: items.into_iter().map(|(item, _)| item).collect(), explored }
+        Targets { items, explored, uncalibrated }
     }
 
     /// The best `limit` items with their scores, of which at most as many are by one artist as the policy
@@ -237,7 +252,7 @@ impl Ranking<'_> {
         best_by(best, limit, id)
     }
 
-    /// One item with every reason, as far as they are told one by one.
+    /// One item with every reason, as far as they are told one by one; a stage after scoring is of lists alone.
     pub(crate) fn explain(&self, item: u32, scores: &mut Scores) -> Ranked {
         let links = self.model.links(self.kind);
         let weighted = links.weighted(&self.history);
@@ -245,54 +260,12 @@ impl Ranking<'_> {
         let cold_start = scores.touched().is_empty();
         let tags = if cold_start { self.tag_parts() } else { HashMap::new() };
         let target = links.item(item).map(|item| scores.parts(links.graph(), &weighted, &[item]));
-        let parts = target.into_iter().flatten().flatten().collect();
+        let history = target.into_iter().flatten().flatten().collect();
         let friends = Friends::of(self.state, self.person, links, self.kind);
-        let items = vec![self.told(item, parts, friends.parts(item), tags.get(&item), MAX_REASONS)];
-        Ranked { items, cold_start, explored: Vec::new() }
-    }
-
-    /// An item with its reasons, as the first of a list. Its score does not depend on how many are told.
-    fn told(
-        &self,
-        item: u32,
-        mut parts: Vec<(u32, f64)>,
-        friends: Vec<(&UserName, f64)>,
-        tags: Option<&Vec<(u32, f64)>>,
-        told: usize,
-    ) -> Recommendation {
-        let links = self.model.links(self.kind);
-        let sum = |parts: &[(u32, f64)]| parts.iter().map(|(_, part)| part).sum::<f64>();
-        let of_friends = |friends: &[(&UserName, f64)]| friends.iter().map(|(_, part)| part).sum::<f64>();
-        // Items of the graph are numbered by identity.
-        parts.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let tags = tags.map_or(&[][..], Vec::as_slice);
-        let prior = self.trending(item);
-        let score = sum(&parts) + of_friends(&friends) + sum(tags) + prior;
-        let (friends, others) = friends.split_at(friends.len().min(told));
-        let rest = parts.split_off(parts.len().min(told));
-        let reason = |kind, of: String, contribution| Reason { kind, of, contribution };
-        let label = |past: u32| self.entry(links.place(past)).label();
-        let listens = parts.into_iter().map(|(past, part)| reason(ReasonKind::Listen, label(past), part));
-        let mut reasons: Vec<Reason> = listens.collect();
-        reasons.extend(friends.iter().map(|(name, part)| reason(ReasonKind::Friend, name.to_string(), *part)));
-        let tags = tags.iter();
-        reasons.extend(tags.map(|(tag, part)| reason(ReasonKind::Tag, self.state.tags.name(*tag).to_owned(), *part)));
-        if prior > 0.0 {
-            reasons.push(reason(ReasonKind::Trending, "all listeners".into(), prior));
-        }
-        // What has a name comes first; the rest of friends and history closes the list, however much it weighs.
-        reasons.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
-        if !others.is_empty() {
-            reasons.push(reason(ReasonKind::Friend, format!("{} more", others.len()), of_friends(others)));
-        }
-        if !rest.is_empty() {
-            reasons.push(reason(ReasonKind::OtherListens, format!("{} more", rest.len()), sum(&rest)));
-        }
-        let entry = self.entry(item);
-        let (title, artist) = (entry.title.clone(), entry.artist.clone());
-        let drawn_from = String::new();
-        let (rank, id, kind, base, propensity) = (1, entry.id, self.kind, 0.0, 1.0);
-        Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from }
+        let tags = tags.get(&item).map_or(&[][..], Vec::as_slice);
+        let parts = Parts { history, friends: friends.parts(item), tags, stage: 0.0 };
+        let items = vec![self.told(item, parts, MAX_REASONS)];
+        Ranked { items, cold_start, explored: Vec::new(), changes: Vec::new() }
     }
 
     /// The tags that a listener gave, or else those that friends gave, as shares.

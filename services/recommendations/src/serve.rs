@@ -134,8 +134,9 @@ fn described(state: &State, kind: ItemKind, place: u32) -> Item {
 }
 
 pub(crate) fn list(state: &State, model: &Model, trace: TraceId, ranked: Ranked) -> List {
-    let Ranked { items, cold_start, .. } = ranked;
-    List { model_version: model.version(), watermark: state.watermark, trace, cold_start, items, exposure: None }
+    let Ranked { items, cold_start, changes, .. } = ranked;
+    let (model_version, watermark) = (model.version(), state.watermark);
+    List { model_version, watermark, trace, cold_start, items, exposure: None, changes }
 }
 
 impl RecommendationsService {

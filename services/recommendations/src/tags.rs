@@ -97,6 +97,16 @@ impl Tags {
         tags.into_iter().map(|(tag, _)| self.name(tag).to_owned()).collect()
     }
 
+    /// The tags given most to an artist, at most `limit`, folded: each with its share of their taggers.
+    pub(crate) fn mix(&self, artist: u32, limit: usize) -> Vec<(&str, f64)> {
+        let given = self.of_artist.get(&artist).map_or(&[][..], Vec::as_slice).iter();
+        let mut tags: Vec<(&str, u32)> = given.map(|(tag, taggers)| (self.folded(*tag), *taggers)).collect();
+        tags.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+        tags.truncate(limit);
+        let all: f64 = tags.iter().map(|(_, taggers)| f64::from(*taggers)).sum();
+        tags.into_iter().map(|(tag, taggers)| (tag, f64::from(taggers) / all)).collect()
+    }
+
     /// Every (artist, tag, taggers) with taggers that are not private; tags are numbered in the order of their
     /// names.
     pub(crate) fn counted(&self) -> Vec<(u32, u32, u32)> {

@@ -33,8 +33,8 @@ fn change_to_pb(change: &PolicyChange) -> pb::PolicyChange {
         Some(ServedModel::Current) => pb::ServedModel::Current,
         Some(ServedModel::Previous) => pb::ServedModel::Previous,
     };
-    let PolicyChange { trending_weight, max_per_artist, exploration_slots, .. } = *change;
-    pb::PolicyChange { trending_weight, max_per_artist, exploration_slots, model: model.into() }
+    let PolicyChange { trending_weight, max_per_artist, exploration_slots, diversity_weight, .. } = *change;
+    pb::PolicyChange { trending_weight, max_per_artist, exploration_slots, model: model.into(), diversity_weight }
 }
 
 fn change_from_pb(change: pb::PolicyChange) -> Result<PolicyChange, Fault> {
@@ -49,8 +49,8 @@ fn change_from_pb(change: pb::PolicyChange) -> Result<PolicyChange, Fault> {
             )));
         }
     };
-    let pb::PolicyChange { trending_weight, max_per_artist, exploration_slots, .. } = change;
-    Ok(PolicyChange { trending_weight, max_per_artist, exploration_slots, model })
+    let pb::PolicyChange { trending_weight, max_per_artist, exploration_slots, diversity_weight, .. } = change;
+    Ok(PolicyChange { trending_weight, max_per_artist, exploration_slots, model, diversity_weight })
 }
 
 pub(super) fn spec_to_pb(spec: ExperimentSpec) -> pb::ExperimentSpec {

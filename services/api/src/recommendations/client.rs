@@ -54,6 +54,7 @@ impl Recommendations for RecommendationsClient {
             cold_start: answer.cold_start,
             recommendations: answer.recommendations,
             exposure: answer.exposure,
+            changes: answer.changes,
         }))
     }
 

@@ -1,6 +1,6 @@
 use echotune_model::{
     Acceptance, ErrorKind, Exposure, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, Reason, ReasonKind,
-    Recommendation, Recommendations as List, Signal, SimilarItem, TraceId,
+    Recommendation, Recommendations as List, Signal, SimilarItem, StageChange, TraceId,
 };
 use echotune_proto::recommendations::v1 as pb;
 
@@ -46,6 +46,7 @@ fn reason_to_pb(reason: Reason) -> pb::Reason {
         ReasonKind::Tag => pb::ReasonKind::Tag,
         ReasonKind::Trending => pb::ReasonKind::Trending,
         ReasonKind::Friend => pb::ReasonKind::Friend,
+        ReasonKind::Stage => pb::ReasonKind::Stage,
     };
     pb::Reason { kind: kind.into(), of: reason.of, contribution: reason.contribution }
 }
@@ -57,6 +58,7 @@ fn reason_from_pb(reason: pb::Reason) -> Result<Reason, Fault> {
         pb::ReasonKind::Tag => ReasonKind::Tag,
         pb::ReasonKind::Trending => ReasonKind::Trending,
         pb::ReasonKind::Friend => ReasonKind::Friend,
+        pb::ReasonKind::Stage => ReasonKind::Stage,
         pb::ReasonKind::Unspecified => return Err(lacks("reasons.kind")),
     };
     Ok(Reason { kind, of: reason.of, contribution: reason.contribution })
@@ -76,6 +78,16 @@ fn recommendation_from_pb(one: pb::Recommendation) -> Result<Recommendation, Fau
     Ok(Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from })
 }
 
+fn change_to_pb(change: StageChange) -> pb::StageChange {
+    let StageChange { stage, item, title, artist, from_rank, to_rank } = change;
+    pb::StageChange { stage, item_id: item.to_string(), title, artist, from_rank, to_rank }
+}
+
+fn change_from_pb(change: pb::StageChange) -> Result<StageChange, Fault> {
+    let pb::StageChange { stage, item_id, title, artist, from_rank, to_rank } = change;
+    Ok(StageChange { stage, item: item_id.parse()?, title, artist, from_rank, to_rank })
+}
+
 pub(super) fn list_to_pb(list: List) -> pb::RecommendationList {
     pb::RecommendationList {
         model_version: list.model_version,
@@ -88,6 +100,7 @@ pub(super) fn list_to_pb(list: List) -> pb::RecommendationList {
             variant: one.variant,
             propensity: one.propensity,
         }),
+        changes: list.changes.into_iter().map(change_to_pb).collect(),
     }
 }
 
@@ -104,6 +117,7 @@ pub(super) fn list_from_pb(list: Option<pb::RecommendationList>) -> Result<List,
             variant: one.variant,
             propensity: one.propensity,
         }),
+        changes: list.changes.into_iter().map(change_from_pb).collect::<Result<_, _>>()?,
     })
 }
 

@@ -58,6 +58,7 @@ impl RecommendationsService for Server {
                 cold_start: list.cold_start,
                 recommendations: list.recommendations,
                 exposure: list.exposure,
+                changes: list.changes,
             })
         })
         .await

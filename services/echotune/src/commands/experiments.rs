@@ -18,9 +18,10 @@ Variants: NAME:SETTING=VALUE,… beside the control, which makes lists as they a
   max_per_artist=N      tracks of one artist in a list at the most; 0 for no limit
   exploration_slots=N   last places of a list given to items further down, 0 to 10
   model=current|previous
+  diversity_weight=X    what an item gains at the most for evening a list out, as a share of the best score, 0 to 1
 
-What the control does is configured: recommendations.trending_weight and max_per_artist. A winner is adopted
-by setting them.
+What the control does is configured: recommendations.trending_weight, max_per_artist and diversity_weight. A
+winner is adopted by setting them.
 
 Example:
   echotune experiment create fewer-repeats --hypothesis 'two tracks of one artist are enough' \\
@@ -200,12 +201,13 @@ fn variant(text: &str, even: u32) -> Result<Variant, Fault> {
             "trending_weight" => change.trending_weight = Some(value.parse().map_err(|_| wrong())?),
             "max_per_artist" => change.max_per_artist = Some(value.parse().map_err(|_| wrong())?),
             "exploration_slots" => change.exploration_slots = Some(value.parse().map_err(|_| wrong())?),
+            "diversity_weight" => change.diversity_weight = Some(value.parse().map_err(|_| wrong())?),
             "model" => {
                 let models = [ServedModel::Current, ServedModel::Previous];
                 change.model = Some(models.into_iter().find(|one| one.name() == value).ok_or_else(wrong)?);
             }
             _ => {
-                let known = "weight, trending_weight, max_per_artist, exploration_slots, model";
+                let known = "weight, trending_weight, max_per_artist, exploration_slots, model, diversity_weight";
                 return Err(Fault::invalid(format!(
                     "--variant {name}: no setting is named '{key}'; there are {known}"
                 )));

@@ -12,12 +12,13 @@ use crate::commands::Output;
 
 /// What a variant changes, as the command takes it.
 fn change_text(change: &PolicyChange) -> String {
-    let PolicyChange { trending_weight, max_per_artist, exploration_slots, model } = change;
+    let PolicyChange { trending_weight, max_per_artist, exploration_slots, model, diversity_weight } = change;
     let parts = [
         trending_weight.map(|weight| format!("trending_weight={weight}")),
         max_per_artist.map(|most| format!("max_per_artist={most}")),
         exploration_slots.map(|slots| format!("exploration_slots={slots}")),
         model.map(|model| format!("model={}", model.name())),
+        diversity_weight.map(|weight| format!("diversity_weight={weight}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(",")
 }

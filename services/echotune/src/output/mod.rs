@@ -14,6 +14,7 @@ use comfy_table::{Table, presets};
 use echotune_api::{PlatformStatus, TraceSpan};
 use echotune_model::{
     ErasureReceipt, Item, ItemKind, ListenReceipt, Reason, ReasonKind, Recommendation, Recommendations, SimilarItem,
+    StageChange,
 };
 use serde_json::{Value, json};
 
@@ -58,6 +59,7 @@ pub(crate) fn recommendations(
             "experiment": exposure.map_or("", |one| &one.experiment),
             "variant": exposure.map_or("", |one| &one.variant),
             "propensity": exposure.map_or(1.0, |one| one.propensity),
+            "changes": list.changes.iter().map(change_json).collect::<Vec<_>>(),
         }));
     }
     if list.items.is_empty() {
@@ -83,7 +85,26 @@ pub(crate) fn recommendations(
         "" => format!("  experiment {}", one.experiment),
         variant => format!("  experiment {} ({variant})", one.experiment),
     });
-    say(format_args!("{table}\nmodel {}{trace}{part}", list.model_version))
+    say(format_args!("{table}\nmodel {}{trace}{part}", list.model_version))?;
+    let changes = list.changes.iter().filter(|_| explain);
+    changes.map(change_text).try_for_each(say)
+}
+
+fn change_json(change: &StageChange) -> Value {
+    let StageChange { stage, item, title, artist, from_rank, to_rank } = change;
+    json!({
+        "stage": stage, "item_id": item.to_string(), "title": title, "artist": artist, "from_rank": from_rank,
+        "to_rank": to_rank,
+    })
+}
+
+fn change_text(change: &StageChange) -> String {
+    let what = match (change.from_rank, change.to_rank) {
+        (0, to) => format!("came in as {to}"),
+        (from, 0) => format!("went out, was {from}"),
+        (from, to) => format!("from {from} to {to}"),
+    };
+    format!("{}: {} {what}", printable(&change.stage), label(&change.title, &change.artist))
 }
 
 /// The name of an item as people write it.
@@ -129,6 +150,7 @@ fn said(reason: &Reason) -> String {
         ReasonKind::Tag => format!("tag {}", reason.of),
         ReasonKind::Trending => "popular among all listeners".to_owned(),
         ReasonKind::Friend => format!("friend {}", reason.of),
+        ReasonKind::Stage => reason.of.clone(),
     }
 }
 

@@ -5,13 +5,14 @@ use std::{
     path::Path,
 };
 
-use echotune::Serving;
+use echotune::{Config, Platform, Serving};
 use echotune_model::{Call, Tagging};
 use serde_json::Value;
 
 use crate::{
+    LOOPBACK,
     command::{json, text},
-    direct, spans, start,
+    direct, spans,
 };
 
 const PAGE: &str = include_str!("../../JSON.md");
@@ -70,12 +71,16 @@ async fn world(data: &Path) -> Serving {
         listen(data, user, artist, "1700000000");
     }
     let mut to = direct(data).await;
-    let tagging = |artist: &str| Tagging { artist: artist.into(), tag: "mellow".into(), tagged_at_ms: 0 };
-    let tags = vec![tagging("Air"), tagging("Moby"), tagging("Zero 7")];
+    let tagging = |artist: &str, tag: &str| Tagging { artist: artist.into(), tag: tag.into(), tagged_at_ms: 0 };
+    let tags = vec![tagging("Air", "mellow"), tagging("Moby", "mellow"), tagging("Zero 7", "soul")];
     to.users.add_taggings(&Call::internal(), "ann", tags).await.expect("tagged");
     to.settle().await.expect("settled");
     to.close().await.expect("closed");
-    start(data, spans()).await
+    // Lists that are evened out have changes to tell.
+    let mut config = Config::default();
+    config.recommendations.diversity_weight = 1.0;
+    let platform = Platform::open_with(&config, data, spans()).expect("open");
+    platform.serve(LOOPBACK.parse().expect("address")).await.expect("serve")
 }
 
 const NEW_EXPERIMENT: [&str; 9] = [

@@ -126,7 +126,7 @@ struct Ranked {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Reason {
-    /// What it rests on: listen, other_listens, tag, trending or friend.
+    /// What it rests on: listen, other_listens, tag, trending, friend or stage.
     kind: String,
     /// Whose it is, for people.
     of: String,

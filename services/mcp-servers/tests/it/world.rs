@@ -184,6 +184,7 @@ fn list(call: &Call, cold_start: bool, items: Vec<Recommendation>) -> List {
         cold_start,
         items,
         exposure: None,
+        changes: Vec::new(),
     }
 }
 

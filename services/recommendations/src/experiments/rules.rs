@@ -78,8 +78,10 @@ fn check_variants(variants: &[Variant]) -> Result<(), Fault> {
 }
 
 fn check_change(variant: &str, change: &PolicyChange) -> Result<(), Fault> {
-    let weight = change.trending_weight.unwrap_or(0.0);
-    demand((0.0..=1.0).contains(&weight), || format!("variant '{variant}': trending_weight is {weight}, not 0 to 1"))?;
+    for (name, weight) in [("trending_weight", change.trending_weight), ("diversity_weight", change.diversity_weight)] {
+        let weight = weight.unwrap_or(0.0);
+        demand((0.0..=1.0).contains(&weight), || format!("variant '{variant}': {name} is {weight}, not 0 to 1"))?;
+    }
     let most = change.max_per_artist.unwrap_or(0);
     demand(most <= MAX_PER_ARTIST, || {
         format!("variant '{variant}': max_per_artist is {most}; it is at most {MAX_PER_ARTIST}, and 0 for no limit")

@@ -123,6 +123,8 @@ impl Listener<'_> {
     ) -> (List, Served) {
         let (mut list, _) = self.by(first, trace, scores);
         let (other, _) = self.by(second, trace, scores);
+        // What a stage changed in either is not what came of both.
+        list.changes.clear();
         let lists = [std::mem::take(&mut list.items), other.items];
         let mut served = part.served();
         for (mut item, team) in draft(lists, self.query.limit as usize, self.seed) {

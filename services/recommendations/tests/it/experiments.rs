@@ -333,7 +333,7 @@ fn kinds<T: std::fmt::Debug>(kind: ErrorKind, answer: Result<T, Fault>) {
 }
 
 async fn every_call(lists: &dyn Recommendations, api: &dyn Experiments, name: &str) {
-    let mut asked = spec(name, PolicyChange { max_per_artist: Some(3), ..popular() });
+    let mut asked = spec(name, PolicyChange { max_per_artist: Some(3), diversity_weight: Some(0.2), ..popular() });
     asked.share = 6_000;
     let begun = api.create_experiment(&call(), asked.clone()).await.expect("begun");
     assert_eq!((&begun.spec, begun.state, begun.decision), (&asked, ExperimentState::Running, None));
@@ -366,7 +366,7 @@ async fn every_call(lists: &dyn Recommendations, api: &dyn Experiments, name: &s
 async fn what_has_no_meaning_is_refused_and_only_the_operator_experiments() {
     let world = crowd(2).await;
     type Spoil = fn(&mut ExperimentSpec);
-    let faults: [(Spoil, &str); 17] = [
+    let faults: [(Spoil, &str); 18] = [
         (|spec| spec.name = "Two Words".into(), "lower-case"),
         (|spec| spec.hypothesis = " ".into(), "hypothesis"),
         (|spec| spec.variants.truncate(1), "variants"),
@@ -374,6 +374,7 @@ async fn what_has_no_meaning_is_refused_and_only_the_operator_experiments() {
         (|spec| spec.variants[1].weight = 4_999, "9999"),
         (|spec| spec.variants[0].change.max_per_artist = Some(1), "control"),
         (|spec| spec.variants[1].change.trending_weight = Some(f64::NAN), "trending_weight"),
+        (|spec| spec.variants[1].change.diversity_weight = Some(1.5), "diversity_weight"),
         (|spec| spec.variants[1].change.exploration_slots = Some(11), "exploration_slots"),
         (|spec| spec.share = 0, "share"),
         (|spec| spec.alpha = 0.6, "alpha"),

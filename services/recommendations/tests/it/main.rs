@@ -2,6 +2,7 @@
 
 mod calls;
 mod consumer;
+mod diversity;
 mod experiments;
 mod friends;
 mod history;
