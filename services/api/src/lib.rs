@@ -8,6 +8,7 @@ mod experiments;
 mod operations;
 mod recommendations;
 mod status;
+mod training;
 mod users;
 
 pub use agents::{Agents, AgentsClient, agents_server};
@@ -16,6 +17,9 @@ pub use experiments::{Experiments, ExperimentsClient, experiments_server};
 pub use operations::{Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
 pub use recommendations::{
     MAX_LIMIT, MAX_REASONS, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,
+};
+pub use training::{
+    Histories, KnownItem, ListenerHistory, MAX_HISTORY_ROWS, Training, TrainingClient, training_server,
 };
 pub use users::{
     MAX_BATCH, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MAX_STREAM_REJECTIONS, StreamReceipt, Users, UsersClient,

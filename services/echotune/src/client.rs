@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use echotune_api::{
     Agents, AgentsClient, Experiments, ExperimentsClient, Operations, OperationsClient, Recommendations,
-    RecommendationsClient, Users, UsersClient,
+    RecommendationsClient, Training, TrainingClient, Users, UsersClient,
 };
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
@@ -42,6 +42,8 @@ pub struct Connection {
     pub recommendations: Arc<dyn Recommendations>,
     /// Experiments on lists.
     pub experiments: Arc<dyn Experiments>,
+    /// Histories for training elsewhere.
+    pub training: Arc<dyn Training>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows; in a folder that was opened, once they have been started.
@@ -90,6 +92,7 @@ impl Connection {
             users: Arc::new(UsersClient::new(channel.clone(), credentials.clone())),
             recommendations: Arc::new(RecommendationsClient::new(channel.clone(), credentials.clone())),
             experiments: Arc::new(ExperimentsClient::new(channel.clone(), credentials.clone())),
+            training: Arc::new(TrainingClient::new(channel.clone(), credentials.clone())),
             operations: Arc::new(OperationsClient::new(channel.clone(), credentials.clone())),
             agents: Some(Arc::new(AgentsClient::new(channel, credentials))),
             opened: None,
@@ -102,6 +105,7 @@ impl Connection {
             users: Arc::clone(&platform.users),
             recommendations: Arc::clone(&platform.recommendations),
             experiments: Arc::clone(&platform.experiments),
+            training: Arc::clone(&platform.training),
             operations: Arc::clone(&platform.operations),
             agents: None,
             opened: Some(platform),
@@ -155,8 +159,8 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { opened, users, recommendations, experiments, operations, agents } = self;
-        drop((users, recommendations, experiments, operations, agents));
+        let Self { opened, users, recommendations, experiments, training, operations, agents } = self;
+        drop((users, recommendations, experiments, training, operations, agents));
         match opened {
             Some(platform) => platform.stop().await,
             None => Ok(()),

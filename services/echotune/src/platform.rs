@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use echotune_agents::{EmbeddedRunStore, RunStore as _};
-use echotune_api::{Agents, Experiments, Operations, Recommendations, Users, authenticator, events::USERS_TOPIC};
+use echotune_api::{
+    Agents, Experiments, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
+};
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
     auth::{Callers, Token},
@@ -52,6 +54,8 @@ pub struct Platform {
     pub recommendations: Arc<dyn Recommendations>,
     /// Experiments on lists.
     pub experiments: Arc<dyn Experiments>,
+    /// Histories for training elsewhere.
+    pub training: Arc<dyn Training>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows, once they have been started.
@@ -167,6 +171,7 @@ impl Platform {
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             experiments: Arc::new(service.clone()),
+            training: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
             agents: None,
             config: config.clone(),
@@ -282,6 +287,7 @@ impl Platform {
             users: Arc::clone(&self.users),
             recommendations: Arc::clone(&self.recommendations),
             experiments: Arc::clone(&self.experiments),
+            training: Arc::clone(&self.training),
             agents,
             operations: Arc::clone(&self.operations),
         };

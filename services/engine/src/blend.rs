@@ -205,7 +205,11 @@ impl Blend {
 }
 
 /// What brings a term's scores of the sample to a root mean square of 1.
-fn unit(items: usize, sample: &[Vec<(u32, f32)>], add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync) -> f32 {
+pub(crate) fn unit(
+    items: usize,
+    sample: &[Vec<(u32, f32)>],
+    add: impl Fn(&[Vec<(u32, f32)>], &mut [f32]) + Sync,
+) -> f32 {
     let squares = |histories: &[Vec<(u32, f32)>]| {
         let mut out = vec![0.0; histories.len() * items];
         add(histories, &mut out);
@@ -243,7 +247,7 @@ pub(crate) fn fit_ease(
 }
 
 /// Some histories, evenly spread.
-fn sample(interactions: &Interactions) -> Vec<Vec<(u32, f32)>> {
+pub(crate) fn sample(interactions: &Interactions) -> Vec<Vec<(u32, f32)>> {
     let known = (0..interactions.user_count()).filter(|user| !interactions.row(*user).is_empty());
     let known: Vec<usize> = known.collect();
     let step = known.len().div_ceil(SAMPLE).max(1);

@@ -15,6 +15,7 @@ pub mod dense;
 pub mod ease;
 mod eigen;
 pub mod evaluation;
+pub mod factors;
 mod file;
 pub mod filter;
 mod graph;

@@ -5,6 +5,7 @@
 //! the latest playback; play counts without times are a constant background. It runs experiments on how
 //! lists are made, and ends them by what listeners make of these.
 
+pub mod candidate;
 mod consumer;
 mod diversity;
 mod experiments;
@@ -18,10 +19,13 @@ mod rank;
 mod serve;
 mod service;
 mod shelf;
+#[cfg(feature = "spark")]
+pub mod spark;
 mod state;
 pub mod store;
 mod tags;
 mod told;
+mod training;
 
 pub use consumer::{ConsumeError, consume, refit};
 pub use experiments::watch_experiments;

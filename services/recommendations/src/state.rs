@@ -314,12 +314,17 @@ impl State {
             .collect()
     }
 
-    /// What a fit needs.
-    pub(crate) fn training(&self) -> Training {
+    /// The histories of listeners who are not private, artists first; shared, not copied.
+    pub(crate) fn public_histories(&self) -> Vec<(UserId, [History; 2])> {
         let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
         let people = people.filter(|(_, person)| !person.private);
+        people.map(|(user, one)| (user, [Arc::clone(&one.artists), Arc::clone(&one.tracks)])).collect()
+    }
+
+    /// What a fit needs.
+    pub(crate) fn training(&self) -> Training {
         Training {
-            people: people.map(|(user, one)| (user, [Arc::clone(&one.artists), Arc::clone(&one.tracks)])).collect(),
+            people: self.public_histories(),
             items: [self.artists.public(), self.tracks.public()],
             friends: self.friendships(),
             taggings: self.tags.counted(),

@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use crate::spark;
+
 const ENGINE: &str = "services/engine/tests/python";
 const RECOMMENDATIONS: &str = "services/recommendations/tests/python";
 
 /// Suites by name, with the folder of their script and packages.
-const SUITES: [(&str, &str, Suite); 3] = [
+const SUITES: [(&str, &str, Suite); 4] = [
     ("onnx", ENGINE, |python, folder| run(&mut script(python, ENGINE, "scores.py", folder))),
     ("explanations", ENGINE, |python, folder| run(&mut script(python, ENGINE, "explanations.py", folder))),
     ("mlflow", RECOMMENDATIONS, |python, folder| {
@@ -31,6 +33,7 @@ const SUITES: [(&str, &str, Suite); 3] = [
         let client = target().join("debug/examples/mlflow");
         run(script(python, RECOMMENDATIONS, "tracking.py", folder).arg(client))
     }),
+    (spark::SUITE, spark::PACKAGES, spark::suite),
 ];
 
 type Suite = fn(&Path, &Path) -> anyhow::Result<()>;
@@ -69,7 +72,7 @@ fn export(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// An environment of Python that holds the packages of a folder; made once for each list of them.
-fn environment(packages: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn environment(packages: &Path) -> anyhow::Result<PathBuf> {
     let list = packages.join("requirements.txt");
     let wanted = fs::read_to_string(&list).with_context(|| list.display().to_string())?;
     let owner = packages.iter().nth(1).and_then(|name| name.to_str()).context("a folder below services")?;
@@ -91,13 +94,13 @@ fn version(python: &Path) -> anyhow::Result<String> {
     Ok(format!("{} ({})", String::from_utf8_lossy(&told.stdout).trim(), python.display()))
 }
 
-fn script(python: &Path, folder: &str, name: &str, export: &Path) -> Command {
+pub(crate) fn script(python: &Path, folder: &str, name: &str, export: &Path) -> Command {
     let mut command = Command::new(python);
     command.arg(Path::new(folder).join(name)).arg(export).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     if !status.success() {
         bail!("{command:?} ended with {status}");
@@ -105,6 +108,6 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e` and `eval`.
+//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval` and `spark`.
 
 mod contracts;
 mod conventions;
@@ -7,6 +7,7 @@ mod e2e;
 mod edges;
 mod eval;
 mod limits;
+mod spark;
 
 use std::{
     env,
@@ -30,21 +31,26 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
     ("conventions", |_| conventions::check()),
     ("proto", contracts::check),
     ("clippy", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
-    // Whoever sends no spans need not build the sending.
-    ("features", |_| cargo(&["check", "-p", "echotune", "--no-default-features", "--locked"])),
+    // Whoever sends no spans need not build the sending; whoever speaks to Spark builds Parquet.
+    ("features", |_| {
+        cargo(&["check", "-p", "echotune", "--no-default-features", "--locked"])?;
+        cargo(&["check", "-p", "echotune", "--features", "spark", "--locked"])
+    }),
     ("docs", |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
     ("test", |_| cargo(&["test", "--workspace", "--locked"])),
     // A command of its own, behind a feature that no other package asks for.
     ("evaluator", |_| eval::check()),
     // Nor does any ask for the client of a tracking server.
     ("tracking", |_| e2e::check()),
+    // Nor for Parquet.
+    ("spark", spark::check),
 ];
 
 fn main() -> ExitCode {
@@ -61,10 +67,11 @@ fn main() -> ExitCode {
         ["e2e"] => e2e::run_all(None),
         ["e2e", wanted] => e2e::run_all(Some(wanted)),
         ["eval", words @ ..] => eval::run(words),
+        ["spark", words @ ..] => spark::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            let commands = "cargo xtask coverage | cargo xtask e2e [SUITE] | cargo xtask eval --help";
+            let commands = "cargo xtask coverage | cargo xtask e2e [SUITE] | cargo xtask eval --help | cargo xtask spark --data DIR";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }

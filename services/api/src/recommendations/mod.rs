@@ -1,7 +1,7 @@
 //! Recommendations as a trait, its gRPC server and its client.
 
 mod client;
-mod convert;
+pub(crate) mod convert;
 mod server;
 
 use std::collections::BTreeMap;

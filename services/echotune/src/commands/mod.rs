@@ -5,6 +5,7 @@ mod experiments;
 mod items;
 mod mcp;
 mod runs;
+mod spark;
 mod tokens;
 mod up;
 
@@ -199,6 +200,11 @@ enum Command {
         #[command(subcommand)]
         action: experiments::ExperimentAction,
     },
+    /// Train on Apache Spark what outgrows a machine.
+    Spark {
+        #[command(subcommand)]
+        action: spark::SparkAction,
+    },
     /// The platform's MCP servers.
     Mcp {
         #[command(subcommand)]
@@ -321,7 +327,7 @@ async fn execute(arguments: &Arguments, command: &Command, config: &Config, span
             }
             let mut connection = Connection::to(config, &arguments.data, spans).await?;
             let span = tracing::info_span!(target: "echotune", "command", otel.name = "echotune command");
-            let done = with_connection(command, arguments.output, &mut connection).instrument(span).await;
+            let done = with_connection(command, arguments, &mut connection).instrument(span).await;
             let closed = connection.close().await;
             done.and(closed)
         }
@@ -345,7 +351,8 @@ fn call() -> Call {
     Call { trace: telemetry::trace_of(&span), traceparent: telemetry::traceparent_of(&span), ..Call::internal() }
 }
 
-async fn with_connection(command: &Command, output: Output, connection: &mut Connection) -> anyhow::Result<()> {
+async fn with_connection(command: &Command, arguments: &Arguments, connection: &mut Connection) -> anyhow::Result<()> {
+    let output = arguments.output;
     match command {
         Command::Listen { user, artist, title, album, at } => {
             let at_ms = at.unwrap_or_else(now_ms);
@@ -373,6 +380,7 @@ async fn with_connection(command: &Command, output: Output, connection: &mut Con
         Command::Run(wanted) => runs::start(connection, wanted, output).await,
         Command::Runs { user, limit, action } => runs::manage(connection, user, *limit, action.as_ref(), output).await,
         Command::Experiment { action } => experiments::manage(connection, action, output).await,
+        Command::Spark { action } => spark::manage(connection, &arguments.data, action, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
         Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }

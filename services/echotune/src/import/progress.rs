@@ -33,6 +33,11 @@ impl Progress {
         self.0.inc(by);
     }
 
+    #[cfg(feature = "spark")]
+    pub(crate) fn reach(&self, position: u64) {
+        self.0.set_position(position);
+    }
+
     pub(crate) fn end(&self) {
         self.0.finish_and_clear();
     }

@@ -3,6 +3,7 @@
 mod accounts;
 mod experiments;
 mod runs;
+mod spark;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,10 +19,13 @@ use echotune_model::{
 };
 use serde_json::{Value, json};
 
+#[cfg(feature = "spark")]
+pub(crate) use self::spark::{factors_imported, listens_exported};
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
     experiments::{experiment, experiment_begun, experiments},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
+    spark::candidates,
 };
 use crate::{commands::Output, import::Summary};
 

@@ -7,6 +7,7 @@ mod import;
 mod rpcs;
 mod runs;
 mod shapes;
+mod spark;
 
 use std::{path::Path, sync::OnceLock, time::Duration};
 

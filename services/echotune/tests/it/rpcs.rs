@@ -161,6 +161,8 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
         people(&to, streamed, &call).await;
         lists(&to, &call).await;
         experiments(&to, &call).await;
+        let histories = to.training.export_histories(&call, Some("ann")).await.expect("exported");
+        assert_eq!((histories.listeners, histories.rows), (1, 6));
         runs(to.agents.as_ref().expect("agents"), &call).await;
         let status = to.operations.status(&call).await.expect("status");
         assert_eq!(status.addresses["grpc"], serving.address.to_string());

@@ -59,6 +59,12 @@ fn told() -> BTreeMap<String, String> {
     sections.collect()
 }
 
+/// That what a command prints has the shape that the page tells.
+#[cfg(feature = "spark")]
+pub(crate) fn check(command: &str, value: &Value) {
+    assert_eq!(told().remove(command), Some(shape("", value)), "{command}");
+}
+
 fn listen(data: &Path, user: &str, artist: &str, at: &str) -> Value {
     json(data, &["listen", "--user", user, "--artist", artist, "--title", "Song", "--at", at])
 }
@@ -144,6 +150,8 @@ async fn every_output_has_the_shape_that_the_page_tells() {
     let printed = tokio::task::spawn_blocking(move || printed(&data)).await.expect("printed");
     serving.stop().await.expect("stopped");
     let mut told = told();
+    // What needs a build with Parquet is printed, and compared, in `spark.rs`.
+    told.retain(|command, _| !command.starts_with("spark "));
     for (command, value) in printed {
         let shape = shape("", &value);
         assert_eq!(told.remove(command).as_deref(), Some(shape.as_str()), "{command}");

@@ -39,4 +39,5 @@ mod what_if;
 pub use fold::{FoldIn, Folded};
 pub use model::{Model, Progress};
 pub use options::{Error, Options};
+pub(crate) use sweep::gram;
 pub use what_if::WhatIf;

@@ -62,7 +62,7 @@ pub(super) fn penalty(factors: &Matrix, side: &Side, others: usize, options: &Op
 
 /// The Gram matrix `FᵀF` of the first `size` columns. Products of blocks in f32, their sum in f64 and in the
 /// order of the rows.
-pub(super) fn gram(factors: &Matrix, size: usize) -> Vec<f64> {
+pub(crate) fn gram(factors: &Matrix, size: usize) -> Vec<f64> {
     let mut sum = vec![0.0; size * size];
     let blocks: Vec<usize> = (0..factors.rows()).step_by(GRAM_ROWS).collect();
     for wave in blocks.chunks(GRAM_PARTS) {

@@ -11,4 +11,5 @@ mod mapped;
 mod names;
 mod private;
 mod store;
+mod training;
 mod world;

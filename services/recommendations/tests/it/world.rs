@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use echotune_api::{
-    ExperimentsClient, RecommendQuery, Recommendations, RecommendationsClient,
+    ExperimentsClient, RecommendQuery, Recommendations, RecommendationsClient, TrainingClient,
     events::{Event, Payload, USERS_TOPIC},
-    experiments_server, recommendations_server,
+    experiments_server, recommendations_server, training_server,
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Record};
 use echotune_kit::{auth::Token, edge::Credentials, embedded::Db};
@@ -105,6 +105,18 @@ impl World {
     }
 
     pub(crate) async fn remotes(&self) -> (RecommendationsClient, ExperimentsClient) {
+        let (channel, credentials) = self.served().await;
+        let experiments = ExperimentsClient::new(channel.clone(), credentials.clone());
+        (RecommendationsClient::new(channel, credentials), experiments)
+    }
+
+    /// A client of what is trained on elsewhere.
+    pub(crate) async fn remote_training(&self) -> TrainingClient {
+        let (channel, credentials) = self.served().await;
+        TrainingClient::new(channel, credentials)
+    }
+
+    async fn served(&self) -> (Channel, Credentials) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address: SocketAddr = listener.local_addr().expect("address");
         let operator = |mut request: Request<()>| {
@@ -116,13 +128,13 @@ impl World {
         let experiments = experiments_server(Arc::new(self.service.clone()));
         let experiments = tonic::service::interceptor::InterceptedService::new(experiments, operator);
         let stopped = self.stop.clone().cancelled_owned();
-        let server = Server::builder().add_service(service).add_service(experiments);
+        let training = training_server(Arc::new(self.service.clone()));
+        let training = tonic::service::interceptor::InterceptedService::new(training, operator);
+        let server = Server::builder().add_service(service).add_service(experiments).add_service(training);
         tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
         let channel = Channel::from_shared(format!("http://{address}")).expect("uri").connect().await.expect("connect");
         let folder = tempfile::tempdir().expect("folder");
-        let credentials = Credentials { token: Token::read_or_create(folder.path()).expect("token") };
-        let experiments = ExperimentsClient::new(channel.clone(), credentials.clone());
-        (RecommendationsClient::new(channel, credentials), experiments)
+        (channel, Credentials { token: Token::read_or_create(folder.path()).expect("token") })
     }
 }
 
