@@ -98,7 +98,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         sizes.push(size);
     }
     if let Some(path) = &arguments.plot {
-        fs::write(path, plotted(&sizes)).with_context(|| format!("the plot cannot be written to {}", path.display()))?;
+        fs::write(path, plotted(&sizes))
+            .with_context(|| format!("the plot cannot be written to {}", path.display()))?;
     }
     Ok(())
 }

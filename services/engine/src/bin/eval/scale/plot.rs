@@ -43,7 +43,8 @@ fn panel(across: &str, curve: &Curve) -> String {
     }
     let _ = write!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{across}</text>", WIDTH / 2.0, HEIGHT + 38.0);
     let line: Vec<String> = curve.points.iter().map(place).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    let _ = write!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\"/>", line.join(" "));
+    let _ =
+        write!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\"/>", line.join(" "));
     for (x, y) in curve.points.iter().map(place) {
         let _ = write!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"#1f77b4\"/>");
     }
