@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 use echotune_api::{
-    Agents, AgentsClient, Experiments, ExperimentsClient, Operations, OperationsClient, Recommendations,
-    RecommendationsClient, Users, UsersClient,
+    Agents, AgentsClient, Experiments, ExperimentsClient, Models, ModelsClient, Operations, OperationsClient,
+    Recommendations, RecommendationsClient, Users, UsersClient,
 };
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
@@ -42,6 +42,8 @@ pub struct Connection {
     pub recommendations: Arc<dyn Recommendations>,
     /// Experiments on lists.
     pub experiments: Arc<dyn Experiments>,
+    /// Releases of models.
+    pub models: Arc<dyn Models>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows; in a folder that was opened, once they have been started.
@@ -90,6 +92,7 @@ impl Connection {
             users: Arc::new(UsersClient::new(channel.clone(), credentials.clone())),
             recommendations: Arc::new(RecommendationsClient::new(channel.clone(), credentials.clone())),
             experiments: Arc::new(ExperimentsClient::new(channel.clone(), credentials.clone())),
+            models: Arc::new(ModelsClient::new(channel.clone(), credentials.clone())),
             operations: Arc::new(OperationsClient::new(channel.clone(), credentials.clone())),
             agents: Some(Arc::new(AgentsClient::new(channel, credentials))),
             opened: None,
@@ -102,6 +105,7 @@ impl Connection {
             users: Arc::clone(&platform.users),
             recommendations: Arc::clone(&platform.recommendations),
             experiments: Arc::clone(&platform.experiments),
+            models: Arc::clone(&platform.models),
             operations: Arc::clone(&platform.operations),
             agents: None,
             opened: Some(platform),
@@ -155,8 +159,8 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { opened, users, recommendations, experiments, operations, agents } = self;
-        drop((users, recommendations, experiments, operations, agents));
+        let Self { opened, users, recommendations, experiments, models, operations, agents } = self;
+        drop((users, recommendations, experiments, models, operations, agents));
         match opened {
             Some(platform) => platform.stop().await,
             None => Ok(()),

@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use echotune_api::{
-    Agents, Experiments, Operations, Recommendations, Users, agents_server, experiments_server, operations_server,
-    recommendations_server, users_server,
+    Agents, Experiments, Models, Operations, Recommendations, Users, agents_server, experiments_server, models_server,
+    operations_server, recommendations_server, users_server,
 };
 use echotune_kit::edge::Edge;
 use tonic::{
@@ -22,6 +22,7 @@ pub(crate) struct Services {
     pub(crate) users: Arc<dyn Users>,
     pub(crate) recommendations: Arc<dyn Recommendations>,
     pub(crate) experiments: Arc<dyn Experiments>,
+    pub(crate) models: Arc<dyn Models>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) operations: Arc<dyn Operations>,
 }
@@ -55,19 +56,20 @@ const fn name_of<S: NamedService>(_: &S) -> &'static str {
 impl Face {
     /// All services behind `edge`, not yet said to serve.
     pub(crate) fn new(edge: Edge, services: Services) -> anyhow::Result<Self> {
-        let Services { users, recommendations, experiments, agents, operations } = services;
+        let Services { users, recommendations, experiments, models, agents, operations } = services;
         let (reporter, health) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let (users, recommendations) = (users_server(users), recommendations_server(recommendations));
         let (agents, operations) = (agents_server(agents), operations_server(operations));
-        let experiments = experiments_server(experiments);
+        let (experiments, models) = (experiments_server(experiments), models_server(models));
         let names = vec![
             "",
             name_of(&users),
             name_of(&recommendations),
             name_of(&experiments),
+            name_of(&models),
             name_of(&agents),
             name_of(&operations),
         ];
@@ -78,6 +80,7 @@ impl Face {
             .add_service(users)
             .add_service(recommendations)
             .add_service(experiments)
+            .add_service(models)
             .add_service(agents)
             .add_service(operations);
         Ok(Self { router, health: Health { reporter, names } })

@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use echotune_agents::{EmbeddedRunStore, RunStore as _};
-use echotune_api::{Agents, Experiments, Operations, Recommendations, Users, authenticator, events::USERS_TOPIC};
+use echotune_api::{
+    Agents, Experiments, Models, Operations, Recommendations, Users, authenticator, events::USERS_TOPIC,
+};
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
     auth::{Callers, Token},
@@ -52,6 +54,8 @@ pub struct Platform {
     pub recommendations: Arc<dyn Recommendations>,
     /// Experiments on lists.
     pub experiments: Arc<dyn Experiments>,
+    /// Releases of models.
+    pub models: Arc<dyn Models>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows, once they have been started.
@@ -117,9 +121,10 @@ impl Platform {
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
-        let service = RecommendationsService::load_with(
+        let service = RecommendationsService::load_by(
             EmbeddedRecommendationStore::new(db.clone()),
             config.recommendations.policy(),
+            config.models.limits(),
         )?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());
@@ -154,6 +159,14 @@ impl Platform {
                 Ok::<_, Infallible>(())
             }
         });
+        life.consumer("the jobs of models", {
+            let (service, stop) = (service.clone(), life.stop());
+            async move {
+                stop.cancelled().await;
+                service.end_jobs().await;
+                Ok::<_, Infallible>(())
+            }
+        });
         let addresses = Arc::default();
         Ok(Self {
             operations: Arc::new(EmbeddedOperations {
@@ -167,6 +180,7 @@ impl Platform {
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             experiments: Arc::new(service.clone()),
+            models: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
             agents: None,
             config: config.clone(),
@@ -282,6 +296,7 @@ impl Platform {
             users: Arc::clone(&self.users),
             recommendations: Arc::clone(&self.recommendations),
             experiments: Arc::clone(&self.experiments),
+            models: Arc::clone(&self.models),
             agents,
             operations: Arc::clone(&self.operations),
         };

@@ -8,7 +8,7 @@ fn lacks(field: &str) -> Fault {
     Fault::new(ErrorKind::Internal, format!("the server's answer lacks '{field}'"))
 }
 
-pub(super) fn kind_to_pb(kind: ItemKind) -> i32 {
+pub(crate) fn kind_to_pb(kind: ItemKind) -> i32 {
     match kind {
         ItemKind::Artist => pb::ItemKind::Artist,
         ItemKind::Track => pb::ItemKind::Track,
@@ -16,7 +16,7 @@ pub(super) fn kind_to_pb(kind: ItemKind) -> i32 {
     .into()
 }
 
-pub(super) fn kind_from_pb(kind: i32) -> Result<ItemKind, Fault> {
+pub(crate) fn kind_from_pb(kind: i32) -> Result<ItemKind, Fault> {
     match pb::ItemKind::try_from(kind) {
         Ok(pb::ItemKind::Artist | pb::ItemKind::Unspecified) => Ok(ItemKind::Artist),
         Ok(pb::ItemKind::Track) => Ok(ItemKind::Track),

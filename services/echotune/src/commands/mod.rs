@@ -4,6 +4,7 @@ mod accounts;
 mod experiments;
 mod items;
 mod mcp;
+mod models;
 mod runs;
 mod tokens;
 mod up;
@@ -199,6 +200,11 @@ enum Command {
         #[command(subcommand)]
         action: experiments::ExperimentAction,
     },
+    /// Releases of the recipe by which models are fitted: train, promote, roll back.
+    Model {
+        #[command(subcommand)]
+        action: models::ModelAction,
+    },
     /// The platform's MCP servers.
     Mcp {
         #[command(subcommand)]
@@ -373,6 +379,7 @@ async fn with_connection(command: &Command, output: Output, connection: &mut Con
         Command::Run(wanted) => runs::start(connection, wanted, output).await,
         Command::Runs { user, limit, action } => runs::manage(connection, user, *limit, action.as_ref(), output).await,
         Command::Experiment { action } => experiments::manage(connection, action, output).await,
+        Command::Model { action } => action.run(connection, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
         Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod experiments;
+mod models;
 mod runs;
 
 use std::{
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
     experiments::{experiment, experiment_begun, experiments},
+    models::{drift, model_card, model_export, model_job, release, releases},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
 };
 use crate::{commands::Output, import::Summary};

@@ -94,6 +94,18 @@ pub fn measure(fold: &Fold<'_>, at: &[usize], lists: &[Option<Vec<u32>>]) -> Met
     }
 }
 
+/// NDCG at a length of each listener that is judged, ascending by listener: the means of [`measure`], one by one.
+pub fn gains(fold: &Fold<'_>, at: usize, lists: &[Option<Vec<u32>>]) -> Vec<(usize, f64)> {
+    let gain = |user: usize| {
+        let relevant = fold.held.row(user);
+        let list = lists.get(user).and_then(Option::as_deref).unwrap_or_default();
+        let found: f64 = hits(&list[..list.len().min(at)], relevant).into_iter().map(discount).sum();
+        let ideal: f64 = (0..relevant.len().min(at)).map(discount).sum();
+        (user, found / ideal)
+    };
+    fold.judged().into_iter().map(gain).collect()
+}
+
 /// The ranks of the relevant items, ascending, each item once. `relevant` is ascending.
 fn hits(list: &[u32], relevant: &[u32]) -> Vec<usize> {
     let mut ranks = Vec::new();

@@ -9,5 +9,6 @@ mod lists;
 mod mapped;
 mod names;
 mod private;
+mod releases;
 mod store;
 mod world;
