@@ -19,12 +19,15 @@ use echotune_kit::{
     edge::{Edge, Patience},
     embedded::Db,
     lifecycle::{Exit, Life, Signal},
-    telemetry::SpanStore,
+    telemetry::{
+        SpanStore,
+        metrics::{self, Meter},
+    },
 };
 use echotune_mcp_servers::{Access, Limits, Services, router};
 use echotune_model::Clock;
 use echotune_recommendations::{
-    EmbeddedRecommendationStore, RecommendationsService, consume, refit, watch_experiments,
+    EmbeddedRecommendationStore, RecommendationsService, consume, refit, report_drift, watch_experiments,
 };
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
@@ -42,6 +45,9 @@ const SETTLE_EVERY: Duration = Duration::from_millis(2);
 
 /// How often it is looked whether an experiment has found enough.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is told how far serving is from the fit.
+const TELL_DRIFT_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the data folder may be held by work that nobody waits for.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -61,6 +67,7 @@ pub struct Platform {
     /// Runs of workflows, once they have been started.
     pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
+    meter: Meter,
     config: Config,
     addresses: Arc<OnceLock<BTreeMap<String, String>>>,
     folder: PathBuf,
@@ -159,14 +166,7 @@ impl Platform {
                 Ok::<_, Infallible>(())
             }
         });
-        life.consumer("the jobs of models", {
-            let (service, stop) = (service.clone(), life.stop());
-            async move {
-                stop.cancelled().await;
-                service.end_jobs().await;
-                Ok::<_, Infallible>(())
-            }
-        });
+        end_jobs_with(&mut life, &service);
         let addresses = Arc::default();
         Ok(Self {
             operations: Arc::new(EmbeddedOperations {
@@ -183,6 +183,7 @@ impl Platform {
             models: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
             agents: None,
+            meter: Meter::default(),
             config: config.clone(),
             folder: folder.to_owned(),
             db,
@@ -202,6 +203,12 @@ impl Platform {
         }
         self.flow.refit_quickly().await;
         Ok(())
+    }
+
+    /// With metrics that go to a meter, once it serves.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Cancel it to stop the platform from elsewhere.
@@ -288,6 +295,14 @@ impl Platform {
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
         let watch = watch_experiments(self.flow.service.clone(), LOOK_EVERY, self.life.stop());
         self.life.consumer("the watch on experiments", watch);
+        let gauge = self.meter.gauge(metrics::DRIFT);
+        if gauge.is_sent() {
+            let (service, stop) = (self.flow.service.clone(), self.life.stop());
+            self.life.consumer("the report of drift", async move {
+                report_drift(service, gauge, TELL_DRIFT_EVERY, stop).await;
+                Ok::<_, Infallible>(())
+            });
+        }
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
         let edge =
@@ -403,6 +418,16 @@ fn write_address(folder: &Path, address: SocketAddr) -> io::Result<()> {
     let beside = folder.join("address.new");
     fs::write(&beside, address.to_string())?;
     fs::rename(beside, folder.join(ADDRESS_FILE))
+}
+
+/// Jobs of models hold the store: they end when the platform does.
+fn end_jobs_with(life: &mut Life, service: &RecommendationsService) {
+    let (service, stop) = (service.clone(), life.stop());
+    life.consumer("the jobs of models", async move {
+        stop.cancelled().await;
+        service.end_jobs().await;
+        Ok::<_, Infallible>(())
+    });
 }
 
 /// Times given out after a restart must be later than all that were given out before it.

@@ -156,6 +156,19 @@ mod tests {
     }
 
     #[test]
+    fn the_gains_of_listeners_have_the_mean_that_is_measured() {
+        let train = events(&[(0, 0), (1, 4), (2, 0), (2, 1), (2, 2), (2, 3)]);
+        let test = events(&[(0, 1), (0, 2), (1, 3)]).rows;
+        let set = carved(&train, &test, 1);
+        let lists = [Some(vec![4, 1, 3, 2]), None, Some(vec![1, 2])];
+        let found = gains(&set.testing(), 2, &lists);
+        let first = (1.0 / 3_f64.log2()) / (1.0 + 1.0 / 3_f64.log2());
+        assert_eq!(found.iter().map(|(user, _)| *user).collect::<Vec<_>>(), [0, 1]);
+        near(&[found[0].1, found[1].1], &[first, 0.0]);
+        near(&[(found[0].1 + found[1].1) / 2.0], &measure(&set.testing(), &[2], &lists).ndcg);
+    }
+
+    #[test]
     fn no_list_finds_nothing_and_an_item_named_twice_counts_once() {
         let found = judged(&[Some(vec![1, 1, 9_999]), None], &[3]);
         near(&found.recall, &[0.25]);

@@ -5,11 +5,14 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use echotune_api::RecommendQuery;
 use echotune_engine::trials::drift::{self, Divergence, Shift};
+use echotune_kit::telemetry::metrics::Gauge;
 use echotune_model::{Drift, ItemKind, UserId};
+use tokio_util::sync::CancellationToken;
 
 use super::judge::KINDS;
 use crate::{
@@ -175,6 +178,19 @@ impl Compared<'_> {
         match self.kind {
             ItemKind::Artist => "artist",
             ItemKind::Track => "track",
+        }
+    }
+}
+
+/// Tells a gauge every so often how far what is served is from the fit, by `feature` and `kind`, until told to stop.
+pub async fn report_drift(service: RecommendationsService, gauge: Gauge, every: Duration, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+        let service = service.clone();
+        match tokio::task::spawn_blocking(move || service.measure_drift()).await {
+            Ok(rows) => {
+                rows.iter().for_each(|one| gauge.record(one.index, &[("feature", &one.feature), ("kind", &one.kind)]));
+            }
+            Err(cause) => tracing::error!(%cause, "drift cannot be measured"),
         }
     }
 }

@@ -19,11 +19,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use echotune_model::{ErrorKind, Release, ReleaseState};
 
-pub use self::recipe::{Recipe, RecipeError};
 pub(crate) use self::{
     draw::Materials,
     drift::{Facts, Window},
     job::Jobs,
+};
+pub use self::{
+    drift::report_drift,
+    recipe::{Recipe, RecipeError},
 };
 use crate::store::{RecommendationStore, RecommendationStoreError};
 

@@ -76,3 +76,8 @@ async fn the_embedded_store_keeps_releases_and_their_record() {
 async fn the_embedded_store_bounds_releases_and_keeps_those_that_served() {
     conformance::releases::bounds(&store().1).await;
 }
+
+#[tokio::test]
+async fn the_embedded_store_tells_what_was_explored() {
+    conformance::experiments::explored(&store().1).await;
+}
