@@ -5,6 +5,7 @@ mod agents;
 mod convert;
 pub mod events;
 mod experiments;
+mod models;
 mod operations;
 mod recommendations;
 mod status;
@@ -14,6 +15,7 @@ mod users;
 pub use agents::{Agents, AgentsClient, agents_server};
 pub use convert::call_of;
 pub use experiments::{Experiments, ExperimentsClient, experiments_server};
+pub use models::{Models, ModelsClient, models_server};
 pub use operations::{Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
 pub use recommendations::{
     MAX_LIMIT, MAX_REASONS, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,

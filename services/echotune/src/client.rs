@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 use echotune_api::{
-    Agents, AgentsClient, Experiments, ExperimentsClient, Operations, OperationsClient, Recommendations,
-    RecommendationsClient, Training, TrainingClient, Users, UsersClient,
+    Agents, AgentsClient, Experiments, ExperimentsClient, Models, ModelsClient, Operations, OperationsClient,
+    Recommendations, RecommendationsClient, Training, TrainingClient, Users, UsersClient,
 };
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
@@ -44,6 +44,8 @@ pub struct Connection {
     pub experiments: Arc<dyn Experiments>,
     /// Histories for training elsewhere.
     pub training: Arc<dyn Training>,
+    /// Releases of models.
+    pub models: Arc<dyn Models>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows; in a folder that was opened, once they have been started.
@@ -93,6 +95,7 @@ impl Connection {
             recommendations: Arc::new(RecommendationsClient::new(channel.clone(), credentials.clone())),
             experiments: Arc::new(ExperimentsClient::new(channel.clone(), credentials.clone())),
             training: Arc::new(TrainingClient::new(channel.clone(), credentials.clone())),
+            models: Arc::new(ModelsClient::new(channel.clone(), credentials.clone())),
             operations: Arc::new(OperationsClient::new(channel.clone(), credentials.clone())),
             agents: Some(Arc::new(AgentsClient::new(channel, credentials))),
             opened: None,
@@ -106,6 +109,7 @@ impl Connection {
             recommendations: Arc::clone(&platform.recommendations),
             experiments: Arc::clone(&platform.experiments),
             training: Arc::clone(&platform.training),
+            models: Arc::clone(&platform.models),
             operations: Arc::clone(&platform.operations),
             agents: None,
             opened: Some(platform),
@@ -159,8 +163,8 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { opened, users, recommendations, experiments, training, operations, agents } = self;
-        drop((users, recommendations, experiments, training, operations, agents));
+        let Self { opened, users, recommendations, experiments, models, training, operations, agents } = self;
+        drop((users, recommendations, experiments, models, training, operations, agents));
         match opened {
             Some(platform) => platform.stop().await,
             None => Ok(()),

@@ -14,7 +14,7 @@ use echotune_kit::{
     lifecycle::Patience,
     telemetry,
 };
-use echotune_recommendations::Policy;
+use echotune_recommendations::{Policy, ReleaseLimits};
 use serde::{Deserialize, Serialize};
 
 /// Name of the configuration in a data folder; it need not exist.
@@ -49,6 +49,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Fitting and lists.
     pub recommendations: RecommendationsConfig,
+    /// Releases of models.
+    pub models: ModelsConfig,
     /// The MCP servers.
     pub mcp: McpConfig,
     /// Runs of workflows.
@@ -96,6 +98,23 @@ pub struct RecommendationsConfig {
     pub diversity_weight: f64,
 }
 
+/// Releases of models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelsConfig {
+    /// Listeners that must be judged for a comparison to say anything.
+    pub min_listeners: usize,
+    /// By what share of NDCG@10 a release may be worse than what serves.
+    pub quality_margin: f64,
+    /// How long 99 of 100 lists may take at the most.
+    pub latency_p99: Period,
+    /// How many times as long as by what serves.
+    pub latency_ratio: f64,
+    /// Effective impressions that an estimate from the log needs.
+    pub min_impressions: u32,
+    /// Whether a release needs that estimate.
+    pub require_impressions: bool,
+}
+
 /// The MCP servers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct McpConfig {
@@ -134,6 +153,46 @@ impl RecommendationsConfig {
     pub(crate) fn policy(&self) -> Policy {
         let Self { trending_weight, max_per_artist, diversity_weight, .. } = *self;
         Policy { trending_weight, max_per_artist, diversity_weight, ..Policy::default() }
+    }
+}
+
+impl ModelsConfig {
+    /// What a release is held to.
+    pub(crate) fn limits(&self) -> ReleaseLimits {
+        let Self { min_listeners, quality_margin, latency_ratio, min_impressions, require_impressions, .. } = *self;
+        let latency_p99_ms = self.latency_p99.0.as_secs_f64() * 1e3;
+        ReleaseLimits {
+            min_listeners,
+            quality_margin,
+            latency_p99_ms,
+            latency_ratio,
+            min_impressions,
+            require_impressions,
+        }
+    }
+
+    /// What is wrong: the key at fault and why.
+    fn faults(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Self { min_listeners, quality_margin, latency_ratio, min_impressions, .. } = *self;
+        let between = |value: &dyn std::fmt::Display, least: &str, most: &str| {
+            format!("{value} is not between {least} and {most}")
+        };
+        let checks = [
+            (
+                (100..=1_000_000).contains(&min_listeners),
+                "models.min_listeners",
+                between(&min_listeners, "100", "1000000"),
+            ),
+            ((0.0..=1.0).contains(&quality_margin), "models.quality_margin", between(&quality_margin, "0", "1")),
+            (self.latency_p99.0 > Duration::ZERO, "models.latency_p99", "must be longer than 0s".to_owned()),
+            ((1.0..=1_000.0).contains(&latency_ratio), "models.latency_ratio", between(&latency_ratio, "1", "1000")),
+            (
+                (1..=1_000_000).contains(&min_impressions),
+                "models.min_impressions",
+                between(&min_impressions, "1", "1000000"),
+            ),
+        ];
+        checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why))
     }
 }
 
@@ -207,6 +266,7 @@ impl config::Config for Config {
         demand(refused.is_none(), "telemetry.log", refused.unwrap_or_default());
         let refused = self.telemetry_options().otlp.and_then(|otlp| otlp.check().err()).map(|cause| cause.to_string());
         demand(refused.is_none(), "telemetry.otlp_endpoint", refused.unwrap_or_default());
+        faults.extend(self.models.faults());
         faults
     }
 }

@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use echotune_api::{
-    Agents, Experiments, Operations, Recommendations, Training, Users, agents_server, experiments_server,
-    operations_server, recommendations_server, training_server, users_server,
+    Agents, Experiments, Models, Operations, Recommendations, Training, Users, agents_server, experiments_server,
+    models_server, operations_server, recommendations_server, training_server, users_server,
 };
 use echotune_kit::edge::Edge;
 use tonic::{
@@ -23,6 +23,7 @@ pub(crate) struct Services {
     pub(crate) recommendations: Arc<dyn Recommendations>,
     pub(crate) experiments: Arc<dyn Experiments>,
     pub(crate) training: Arc<dyn Training>,
+    pub(crate) models: Arc<dyn Models>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) operations: Arc<dyn Operations>,
 }
@@ -56,20 +57,22 @@ const fn name_of<S: NamedService>(_: &S) -> &'static str {
 impl Face {
     /// All services behind `edge`, not yet said to serve.
     pub(crate) fn new(edge: Edge, services: Services) -> anyhow::Result<Self> {
-        let Services { users, recommendations, experiments, training, agents, operations } = services;
+        let Services { users, recommendations, experiments, models, training, agents, operations } = services;
         let (reporter, health) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(echotune_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let (users, recommendations) = (users_server(users), recommendations_server(recommendations));
         let (agents, operations) = (agents_server(agents), operations_server(operations));
-        let (experiments, training) = (experiments_server(experiments), training_server(training));
+        let (experiments, models) = (experiments_server(experiments), models_server(models));
+        let training = training_server(training);
         let names = vec![
             "",
             name_of(&users),
             name_of(&recommendations),
             name_of(&experiments),
             name_of(&training),
+            name_of(&models),
             name_of(&agents),
             name_of(&operations),
         ];
@@ -81,6 +84,7 @@ impl Face {
             .add_service(recommendations)
             .add_service(experiments)
             .add_service(training)
+            .add_service(models)
             .add_service(agents)
             .add_service(operations);
         Ok(Self { router, health: Health { reporter, names } })

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use echotune_agents::{EmbeddedRunStore, RunStore as _};
 use echotune_api::{
-    Agents, Experiments, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
+    Agents, Experiments, Models, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
@@ -19,12 +19,15 @@ use echotune_kit::{
     edge::{Edge, Patience},
     embedded::Db,
     lifecycle::{Exit, Life, Signal},
-    telemetry::SpanStore,
+    telemetry::{
+        SpanStore,
+        metrics::{self, Meter},
+    },
 };
 use echotune_mcp_servers::{Access, Limits, Services, router};
 use echotune_model::Clock;
 use echotune_recommendations::{
-    EmbeddedRecommendationStore, RecommendationsService, consume, refit, watch_experiments,
+    EmbeddedRecommendationStore, RecommendationsService, consume, refit, report_drift, watch_experiments,
 };
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
@@ -43,6 +46,9 @@ const SETTLE_EVERY: Duration = Duration::from_millis(2);
 /// How often it is looked whether an experiment has found enough.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often it is told how far serving is from the fit.
+const TELL_DRIFT_EVERY: Duration = Duration::from_secs(60);
+
 /// How long the data folder may be held by work that nobody waits for.
 const RELEASE: Duration = Duration::from_secs(5);
 
@@ -56,11 +62,14 @@ pub struct Platform {
     pub experiments: Arc<dyn Experiments>,
     /// Histories for training elsewhere.
     pub training: Arc<dyn Training>,
+    /// Releases of models.
+    pub models: Arc<dyn Models>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows, once they have been started.
     pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
+    meter: Meter,
     config: Config,
     addresses: Arc<OnceLock<BTreeMap<String, String>>>,
     folder: PathBuf,
@@ -121,9 +130,10 @@ impl Platform {
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
-        let service = RecommendationsService::load_with(
+        let service = RecommendationsService::load_by(
             EmbeddedRecommendationStore::new(db.clone()),
             config.recommendations.policy(),
+            config.models.limits(),
         )?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());
@@ -158,6 +168,7 @@ impl Platform {
                 Ok::<_, Infallible>(())
             }
         });
+        end_jobs_with(&mut life, &service);
         let addresses = Arc::default();
         Ok(Self {
             operations: Arc::new(EmbeddedOperations {
@@ -172,8 +183,10 @@ impl Platform {
             recommendations: Arc::new(service.clone()),
             experiments: Arc::new(service.clone()),
             training: Arc::new(service.clone()),
+            models: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
             agents: None,
+            meter: Meter::default(),
             config: config.clone(),
             folder: folder.to_owned(),
             db,
@@ -193,6 +206,12 @@ impl Platform {
         }
         self.flow.refit_quickly().await;
         Ok(())
+    }
+
+    /// With metrics that go to a meter, once it serves.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Cancel it to stop the platform from elsewhere.
@@ -279,6 +298,14 @@ impl Platform {
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
         let watch = watch_experiments(self.flow.service.clone(), LOOK_EVERY, self.life.stop());
         self.life.consumer("the watch on experiments", watch);
+        let gauge = self.meter.gauge(metrics::DRIFT);
+        if gauge.is_sent() {
+            let (service, stop) = (self.flow.service.clone(), self.life.stop());
+            self.life.consumer("the report of drift", async move {
+                report_drift(service, gauge, TELL_DRIFT_EVERY, stop).await;
+                Ok::<_, Infallible>(())
+            });
+        }
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
         let edge =
@@ -288,6 +315,7 @@ impl Platform {
             recommendations: Arc::clone(&self.recommendations),
             experiments: Arc::clone(&self.experiments),
             training: Arc::clone(&self.training),
+            models: Arc::clone(&self.models),
             agents,
             operations: Arc::clone(&self.operations),
         };
@@ -394,6 +422,16 @@ fn write_address(folder: &Path, address: SocketAddr) -> io::Result<()> {
     let beside = folder.join("address.new");
     fs::write(&beside, address.to_string())?;
     fs::rename(beside, folder.join(ADDRESS_FILE))
+}
+
+/// Jobs of models hold the store: they end when the platform does.
+fn end_jobs_with(life: &mut Life, service: &RecommendationsService) {
+    let (service, stop) = (service.clone(), life.stop());
+    life.consumer("the jobs of models", async move {
+        stop.cancelled().await;
+        service.end_jobs().await;
+        Ok::<_, Infallible>(())
+    });
 }
 
 /// Times given out after a restart must be later than all that were given out before it.

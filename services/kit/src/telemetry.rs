@@ -24,8 +24,10 @@ use thiserror::Error;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use self::metrics::Meter;
 use crate::config::Secret;
 
+pub mod metrics;
 #[cfg(feature = "otlp")]
 mod otlp;
 
@@ -112,17 +114,26 @@ pub struct Telemetry {
     /// The finished spans of this process.
     pub spans: SpanStore,
     provider: SdkTracerProvider,
+    meter: Meter,
     refused: Arc<AtomicU64>,
 }
 
 impl Telemetry {
+    /// Where metrics go.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
     /// Sends what waits to be sent and stops; spans that end later are lost. Blocks for `timeout`
-    /// at the most: from async code, call it where blocking is allowed.
+    /// at the most, and for the last metrics five seconds longer: from async code, call it where blocking is
+    /// allowed.
     ///
     /// # Errors
     /// It was not done in time; the text says how the exporter says it.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), String> {
-        self.provider.shutdown_with_timeout(timeout).map_err(|cause| cause.to_string())
+        let spans = self.provider.shutdown_with_timeout(timeout);
+        let metrics = self.meter.0.as_ref().map_or(Ok(()), |meters| meters.shutdown_with_timeout(timeout));
+        spans.and(metrics).map_err(|cause| cause.to_string())
     }
 
     /// How many spans the collector did not take so far, without those that the queue dropped.
@@ -267,12 +278,16 @@ fn prepare(options: &Options) -> Result<Telemetry, TelemetryError> {
         Some(collector) => with_collector(builder, collector, &refused)?,
         None => builder,
     };
-    Ok(Telemetry { spans, provider: builder.build(), refused })
+    let meter = options.otlp.as_ref().map_or_else(|| Ok(Meter::default()), meter_to)?;
+    Ok(Telemetry { spans, provider: builder.build(), meter, refused })
+}
+
+fn resource() -> Resource {
+    Resource::builder_empty().with_service_name("echotune").build()
 }
 
 fn provider(spans: &SpanStore) -> TracerProviderBuilder {
-    let resource = Resource::builder_empty().with_service_name("echotune").build();
-    SdkTracerProvider::builder().with_resource(resource).with_span_processor(spans.clone())
+    SdkTracerProvider::builder().with_resource(resource()).with_span_processor(spans.clone())
 }
 
 #[cfg(feature = "otlp")]
@@ -292,6 +307,19 @@ fn with_collector(
     _: &Arc<AtomicU64>,
 ) -> Result<TracerProviderBuilder, TelemetryError> {
     options.check()?;
+    Err(TelemetryError::NotBuilt)
+}
+
+/// Where metrics are sent by a collector's options, which were checked before.
+#[cfg(feature = "otlp")]
+fn meter_to(options: &OtlpOptions) -> Result<Meter, TelemetryError> {
+    let reader = otlp::reader(options)?;
+    let provider = opentelemetry_sdk::metrics::SdkMeterProvider::builder();
+    Ok(Meter(Some(provider.with_resource(resource()).with_reader(reader).build())))
+}
+
+#[cfg(not(feature = "otlp"))]
+fn meter_to(_: &OtlpOptions) -> Result<Meter, TelemetryError> {
     Err(TelemetryError::NotBuilt)
 }
 

@@ -9,6 +9,7 @@ mod id;
 mod listen;
 mod page;
 mod recommendation;
+mod release;
 mod run;
 mod time;
 
@@ -31,6 +32,10 @@ pub use page::{MAX_PAGE, Page, PageRequest};
 pub use recommendation::{
     Acceptance, Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal,
     SimilarItem, StageChange,
+};
+pub use release::{
+    Drift, GateOutcome, GateReport, Measure, ModelJob, ModelJobKind, ModelJobState, Release, ReleaseAction,
+    ReleaseDecision, ReleaseState, TrainingRecord, TrainingSpec,
 };
 pub use run::{Approval, Budget, NewRun, Run, RunEvent, RunEventKind, RunState, WorkflowSummary};
 pub use time::{Clock, Hlc};

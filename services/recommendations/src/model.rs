@@ -1,19 +1,21 @@
 //! What serves: the fitted graphs and how popular items are.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use echotune_engine::{
     GraphOptions, Interactions, ItemGraph,
-    blend::{Blend, BlendOptions},
-    terms::{
-        content::{self, ContentOptions},
-        sequence::{SequenceOptions, transitions},
-        social::{Social, SocialOptions},
-    },
+    blend::Blend,
+    terms::{content, sequence::transitions, social::Social},
 };
 use echotune_model::{ItemId, ItemKind, UserId};
 
-use crate::shelf::{History, Known, Prior};
+use crate::{
+    releases::{Facts, Recipe, Serving},
+    shelf::{History, Known, Prior},
+};
 
 /// Listeners below which co-listening alone serves: the blend rests on what many have in common, and its
 /// options were chosen on the histories of thousands.
@@ -32,6 +34,8 @@ struct Beside<'t> {
     taggings: &'t Features,
     /// By which items that few know are like others.
     features: &'t Features,
+    /// The options of the fit.
+    recipe: &'t Recipe,
     /// Whether what follows what counts. It does for tracks: on generated listens it improved lists of new tracks
     /// by a tenth, and did nothing for lists of new artists.
     follows: bool,
@@ -75,12 +79,13 @@ impl Links {
             .then(|| {
                 let numbered = |features| tagged(features, &by_item, &by_place);
                 let sequences = if beside.follows { sequences(all, &by_place) } else { Vec::new() };
-                blended(&histories, &numbered(beside.taggings), &numbered(beside.features), &sequences)
+                let features = [beside.taggings, beside.features].map(numbered);
+                blended(&histories, &features, &sequences, beside.recipe)
             })
             .flatten();
         let is_blend = blend.is_some();
         let graph = blend.unwrap_or_else(|| ItemGraph::fit(&histories, GraphOptions::default()));
-        let social = Social::fit(&weighted, beside.friends, &graph, SocialOptions::default());
+        let social = Social::fit(&weighted, beside.friends, &graph, beside.recipe.social);
         let note = |cause: &_| tracing::error!(%cause, "friends cannot be fitted; lists go without them");
         let social = social.inspect_err(note).ok();
         Self { graph, places: by_item, items: by_place, is_blend, social }
@@ -136,16 +141,16 @@ pub(crate) enum Depth {
 /// fitted.
 fn blended(
     histories: &Interactions,
-    tags: &Interactions,
-    features: &Interactions,
+    [tags, features]: &[Interactions; 2],
     sequences: &[Vec<(u32, i64)>],
+    recipe: &Recipe,
 ) -> Option<ItemGraph> {
     let fit = || -> Result<ItemGraph, Box<dyn std::error::Error>> {
-        let (blend, options) =
-            (Blend::fit(histories, Some(tags), BlendOptions::default())?, SequenceOptions::default());
+        let blend = Blend::fit(histories, Some(tags), recipe.blend)?;
+        let options = recipe.sequence;
         let links = transitions(sequences, histories.item_count(), options)?;
         let graph = blend.with_links(histories, links, options.weight)?.compile(&|_| {});
-        let options = ContentOptions::default();
+        let options = recipe.content;
         let links = content::neighbours(features, &histories.item_degrees(), options)?;
         Ok(content::added(&graph, &links, options.weight * content::scale(&graph, &links, histories))?)
     };
@@ -181,6 +186,7 @@ fn tagged(taggings: &Features, by_item: &[u32], by_place: &[u32]) -> Interaction
 }
 
 /// What a fit needs, taken out of the state so that serving goes on. Artists first, then tracks.
+#[derive(Clone)]
 pub(crate) struct Training {
     /// Listeners that are not private. Histories are shared, not copied.
     pub(crate) people: Vec<(UserId, [History; 2])>,
@@ -195,28 +201,38 @@ pub(crate) struct Training {
     /// Sizes of the shelves.
     pub(crate) places: [usize; 2],
     pub(crate) revision: u64,
+    /// By what it is fitted.
+    pub(crate) release: Arc<Serving>,
 }
 
 impl Training {
     /// Fits both graphs. Time as of [`ItemGraph::fit`], or of [`Blend::fit`] and [`Blend::compile`].
     pub(crate) fn fit(self, depth: Depth) -> Model {
-        let Self { mut people, items: [known, tracks], friends, taggings, artists, places, revision } = self;
+        let Self { mut people, items: [known, tracks], friends, taggings, artists, places, revision, release } = self;
+        let began = Instant::now();
         people.sort_unstable_by_key(|(user, _)| *user);
         let friends = placed(&people, &friends);
         let artist_of: Features = artists.into_iter().map(|(track, artist)| (track, artist, 1)).collect();
         let none = Features::new();
         let fit = |items, kind: usize, taggings: &Features, features: &Features| {
-            let beside = Beside { friends: &friends, taggings, features, follows: kind == 1 };
+            let recipe = &release.recipe;
+            let beside = Beside { friends: &friends, taggings, features, recipe, follows: kind == 1 };
             let histories = people.iter().map(|(_, histories)| &histories[kind]);
             Arc::new(Links::fit(items, places[kind], histories, &beside, depth))
         };
         let links = [fit(known, 0, &taggings, &taggings), fit(tracks, 1, &none, &artist_of)];
-        Model { links, depth: Some(depth), revision, ..Model::default() }
+        let facts = |kind: usize| {
+            let histories = people.iter().map(|(_, histories)| &histories[kind]);
+            Arc::new(Facts::of(histories, &links[kind]))
+        };
+        let facts = [facts(0), facts(1)];
+        let (depth, fit_time) = (Some(depth), began.elapsed());
+        Model { links, facts, depth, revision, release, fit_time, ..Model::default() }
     }
 }
 
 /// The friends of each of some people, who ascend by id, by their places among them, ascending.
-fn placed(people: &[(UserId, [History; 2])], friends: &[(UserId, UserId)]) -> Vec<Vec<u32>> {
+pub(crate) fn placed(people: &[(UserId, [History; 2])], friends: &[(UserId, UserId)]) -> Vec<Vec<u32>> {
     let place = |user: UserId| people.binary_search_by_key(&user, |(one, _)| *one).ok();
     let mut rows = vec![Vec::new(); people.len()];
     for (user, friend) in friends {
@@ -237,6 +253,12 @@ pub(crate) struct Model {
     pub(crate) depth: Option<Depth>,
     /// Revision of the content that the graphs were fitted on.
     pub(crate) revision: u64,
+    /// By what the graphs were fitted.
+    pub(crate) release: Arc<Serving>,
+    /// What the graphs were fitted on.
+    facts: [Arc<Facts>; 2],
+    /// How long the fit took.
+    pub(crate) fit_time: Duration,
 }
 
 const fn at(kind: ItemKind) -> usize {
@@ -247,8 +269,17 @@ const fn at(kind: ItemKind) -> usize {
 }
 
 impl Model {
+    /// Before the first fit.
+    pub(crate) fn unfitted(release: Arc<Serving>) -> Self {
+        Self { release, ..Self::default() }
+    }
+
     pub(crate) fn links(&self, kind: ItemKind) -> &Links {
         &self.links[at(kind)]
+    }
+
+    pub(crate) fn facts(&self, kind: ItemKind) -> &Facts {
+        &self.facts[at(kind)]
     }
 
     pub(crate) fn prior(&self, kind: ItemKind) -> &Prior {
@@ -257,7 +288,8 @@ impl Model {
 
     pub(crate) fn version(&self) -> String {
         let kind = if self.links.iter().any(|links| links.is_blend) { "blend" } else { "item-graph" };
-        format!("{kind}-{:016x}", self.revision)
+        let version = format!("{kind}-{:016x}", self.revision);
+        if self.release.is_built_in { version } else { format!("{version}-{}", self.release.version) }
     }
 
     /// These graphs with the popularity of another model.

@@ -31,6 +31,11 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The same with another weight of popularity.
+    pub(crate) const fn with_trending(self, trending_weight: f64) -> Self {
+        Self { trending_weight, ..self }
+    }
+
     /// The same but for what a variant changes.
     pub(crate) fn with(self, change: &PolicyChange) -> Self {
         Self {

@@ -142,7 +142,7 @@ pub(crate) fn list(state: &State, model: &Model, trace: TraceId, ranked: Ranked)
 impl RecommendationsService {
     /// By what the lists of a listener are made.
     fn policy_of(&self, user: UserId) -> Policy {
-        self.0.trials.part_of(user).map_or(self.0.trials.base, |part| *part.policy())
+        self.0.trials.part_of(user).map_or_else(|| self.0.trials.base(), |part| *part.policy())
     }
 
     fn ranked(

@@ -15,6 +15,7 @@ use crate::{
     experiments::Trials,
     model::{Depth, Model, Training},
     policy::Policy,
+    releases::{ReleaseLimits, Releases},
     state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
 };
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     refreshed: Mutex<Option<Instant>>,
     spare: Mutex<Vec<Scores>>,
     pub(crate) trials: Trials,
+    pub(crate) releases: Releases,
 }
 
 impl RecommendationsService {
@@ -68,18 +70,36 @@ impl RecommendationsService {
     /// # Errors
     /// The store cannot be read.
     pub fn load_with(store: EmbeddedRecommendationStore, policy: Policy) -> Result<Self, RecommendationStoreError> {
-        Self::open(Arc::new(store), policy).now_or_never().expect("the embedded store answers reads at once")
+        Self::load_by(store, policy, ReleaseLimits::default())
     }
 
-    /// Loads the view of a store, with lists made by a policy where no experiment changes it. Time linear in
-    /// the view.
+    /// [`Self::load_with`], with releases held to limits.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub async fn open(store: Arc<dyn RecommendationStore>, policy: Policy) -> Result<Self, RecommendationStoreError> {
+    /// As there.
+    pub fn load_by(
+        store: EmbeddedRecommendationStore,
+        policy: Policy,
+        limits: ReleaseLimits,
+    ) -> Result<Self, RecommendationStoreError> {
+        Self::open(Arc::new(store), policy, limits).now_or_never().expect("the embedded store answers reads at once")
+    }
+
+    /// Loads the view of a store, with lists made by a policy where no experiment changes it. The weight of
+    /// popularity is that of the release that serves, once there is one. Time linear in the view.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the release that serves is another program's.
+    pub async fn open(
+        store: Arc<dyn RecommendationStore>,
+        policy: Policy,
+        limits: ReleaseLimits,
+    ) -> Result<Self, RecommendationStoreError> {
         let mut state = State::default();
         let progress = store.load(&mut |row| state.take(row)).await?;
         (state.watermark, state.revision) = (progress.watermark, progress.revision);
+        let releases = Releases::load(&*store, policy.trending_weight, limits).await?;
+        let policy = policy.with_trending(releases.serving().recipe.trending);
         let trials = Trials::load(&*store, policy).await?;
         let clock = Clock::default();
         clock.observe(progress.watermark);
@@ -88,7 +108,7 @@ impl RecommendationsService {
             store,
             clock,
             state: RwLock::new(state),
-            model: ArcSwap::from_pointee(Model::default().with_warmth(warmth)),
+            model: ArcSwap::from_pointee(Model::unfitted(releases.serving()).with_warmth(warmth)),
             writing: tokio::sync::Mutex::new(progress),
             applied: watch::channel(progress.position).0,
             fitted: watch::Sender::new(0),
@@ -98,6 +118,7 @@ impl RecommendationsService {
             refreshed: Mutex::new(None),
             spare: Mutex::new(Vec::new()),
             trials,
+            releases,
         })))
     }
 
@@ -185,6 +206,7 @@ impl RecommendationsService {
             });
             if event.payload == Payload::UserErased {
                 self.0.trials.forget(event.user);
+                self.0.releases.window.forget(event.user);
             }
         }
         self.update(|state| (state.watermark, state.revision) = (next.watermark, next.revision));
@@ -244,9 +266,10 @@ impl RecommendationsService {
 
     async fn refit_by(&self, depth: Depth, fit: impl FnOnce(Training, Depth) -> Model + Send + 'static) -> bool {
         let _one = self.0.fitting[usize::from(depth == Depth::Whole)].lock().await;
-        let training = self.read(State::training);
+        let training = Training { release: self.0.releases.serving(), ..self.read(State::training) };
         let serving = self.0.model.load();
-        if training.revision == serving.revision && (depth == Depth::Quick || serving.depth != Some(Depth::Quick)) {
+        let is_known = training.revision == serving.revision && training.release == serving.release;
+        if is_known && (depth == Depth::Quick || serving.depth != Some(Depth::Quick)) {
             return true;
         }
         drop(serving);
@@ -279,7 +302,7 @@ impl RecommendationsService {
 ///
 /// # Errors
 /// The work panicked, or no thread can be started.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+pub(crate) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     let threads = std::thread::available_parallelism().map_or(1, |all| all.get().saturating_sub(1).max(1));
     let (done, result) = tokio::sync::oneshot::channel();
     let start = move || {

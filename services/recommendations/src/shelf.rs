@@ -120,6 +120,12 @@ fn half_lives(from_ms: i64, to_ms: i64) -> f64 {
     (to_ms - from_ms) as f64 / HALF_LIFE_MS as f64
 }
 
+/// How warm a listener who knows an item so makes it at `now_ms`.
+pub(crate) fn heat(known: &Known, now_ms: i64) -> f64 {
+    let recent = if known.last_ms > 0 { half_lives(now_ms, known.last_ms).exp2() } else { 0.0 };
+    recent + STATIC_HEAT
+}
+
 impl Shelf {
     pub(crate) fn get(&self, id: ItemId) -> Option<u32> {
         self.index.get(&id).copied()

@@ -11,6 +11,7 @@ use echotune_model::{Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signa
 use crate::{
     friends::Loved,
     model::Training,
+    releases::Materials,
     shelf::{History, Shelf, find},
     store::{Named, Row},
     tags::Tags,
@@ -331,7 +332,28 @@ impl State {
             artists: self.tracks.artists(),
             places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
+            release: Arc::default(),
         }
+    }
+
+    /// What a recipe is judged with: what a fit needs, and who said what of artists.
+    pub(crate) fn materials(&self) -> Materials {
+        let numbers = self.tags.numbers();
+        let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
+        let people = people.filter(|(_, person)| !person.private);
+        let numbered = |(artist, tag): &(u32, u32)| Some((*artist, *numbers.get(tag)?));
+        let said = people.map(|(user, person)| (user, person.taggings.iter().filter_map(numbered).collect()));
+        Materials { said: said.collect(), training: self.training() }
+    }
+
+    /// Some listeners that are not private and have a history, at most `count`: the first by id.
+    pub(crate) fn public_users(&self, kind: ItemKind, count: usize) -> Vec<UserId> {
+        let people = self.users.iter().map(|(user, place)| (*user, &self.people[*place]));
+        let people = people.filter(|(_, person)| !person.private && !person.history(kind).is_empty());
+        let mut users: Vec<UserId> = people.map(|(user, _)| user).collect();
+        users.sort_unstable();
+        let step = users.len().div_ceil(count).max(1);
+        users.into_iter().step_by(step).collect()
     }
 }
 

@@ -118,6 +118,14 @@ impl Tags {
         counts.collect()
     }
 
+    /// The number of each tag in [`Self::counted`].
+    pub(crate) fn numbers(&self) -> HashMap<u32, u32> {
+        let named = (0..).zip(&self.tags).filter(|(_, tag)| !tag.artists.is_empty());
+        let mut named: Vec<(u32, &Tag)> = named.collect();
+        named.sort_unstable_by(|a, b| a.1.folded.cmp(&b.1.folded));
+        named.into_iter().zip(0..).map(|((tag, _), number)| (tag, number)).collect()
+    }
+
     /// The artists that bear a tag, with their taggers as a share of the most tagged one's.
     pub(crate) fn shares(&self, tag: u32) -> impl Iterator<Item = (u32, f64)> {
         let artists = &self.tags[tag as usize].artists;

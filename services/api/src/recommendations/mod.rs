@@ -13,6 +13,7 @@ use echotune_model::{
 };
 
 pub use client::RecommendationsClient;
+pub(crate) use convert::{kind_from_pb, kind_to_pb};
 pub use server::recommendations_server;
 
 /// Items in one list at the most.

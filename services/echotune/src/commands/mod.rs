@@ -4,6 +4,7 @@ mod accounts;
 mod experiments;
 mod items;
 mod mcp;
+mod models;
 mod runs;
 mod spark;
 mod tokens;
@@ -24,7 +25,7 @@ use echotune_api::RecommendQuery;
 use echotune_kit::{
     config::{Faults, Flag, Loaded},
     embedded::STORE_FILE,
-    telemetry::{self, SpanStore},
+    telemetry::{self, Telemetry},
 };
 use echotune_model::{Call, ErrorKind, Fault, ItemKind, Listen, Track};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -205,6 +206,11 @@ enum Command {
         #[command(subcommand)]
         action: spark::SparkAction,
     },
+    /// Releases of the recipe by which models are fitted: train, promote, roll back.
+    Model {
+        #[command(subcommand)]
+        action: models::ModelAction,
+    },
     /// The platform's MCP servers.
     Mcp {
         #[command(subcommand)]
@@ -295,7 +301,7 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
 /// Executes within telemetry, and sends what is left of it at the end.
 async fn traced(arguments: Arguments, command: Command, config: Config) -> anyhow::Result<()> {
     let telemetry = telemetry::start(&config.telemetry_options())?;
-    let done = execute(&arguments, &command, &config, telemetry.spans.clone()).await;
+    let done = execute(&arguments, &command, &config, &telemetry).await;
     let patience = config.shutdown.flush_timeout.0;
     let flushed = tokio::task::spawn_blocking(move || telemetry.shutdown(patience)).await?;
     if let Err(cause) = flushed {
@@ -304,9 +310,14 @@ async fn traced(arguments: Arguments, command: Command, config: Config) -> anyho
     done
 }
 
-async fn execute(arguments: &Arguments, command: &Command, config: &Config, spans: SpanStore) -> anyhow::Result<()> {
+async fn execute(
+    arguments: &Arguments,
+    command: &Command,
+    config: &Config,
+    telemetry: &Telemetry,
+) -> anyhow::Result<()> {
     match command {
-        Command::Up { demo, .. } => up::up(arguments, config, *demo, spans).await,
+        Command::Up { demo, .. } => up::up(arguments, config, *demo, telemetry).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut script);
@@ -325,7 +336,7 @@ async fn execute(arguments: &Arguments, command: &Command, config: &Config, span
                 );
                 return Err(Fault::new(ErrorKind::NotFound, message).into());
             }
-            let mut connection = Connection::to(config, &arguments.data, spans).await?;
+            let mut connection = Connection::to(config, &arguments.data, telemetry.spans.clone()).await?;
             let span = tracing::info_span!(target: "echotune", "command", otel.name = "echotune command");
             let done = with_connection(command, arguments, &mut connection).instrument(span).await;
             let closed = connection.close().await;
@@ -381,6 +392,7 @@ async fn with_connection(command: &Command, arguments: &Arguments, connection: &
         Command::Runs { user, limit, action } => runs::manage(connection, user, *limit, action.as_ref(), output).await,
         Command::Experiment { action } => experiments::manage(connection, action, output).await,
         Command::Spark { action } => spark::manage(connection, &arguments.data, action, output).await,
+        Command::Model { action } => action.run(connection, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
         Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
     }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use echotune_api::{RecommendQuery, Users};
 use echotune_kit::{
     lifecycle::{self, Exit},
-    telemetry::SpanStore,
+    telemetry::Telemetry,
 };
 use echotune_model::{ErrorKind, Fault, ItemKind, NewRun, PageRequest, Recommendations, Run, TraceId};
 use tracing::Instrument as _;
@@ -15,9 +15,15 @@ use super::{Arguments, Output, call, now_ms, runs};
 use crate::{Config, Connection, Platform, Serving, demo, import::Progress, output, platform::Flow};
 
 /// Serves until a signal comes.
-pub(super) async fn up(arguments: &Arguments, config: &Config, demo: bool, spans: SpanStore) -> anyhow::Result<()> {
+pub(super) async fn up(
+    arguments: &Arguments,
+    config: &Config,
+    demo: bool,
+    telemetry: &Telemetry,
+) -> anyhow::Result<()> {
     let signals = lifecycle::signals()?;
-    let serving = Platform::open_with(config, &arguments.data, spans)?.serve(config.listen).await?;
+    let serving = Platform::open_with(config, &arguments.data, telemetry.spans.clone())?.metered(telemetry.meter());
+    let serving = serving.serve(config.listen).await?;
     let (address, mcp) = (serving.address, serving.mcp);
     let (asked, stopping) = (serving.platform.asked(), serving.platform.stopping());
     let demo = demo.then(|| Demo::of(&serving, arguments));

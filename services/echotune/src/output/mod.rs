@@ -2,6 +2,7 @@
 
 mod accounts;
 mod experiments;
+mod models;
 mod runs;
 mod spark;
 
@@ -24,6 +25,7 @@ pub(crate) use self::spark::{factors_imported, listens_exported};
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
     experiments::{experiment, experiment_begun, experiments},
+    models::{drift, model_card, model_export, model_job, release, releases},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
     spark::candidates,
 };

@@ -226,6 +226,26 @@ fn an_experiment_is_begun_looked_at_and_stopped() {
 }
 
 #[test]
+fn the_recipe_that_serves_is_shown_and_a_training_says_what_it_lacks() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    json(data, &["listen", "--user", "ann", "--artist", "Air", "--title", "Song"]);
+    let list = text(data, &["model", "list"]);
+    assert!(list.contains("serving") && list.contains("built in"), "{list}");
+    let shown = text(data, &["model", "show"]);
+    assert!(shown.contains("blend.ease") && shown.contains(": serving"), "{shown}");
+    assert!(text(data, &["model", "card"]).contains("# EchoTune lists of artists"));
+    assert!(text(data, &["model", "drift"]).contains("nothing to compare"));
+    refused(data, &["model", "train"], 1, "1 listeners have enough");
+    refused(data, &["model", "train", "--option", "blend.eas=1"], 2, "no option is named 'blend.eas'");
+    refused(data, &["model", "train", "--option", "blend.ease"], 2, "NAME=VALUE");
+    refused(data, &["model", "promote", "none"], 3, "echotune model list");
+    refused(data, &["model", "promote", "none", "--force"], 2, "--reason");
+    refused(data, &["model", "rollback"], 1, "nothing served before");
+    refused(data, &["model", "cancel"], 3, "no such job");
+}
+
+#[test]
 fn times_are_given_in_seconds_or_as_people_write_them() {
     let folder = tempfile::tempdir().expect("folder");
     let heard =

@@ -9,7 +9,7 @@ use echotune_kit::{auth::Token, edge::Credentials, telemetry};
 use echotune_model::{
     Approval, Call, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Impression, ItemId, ItemKind,
     Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PolicyChange, Profile, Role, Settings, Signal, Tagging,
-    Track, Variant, Verdict,
+    Track, TrainingSpec, Variant, Verdict,
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -121,6 +121,33 @@ async fn experiments(to: &Connection, call: &Call) {
     assert_eq!(stopped.decision.expect("decided").verdict, Verdict::Stopped);
 }
 
+async fn models(to: &Connection, call: &Call) {
+    let models = &to.models;
+    let few = models.train(call, TrainingSpec::default()).await.expect_err("two listeners");
+    assert_eq!(few.kind, ErrorKind::FailedPrecondition);
+    let (releases, decisions) = models.releases(call).await.expect("listed");
+    assert_eq!((releases.len(), decisions.len()), (1, 0));
+    let serving = &releases[0];
+    assert_eq!(models.release(call, "").await.expect("read").0, *serving);
+    assert!(models.promote(call, &serving.version, false, "").await.expect_err("serves").message.contains("already"));
+    assert_eq!(models.promote(call, "none", true, "why").await.expect_err("unknown").kind, ErrorKind::NotFound);
+    let nothing = models.rollback(call, "", "").await.expect_err("nothing served before");
+    assert_eq!(nothing.kind, ErrorKind::FailedPrecondition);
+    assert_eq!(models.job(call, 0).await.expect_err("no job").kind, ErrorKind::NotFound);
+    assert_eq!(models.cancel_job(call, 1).await.expect_err("no job").kind, ErrorKind::NotFound);
+    assert!(models.card(call, ItemKind::Artist).await.expect("a card").contains("blend.ease"));
+    // There is nothing to export before the first fit.
+    let exported = loop {
+        match models.export(call, ItemKind::Artist).await {
+            Err(early) if early.kind == ErrorKind::FailedPrecondition => tokio::task::yield_now().await,
+            done => break done.expect("exported"),
+        }
+    };
+    assert!(exported.len() > 100);
+    let drift = models.drift(call).await.expect("measured");
+    assert!(drift.iter().any(|one| one.feature == "popularity" && one.kind == "artist"), "{drift:?}");
+}
+
 async fn runs(agents: &Arc<dyn Agents>, call: &Call) {
     let names = agents.list_workflows(call).await.expect("listed");
     assert!(names.iter().any(|one| one.name == "listening-report"), "{names:?}");
@@ -163,6 +190,7 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
         experiments(&to, &call).await;
         let histories = to.training.export_histories(&call, Some("ann")).await.expect("exported");
         assert_eq!((histories.listeners, histories.rows), (1, 6));
+        models(&to, &call).await;
         runs(to.agents.as_ref().expect("agents"), &call).await;
         let status = to.operations.status(&call).await.expect("status");
         assert_eq!(status.addresses["grpc"], serving.address.to_string());

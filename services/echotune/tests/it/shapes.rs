@@ -5,8 +5,8 @@ use std::{
     path::Path,
 };
 
-use echotune::{Config, Platform, Serving};
-use echotune_model::{Call, Tagging};
+use echotune::{Config, Connection, Platform, Serving};
+use echotune_model::{Call, PlayCount, Tagging};
 use serde_json::Value;
 
 use crate::{
@@ -26,7 +26,7 @@ fn shape(name: &str, value: &Value) -> String {
     if ANY.contains(&name) {
         return "any".to_owned();
     }
-    if name == "was" {
+    if ["was", "bound", "measured"].contains(&name) {
         return "null | number".to_owned();
     }
     match value {
@@ -80,6 +80,7 @@ async fn world(data: &Path) -> Serving {
     let tagging = |artist: &str, tag: &str| Tagging { artist: artist.into(), tag: tag.into(), tagged_at_ms: 0 };
     let tags = vec![tagging("Air", "mellow"), tagging("Moby", "mellow"), tagging("Zero 7", "soul")];
     to.users.add_taggings(&Call::internal(), "ann", tags).await.expect("tagged");
+    crowd(&to).await;
     to.settle().await.expect("settled");
     to.close().await.expect("closed");
     // Lists that are evened out have changes to tell.
@@ -87,6 +88,36 @@ async fn world(data: &Path) -> Serving {
     config.recommendations.diversity_weight = 1.0;
     let platform = Platform::open_with(&config, data, spans()).expect("open");
     platform.serve(LOOPBACK.parse().expect("address")).await.expect("serve")
+}
+
+/// Enough listeners for a training.
+async fn crowd(to: &Connection) {
+    for n in 0..110_u32 {
+        let name = format!("listener{n}");
+        to.users.create_user(&Call::internal(), &name).await.expect("created");
+        let count =
+            |step: u32| PlayCount { artist: format!("Artist {}", (n + step) % 40), plays: 2, source: "x".into() };
+        let counts = (0..12).map(count).collect();
+        to.users.set_play_counts(&Call::internal(), &name, counts).await.expect("set");
+    }
+}
+
+/// What the commands about models print.
+fn models(data: &Path) -> Vec<(&'static str, Value)> {
+    let trained = json(data, &["model", "train", "--trials", "1", "--option", "blend.filter=0.5"]);
+    let version = trained["version"].as_str().expect("a version").to_owned();
+    json(data, &["model", "promote", &version, "--force", "--reason", "to see it"]);
+    let file = data.join("model.onnx");
+    let export = json(data, &["model", "export", "--onnx", file.to_str().expect("text")]);
+    assert_eq!(std::fs::metadata(file).expect("written").len(), export["bytes"].as_u64().expect("a number"));
+    vec![
+        ("model train, model promote, model rollback, model cancel", trained),
+        ("model list", json(data, &["model", "list"])),
+        ("model show", json(data, &["model", "show", &version])),
+        ("model card", json(data, &["model", "card"])),
+        ("model export", export),
+        ("model drift", json(data, &["model", "drift"])),
+    ]
 }
 
 const NEW_EXPERIMENT: [&str; 9] = [
@@ -117,7 +148,8 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
     json(data, &["recommend", "--user", "ann"]);
     let record = text(data, &["user", "export", "ann"]);
     let record = serde_json::from_str(record.lines().next().expect("a line")).expect("JSON");
-    vec![
+    let models = models(data);
+    let others = vec![
         ("recommend, explain, feedback", list),
         ("trace", trace),
         ("similar", json(data, &["similar", "Air"])),
@@ -139,7 +171,8 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
         ("user token revoke", json(data, &["user", "token", "revoke", "ann", &token_id])),
         ("user export", record),
         ("user erase", json(data, &["user", "erase", "ann", "--yes"])),
-    ]
+    ];
+    others.into_iter().chain(models).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

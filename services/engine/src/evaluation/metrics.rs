@@ -94,6 +94,18 @@ pub fn measure(fold: &Fold<'_>, at: &[usize], lists: &[Option<Vec<u32>>]) -> Met
     }
 }
 
+/// NDCG at a length of each listener that is judged, ascending by listener: the means of [`measure`], one by one.
+pub fn gains(fold: &Fold<'_>, at: usize, lists: &[Option<Vec<u32>>]) -> Vec<(usize, f64)> {
+    let gain = |user: usize| {
+        let relevant = fold.held.row(user);
+        let list = lists.get(user).and_then(Option::as_deref).unwrap_or_default();
+        let found: f64 = hits(&list[..list.len().min(at)], relevant).into_iter().map(discount).sum();
+        let ideal: f64 = (0..relevant.len().min(at)).map(discount).sum();
+        (user, found / ideal)
+    };
+    fold.judged().into_iter().map(gain).collect()
+}
+
 /// The ranks of the relevant items, ascending, each item once. `relevant` is ascending.
 fn hits(list: &[u32], relevant: &[u32]) -> Vec<usize> {
     let mut ranks = Vec::new();
@@ -141,6 +153,19 @@ mod tests {
         let ideal = 1.0 + second;
         near(&found.ndcg, &[(second / ideal + 1.0) / 2.0, ((second + fourth) / ideal + 1.0) / 2.0]);
         near(&[found.coverage], &[1.0]);
+    }
+
+    #[test]
+    fn the_gains_of_listeners_have_the_mean_that_is_measured() {
+        let train = events(&[(0, 0), (1, 4), (2, 0), (2, 1), (2, 2), (2, 3)]);
+        let test = events(&[(0, 1), (0, 2), (1, 3)]).rows;
+        let set = carved(&train, &test, 1);
+        let lists = [Some(vec![4, 1, 3, 2]), None, Some(vec![1, 2])];
+        let found = gains(&set.testing(), 2, &lists);
+        let first = (1.0 / 3_f64.log2()) / (1.0 + 1.0 / 3_f64.log2());
+        assert_eq!(found.iter().map(|(user, _)| *user).collect::<Vec<_>>(), [0, 1]);
+        near(&[found[0].1, found[1].1], &[first, 0.0]);
+        near(&[(found[0].1 + found[1].1) / 2.0], &measure(&set.testing(), &[2], &lists).ndcg);
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod terms;
 
 pub use dataset::{Dataset, Fold, Tagging, Training};
 pub use events::{Dropped, Event, Events, Names};
-pub use metrics::{Metrics, ceiling, measure};
+pub use metrics::{Metrics, ceiling, gains, measure};
 pub use model::{FitError, ItemGraphModel, Model, Popularity, Progress, Settings, Trending};
 pub use ranking::{EachUser, LinearScorer, Scorer, rank, rank_one};
 pub use read::{Format, ReadError, Table, detect, read_interactions, read_items, read_social, read_taggings};

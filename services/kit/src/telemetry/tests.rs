@@ -42,9 +42,18 @@ fn filters_and_endpoints_are_checked() {
 mod with_a_collector {
     use std::sync::Arc;
 
-    use opentelemetry_proto::tonic::collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
+    use opentelemetry_proto::tonic::{
+        collector::{
+            metrics::v1::{
+                ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+                metrics_service_server::{MetricsService, MetricsServiceServer},
+            },
+            trace::v1::{
+                ExportTraceServiceRequest, ExportTraceServiceResponse,
+                trace_service_server::{TraceService, TraceServiceServer},
+            },
+        },
+        metrics::v1::{metric::Data, number_data_point::Value},
     };
     use tokio::{
         net::TcpListener,
@@ -106,6 +115,53 @@ mod with_a_collector {
         assert_eq!(span.trace_id, trace.0.to_be_bytes());
         let named = resource.resource.as_ref().unwrap().attributes.iter().any(|pair| pair.key == "service.name");
         assert!(named, "{resource:?}");
+    }
+
+    /// A collector of metrics that hands on what it receives.
+    struct Metrics(mpsc::UnboundedSender<ExportMetricsServiceRequest>);
+
+    #[tonic::async_trait]
+    impl MetricsService for Metrics {
+        async fn export(
+            &self,
+            request: Request<ExportMetricsServiceRequest>,
+        ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+            assert_eq!(request.metadata().get("authorization").expect("a header"), "Bearer hunter2");
+            self.0.send(request.into_inner()).map_err(|_| Status::internal("the test is over"))?;
+            Ok(Response::new(ExportMetricsServiceResponse::default()))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_latest_value_of_a_metric_is_sent_on_the_way_down() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (sent, mut received) = mpsc::unbounded_channel();
+        let service = MetricsServiceServer::new(Metrics(sent));
+        tokio::spawn(
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)),
+        );
+        let telemetry = prepare(&collector(endpoint, 16)).unwrap();
+        let gauge = telemetry.meter().gauge(metrics::DRIFT);
+        assert!(gauge.is_sent());
+        for value in [0.5, 0.25] {
+            gauge.record(value, &[("feature", "score"), ("kind", "track")]);
+        }
+        spawn_blocking(move || telemetry.shutdown(Duration::from_secs(20))).await.unwrap().unwrap();
+        let request = received.recv().await.unwrap();
+        let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
+        assert_eq!((metric.name.as_str(), metric.unit.as_str()), ("echotune.recommendations.drift", "1"));
+        let Some(Data::Gauge(gauge)) = &metric.data else { panic!("{metric:?}") };
+        assert_eq!((gauge.data_points.len(), gauge.data_points[0].value), (1, Some(Value::AsDouble(0.25))));
+        let names: Vec<_> = gauge.data_points[0].attributes.iter().map(|pair| pair.key.as_str()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn without_a_collector_metrics_go_nowhere() {
+        let gauge = prepare(&Options::default()).unwrap().meter().gauge(metrics::DRIFT);
+        gauge.record(1.0, &[]);
+        assert!(!gauge.is_sent());
     }
 
     #[tokio::test(flavor = "multi_thread")]

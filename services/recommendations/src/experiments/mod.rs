@@ -33,7 +33,7 @@ pub(crate) use self::{explore::Explorer, part::Part};
 /// What serving knows of experiments.
 pub(crate) struct Trials {
     /// By what lists are made where no variant changes it.
-    pub(crate) base: Policy,
+    base: ArcSwap<Policy>,
     running: ArcSwap<Vec<Arc<Running>>>,
     /// What was learnt from everybody of what was explored.
     posterior: ArcSwap<Posterior>,
@@ -60,7 +60,7 @@ impl Trials {
     pub(crate) async fn load(store: &dyn RecommendationStore, base: Policy) -> Result<Self, RecommendationStoreError> {
         let posterior = explore::posterior(&store.learnt().await?).map_err(|cause| meaningless(&cause))?;
         let trials = Self {
-            base,
+            base: ArcSwap::from_pointee(base),
             running: ArcSwap::default(),
             posterior: ArcSwap::from_pointee(posterior),
             previous: ArcSwapOption::empty(),
@@ -72,11 +72,22 @@ impl Trials {
         Ok(trials)
     }
 
+    /// By what lists are made where no variant changes it.
+    pub(crate) fn base(&self) -> Policy {
+        **self.base.load()
+    }
+
+    /// Has lists made with another weight of popularity where no variant changes it.
+    pub(crate) fn rebase(&self, trending: f64, experiments: &[Experiment]) -> Result<(), RecommendationStoreError> {
+        self.base.store(Arc::new(self.base().with_trending(trending)));
+        self.run(experiments)
+    }
+
     /// Serves by those of the experiments that run, and by no other.
     fn run(&self, experiments: &[Experiment]) -> Result<(), RecommendationStoreError> {
+        let base = self.base();
         let running = experiments.iter().filter(|one| one.state == ExperimentState::Running);
-        let running =
-            running.map(|one| Running::new(one.clone(), self.base).map(Arc::new)).collect::<Result<Vec<_>, _>>();
+        let running = running.map(|one| Running::new(one.clone(), base).map(Arc::new)).collect::<Result<Vec<_>, _>>();
         self.running.store(Arc::new(running.map_err(|cause| meaningless(&cause))?));
         if !self.asks_for_previous() {
             self.previous.store(None);

@@ -38,6 +38,9 @@ impl RecommendationsService {
                 Ok::<_, Fault>((id, part, list, served))
             })
         })?;
+        if let Some(first) = list.items.first() {
+            self.0.releases.window.add(id, query.kind, first.score);
+        }
         if let (Some(part), Some(served)) = (part, served) {
             self.0.trials.made(id, &list, &part, served, began.elapsed());
             // An account that was erased meanwhile leaves nothing behind.
@@ -82,7 +85,7 @@ struct Listener<'s> {
 
 impl Listener<'_> {
     fn list(&self, part: Option<&Part>, trace: TraceId, scores: &mut Scores) -> (List, Option<Served>) {
-        let Some(part) = part else { return (self.by(&self.service.0.trials.base, trace, scores).0, None) };
+        let Some(part) = part else { return (self.by(&self.service.0.trials.base(), trace, scores).0, None) };
         let (mut list, served) = match part.interleaved() {
             Some(both) => self.interleaved(part, both, trace, scores),
             None => {

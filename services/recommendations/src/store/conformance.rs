@@ -2,6 +2,7 @@
 //! an empty store.
 
 pub mod experiments;
+pub mod releases;
 
 use echotune_api::events::{Event, Payload};
 use echotune_model::{

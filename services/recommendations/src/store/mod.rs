@@ -4,6 +4,7 @@
 
 pub mod conformance;
 mod embedded;
+mod releases;
 mod trials;
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use embedded::EmbeddedRecommendationStore;
+pub use releases::{Explored, MAX_DECISIONS, MAX_EXPLORED, MAX_RELEASES, ReleaseStore};
 pub use trials::{ArmSums, FEATURES, Kept, Learnt, ListNote, ONE, Served, Shares, ShownAt};
 
 /// Impressions kept per user at the most; the oldest go first.
@@ -129,7 +131,7 @@ type Answer<T> = Result<T, RecommendationStoreError>;
 
 /// Holds the view durably.
 #[async_trait]
-pub trait RecommendationStore: Send + Sync {
+pub trait RecommendationStore: ReleaseStore + Send + Sync {
     /// Hands over everything held, and answers how far it has come. Names come first, in the order in
     /// which they were taken, and feedback last. A name belongs to the account handed over last: until
     /// an erasure is over, the account before may still be there.

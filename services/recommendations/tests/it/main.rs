@@ -10,6 +10,7 @@ mod lists;
 mod mapped;
 mod names;
 mod private;
+mod releases;
 mod store;
 mod training;
 mod world;

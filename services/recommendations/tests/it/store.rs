@@ -66,3 +66,18 @@ async fn the_embedded_store_tells_whose_items_were_preferred() {
 async fn the_embedded_store_takes_the_erased_out_of_experiments() {
     conformance::experiments::erasure(&store().1).await;
 }
+
+#[tokio::test]
+async fn the_embedded_store_keeps_releases_and_their_record() {
+    conformance::releases::record(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_bounds_releases_and_keeps_those_that_served() {
+    conformance::releases::bounds(&store().1).await;
+}
+
+#[tokio::test]
+async fn the_embedded_store_tells_what_was_explored() {
+    conformance::experiments::explored(&store().1).await;
+}

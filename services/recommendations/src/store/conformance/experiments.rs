@@ -7,7 +7,7 @@ use echotune_model::{
 };
 
 use super::{event, progress};
-use crate::store::{ArmSums, Learnt, ListNote, Named, ONE, RecommendationStore, Served, Shares, ShownAt};
+use crate::store::{ArmSums, Explored, Learnt, ListNote, Named, ONE, RecommendationStore, Served, Shares, ShownAt};
 
 /// An experiment of a control and one other variant, begun at a time.
 pub fn experiment(name: &str, kind: ExperimentKind, started_at_ms: u64, window_ms: u64) -> Experiment {
@@ -69,6 +69,29 @@ async fn say(store: &dyn RecommendationStore, user: UserId, trace: u128, item: u
     let feedback = Feedback { item: items()[item], signal, trace: TraceId(trace) };
     let item = Named { title: String::new(), artist: "a".into() };
     store.record_feedback(user, feedback, item, Hlc::from_ms(trace as u64), progress(2)).await.expect("noted");
+}
+
+/// Impressions with explored items are told with their chances and what became of them, and no others are; an
+/// erased listener's go.
+///
+/// # Panics
+/// The store does otherwise.
+pub async fn explored(store: &dyn RecommendationStore) {
+    let [ann, ben] = world(store, experiment("one", ExperimentKind::Split, 1, 0)).await;
+    let explored = vec![(2, [1; 5]), (3, [2; 5])];
+    let exploring =
+        || Some(Served { propensities: vec![1.0, 1.0, 0.25, 0.5], explored: explored.clone(), ..served("one", 1) });
+    show(store, ann, 10, 10, exploring()).await;
+    show(store, ann, 11, 11, Some(served("one", 1))).await;
+    show(store, ben, 20, 20, exploring()).await;
+    say(store, ann, 10, 3, Signal::Liked).await;
+    say(store, ben, 20, 2, Signal::Skipped).await;
+    let found = store.explored(10).await.expect("read");
+    let row = |user, liked| Explored { user, items: items(), explored: vec![(2, 0.25, false), (3, 0.5, liked)] };
+    assert_eq!(found, [row(ann, true), row(ben, false)]);
+    assert_eq!(store.explored(1).await.expect("read").len(), 1);
+    store.apply(vec![event(ann, 30, Payload::UserErased)], Vec::new(), progress(3)).await.expect("applied");
+    assert_eq!(store.explored(10).await.expect("read"), [row(ben, false)]);
 }
 
 async fn sums(store: &dyn RecommendationStore, name: &str) -> Vec<ArmSums> {

@@ -1,5 +1,6 @@
 mod draft;
 mod export;
+mod releases;
 mod shown;
 mod sums;
 mod tables;

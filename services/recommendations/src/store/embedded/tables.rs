@@ -45,6 +45,10 @@ pub(super) const WINDOWS: Table = Table("recommendations.experiment_windows");
 pub(super) const LEARNT_OF: Table = Table("recommendations.learnt_of");
 /// Nothing → what was learnt from everybody.
 pub(super) const LEARNT: Table = Table("recommendations.learnt");
+/// Version → release.
+pub(super) const RELEASES: Table = Table("recommendations.releases");
+/// Number → what was decided on a release, in order.
+pub(super) const DECISIONS: Table = Table("recommendations.release_decisions");
 /// Name → how many.
 pub(super) const TOTALS: Table = Table("recommendations.totals");
 /// Nothing → how far the view has come.
