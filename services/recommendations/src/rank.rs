@@ -102,6 +102,15 @@ impl Ranking<'_> {
         (entry.is_public() || self.person.knows(self.kind, item))
             && (include_known || find(&self.history, item).is_none())
             && !self.person.refuses(entry.id, entry.artist_id)
+            && self.suits(item)
+    }
+
+    /// Whether what is known of an item's content is what the listener wants to hear. A track that anybody's source
+    /// marks as explicit is explicit; only the listener's own count while they are private.
+    fn suits(&self, item: u32) -> bool {
+        let own = || find(self.person.history(self.kind), item).and_then(|known| known.explicit);
+        let wanted = self.person.explicit;
+        self.kind == ItemKind::Artist || wanted.suits(self.entry(item).marked().max(own()))
     }
 
     /// What popularity adds to the score of an item.

@@ -173,7 +173,7 @@ impl State {
 }
 
 fn listen(track: Track, at: i64) -> Listen {
-    Listen { listened_at_ms: at, track, played_ms: 0, source: "test".into() }
+    Listen { listened_at_ms: at, track, played_ms: 0, source: "test".into(), explicit: None }
 }
 
 fn list(call: &Call, cold_start: bool, items: Vec<Recommendation>) -> List {
