@@ -22,6 +22,7 @@ mod state;
 pub mod store;
 mod tags;
 mod told;
+mod what_if;
 
 pub use consumer::{ConsumeError, consume, refit};
 pub use experiments::watch_experiments;

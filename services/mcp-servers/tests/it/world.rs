@@ -243,6 +243,7 @@ fn scored(history: &[(usize, f64)], index: usize, item: Item) -> Recommendation 
         reasons,
         propensity: 1.0,
         drawn_from: String::new(),
+        score_before: None,
     }
 }
 
