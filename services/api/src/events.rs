@@ -1,6 +1,8 @@
 //! Events between services: typed here, protobuf on the log.
 
-use echotune_model::{EventId, Fault, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName};
+use echotune_model::{
+    EventId, ExplicitContent, Fault, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName,
+};
 use echotune_proto::events::v1 as pb;
 use prost::Message as _;
 use thiserror::Error;
@@ -121,6 +123,7 @@ impl Event {
             Payload::SettingsChanged { settings } => pb::event::Payload::SettingsChanged(pb::SettingsChanged {
                 blocked_artists: settings.blocked_artists.clone(),
                 private: settings.private,
+                explicit: explicit_to_pb(settings.explicit).into(),
             }),
             Payload::UserErased => pb::event::Payload::UserErased(pb::UserErased {}),
         };
@@ -171,7 +174,11 @@ impl Event {
                 Payload::FriendsAdded { friends: added.user_ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()? }
             }
             Some(pb::event::Payload::SettingsChanged(changed)) => Payload::SettingsChanged {
-                settings: Settings { blocked_artists: changed.blocked_artists, private: changed.private },
+                settings: Settings {
+                    explicit: explicit_from_pb(changed.explicit)?,
+                    blocked_artists: changed.blocked_artists,
+                    private: changed.private,
+                },
             },
             Some(pb::event::Payload::UserErased(pb::UserErased {})) => Payload::UserErased,
         };
@@ -194,12 +201,30 @@ fn tally_to_pb(tally: &Tally) -> pb::TrackTally {
         album: tally.track.album.clone(),
         plays: tally.plays,
         last_listened_at_ms: tally.last_listened_at_ms,
+        explicit: tally.explicit,
     }
 }
 
 fn tally_from_pb(tally: pb::TrackTally) -> Tally {
-    let pb::TrackTally { track_id: _, title, artist, album, plays, last_listened_at_ms } = tally;
-    Tally { track: Track { title, artist, album }, plays, last_listened_at_ms }
+    let pb::TrackTally { track_id: _, title, artist, album, plays, last_listened_at_ms, explicit } = tally;
+    Tally { track: Track { title, artist, album }, plays, last_listened_at_ms, explicit }
+}
+
+const fn explicit_to_pb(explicit: ExplicitContent) -> pb::ExplicitContent {
+    match explicit {
+        ExplicitContent::Allow => pb::ExplicitContent::Allow,
+        ExplicitContent::Hide => pb::ExplicitContent::Hide,
+        ExplicitContent::Strict => pb::ExplicitContent::Strict,
+    }
+}
+
+fn explicit_from_pb(explicit: i32) -> Result<ExplicitContent, EventError> {
+    match pb::ExplicitContent::try_from(explicit) {
+        Ok(pb::ExplicitContent::Allow | pb::ExplicitContent::Unspecified) => Ok(ExplicitContent::Allow),
+        Ok(pb::ExplicitContent::Hide) => Ok(ExplicitContent::Hide),
+        Ok(pb::ExplicitContent::Strict) => Ok(ExplicitContent::Strict),
+        Err(_) => Err(EventError::Damaged(format!("a setting for explicit content is {explicit}"))),
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +240,27 @@ mod tests {
             payload: Some(pb::event::Payload::UserErased(pb::UserErased {})),
             ..pb::Event::default()
         }
+    }
+
+    #[test]
+    fn marks_and_the_wish_about_them_come_back_and_events_of_before_have_neither() {
+        let track = Track { title: "a".into(), artist: "b".into(), album: String::new() };
+        let tally = |explicit| Tally { track: track.clone(), plays: 1, last_listened_at_ms: 7, explicit };
+        let tallies = [None, Some(false), Some(true)].map(tally).to_vec();
+        let mut known = Event::decode(&event().encode_to_vec()).expect("an event").expect("known");
+        known.payload = Payload::HistoryChanged { tallies };
+        assert_eq!(Event::decode(&known.encode()), Ok(Some(known.clone())));
+        for explicit in [ExplicitContent::Allow, ExplicitContent::Hide, ExplicitContent::Strict] {
+            known.payload = Payload::SettingsChanged { settings: Settings { explicit, ..Settings::default() } };
+            assert_eq!(Event::decode(&known.encode()), Ok(Some(known.clone())));
+        }
+        let changed = |explicit| {
+            let settings = pb::SettingsChanged { private: true, explicit, ..Default::default() };
+            pb::Event { payload: Some(pb::event::Payload::SettingsChanged(settings)), ..event() }.encode_to_vec()
+        };
+        known.payload = Payload::SettingsChanged { settings: Settings { private: true, ..Settings::default() } };
+        assert_eq!(Event::decode(&changed(0)), Ok(Some(known)));
+        assert!(matches!(Event::decode(&changed(9)), Err(EventError::Damaged(_))));
     }
 
     #[test]

@@ -193,6 +193,33 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn scores_are_those_without_some_of_a_history_and_the_parts_of_what_is_gone(
+            rows in proptest::collection::vec(proptest::collection::vec(0..80_u32, 0..20), 1..40),
+            // Plays, and how many of them are left.
+            history in proptest::collection::btree_map(0..80_u32, (1..100_000_u64, 0..100_000_u64), 0..30),
+        ) {
+            let graph = ItemGraph::fit(&Interactions::from_rows(rows, 80), GraphOptions::default());
+            let left = |plays: u64, left: u64| amount(if left.is_multiple_of(3) { 0 } else { left.min(plays) });
+            let all: Vec<(u32, f64)> = history.iter().map(|(item, (plays, _))| (*item, amount(*plays))).collect();
+            let rest = history.iter().map(|(item, (plays, some))| (*item, left(*plays, *some)));
+            let rest: Vec<(u32, f64)> = rest.filter(|(_, weight)| *weight > 0.0).collect();
+            let gone = history.iter().map(|(item, (plays, some))| (*item, amount(*plays) - left(*plays, *some)));
+            let gone: Vec<(u32, f64)> = gone.filter(|(_, weight)| *weight > 0.0).collect();
+            let (mut before, mut after) = (Scores::default(), Scores::default());
+            before.fill(&graph, &all);
+            after.fill(&graph, &rest);
+            let targets: Vec<u32> = (0..80).collect();
+            for (target, parts) in targets.iter().zip(after.parts(&graph, &gone, &targets)) {
+                let with: f64 = after.get(*target) + parts.iter().map(|(_, part)| part).sum::<f64>();
+                prop_assert!((with - before.get(*target)).abs() <= 1e-9 * before.get(*target).abs());
+            }
+        }
+    }
+
     #[test]
     fn what_is_added_counts_once_and_is_gone_with_the_next_history() {
         let graph = ItemGraph::fit(&Interactions::from_rows([[0_u32, 1], [1, 2]], 3), GraphOptions::default());

@@ -22,6 +22,47 @@ pub struct Settings {
     pub blocked_artists: Vec<String>,
     /// Whether new listens are kept out of what others see (trending, similar).
     pub private: bool,
+    /// Which tracks are recommended by what is known of their content.
+    #[serde(default, skip_serializing_if = "ExplicitContent::is_allowed")]
+    pub explicit: ExplicitContent,
+}
+
+/// Which tracks are recommended by what is known of their content. Artists are not marked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExplicitContent {
+    /// All.
+    #[default]
+    Allow,
+    /// All but those marked as explicit.
+    Hide,
+    /// Only those marked as clean.
+    Strict,
+}
+
+impl ExplicitContent {
+    /// The name in JSON output and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Hide => "hide",
+            Self::Strict => "strict",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow)
+    }
+
+    /// Whether a track may be recommended that is marked as explicit (true), as clean (false) or not at all.
+    pub const fn suits(self, marked: Option<bool>) -> bool {
+        match self {
+            Self::Allow => true,
+            Self::Hide => !matches!(marked, Some(true)),
+            Self::Strict => matches!(marked, Some(false)),
+        }
+    }
 }
 
 /// How often a user has played an artist, as counted by another service.
@@ -141,5 +182,31 @@ impl PlayCount {
     /// The artist's id.
     pub fn artist_id(&self) -> ItemId {
         ItemId::artist(&self.artist)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_before_are_read_and_plain_ones_are_written_as_then() {
+        let before = r#"{"blocked_artists":["Creed"],"private":true}"#;
+        let read: Settings = serde_json::from_str(before).expect("settings");
+        assert_eq!(read.explicit, ExplicitContent::Allow);
+        assert_eq!(serde_json::to_string(&read).expect("written"), before);
+        let hiding = Settings { explicit: ExplicitContent::Hide, ..read };
+        let written = serde_json::to_string(&hiding).expect("written");
+        assert!(written.contains(r#""explicit":"hide""#), "{written}");
+        assert_eq!(serde_json::from_str::<Settings>(&written).expect("settings"), hiding);
+    }
+
+    #[test]
+    fn hidden_is_what_is_marked_as_explicit_and_strictly_all_that_is_not_marked_as_clean() {
+        let marks = [None, Some(false), Some(true)];
+        let suits = |wish: ExplicitContent| marks.map(|marked| wish.suits(marked));
+        assert_eq!(suits(ExplicitContent::Allow), [true, true, true]);
+        assert_eq!(suits(ExplicitContent::Hide), [true, true, false]);
+        assert_eq!(suits(ExplicitContent::Strict), [false, true, false]);
     }
 }

@@ -14,8 +14,8 @@ mod run;
 mod time;
 
 pub use account::{
-    ApiToken, ErasureReceipt, ExportRecord, LibraryEntry, NewPlaylist, NewToken, PlayCount, Playlist, Profile, Role,
-    Settings, Tagging,
+    ApiToken, ErasureReceipt, ExplicitContent, ExportRecord, LibraryEntry, NewPlaylist, NewToken, PlayCount, Playlist,
+    Profile, Role, Settings, Tagging,
 };
 pub use call::{Call, Principal, TraceId, Traceparent};
 pub use error::{ErrorKind, Fault};

@@ -122,6 +122,9 @@ pub struct Listen {
     pub played_ms: u32,
     /// Where the listen comes from; empty for the API.
     pub source: String,
+    /// Whether the source marks the track as explicit (true) or as clean (false); nothing when it does neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explicit: Option<bool>,
 }
 
 impl Listen {
@@ -193,6 +196,9 @@ pub struct Tally {
     pub plays: u32,
     /// Latest playback, in milliseconds since the Unix epoch.
     pub last_listened_at_ms: i64,
+    /// Whether any listen marks the track as explicit (true), or else as clean (false); nothing when none does either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explicit: Option<bool>,
 }
 
 /// A listen that was refused.
@@ -223,7 +229,7 @@ mod tests {
 
     fn listen(title: &str, at: i64) -> Listen {
         let track = Track { title: title.into(), artist: "Björk".into(), album: String::new() };
-        Listen { listened_at_ms: at, track, played_ms: 0, source: String::new() }
+        Listen { listened_at_ms: at, track, played_ms: 0, source: String::new(), explicit: None }
     }
 
     #[test]
@@ -231,6 +237,16 @@ mod tests {
         assert_eq!(fold("  BJÖRK \t Guðmundsdóttir"), "bjork guðmundsdottir");
         assert_eq!(ItemId::artist("Björk"), ItemId::artist("Bjo\u{308}rk "));
         assert_ne!(ItemId::track("ab", "c"), ItemId::track("a", "bc"));
+    }
+
+    #[test]
+    fn listens_of_before_are_read_and_those_without_a_mark_are_written_as_then() {
+        let before = r#"{"listened_at_ms":7,"track":{"title":"a","artist":"b","album":""},"played_ms":0,"source":""}"#;
+        let read: Listen = serde_json::from_str(before).expect("a listen");
+        assert_eq!((read.explicit, serde_json::to_string(&read).expect("written").as_str()), (None, before));
+        let before = r#"{"track":{"title":"a","artist":"b","album":""},"plays":2,"last_listened_at_ms":7}"#;
+        let read: Tally = serde_json::from_str(before).expect("a tally");
+        assert_eq!((read.explicit, serde_json::to_string(&read).expect("written").as_str()), (None, before));
     }
 
     #[test]

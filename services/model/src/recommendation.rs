@@ -74,6 +74,8 @@ pub struct Recommendation {
     pub propensity: f64,
     /// When variants are interleaved: the one that the item was drawn from.
     pub drawn_from: String,
+    /// In a list without some items: what the score is with them, in the same model and stage.
+    pub score_before: Option<f64>,
 }
 
 /// What a stage after scoring changed of a list. Ranks are those of the list without what is explored, from 1.

@@ -27,6 +27,7 @@ pub mod store;
 mod tags;
 mod told;
 mod training;
+mod what_if;
 
 pub use consumer::{ConsumeError, consume, refit};
 pub use experiments::watch_experiments;

@@ -63,34 +63,6 @@ pub(crate) struct Ranking<'s> {
     pub(crate) history: Vec<Known>,
 }
 
-/// A history of the kind, as it were without some items: an artist goes with all tracks, and tracks
-/// take their plays away from their artist.
-pub(crate) fn history_without(state: &State, person: &Person, kind: ItemKind, without: &HashSet<ItemId>) -> Vec<Known> {
-    let mut history = person.history(kind).to_vec();
-    if without.is_empty() {
-        return history;
-    }
-    let unplayed = |entry: &Entry| without.contains(&entry.id) || without.contains(&entry.artist_id);
-    let mut taken: HashMap<ItemId, u32> = HashMap::new();
-    if kind == ItemKind::Artist {
-        for track in person.tracks.iter() {
-            let entry = &state.tracks.entries[track.item as usize];
-            if unplayed(entry) {
-                *taken.entry(entry.artist_id).or_default() += track.listens;
-            }
-        }
-    }
-    for known in &mut history {
-        let entry = &state.shelf(kind).entries[known.item as usize];
-        known.listens = known.listens.saturating_sub(taken.get(&entry.id).copied().unwrap_or(0));
-        if unplayed(entry) {
-            (known.listens, known.counted) = (0, 0);
-        }
-    }
-    history.retain(|known| !known.is_nothing());
-    history
-}
-
 impl Ranking<'_> {
     pub(crate) fn entry(&self, item: u32) -> &Entry {
         &self.state.shelf(self.kind).entries[item as usize]
@@ -102,6 +74,15 @@ impl Ranking<'_> {
         (entry.is_public() || self.person.knows(self.kind, item))
             && (include_known || find(&self.history, item).is_none())
             && !self.person.refuses(entry.id, entry.artist_id)
+            && self.suits(item)
+    }
+
+    /// Whether what is known of an item's content is what the listener wants to hear. A track that anybody's source
+    /// marks as explicit is explicit; only the listener's own count while they are private.
+    fn suits(&self, item: u32) -> bool {
+        let own = || find(self.person.history(self.kind), item).and_then(|known| known.explicit);
+        let wanted = self.person.explicit;
+        self.kind == ItemKind::Artist || wanted.suits(self.entry(item).marked().max(own()))
     }
 
     /// What popularity adds to the score of an item.

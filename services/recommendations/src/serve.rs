@@ -15,9 +15,10 @@ use crate::{
     RecommendationsService,
     model::Model,
     policy::Policy,
-    rank::{Ranked, Ranking, history_without},
+    rank::{Ranked, Ranking},
     state::{Person, State},
     store::{Named, ShownAt, Totals},
+    what_if::Without,
 };
 
 /// Longest text to search for, in bytes.
@@ -145,7 +146,8 @@ impl RecommendationsService {
         self.0.trials.part_of(user).map_or_else(|| self.0.trials.base(), |part| *part.policy())
     }
 
-    fn ranked(
+    /// The list of a listener without some items.
+    fn list_without(
         &self,
         call: &Call,
         user: &str,
@@ -160,9 +162,12 @@ impl RecommendationsService {
                 let policy = self.policy_of(id);
                 let model = self.model_of(&policy);
                 without.iter().try_for_each(|item| find_item(state, call, *item).map(drop))?;
-                let history = history_without(state, person, query.kind, without);
+                let without = Without::of(state, person, query.kind, without);
+                let history = without.history.clone();
                 let ranking = Ranking { state, model: &model, person, policy: &policy, kind: query.kind, history };
-                Ok(list(state, &model, call.trace, ranking.list(query, scores, None)))
+                let mut ranked = ranking.list(query, scores, None);
+                ranking.tell_before(&without, &mut ranked, scores);
+                Ok(list(state, &model, call.trace, ranked))
             })
         })
     }
@@ -200,7 +205,7 @@ impl Recommendations for RecommendationsService {
         query: &RecommendQuery,
     ) -> Result<List, Fault> {
         check_count("without", without.len(), MAX_WITHOUT)?;
-        self.ranked(call, user, &without.iter().copied().collect(), query)
+        self.list_without(call, user, &without.iter().copied().collect(), query)
     }
 
     #[tracing::instrument(name = "recommendations.similar", skip_all, err(level = "debug"))]

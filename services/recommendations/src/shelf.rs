@@ -25,6 +25,8 @@ pub(crate) struct Known {
     pub(crate) counted: u64,
     /// Latest playback; 0 when unknown.
     pub(crate) last_ms: i64,
+    /// Whether the listener's sources mark it as explicit (true) or as clean (false).
+    pub(crate) explicit: Option<bool>,
 }
 
 impl Known {
@@ -64,6 +66,8 @@ pub(crate) struct Entry {
     pub(crate) listeners: u32,
     /// How many of their taggings name it.
     taggings: u32,
+    /// How many of them say that it is clean, and how many that it is explicit.
+    marks: [u32; 2],
     /// Σ 2^((latest playback − reference) / half-life) over those listeners.
     heat: f64,
 }
@@ -72,6 +76,11 @@ impl Entry {
     /// Whether anybody may learn that the item is here.
     pub(crate) const fn is_public(&self) -> bool {
         self.listeners > 0 || self.taggings > 0
+    }
+
+    /// Whether a listener who is not private says that it is explicit (true), or else that it is clean (false).
+    pub(crate) fn marked(&self) -> Option<bool> {
+        [false, true].into_iter().rfind(|explicit| self.marks[usize::from(*explicit)] > 0)
     }
 
     pub(crate) fn label(&self) -> String {
@@ -151,6 +160,7 @@ impl Shelf {
             uses: 0,
             listeners: 0,
             taggings: 0,
+            marks: [0; 2],
             heat: 0.0,
         });
         place
@@ -183,7 +193,8 @@ impl Shelf {
     ) -> bool {
         let place = history.binary_search_by_key(&item, |known| known.item);
         let before = place.ok().map(|at| history[at]);
-        let mut known = before.unwrap_or(Known { item, listens: 0, liked: false, counted: 0, last_ms: 0 });
+        let mut known =
+            before.unwrap_or(Known { item, listens: 0, liked: false, counted: 0, last_ms: 0, explicit: None });
         change(&mut known);
         if before.map_or_else(|| known.is_nothing(), |before| before == known) {
             if self.entries[item as usize].uses == 0 {
@@ -219,6 +230,10 @@ impl Shelf {
         self.rebase(known.last_ms);
         let part = if known.last_ms > 0 { half_lives(self.reference_ms, known.last_ms).exp2() } else { 0.0 };
         let entry = &mut self.entries[known.item as usize];
+        if let Some(explicit) = known.explicit {
+            let count = &mut entry.marks[usize::from(explicit)];
+            *count = if add { *count + 1 } else { count.saturating_sub(1) };
+        }
         if add {
             entry.listeners += 1;
             entry.heat += part;

@@ -6,7 +6,9 @@ use std::{
 };
 
 use echotune_api::events::{Event, Payload};
-use echotune_model::{Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, UserId, UserName};
+use echotune_model::{
+    ExplicitContent, Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, UserId, UserName,
+};
 
 use crate::{
     friends::Loved,
@@ -33,6 +35,7 @@ pub(crate) struct Person {
     loved: [OnceLock<Loved>; 2],
     pub(crate) blocked: HashSet<ItemId>,
     pub(crate) private: bool,
+    pub(crate) explicit: ExplicitContent,
     /// The latest like or dislike of an item.
     opinions: HashMap<ItemId, (Hlc, bool)>,
 }
@@ -167,6 +170,7 @@ impl State {
         let changed = self.tracks.edit(&mut person.tracks, track, !person.private, |known| {
             before = std::mem::replace(&mut known.listens, tally.plays);
             known.last_ms = tally.last_listened_at_ms;
+            known.explicit = tally.explicit;
         });
         if changed {
             self.artists.edit(&mut person.artists, artist, !person.private, |known| {
@@ -230,8 +234,9 @@ impl State {
         let place = self.person(id);
         let person = &mut self.people[place];
         let blocked: HashSet<ItemId> = settings.blocked_artists.iter().map(|artist| ItemId::artist(artist)).collect();
-        let changed = person.private != settings.private || person.blocked != blocked;
-        person.blocked = blocked;
+        let changed =
+            person.private != settings.private || person.blocked != blocked || person.explicit != settings.explicit;
+        (person.blocked, person.explicit) = (blocked, settings.explicit);
         if std::mem::replace(&mut person.private, settings.private) != settings.private {
             person.artists.iter().for_each(|known| self.artists.count(known, !settings.private));
             person.tracks.iter().for_each(|known| self.tracks.count(known, !settings.private));

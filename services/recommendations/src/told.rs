@@ -54,9 +54,18 @@ impl Ranking<'_> {
             reasons.push(reason(ReasonKind::OtherListens, format!("{} more", rest.len()), sum(&rest)));
         }
         let entry = self.entry(item);
-        let (title, artist) = (entry.title.clone(), entry.artist.clone());
-        let drawn_from = String::new();
-        let (rank, id, kind, base, propensity) = (1, entry.id, self.kind, 0.0, 1.0);
-        Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from }
+        Recommendation {
+            rank: 1,
+            id: entry.id,
+            kind: self.kind,
+            title: entry.title.clone(),
+            artist: entry.artist.clone(),
+            score,
+            base: 0.0,
+            reasons,
+            propensity: 1.0,
+            drawn_from: String::new(),
+            score_before: None,
+        }
     }
 }

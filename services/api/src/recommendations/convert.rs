@@ -65,17 +65,30 @@ fn reason_from_pb(reason: pb::Reason) -> Result<Reason, Fault> {
 }
 
 pub(super) fn recommendation_to_pb(one: Recommendation) -> pb::Recommendation {
-    let Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from } = one;
+    let Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from, score_before } =
+        one;
     let reasons = reasons.into_iter().map(reason_to_pb).collect();
     let (id, kind) = (id.to_string(), kind_to_pb(kind));
-    pb::Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from }
+    pb::Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from, score_before }
 }
 
 fn recommendation_from_pb(one: pb::Recommendation) -> Result<Recommendation, Fault> {
-    let pb::Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from } = one;
+    let pb::Recommendation {
+        rank,
+        id,
+        kind,
+        title,
+        artist,
+        score,
+        base,
+        reasons,
+        propensity,
+        drawn_from,
+        score_before,
+    } = one;
     let reasons = reasons.into_iter().map(reason_from_pb).collect::<Result<_, _>>()?;
     let (id, kind) = (id.parse()?, kind_from_pb(kind)?);
-    Ok(Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from })
+    Ok(Recommendation { rank, id, kind, title, artist, score, base, reasons, propensity, drawn_from, score_before })
 }
 
 fn change_to_pb(change: StageChange) -> pb::StageChange {

@@ -109,14 +109,14 @@ impl Users for UsersClient {
 
     async fn get_settings(&self, call: &Call, user: &str) -> Result<Settings, Fault> {
         let answer = ask!(self, call, get_settings, pb::GetSettingsRequest { user_name: user.to_owned() });
-        Ok(settings_from_pb(answer.settings.ok_or_else(|| missing("settings"))?))
+        settings_from_pb(answer.settings.ok_or_else(|| missing("settings"))?)
     }
 
     async fn update_settings(&self, call: &Call, user: &str, settings: Settings) -> Result<Settings, Fault> {
         let request =
             pb::UpdateSettingsRequest { user_name: user.to_owned(), settings: Some(settings_to_pb(settings)) };
         let answer = tell!(self, call, update_settings, request);
-        Ok(settings_from_pb(answer.settings.ok_or_else(|| missing("settings"))?))
+        settings_from_pb(answer.settings.ok_or_else(|| missing("settings"))?)
     }
 
     async fn record_listens(&self, call: &Call, user: &str, listens: Vec<Listen>) -> Result<ListenReceipt, Fault> {

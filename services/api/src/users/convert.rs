@@ -1,8 +1,8 @@
 //! Between the generated types of `users` and those of the model, both ways.
 
 use echotune_model::{
-    ApiToken, Fault, HistoryEntry, LibraryEntry, Listen, ListenReceipt, NewPlaylist, Page, PageRequest, PlayCount,
-    Playlist, Principal, Profile, Rejection, Role, Settings, Tagging, Track, User,
+    ApiToken, ExplicitContent, Fault, HistoryEntry, LibraryEntry, Listen, ListenReceipt, NewPlaylist, Page,
+    PageRequest, PlayCount, Playlist, Principal, Profile, Rejection, Role, Settings, Tagging, Track, User,
 };
 use echotune_proto::users::v1 as pb;
 
@@ -52,13 +52,29 @@ pub(super) fn profile_from_pb(profile: pb::Profile) -> Profile {
 }
 
 pub(super) fn settings_to_pb(settings: Settings) -> pb::Settings {
-    let Settings { blocked_artists, private } = settings;
-    pb::Settings { blocked_artists, private }
+    let Settings { blocked_artists, private, explicit } = settings;
+    let explicit = match explicit {
+        ExplicitContent::Allow => pb::ExplicitContent::Allow,
+        ExplicitContent::Hide => pb::ExplicitContent::Hide,
+        ExplicitContent::Strict => pb::ExplicitContent::Strict,
+    };
+    pb::Settings { blocked_artists, private, explicit: explicit.into() }
 }
 
-pub(super) fn settings_from_pb(settings: pb::Settings) -> Settings {
-    let pb::Settings { blocked_artists, private } = settings;
-    Settings { blocked_artists, private }
+pub(super) fn settings_from_pb(settings: pb::Settings) -> Result<Settings, Fault> {
+    let explicit = match pb::ExplicitContent::try_from(settings.explicit) {
+        Ok(pb::ExplicitContent::Allow | pb::ExplicitContent::Unspecified) => ExplicitContent::Allow,
+        Ok(pb::ExplicitContent::Hide) => ExplicitContent::Hide,
+        Ok(pb::ExplicitContent::Strict) => ExplicitContent::Strict,
+        Err(_) => {
+            let given = settings.explicit;
+            return Err(Fault::invalid(format!(
+                "explicit {given} is not an ExplicitContent; use EXPLICIT_CONTENT_HIDE or another"
+            )));
+        }
+    };
+    let pb::Settings { blocked_artists, private, .. } = settings;
+    Ok(Settings { blocked_artists, private, explicit })
 }
 
 pub(super) fn track_to_pb(track: Track) -> pb::Track {
@@ -72,13 +88,13 @@ pub(super) fn track_from_pb(track: pb::Track) -> Track {
 }
 
 pub(super) fn listen_to_pb(listen: Listen) -> pb::Listen {
-    let Listen { listened_at_ms, track: Track { title, artist, album }, played_ms, source } = listen;
-    pb::Listen { listened_at_ms, title, artist, album, played_ms, source }
+    let Listen { listened_at_ms, track: Track { title, artist, album }, played_ms, source, explicit } = listen;
+    pb::Listen { listened_at_ms, title, artist, album, played_ms, source, explicit }
 }
 
 pub(super) fn listen_from_pb(listen: pb::Listen) -> Listen {
-    let pb::Listen { listened_at_ms, title, artist, album, played_ms, source } = listen;
-    Listen { listened_at_ms, track: Track { title, artist, album }, played_ms, source }
+    let pb::Listen { listened_at_ms, title, artist, album, played_ms, source, explicit } = listen;
+    Listen { listened_at_ms, track: Track { title, artist, album }, played_ms, source, explicit }
 }
 
 pub(super) fn entry_to_pb(entry: HistoryEntry) -> pb::HistoryEntry {

@@ -118,7 +118,7 @@ impl UsersService for Server {
     ) -> Result<Response<pb::UpdateSettingsResponse>, Status> {
         let users = &self.0;
         serve(request, |call, m| async move {
-            let settings = settings_from_pb(m.settings.ok_or_else(|| absent("settings"))?);
+            let settings = settings_from_pb(m.settings.ok_or_else(|| absent("settings"))?)?;
             let settings = users.update_settings(&call, &m.user_name, settings).await?;
             Ok(pb::UpdateSettingsResponse { settings: Some(settings_to_pb(settings)) })
         })

@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use echotune_api::RecommendQuery;
-use echotune_model::{ErrorKind, Fault, Hlc, ItemKind, Listen, Page, PageRequest, Recommendations, fold};
+use echotune_model::{
+    ErrorKind, ExplicitContent, Fault, Hlc, ItemKind, Listen, Page, PageRequest, Recommendations, fold,
+};
 
 use super::{
     Output, call, now_ms, runs,
@@ -65,6 +67,30 @@ pub(super) struct SettingsChange {
     /// Keep listens out of what others see (trending, similar).
     #[arg(long, value_name = "true|false")]
     private: Option<bool>,
+    /// Which tracks to recommend by what is known of their content.
+    #[arg(long, value_enum)]
+    explicit: Option<Explicit>,
+}
+
+/// Which tracks are recommended by what is known of their content.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Explicit {
+    /// All.
+    Allow,
+    /// All but those marked as explicit.
+    Hide,
+    /// Only those marked as clean.
+    Strict,
+}
+
+impl From<Explicit> for ExplicitContent {
+    fn from(explicit: Explicit) -> Self {
+        match explicit {
+            Explicit::Allow => Self::Allow,
+            Explicit::Hide => Self::Hide,
+            Explicit::Strict => Self::Strict,
+        }
+    }
 }
 
 /// What `echotune user` does.
@@ -134,10 +160,11 @@ async fn every_page<T>(
 }
 
 async fn settings(connection: &mut Connection, change: &SettingsChange, output: Output) -> anyhow::Result<()> {
-    let SettingsChange { name, block, unblock, private } = change;
+    let SettingsChange { name, block, unblock, private, explicit } = change;
     let held = connection.users.get_settings(&call(), name).await?;
     let mut wanted = held.clone();
     wanted.private = private.unwrap_or(held.private);
+    wanted.explicit = explicit.map_or(held.explicit, Into::into);
     wanted.blocked_artists.retain(|artist| unblock.iter().chain(block).all(|named| fold(named) != fold(artist)));
     wanted.blocked_artists.extend(block.iter().cloned());
     if wanted != held {

@@ -128,6 +128,9 @@ enum Command {
         /// When it began: seconds since the Unix epoch, or a time such as 2024-05-17T20:15:00Z; now when not given.
         #[arg(long, value_parser = moment)]
         at: Option<i64>,
+        /// Mark the track as explicit, or as clean.
+        #[arg(long, value_name = "true|false")]
+        explicit: Option<bool>,
     },
     /// Recommend artists or tracks, with the reasons that make up each score.
     Recommend {
@@ -365,10 +368,11 @@ fn call() -> Call {
 async fn with_connection(command: &Command, arguments: &Arguments, connection: &mut Connection) -> anyhow::Result<()> {
     let output = arguments.output;
     match command {
-        Command::Listen { user, artist, title, album, at } => {
+        Command::Listen { user, artist, title, album, at, explicit } => {
             let at_ms = at.unwrap_or_else(now_ms);
             let track = Track { title: title.clone(), artist: artist.clone(), album: album.clone() };
-            let listen = Listen { listened_at_ms: at_ms, track, played_ms: 0, source: String::new() };
+            let source = String::new();
+            let listen = Listen { listened_at_ms: at_ms, track, played_ms: 0, source, explicit: *explicit };
             accounts::record(connection, user, listen, output).await
         }
         Command::Recommend { user, kind, limit, include_known, explain } => {

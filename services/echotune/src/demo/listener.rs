@@ -146,7 +146,7 @@ fn session(
         let full = 150_000 + u32::try_from(track * 7_919 % 180_000).unwrap_or(0);
         let played_ms = if rng.chance(0.92) { full } else { 5_000 + u32::try_from(rng.below(60_000)).unwrap_or(0) };
         let track = catalogue.track(track).clone();
-        listens.push(Listen { listened_at_ms: at, track, played_ms, source: SOURCE.into() });
+        listens.push(Listen { listened_at_ms: at, track, played_ms, source: SOURCE.into(), explicit: None });
         at += i64::from(played_ms) + 1_000;
     }
 }

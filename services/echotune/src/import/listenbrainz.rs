@@ -254,5 +254,6 @@ fn parse(line: &[u8]) -> Result<Listen, String> {
         },
         played_ms: 0,
         source: NAME.into(),
+        explicit: None,
     })
 }

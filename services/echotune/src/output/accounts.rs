@@ -30,12 +30,15 @@ pub(crate) fn users(users: &[User], output: Output) -> anyhow::Result<()> {
 
 /// How a person wants to be served.
 pub(crate) fn settings(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let Settings { blocked_artists, private } = settings;
+    let Settings { blocked_artists, private, explicit } = settings;
     if output == Output::Json {
-        return print_json(&json!({"blocked_artists": blocked_artists, "private": private}));
+        return print_json(
+            &json!({"blocked_artists": blocked_artists, "private": private, "explicit": explicit.name()}),
+        );
     }
     let mut shown = table(&["setting", "value"]);
     shown.add_row(["private".to_owned(), private.to_string()]);
+    shown.add_row(["explicit".to_owned(), explicit.name().to_owned()]);
     shown.add_row(["blocked artists".to_owned(), printable(&blocked_artists.join(", "))]);
     say(shown)
 }

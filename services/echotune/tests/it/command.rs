@@ -310,3 +310,33 @@ fn commands_that_meet_on_one_folder_wait_for_each_other() {
         assert!(output.status.success(), "{output:?}");
     }
 }
+
+#[test]
+fn what_is_marked_as_explicit_is_left_out_of_the_lists_of_whoever_asks_so() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path();
+    let hear = |user: &str, title: &str, marks: &[&str]| {
+        let listen = ["listen", "--user", user, "--artist", "Low", "--title", title, "--at", "1700000000"];
+        json(data, &[&listen, marks].concat());
+    };
+    hear("ann", "known", &[]);
+    for (title, marks) in
+        [("known", &[][..]), ("loud", &["--explicit", "true"]), ("calm", &["--explicit", "false"]), ("odd", &[])]
+    {
+        hear("ben", title, marks);
+    }
+    let listed = |wish: &str| {
+        let settings = json(data, &["user", "settings", "ann", "--explicit", wish]);
+        assert_eq!(settings["explicit"], wish, "{settings}");
+        let list = json(data, &["recommend", "--user", "ann", "--kind", "track"]);
+        let items = list["recommendations"].as_array().expect("items").iter();
+        let mut titles: Vec<_> = items.map(|item| item["title"].as_str().expect("a title").to_owned()).collect();
+        titles.sort_unstable();
+        titles
+    };
+    assert_eq!(listed("hide"), ["calm", "odd"]);
+    assert_eq!(listed("strict"), ["calm"]);
+    assert_eq!(listed("allow"), ["calm", "loud", "odd"]);
+    assert!(text(data, &["user", "settings", "ann"]).contains("explicit"));
+    refused(data, &["user", "settings", "ann", "--explicit", "never"], 2, "possible values: allow, hide, strict");
+}

@@ -69,7 +69,7 @@ async fn listen_until_gone(users: Arc<dyn Users>, caller: usize, acknowledged: A
         let title = format!("Song {caller}/{minute}");
         let track = Track { title: title.clone(), artist: format!("Artist {}", minute % 50), album: String::new() };
         let at = 1_700_000_000_000 + minute * 60_000;
-        let listen = Listen { listened_at_ms: at, track, played_ms: 0, source: String::new() };
+        let listen = Listen { listened_at_ms: at, track, played_ms: 0, source: String::new(), explicit: None };
         match users.record_listens(&Call::internal(), &format!("user{caller}"), vec![listen]).await {
             Ok(receipt) => {
                 assert_eq!(receipt.recorded, 1, "{receipt:?}");
@@ -212,7 +212,7 @@ async fn batches_until_refused(users: Arc<dyn Users>, caller: usize) -> usize {
         let listens = (0..BATCH).map(|place| {
             let track = Track { title: format!("Song {batch}/{place}"), artist: "Air".into(), album: "x".repeat(500) };
             let at = 1_700_000_000_000 + i64::try_from(batch * BATCH + place).expect("small") * 60_000;
-            Listen { listened_at_ms: at, track, played_ms: 0, source: String::new() }
+            Listen { listened_at_ms: at, track, played_ms: 0, source: String::new(), explicit: None }
         });
         match users.record_listens(&Call::internal(), &format!("user{caller}"), listens.collect()).await {
             Ok(receipt) => acknowledged += receipt.recorded as usize,

@@ -39,7 +39,13 @@ async fn connect(folder: &Path, serving: &Serving) -> Connection {
 
 fn listen(artist: &str, title: &str, minute: i64) -> Listen {
     let track = Track { title: title.into(), artist: artist.into(), album: String::new() };
-    Listen { listened_at_ms: 1_700_000_000_000 + minute * 60_000, track, played_ms: 0, source: String::new() }
+    Listen {
+        listened_at_ms: 1_700_000_000_000 + minute * 60_000,
+        track,
+        played_ms: 0,
+        source: String::new(),
+        explicit: None,
+    }
 }
 
 async fn record(to: &Connection, user: &str, artists: &[&str]) -> ListenReceipt {

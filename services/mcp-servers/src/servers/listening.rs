@@ -202,6 +202,7 @@ async fn record_listen(services: Services, call: Call, asked: RecordListen) -> R
         track: track.clone(),
         played_ms: 0,
         source: SOURCE.to_owned(),
+        explicit: None,
     };
     let receipt = match services.users.record_listens(&call, &asked.user, vec![listen]).await {
         // The repeat of a call without a time says another now under the same key.

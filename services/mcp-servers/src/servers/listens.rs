@@ -118,7 +118,7 @@ mod tests {
 
     fn listen(artist: &str, title: &str, at: i64) -> Listen {
         let track = Track { title: title.into(), artist: artist.into(), album: String::new() };
-        Listen { listened_at_ms: at, track, played_ms: 0, source: String::new() }
+        Listen { listened_at_ms: at, track, played_ms: 0, source: String::new(), explicit: None }
     }
 
     #[test]

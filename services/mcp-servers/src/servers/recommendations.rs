@@ -120,6 +120,9 @@ struct Ranked {
     score: f64,
     /// What the score is without any history.
     base: f64,
+    /// In a list of what_if: what the score is with the items that were left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score_before: Option<f64>,
     /// Why, strongest first.
     reasons: Vec<Reason>,
 }
@@ -149,6 +152,7 @@ impl From<Recommendation> for Ranked {
             artist: item.artist,
             score: item.score,
             base: item.base,
+            score_before: item.score_before,
             reasons: item.reasons.into_iter().map(reason).collect(),
         }
     }
@@ -294,6 +298,7 @@ mod tests {
             reasons: Vec::new(),
             propensity: 1.0,
             drawn_from: String::new(),
+            score_before: None,
         }
     }
 

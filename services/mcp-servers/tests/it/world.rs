@@ -173,7 +173,7 @@ impl State {
 }
 
 fn listen(track: Track, at: i64) -> Listen {
-    Listen { listened_at_ms: at, track, played_ms: 0, source: "test".into() }
+    Listen { listened_at_ms: at, track, played_ms: 0, source: "test".into(), explicit: None }
 }
 
 fn list(call: &Call, cold_start: bool, items: Vec<Recommendation>) -> List {
@@ -243,6 +243,7 @@ fn scored(history: &[(usize, f64)], index: usize, item: Item) -> Recommendation 
         reasons,
         propensity: 1.0,
         drawn_from: String::new(),
+        score_before: None,
     }
 }
 

@@ -47,6 +47,7 @@ mod tests {
             reasons: Vec::new(),
             propensity: 1.0,
             drawn_from: String::new(),
+            score_before: None,
         };
         artists.map(item).collect()
     }

@@ -6,8 +6,8 @@ pub mod releases;
 
 use echotune_api::events::{Event, Payload};
 use echotune_model::{
-    Acceptance, ErrorKind, EventId, ExportRecord, Feedback, Hlc, Impression, ItemId, PageRequest, PlayCount, Settings,
-    Signal, Tagging, Tally, TraceId, Track, UserId,
+    Acceptance, ErrorKind, EventId, ExplicitContent, ExportRecord, Feedback, Hlc, Impression, ItemId, PageRequest,
+    PlayCount, Settings, Signal, Tagging, Tally, TraceId, Track, UserId,
 };
 
 use super::{MAX_IMPRESSIONS, MAX_UNREADABLE, Named, Progress, RecommendationStore, Row, Totals, Unreadable};
@@ -22,10 +22,11 @@ pub fn event(user: UserId, at: u64, payload: Payload) -> Event {
 /// One event of every kind but erasure, of a user with a friend.
 fn world(user: UserId, friend: UserId) -> Vec<Event> {
     let track = Track { title: "Jóga".into(), artist: "Björk".into(), album: String::new() };
-    let tally = Tally { track, plays: 3, last_listened_at_ms: 1_700_000_000_000 };
+    let tally = Tally { track, plays: 3, last_listened_at_ms: 1_700_000_000_000, explicit: Some(true) };
     let count = PlayCount { artist: "Björk".into(), plays: 40, source: "elsewhere".into() };
     let tagging = Tagging { artist: "Björk".into(), tag: "art pop".into(), tagged_at_ms: 0 };
-    let settings = Settings { blocked_artists: vec!["Blur".into()], private: true };
+    let explicit = ExplicitContent::Hide;
+    let settings = Settings { blocked_artists: vec!["Blur".into()], private: true, explicit };
     vec![
         event(user, 1, Payload::UserCreated { name: "ann".parse().expect("a name") }),
         event(friend, 2, Payload::UserCreated { name: "ben".parse().expect("a name") }),

@@ -285,6 +285,7 @@ async fn tracks_of_one_artist_are_limited_and_the_model_before_serves() {
                 },
                 plays: 1,
                 last_listened_at_ms: crate::world::NOW,
+                explicit: None,
             })
             .collect(),
     };

@@ -1,4 +1,4 @@
-use echotune_api::{Recommendations as _, events::Payload};
+use echotune_api::{RecommendQuery, Recommendations as _, events::Payload};
 use echotune_model::{ErrorKind, ItemId, ItemKind, Reason, ReasonKind, Recommendation};
 use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService};
 use proptest::prelude::*;
@@ -119,6 +119,29 @@ async fn an_erasure_leaves_no_trace_in_memory_store_or_the_next_fit() {
     assert_eq!(again.position(), world.service.position());
 }
 
+#[tokio::test]
+async fn without_the_whole_history_friends_and_tags_count_as_they_would_and_scores_before_as_they_did() {
+    let world = world().await;
+    let befriended = Payload::FriendsAdded { friends: vec![user(2)] };
+    world.publish(user(3), vec![befriended, tagged("Radiohead", "rock"), tagged("Portishead", "trip hop")]).await;
+    world.publish(user(1), vec![tagged("Tricky", "trip hop"), tagged("Radiohead", "rock")]).await;
+    world.service.refit().await;
+    let all = RecommendQuery { include_known: true, ..query(ItemKind::Artist, 50) };
+    for without in [ItemId::artist("Portishead"), ItemId::track("Portishead", "Song of Portishead")] {
+        let imagined = world.service.what_if(&call(), "cat", &[without], &all).await.expect("listed");
+        assert!(imagined.cold_start && imagined.items.len() > 3, "{imagined:?}");
+        assert_sums(&imagined);
+        let has = |kind| imagined.items.iter().flat_map(|item| &item.reasons).any(|reason| reason.kind == kind);
+        assert!(has(ReasonKind::Tag) && has(ReasonKind::Friend) && !has(ReasonKind::Listen), "{imagined:?}");
+        for item in &imagined.items {
+            let told = world.service.explain(&call(), "cat", item.id).await.expect("explained");
+            assert!(!told.cold_start);
+            let (before, now) = (item.score_before.expect("told"), told.items[0].score);
+            assert!((before - now).abs() <= 1e-9, "{before} {now}: {item:?}");
+        }
+    }
+}
+
 /// The reasons of an item that rest on the history.
 fn listened(item: &Recommendation) -> Vec<Reason> {
     let kinds = [ReasonKind::Listen, ReasonKind::OtherListens];
@@ -158,6 +181,13 @@ proptest! {
             assert_sums(&imagined);
             assert_sums(&with.list(&name(0)).await);
             assert_eq!(artists(&imagined), artists(&real));
+            // Each tells its score as it is.
+            for item in &imagined.items {
+                let told = with.service.explain(&call(), &name(0), item.id).await.expect("explained");
+                let (before, now) = (item.score_before.expect("told"), told.items[0].score);
+                assert!((before - now).abs() <= 1e-9 * now.abs(), "{before} {now}: {item:?}");
+            }
+            assert!(real.items.iter().all(|item| item.score_before.is_none()));
             // What is trending differs: there the extra plays count, for they were made.
             for (imagined, real) in imagined.items.iter().zip(&real.items) {
                 let (imagined, real) = (listened(imagined), listened(real));

@@ -206,7 +206,7 @@ async fn the_blend_serves_many_listeners_with_reasons_that_sum_and_forgets_whom_
 
 fn track(artist: &str, title: &str, last_listened_at_ms: i64) -> Tally {
     let track = Track { title: title.into(), artist: artist.into(), album: String::new() };
-    Tally { track, plays: 1, last_listened_at_ms }
+    Tally { track, plays: 1, last_listened_at_ms, explicit: None }
 }
 
 #[tokio::test]

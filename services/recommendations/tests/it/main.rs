@@ -4,6 +4,7 @@ mod calls;
 mod consumer;
 mod diversity;
 mod experiments;
+mod explicit;
 mod friends;
 mod history;
 mod lists;

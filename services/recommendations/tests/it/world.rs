@@ -143,6 +143,7 @@ pub(crate) fn played(artists: &[&str], plays: u32) -> Payload {
         track: Track { title: format!("Song of {artist}"), artist: (*artist).into(), album: String::new() },
         plays,
         last_listened_at_ms: NOW,
+        explicit: None,
     };
     Payload::HistoryChanged { tallies: artists.iter().map(tally).collect() }
 }
@@ -157,7 +158,7 @@ pub(crate) fn tagged(artist: &str, tag: &str) -> Payload {
 
 pub(crate) fn settings(blocked: &[&str], private: bool) -> Payload {
     let blocked_artists = blocked.iter().map(ToString::to_string).collect();
-    Payload::SettingsChanged { settings: Settings { blocked_artists, private } }
+    Payload::SettingsChanged { settings: Settings { blocked_artists, private, ..Settings::default() } }
 }
 
 pub(crate) fn artists(list: &List) -> Vec<&str> {

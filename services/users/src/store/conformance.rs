@@ -17,7 +17,13 @@ fn checked<T>(rows: Vec<T>) -> Checked<T> {
 
 fn listen(title: &str, minute: i64) -> Listen {
     let track = Track { title: title.into(), artist: "Björk".into(), album: String::new() };
-    Listen { listened_at_ms: 1_600_000_000_000 + minute * 60_000, track, played_ms: 0, source: String::new() }
+    Listen {
+        listened_at_ms: 1_600_000_000_000 + minute * 60_000,
+        track,
+        played_ms: 0,
+        source: String::new(),
+        explicit: None,
+    }
 }
 
 fn keyed(key: &str, request: u8) -> Stamp {
@@ -66,6 +72,31 @@ pub async fn writes_announce_themselves_in_order(store: &dyn UserStore) {
         "{of_ann:?}"
     );
     assert_eq!(of_ann[3], Payload::FriendsAdded { friends: vec![ben.id] });
+}
+
+/// Totals tell the strongest mark of a track: explicit is more than clean, and that is more than none.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn totals_tell_the_strongest_mark(store: &dyn UserStore) {
+    let ann = account(store, "ann").await;
+    drain(store).await;
+    for (minute, mark, told) in [
+        (0, None, None),
+        (1, Some(false), Some(false)),
+        (2, None, Some(false)),
+        (3, Some(true), Some(true)),
+        (4, Some(false), Some(true)),
+    ] {
+        let marked = Listen { explicit: mark, ..listen("Jóga", minute) };
+        store.record(ann.clone(), checked(vec![marked]), Stamp::default()).await.expect("recorded");
+        let payloads: Vec<_> = drain(store).await.into_iter().map(|event| event.payload).collect();
+        let [Payload::HistoryChanged { tallies }] = payloads.as_slice() else { panic!("{payloads:?}") };
+        assert_eq!((tallies.len(), tallies[0].explicit), (1, told), "after {mark:?}");
+    }
+    let kept = store.listens(ann.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
+    let marks: Vec<_> = kept.rows.iter().map(|row| row.listen.explicit).collect();
+    assert_eq!(marks, [Some(false), Some(true), None, Some(false), None]);
 }
 
 /// Pages hold everything once, newest listen first.

@@ -150,7 +150,7 @@ async fn live(users: &UsersService) {
     users.record_listens(&call("listens"), "annabel", vec![listen("Hidden Place", 0)]).await.expect("recorded");
     let tagging = Tagging { artist: "Björk".into(), tag: "cocoon tag".into(), tagged_at_ms: 0 };
     users.add_taggings(&call("tags"), "annabel", vec![tagging]).await.expect("added");
-    let settings = Settings { blocked_artists: vec!["Blocked One".into()], private: false };
+    let settings = Settings { blocked_artists: vec!["Blocked One".into()], ..Settings::default() };
     users.update_settings(&call("settings"), "annabel", settings).await.expect("written");
     let profile = Profile { display_name: "Annabel".into(), ..Profile::default() };
     users.update_profile(&call("profile"), "annabel", profile).await.expect("written");

@@ -2,8 +2,8 @@
 
 use echotune_api::Users;
 use echotune_model::{
-    Call, ErrorKind, Fault, ItemId, Listen, NewPlaylist, NewToken, PageRequest, PlayCount, PlaylistId, Principal,
-    Profile, Role, Settings, Tagging, TokenId, Track,
+    Call, ErrorKind, ExplicitContent, Fault, ItemId, Listen, NewPlaylist, NewToken, PageRequest, PlayCount, PlaylistId,
+    Principal, Profile, Role, Settings, Tagging, TokenId, Track,
 };
 
 use crate::faces::Faces;
@@ -14,7 +14,7 @@ pub(crate) fn track(title: &str) -> Track {
 
 pub(crate) fn listen(title: &str, minute: i64) -> Listen {
     let listened_at_ms = 1_600_000_000_000 + minute * 60_000;
-    Listen { listened_at_ms, track: track(title), played_ms: 0, source: String::new() }
+    Listen { listened_at_ms, track: track(title), played_ms: 0, source: String::new(), explicit: None }
 }
 
 pub(crate) fn first(size: u32) -> PageRequest {
@@ -73,7 +73,8 @@ async fn accounts_profiles_and_settings_are_kept(users: &dyn Users) {
     let profile = Profile { display_name: "Ann".into(), about: String::new(), country: "IS".into() };
     users.update_profile(&call, "ann", profile.clone()).await.expect("written");
     assert_eq!(users.get_profile(&call, "ann").await.expect("read"), profile);
-    let settings = Settings { blocked_artists: vec!["Creed".into()], private: true };
+    let explicit = ExplicitContent::Strict;
+    let settings = Settings { blocked_artists: vec!["Creed".into()], private: true, explicit };
     users.update_settings(&call, "ann", settings.clone()).await.expect("written");
     assert_eq!(users.get_settings(&call, "ann").await.expect("read"), settings);
     assert_eq!(users.get_settings(&call, "ben").await.expect("read"), Settings::default());
@@ -230,7 +231,7 @@ async fn bad_input_is_refused_by_name(users: &dyn Users) {
     refused(users.export_user(&call, "ann", &token).await, InvalidArgument, "page token");
     let profile = Profile { country: "Iceland".into(), ..Profile::default() };
     refused(users.update_profile(&call, "ann", profile).await, InvalidArgument, "country");
-    let settings = Settings { blocked_artists: vec!["a".into(), " ".into()], private: false };
+    let settings = Settings { blocked_artists: vec!["a".into(), " ".into()], ..Settings::default() };
     refused(users.update_settings(&call, "ann", settings).await, InvalidArgument, "blocked_artists[1]");
     let playlist = NewPlaylist { title: "Rain".into(), description: String::new(), tracks: vec![track("")] };
     refused(users.create_playlist(&call, "ann", playlist).await, InvalidArgument, "tracks[0].title");

@@ -68,13 +68,15 @@ fn add_to_tally(draft: &Draft<'_>, place: Key, listen: Listen, tallies: &mut BTr
     if !tallies.contains_key(&place.0) {
         let tally = match draft.view.get(TALLIES, &place)? {
             Some(bytes) => decode(TALLIES, &bytes)?,
-            None => Tally { track: listen.track, plays: 0, last_listened_at_ms: i64::MIN },
+            None => Tally { track: listen.track, plays: 0, last_listened_at_ms: i64::MIN, explicit: None },
         };
         tallies.insert(place.0.clone(), tally);
     }
     if let Some(tally) = tallies.get_mut(&place.0) {
         tally.plays = tally.plays.saturating_add(1);
         tally.last_listened_at_ms = tally.last_listened_at_ms.max(listen.listened_at_ms);
+        // A track that any source marks as explicit is explicit; a mark is more than none.
+        tally.explicit = tally.explicit.max(listen.explicit);
     }
     Ok(())
 }
