@@ -120,6 +120,7 @@ impl Platform {
         let service = RecommendationsService::load_with(
             EmbeddedRecommendationStore::new(db.clone()),
             config.recommendations.policy(),
+            &config.recommendations.fitting(folder),
         )?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());

@@ -8,8 +8,10 @@
 
 mod array;
 pub mod blend;
+pub mod budget;
 pub mod card;
 pub mod compile;
+pub mod cut;
 pub mod dense;
 pub mod ease;
 mod eigen;

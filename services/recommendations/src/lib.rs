@@ -5,8 +5,10 @@
 //! the latest playback; play counts without times are a constant background. It runs experiments on how
 //! lists are made, and ends them by what listeners make of these.
 
+mod asked;
 mod consumer;
 mod experiments;
+mod files;
 mod friends;
 pub mod mapped;
 #[cfg(feature = "mlflow")]
@@ -22,7 +24,9 @@ pub mod store;
 mod tags;
 
 pub use consumer::{ConsumeError, consume, refit};
+pub use echotune_engine::budget::LEAST_FIT_BYTES;
 pub use experiments::watch_experiments;
+pub use files::Fitting;
 pub use policy::Policy;
 pub use service::RecommendationsService;
 pub use store::{EmbeddedRecommendationStore, RecommendationStore, RecommendationStoreError};

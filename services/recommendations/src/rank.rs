@@ -220,7 +220,7 @@ impl Ranking<'_> {
         let id = |item: u32| self.entry(item).id;
         let allowed = |item: u32| self.allowed(item, include_known);
         let scored = || {
-            let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
+            let linked = scores.touched().iter().filter_map(|item| Some((links.place(*item)?, scores.get(*item))));
             let linked = linked.filter(|(item, _)| !beside.contains_key(item));
             linked
                 .chain(beside.iter().map(|(item, score)| (*item, *score)))
@@ -271,7 +271,8 @@ impl Ranking<'_> {
         let (friends, others) = friends.split_at(friends.len().min(told));
         let rest = parts.split_off(parts.len().min(told));
         let reason = |kind, of: String, contribution| Reason { kind, of, contribution };
-        let label = |past: u32| self.entry(links.place(past)).label();
+        let place = |past: u32| links.place(past).expect("what a history knows is on the shelf");
+        let label = |past: u32| self.entry(place(past)).label();
         let listens = parts.into_iter().map(|(past, part)| reason(ReasonKind::Listen, label(past), part));
         let mut reasons: Vec<Reason> = listens.collect();
         reasons.extend(friends.iter().map(|(name, part)| reason(ReasonKind::Friend, name.to_string(), *part)));

@@ -5,14 +5,19 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use echotune_api::events::{Event, Payload};
-use echotune_engine::Scores;
-use echotune_model::{Clock, Fault, Feedback, Hlc, UserId};
+use echotune_api::{
+    CutAudit,
+    events::{Event, Payload},
+};
+use echotune_engine::{Scores, budget::FitTooLarge};
+use echotune_model::{Clock, ErrorKind, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    asked::Asked,
     experiments::Trials,
+    files::{Fitting, ModelFiles},
     model::{Depth, Model, Training},
     policy::Policy,
     state::State,
@@ -44,7 +49,7 @@ pub(crate) struct Inner {
     applied: watch::Sender<u64>,
     /// Revision that the serving graphs were fitted on.
     fitted: watch::Sender<u64>,
-    /// Revision of what the store held at load.
+    /// Revision from which on a model makes ready: of what the store held at load, or of the file that serves.
     loaded: u64,
     pub(crate) changed: Notify,
     /// Held while a quick and while a whole fit runs.
@@ -52,6 +57,9 @@ pub(crate) struct Inner {
     refreshed: Mutex<Option<Instant>>,
     spare: Mutex<Vec<Scores>>,
     pub(crate) trials: Trials,
+    files: Arc<ModelFiles>,
+    memory_max: u64,
+    pub(crate) asked: Asked,
 }
 
 impl RecommendationsService {
@@ -60,44 +68,61 @@ impl RecommendationsService {
     /// # Errors
     /// The store cannot be read.
     pub fn load(store: EmbeddedRecommendationStore) -> Result<Self, RecommendationStoreError> {
-        Self::load_with(store, Policy::default())
+        Self::load_with(store, Policy::default(), &Fitting::default())
     }
 
-    /// [`Self::load`], with lists made by a policy where no experiment changes it.
+    /// [`Self::load`], with lists made by a policy where no experiment changes it, and models fitted and kept as
+    /// is told. Blocks on the disk.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub fn load_with(store: EmbeddedRecommendationStore, policy: Policy) -> Result<Self, RecommendationStoreError> {
-        Self::open(Arc::new(store), policy).now_or_never().expect("the embedded store answers reads at once")
+    /// As of [`Self::open`].
+    pub fn load_with(
+        store: EmbeddedRecommendationStore,
+        policy: Policy,
+        fitting: &Fitting,
+    ) -> Result<Self, RecommendationStoreError> {
+        Self::open(Arc::new(store), policy, fitting).now_or_never().expect("the embedded store answers reads at once")
     }
 
-    /// Loads the view of a store, with lists made by a policy where no experiment changes it. Time linear in
-    /// the view.
+    /// Loads the view of a store, with lists made by a policy where no experiment changes it. The newest model file
+    /// that is of this view serves at once. Time linear in the view and the file.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub async fn open(store: Arc<dyn RecommendationStore>, policy: Policy) -> Result<Self, RecommendationStoreError> {
+    /// The store or the folder of the model files cannot be read. A file that cannot is no error: it is passed over.
+    pub async fn open(
+        store: Arc<dyn RecommendationStore>,
+        policy: Policy,
+        fitting: &Fitting,
+    ) -> Result<Self, RecommendationStoreError> {
         let mut state = State::default();
         let progress = store.load(&mut |row| state.take(row)).await?;
         (state.watermark, state.revision) = (progress.watermark, progress.revision);
         let trials = Trials::load(&*store, policy).await?;
         let clock = Clock::default();
         clock.observe(progress.watermark);
-        let warmth = state.warmth(i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX));
+        let now_ms = i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX);
+        let files = ModelFiles::open(fitting.models.as_ref())?;
+        let (loaded, model) = match files.newest(&state, now_ms) {
+            Some(model) => (model.revision, model),
+            None => (progress.revision, Model::default().with_warmth(state.warmth(now_ms))),
+        };
         Ok(Self(Arc::new(Inner {
             store,
             clock,
             state: RwLock::new(state),
-            model: ArcSwap::from_pointee(Model::default().with_warmth(warmth)),
+            fitted: watch::Sender::new(model.revision),
+            model: ArcSwap::from_pointee(model),
             writing: tokio::sync::Mutex::new(progress),
             applied: watch::channel(progress.position).0,
-            fitted: watch::Sender::new(0),
-            loaded: progress.revision,
+            loaded,
             changed: Notify::new(),
             fitting: Default::default(),
             refreshed: Mutex::new(None),
             spare: Mutex::new(Vec::new()),
             trials,
+            files: Arc::new(files),
+            memory_max: fitting.memory_max,
+            asked: Asked::new(fitting.audit_share),
         })))
     }
 
@@ -138,8 +163,8 @@ impl RecommendationsService {
         drop(self.0.applied.subscribe().wait_for(|applied| *applied >= position).await);
     }
 
-    /// Whether the serving model is at least as new as what the store held at load. Until then lists
-    /// rest on tags and what is popular alone.
+    /// Whether a model serves that is at least as new as what the store held at load, or that of a file, whose
+    /// version tells how new it is. Until then lists rest on tags and what is popular alone.
     pub fn ready(&self) -> bool {
         *self.0.fitted.borrow() >= self.0.loaded
     }
@@ -154,6 +179,16 @@ impl RecommendationsService {
     /// Version of the serving model.
     pub fn model_version(&self) -> String {
         self.0.model.load().version()
+    }
+
+    /// What was made smaller or left out of the serving model for want of memory; empty when nothing was.
+    pub fn model_notes(&self) -> Vec<String> {
+        self.0.model.load().card.notes.clone()
+    }
+
+    /// What the cut of the serving model to its strongest links keeps of lists.
+    pub fn cut_audits(&self) -> Vec<CutAudit> {
+        self.0.model.load().card.cuts.iter().map(CutAudit::from).collect()
     }
 
     /// Artists and tracks in the catalogue.
@@ -175,6 +210,7 @@ impl RecommendationsService {
             watermark: progress.watermark.max(newest),
             revision: progress.revision + events.len() as u64,
         };
+        let forgets = self.forget_if_told(&events).await?;
         self.0.store.apply(events.clone(), unreadable, next).await?;
         // One event at a time, so that lists are made between them.
         let mut changed = false;
@@ -185,9 +221,13 @@ impl RecommendationsService {
             });
             if event.payload == Payload::UserErased {
                 self.0.trials.forget(event.user);
+                self.0.asked.forget(event.user);
             }
         }
         self.update(|state| (state.watermark, state.revision) = (next.watermark, next.revision));
+        if forgets {
+            self.0.files.forgotten();
+        }
         *progress = next;
         drop(progress);
         self.0.clock.observe(next.watermark);
@@ -197,6 +237,28 @@ impl RecommendationsService {
         }
         self.0.applied.send_replace(position);
         Ok(())
+    }
+
+    /// Removes the model files when events take somebody away from what models are fitted on: before the store is
+    /// told, so that a crash between the two leaves no file that knows more people than the store. Answers whether
+    /// they do.
+    pub(crate) async fn forget_if_told(&self, events: &[Event]) -> Result<bool, RecommendationStoreError> {
+        // Somebody new may become public and private again within these events, and be met by a fit in between.
+        let public = |user| self.read(|state| state.by_id(user).is_none_or(|person| !person.private));
+        let forgets = events.iter().any(|event| match &event.payload {
+            Payload::UserErased => true,
+            Payload::SettingsChanged { settings } => settings.private && public(event.user),
+            _ => false,
+        });
+        if forgets {
+            let files = Arc::clone(&self.0.files);
+            let removed = tokio::task::spawn_blocking(move || files.forget()).await;
+            removed.map_err(|cause| RecommendationStoreError {
+                kind: ErrorKind::Internal,
+                message: format!("its model files: {cause}"),
+            })??;
+        }
+        Ok(forgets)
     }
 
     /// Writes feedback and lets it take effect.
@@ -237,20 +299,42 @@ impl RecommendationsService {
     }
 
     /// [`Self::refit`] by co-listening alone, in a fraction of the time: what serves until the whole model
-    /// is there. Does nothing when any model of the histories as they are serves.
+    /// is there. Does nothing when any model of the histories as they are serves, or a blend that knows most items.
     pub async fn refit_quickly(&self) -> bool {
         self.refit_by(Depth::Quick, Training::fit).await
     }
 
-    async fn refit_by(&self, depth: Depth, fit: impl FnOnce(Training, Depth) -> Model + Send + 'static) -> bool {
+    pub(crate) async fn refit_by(
+        &self,
+        depth: Depth,
+        fit: impl FnOnce(Training, Depth) -> Result<Model, FitTooLarge> + Send + 'static,
+    ) -> bool {
         let _one = self.0.fitting[usize::from(depth == Depth::Whole)].lock().await;
-        let training = self.read(State::training);
+        // In this order: what is taken after somebody was forgotten does not know them.
+        let era = self.0.files.now();
+        let mut training = self.read(State::training);
+        training.memory_max = self.0.memory_max;
         let serving = self.0.model.load();
-        if training.revision == serving.revision && (depth == Depth::Quick || serving.depth != Some(Depth::Quick)) {
+        let serves = match depth {
+            Depth::Quick => training.revision == serving.revision || serving.is_blend_of_most(&training),
+            Depth::Whole => training.revision == serving.revision && !serving.is_provisional(self.0.memory_max),
+        };
+        if serves {
             return true;
         }
         drop(serving);
-        match beside(move || fit(training, depth)).await {
+        if depth == Depth::Whole {
+            training.asked = self.0.asked.take();
+        }
+        let files = Arc::clone(&self.0.files);
+        let kept = move || match depth {
+            Depth::Quick => fit(training, depth),
+            Depth::Whole => {
+                let ids = training.ids();
+                fit(training, depth).map(|fitted| files.keep(fitted, &ids, era))
+            }
+        };
+        match beside(kept).await.and_then(|fitted| fitted.map_err(|cause| cause.to_string())) {
             Ok(fitted) => {
                 // A quick fit never takes the place of a model that knows as much.
                 let better = |model: &Model| {

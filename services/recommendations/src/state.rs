@@ -326,6 +326,8 @@ impl State {
             artists: self.tracks.artists(),
             places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
+            memory_max: u64::MAX,
+            asked: Default::default(),
         }
     }
 }

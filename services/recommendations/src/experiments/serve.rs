@@ -38,6 +38,7 @@ impl RecommendationsService {
                 Ok::<_, Fault>((id, part, list, served))
             })
         })?;
+        self.0.asked.note(call.trace, id, query.kind);
         if let (Some(part), Some(served)) = (part, served) {
             self.0.trials.made(id, &list, &part, served, began.elapsed());
             // An account that was erased meanwhile leaves nothing behind.

@@ -313,7 +313,8 @@ async fn tracks_of_one_artist_are_limited_and_the_model_before_serves() {
     // Adopted, the winner is how everybody's lists are made.
     let (store, policy) =
         (EmbeddedRecommendationStore::new(world.db.clone()), Policy { max_per_artist: 1, ..Policy::default() });
-    let adopted = RecommendationsService::load_with(store, policy).expect("loaded");
+    let adopted = RecommendationsService::load_with(store, policy, &echotune_recommendations::Fitting::default())
+        .expect("loaded");
     adopted.refit().await;
     let list = adopted.recommend(&call(), "user2", &query(ItemKind::Track, 10)).await.expect("recommended");
     let artists: HashSet<&str> = list.items.iter().map(|item| item.artist.as_str()).collect();

@@ -3,6 +3,7 @@
 mod calls;
 mod consumer;
 mod experiments;
+mod files;
 mod friends;
 mod history;
 mod lists;
