@@ -16,7 +16,7 @@ pub use agents::{Agents, AgentsClient, agents_server};
 pub use convert::call_of;
 pub use experiments::{Experiments, ExperimentsClient, experiments_server};
 pub use models::{Models, ModelsClient, models_server};
-pub use operations::{Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
+pub use operations::{CutAudit, Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};
 pub use recommendations::{
     MAX_LIMIT, MAX_REASONS, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,
 };

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use echotune_kit::{edge::Credentials, telemetry::FinishedSpan};
-use echotune_model::{Call, Fault, TraceId};
+use echotune_model::{Call, Fault, ItemKind, TraceId};
 use echotune_proto::operations::v1::{
     self as pb,
     operations_service_client::OperationsServiceClient,
@@ -21,8 +21,27 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 /// One finished span.
 pub type TraceSpan = FinishedSpan;
 
+/// What the cut of a model to its strongest links keeps of lists of 20.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CutAudit {
+    /// Kind of the lists.
+    pub kind: ItemKind,
+    /// Whether the listeners are some of those who asked between two fits, and not a sample of all.
+    pub requests: bool,
+    /// Listeners compared.
+    pub listeners: u64,
+    /// Mean share of the exact list that is found, 0 to 1.
+    pub recall: f64,
+    /// The true share is between this and `high` with a probability of 95 %.
+    pub low: f64,
+    /// See `low`.
+    pub high: f64,
+    /// Exact scores of what is found over those of the exact lists: 1 when nothing is lost.
+    pub mass: f64,
+}
+
 /// What runs, and how much it holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Status {
     /// Version of the program.
     pub version: String,
@@ -32,6 +51,10 @@ pub struct Status {
     pub counts: BTreeMap<String, u64>,
     /// Where what runs is reached, by name: grpc, mcp. Empty when nothing is served.
     pub addresses: BTreeMap<String, String>,
+    /// What was made smaller or left out of the serving model for want of memory.
+    pub model_notes: Vec<String>,
+    /// What the serving model's cut keeps of lists; empty before the first blend.
+    pub cuts: Vec<CutAudit>,
 }
 
 /// What operators ask a running platform.
@@ -80,10 +103,11 @@ impl<O: Operations + ?Sized + 'static> OperationsService for Server<O> {
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, GrpcStatus> {
         let call = call_of(&request)?;
-        let Status { version, model_version, counts, addresses } =
+        let Status { version, model_version, counts, addresses, model_notes, cuts } =
             self.0.status(&call).await.map_err(|fault| to_status(&fault))?;
         let (counts, addresses) = (counts.into_iter().collect(), addresses.into_iter().collect());
-        Ok(Response::new(pb::GetStatusResponse { version, model_version, counts, addresses }))
+        let cuts = cuts.into_iter().map(cut_to_message).collect();
+        Ok(Response::new(pb::GetStatusResponse { version, model_version, counts, addresses, model_notes, cuts }))
     }
 }
 
@@ -131,6 +155,19 @@ impl Operations for OperationsClient {
             model_version: answer.model_version,
             counts: answer.counts.into_iter().collect(),
             addresses: answer.addresses.into_iter().collect(),
+            model_notes: answer.model_notes,
+            cuts: answer.cuts.into_iter().map(cut_of_message).collect(),
         })
     }
+}
+
+fn cut_to_message(cut: CutAudit) -> pb::CutAudit {
+    let CutAudit { kind, requests, listeners, recall, low, high, mass } = cut;
+    pb::CutAudit { tracks: kind == ItemKind::Track, requests, listeners, recall, low, high, mass }
+}
+
+const fn cut_of_message(cut: pb::CutAudit) -> CutAudit {
+    let pb::CutAudit { tracks, requests, listeners, recall, low, high, mass } = cut;
+    let kind = if tracks { ItemKind::Track } else { ItemKind::Artist };
+    CutAudit { kind, requests, listeners, recall, low, high, mass }
 }

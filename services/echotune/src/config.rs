@@ -9,16 +9,19 @@ use std::{
 use clap::Args;
 use echotune_api::MAX_LIMIT;
 use echotune_kit::{
-    config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
+    config::{self, Faults, Flag, Loaded, Period, Secret, Size, Sources},
     edge,
     lifecycle::Patience,
     telemetry,
 };
-use echotune_recommendations::{Policy, ReleaseLimits};
+use echotune_recommendations::{Fitting, LEAST_FIT_BYTES, Policy, ReleaseLimits};
 use serde::{Deserialize, Serialize};
 
 /// Name of the configuration in a data folder; it need not exist.
 pub const CONFIG_FILE: &str = "config.toml";
+
+/// Folder of the model files in a data folder.
+const MODELS: &str = "models/recommendations";
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 
@@ -96,6 +99,10 @@ pub struct RecommendationsConfig {
     pub max_per_artist: u32,
     /// What calibration adds to an item at the most, as a share of the best score.
     pub diversity_weight: f64,
+    /// What a fit may allocate.
+    pub fit_memory_max: Size,
+    /// Share of the requests whose listeners' lists are audited at the next fit.
+    pub audit_share: f64,
 }
 
 /// Releases of models.
@@ -153,6 +160,11 @@ impl RecommendationsConfig {
     pub(crate) fn policy(&self) -> Policy {
         let Self { trending_weight, max_per_artist, diversity_weight, .. } = *self;
         Policy { trending_weight, max_per_artist, diversity_weight, ..Policy::default() }
+    }
+
+    /// How models are fitted, and where in a data folder they are kept.
+    pub(crate) fn fitting(&self, folder: &Path) -> Fitting {
+        Fitting { models: Some(folder.join(MODELS)), memory_max: self.fit_memory_max.0, audit_share: self.audit_share }
     }
 }
 
@@ -236,6 +248,20 @@ impl config::Config for Config {
             lists.max_per_artist <= MAX_LIMIT,
             "recommendations.max_per_artist",
             format!("{} is more than {MAX_LIMIT}", lists.max_per_artist),
+        );
+        demand(
+            lists.fit_memory_max.0 >= LEAST_FIT_BYTES,
+            "recommendations.fit_memory_max",
+            format!(
+                "{} is less than {}, what a fit is given at the least",
+                lists.fit_memory_max,
+                Size(LEAST_FIT_BYTES)
+            ),
+        );
+        demand(
+            (0.0..=1.0).contains(&lists.audit_share),
+            "recommendations.audit_share",
+            format!("{} is not between 0 and 1", lists.audit_share),
         );
         let no_address =
             self.mcp_address(self.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
@@ -389,6 +415,10 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert_eq!(faults.0.len(), 6, "{text}");
+        let faults =
+            load(&["recommendations.fit_memory_max=1MiB", "recommendations.audit_share=1.5"], &[]).unwrap_err();
+        assert!(faults.to_string().contains("1MiB is less than 64MiB"), "{faults}");
+        assert_eq!(faults.0.len(), 2, "{faults}");
         let faults = load(&["limits.deadline_max=soon", "telemetry.spans_kept=0"], &[]).unwrap_err();
         assert_eq!(faults.0.len(), 2, "a value that cannot be read hides no other: {faults}");
     }

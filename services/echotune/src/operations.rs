@@ -47,6 +47,8 @@ impl Operations for EmbeddedOperations {
             model_version: self.recommendations.model_version(),
             counts,
             addresses: self.addresses.get().cloned().unwrap_or_default(),
+            model_notes: self.recommendations.model_notes(),
+            cuts: self.recommendations.cut_audits(),
         })
     }
 }

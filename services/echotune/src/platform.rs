@@ -130,10 +130,11 @@ impl Platform {
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
-        let service = RecommendationsService::load_by(
+        let service = RecommendationsService::load_with(
             EmbeddedRecommendationStore::new(db.clone()),
             config.recommendations.policy(),
             config.models.limits(),
+            &config.recommendations.fitting(folder),
         )?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());

@@ -34,6 +34,9 @@ pub struct BlendOptions {
     pub tags: f32,
     /// Links kept per item at the most.
     pub links: usize,
+    /// Products of a pair and an item at the most for which the filter is computed whole; beyond them, co-listening
+    /// stands for it.
+    pub whole: usize,
 }
 
 impl Default for BlendOptions {
@@ -47,6 +50,7 @@ impl Default for BlendOptions {
             ease_weight: 1.0,
             tags: 3.0,
             links: 256,
+            whole: WHOLE,
         }
     }
 }
@@ -60,7 +64,7 @@ enum Filter {
 impl Filter {
     fn fit(interactions: &Interactions, options: &BlendOptions) -> Self {
         let FilterOptions { user, source, target, .. } = options.filter;
-        if interactions.len().saturating_mul(interactions.item_count()) <= WHOLE {
+        if interactions.len().saturating_mul(interactions.item_count()) <= options.whole {
             return Self::Whole(Box::new(GraphFilter::fit(interactions, options.filter)));
         }
         Self::Cut(ItemGraph::fit(interactions, GraphOptions { neighbours: options.links, user, source, target }))

@@ -63,7 +63,8 @@ pub fn compile(
         .collect();
     let (from, rows): (Vec<Vec<f32>>, Vec<Vec<Links>>) = blocks.into_iter().unzip();
     let from = Matrix::from_vec(items, rank, from.concat()).expect("the length");
-    let graph = ItemGraph::from_links(&rows.concat()).expect("links ascend, within the catalogue, and are finite");
+    let rows: Vec<Links> = rows.into_iter().flatten().collect();
+    let graph = ItemGraph::from_links(&rows).expect("links ascend, within the catalogue, and are finite");
     LinearModel::new(graph, from, basis).expect("parts of one catalogue")
 }
 
@@ -89,6 +90,8 @@ pub(crate) fn strongest(row: &[f32], item: usize, links: usize) -> Links {
         kept.push((u32::try_from(item).expect("items are numbered in 32 bits"), *own));
     }
     kept.sort_unstable_by_key(|(other, _)| *other);
+    // Rows are held until all are there: without the room that only the search for the strongest needs.
+    kept.shrink_to_fit();
     kept
 }
 

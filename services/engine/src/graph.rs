@@ -91,7 +91,7 @@ impl ItemGraph {
                 },
             )
             .collect();
-        Self::from_rows(blocks.iter().flatten())
+        Self::from_rows(blocks.iter().flatten().map(|row| &**row))
     }
 
     /// From the links of each item, as (item, weight) ascending by item.
@@ -107,12 +107,14 @@ impl ItemGraph {
                 return Err(ShapeError { part: "links", found: format!("row {item}"), expected });
             }
         }
-        let rows: Vec<Links> = rows.iter().map(|row| Box::from(row.as_slice())).collect();
-        Ok(Self::from_rows(rows.iter()))
+        Ok(Self::from_rows(rows.iter().map(Vec::as_slice)))
     }
 
-    fn from_rows<'r>(rows: impl Iterator<Item = &'r Links>) -> Self {
-        let (mut offsets, mut neighbours, mut weights) = (vec![0], Vec::new(), Vec::new());
+    fn from_rows<'r>(rows: impl Iterator<Item = &'r [(u32, f32)]> + Clone) -> Self {
+        // Room for exactly what comes: rows and arrays are the largest that a fit holds at one time.
+        let links = rows.clone().map(<[_]>::len).sum();
+        let (mut neighbours, mut weights) = (Vec::with_capacity(links), Vec::with_capacity(links));
+        let mut offsets = vec![0];
         for row in rows {
             neighbours.extend(row.iter().map(|(other, _)| *other));
             weights.extend(row.iter().map(|(_, weight)| *weight));
@@ -127,10 +129,18 @@ impl ItemGraph {
     /// # Errors
     /// The file has such sections already.
     pub fn write<'a>(&'a self, file: FileWriter<'a>) -> Result<FileWriter<'a>, FileError> {
+        self.write_as("graph", file)
+    }
+
+    /// [`ItemGraph::write`] under another name than `graph`, of at most 13 bytes, for a file of several graphs.
+    ///
+    /// # Errors
+    /// The file has such sections already; the name is too long.
+    pub fn write_as<'a>(&'a self, name: &str, file: FileWriter<'a>) -> Result<FileWriter<'a>, FileError> {
         let links = (self.neighbours.len(), 1);
-        file.section("graph.offsets", (self.offsets.len(), 1), &self.offsets)?
-            .section("graph.neighbours", links, &self.neighbours)?
-            .section("graph.weights", links, &self.weights)
+        file.section(&format!("{name}.offsets"), (self.offsets.len(), 1), &self.offsets)?
+            .section(&format!("{name}.neighbours"), links, &self.neighbours)?
+            .section(&format!("{name}.weights"), links, &self.weights)
     }
 
     /// The graph of a file, without copying it. Time O(links): whatever the file holds, reading rows of the
@@ -139,12 +149,25 @@ impl ItemGraph {
     /// # Errors
     /// Sections that are not there, of another type, or no graph.
     pub fn read(file: &ModelFile) -> Result<Self, FileError> {
-        let (_, offsets) = file.array::<u64>("graph.offsets")?;
-        let (_, neighbours) = file.array::<u32>("graph.neighbours")?;
-        let (_, weights) = file.array::<f32>("graph.weights")?;
+        Self::read_as("graph", file)
+    }
+
+    /// The graph that [`ItemGraph::write_as`] wrote under a name, as [`ItemGraph::read`] reads it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_as(name: &str, file: &ModelFile) -> Result<Self, FileError> {
+        let (_, offsets) = file.array::<u64>(&format!("{name}.offsets"))?;
+        let (_, neighbours) = file.array::<u32>(&format!("{name}.neighbours"))?;
+        let (_, weights) = file.array::<f32>(&format!("{name}.weights"))?;
         check(&offsets, &neighbours, &weights)?;
         let heaviest = weights.iter().copied().fold(0.0, f32::max);
         Ok(Self { offsets, neighbours, weights, heaviest })
+    }
+
+    /// Whether the links are lent by a file, and not in memory of their own.
+    pub const fn is_lent(&self) -> bool {
+        self.neighbours.is_shared() && self.weights.is_shared()
     }
 
     /// Number of items the graph was fitted on; later items have no neighbours yet.

@@ -8,9 +8,11 @@
 
 mod array;
 pub mod blend;
+pub mod budget;
 pub mod calibrate;
 pub mod card;
 pub mod compile;
+pub mod cut;
 pub mod dense;
 pub mod ease;
 mod eigen;

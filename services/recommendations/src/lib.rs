@@ -5,10 +5,12 @@
 //! the latest playback; play counts without times are a constant background. It runs experiments on how
 //! lists are made, and ends them by what listeners make of these.
 
+mod asked;
 pub mod candidate;
 mod consumer;
 mod diversity;
 mod experiments;
+mod files;
 mod friends;
 pub mod mapped;
 #[cfg(feature = "mlflow")]
@@ -30,7 +32,9 @@ mod training;
 mod what_if;
 
 pub use consumer::{ConsumeError, consume, refit};
+pub use echotune_engine::budget::LEAST_FIT_BYTES;
 pub use experiments::watch_experiments;
+pub use files::Fitting;
 pub use policy::Policy;
 pub use releases::{Recipe, RecipeError, ReleaseLimits, report_drift};
 pub use service::RecommendationsService;

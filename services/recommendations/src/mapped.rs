@@ -122,20 +122,31 @@ impl ModelFolder {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn newest<M>(
+    pub fn newest<M, E: std::fmt::Display>(
         &self,
-        read: impl Fn(&ModelFile) -> Result<M, FileError>,
+        read: impl Fn(&ModelFile) -> Result<M, E>,
     ) -> Result<Option<(Stored, M)>, ModelFolderError> {
         for stored in self.list()? {
-            let model = open(&stored.path).and_then(|file| {
-                read(&file).map_err(|source| ModelFolderError::File { path: stored.path.clone(), source })
-            });
-            match model {
-                Ok(model) => return Ok(Some((stored, model))),
-                Err(error) => warn!(%error, "a model is passed over; the one before it is tried"),
-            }
+            let passed_over = match open(&stored.path).map(|file| read(&file)) {
+                Ok(Ok(model)) => return Ok(Some((stored, model))),
+                Ok(Err(error)) => format!("{}: {error}", stored.path.display()),
+                Err(error) => error.to_string(),
+            };
+            warn!(error = passed_over, "a model is passed over; the one before it is tried");
         }
         Ok(None)
+    }
+
+    /// Removes every version, and makes that last. Who has mapped one reads on. Doing it twice is as doing it once.
+    ///
+    /// # Errors
+    /// The folder cannot be read or synced, or a version cannot be removed: then some may be left.
+    pub fn clear(&self) -> Result<(), ModelFolderError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        for left in self.list()?.into_iter().chain(self.files(UNFINISHED)?) {
+            fs::remove_file(&left.path).map_err(disk("remove", &left.path))?;
+        }
+        sync_folder(&self.path).map_err(disk("sync", &self.path))
     }
 
     fn file(&self, number: u64, ending: &str) -> PathBuf {

@@ -1,5 +1,8 @@
 //! What serves: the fitted graphs and how popular items are.
 
+mod bounds;
+mod file;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -7,11 +10,17 @@ use std::{
 
 use echotune_engine::{
     GraphOptions, Interactions, ItemGraph,
-    blend::Blend,
+    blend::{Blend, BlendOptions},
+    budget::{FitPlan, FitTooLarge},
     terms::{content, sequence::transitions, social::Social},
 };
 use echotune_model::{ItemId, ItemKind, UserId};
+use serde::{Deserialize, Serialize};
 
+pub(crate) use self::{
+    bounds::CutFigure,
+    file::{Ids, Parts},
+};
 use crate::{
     releases::{Facts, Recipe, Serving},
     shelf::{History, Known, Prior},
@@ -36,9 +45,9 @@ struct Beside<'t> {
     features: &'t Features,
     /// The options of the fit.
     recipe: &'t Recipe,
-    /// Whether what follows what counts. It does for tracks: on generated listens it improved lists of new tracks
-    /// by a tenth, and did nothing for lists of new artists.
-    follows: bool,
+    kind: ItemKind,
+    /// Whose lists are audited, by their places among the listeners.
+    asked: &'t [u32],
 }
 
 /// A fitted graph. Its items are numbered in the order of their ids, so that the fit and every sum over
@@ -46,7 +55,7 @@ struct Beside<'t> {
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     graph: ItemGraph,
-    /// Item of the graph → place on the shelf.
+    /// Item of the graph → place on the shelf; [`NONE`] for one that has vanished since.
     places: Vec<u32>,
     /// Place on the shelf → item of the graph.
     items: Vec<u32>,
@@ -63,8 +72,8 @@ impl Links {
         places: usize,
         histories: impl Iterator<Item = &'h History> + Clone,
         beside: &Beside<'_>,
-        depth: Depth,
-    ) -> Self {
+        plan: &FitPlan,
+    ) -> (Self, Vec<CutFigure>) {
         items.sort_unstable();
         let by_item: Vec<u32> = items.into_iter().map(|(_, place)| place).collect();
         let mut by_place = vec![NONE; places];
@@ -74,21 +83,22 @@ impl Links {
         let weighted = weighted(histories.clone(), &by_place, by_item.len());
         let all = histories;
         let histories = Interactions::from_rows(rows, by_item.len());
-        let listeners = (0..histories.user_count()).filter(|user| !histories.row(*user).is_empty()).count();
-        let blend = (depth == Depth::Whole && listeners >= FEW)
-            .then(|| {
-                let numbered = |features| tagged(features, &by_item, &by_place);
-                let sequences = if beside.follows { sequences(all, &by_place) } else { Vec::new() };
-                let features = [beside.taggings, beside.features].map(numbered);
-                blended(&histories, &features, &sequences, beside.recipe)
-            })
-            .flatten();
+        let blend = plan.blend.and_then(|options| {
+            let numbered = |features| tagged(features, &by_item, &by_place);
+            // Of artists it did nothing for lists of new ones; on generated listens it improved those of new tracks
+            // by a tenth.
+            let sequences = if beside.kind == ItemKind::Track { sequences(all, &by_place) } else { Vec::new() };
+            let features = [beside.taggings, beside.features].map(numbered);
+            let audit = |blend: &Blend, graph: &ItemGraph| bounds::audited(beside, (blend, graph), &weighted);
+            blended(&histories, &features, &sequences, (options, beside.recipe), &audit)
+        });
         let is_blend = blend.is_some();
-        let graph = blend.unwrap_or_else(|| ItemGraph::fit(&histories, GraphOptions::default()));
+        let alone = GraphOptions { neighbours: plan.links, ..GraphOptions::default() };
+        let (graph, cuts) = blend.unwrap_or_else(|| (ItemGraph::fit(&histories, alone), Vec::new()));
         let social = Social::fit(&weighted, beside.friends, &graph, beside.recipe.social);
         let note = |cause: &_| tracing::error!(%cause, "friends cannot be fitted; lists go without them");
         let social = social.inspect_err(note).ok();
-        Self { graph, places: by_item, items: by_place, is_blend, social }
+        (Self { graph, places: by_item, items: by_place, is_blend, social }, cuts)
     }
 
     pub(crate) const fn social(&self) -> Option<&Social> {
@@ -104,8 +114,9 @@ impl Links {
         self.items.get(place as usize).copied().filter(|item| *item != NONE)
     }
 
-    pub(crate) fn place(&self, item: u32) -> u32 {
-        self.places[item as usize]
+    /// The place of an item of the graph; none where it has vanished since the fit.
+    pub(crate) fn place(&self, item: u32) -> Option<u32> {
+        Some(self.places[item as usize]).filter(|place| *place != NONE)
     }
 
     /// The part of a history that the graph knows: (item, weight), ascending by item.
@@ -137,22 +148,27 @@ pub(crate) enum Depth {
     Whole,
 }
 
-/// The blend as it serves, with what follows what and links to items that few know; none where it cannot be
-/// fitted.
+/// The blend as it serves, with what follows what and links to items that few know, and what an audit tells of its
+/// cut; none where it cannot be fitted.
 fn blended(
     histories: &Interactions,
     [tags, features]: &[Interactions; 2],
     sequences: &[Vec<(u32, i64)>],
-    recipe: &Recipe,
-) -> Option<ItemGraph> {
-    let fit = || -> Result<ItemGraph, Box<dyn std::error::Error>> {
-        let blend = Blend::fit(histories, Some(tags), recipe.blend)?;
-        let options = recipe.sequence;
+    (options, recipe): (BlendOptions, &Recipe),
+    audit: &dyn Fn(&Blend, &ItemGraph) -> Vec<CutFigure>,
+) -> Option<(ItemGraph, Vec<CutFigure>)> {
+    let fit = || -> Result<(ItemGraph, Vec<CutFigure>), Box<dyn std::error::Error>> {
+        let (blend, options) = (Blend::fit(histories, Some(tags), options)?, recipe.sequence);
         let links = transitions(sequences, histories.item_count(), options)?;
-        let graph = blend.with_links(histories, links, options.weight)?.compile(&|_| {});
+        let blend = blend.with_links(histories, links, options.weight)?;
+        let graph = blend.compile(&|_| {});
+        let cuts = audit(&blend, &graph);
+        // The largest of a fit, and the rest is made without it.
+        drop(blend);
         let options = recipe.content;
         let links = content::neighbours(features, &histories.item_degrees(), options)?;
-        Ok(content::added(&graph, &links, options.weight * content::scale(&graph, &links, histories))?)
+        let weight = options.weight * content::scale(&graph, &links, histories);
+        Ok((content::added(&graph, &links, weight)?, cuts))
     };
     let note = |cause: &_| tracing::error!(%cause, "the blend cannot be fitted; co-listening alone serves");
     fit().inspect_err(note).ok()
@@ -203,32 +219,66 @@ pub(crate) struct Training {
     pub(crate) revision: u64,
     /// By what it is fitted.
     pub(crate) release: Arc<Serving>,
+    /// Bytes that the fit may allocate.
+    pub(crate) memory_max: u64,
+    /// Who asked for lists that are to be audited, artists first.
+    pub(crate) asked: [Vec<UserId>; 2],
 }
 
 impl Training {
     /// Fits both graphs. Time as of [`ItemGraph::fit`], or of [`Blend::fit`] and [`Blend::compile`].
-    pub(crate) fn fit(self, depth: Depth) -> Model {
-        let Self { mut people, items: [known, tracks], friends, taggings, artists, places, revision, release } = self;
-        let began = Instant::now();
+    ///
+    /// # Errors
+    /// There is no fit that takes as little memory as is allowed.
+    pub(crate) fn fit(self, depth: Depth) -> Result<Model, FitTooLarge> {
+        let Self { mut people, items: [known, tracks], friends, taggings, artists, places, release, .. } = self;
+        let (revision, memory_max, began) = (self.revision, self.memory_max, Instant::now());
         people.sort_unstable_by_key(|(user, _)| *user);
         let friends = placed(&people, &friends);
         let artist_of: Features = artists.into_iter().map(|(track, artist)| (track, artist, 1)).collect();
         let none = Features::new();
-        let fit = |items, kind: usize, taggings: &Features, features: &Features| {
+        let mut card = Card::of(&release, memory_max);
+        let mut fit = |items: Vec<_>, kind, taggings: &Features, features: &Features, allowed| {
+            let asked = numbered(&people, &self.asked[at(kind)]);
             let recipe = &release.recipe;
-            let beside = Beside { friends: &friends, taggings, features, recipe, follows: kind == 1 };
-            let histories = people.iter().map(|(_, histories)| &histories[kind]);
-            Arc::new(Links::fit(items, places[kind], histories, &beside, depth))
+            let beside = Beside { friends: &friends, taggings, features, recipe, kind, asked: &asked };
+            let histories = people.iter().map(|(_, histories)| &histories[at(kind)]);
+            let plan = bounds::planned(items.len(), histories.clone(), &beside, depth, allowed)?;
+            for note in &plan.notes {
+                let why = "a fit is made smaller, to stay within recommendations.fit_memory_max";
+                tracing::warn!(?kind, note, allowed, "{why}");
+            }
+            let (links, cuts) = Links::fit(items, places[at(kind)], histories, &beside, &plan);
+            card.notes.extend(plan.notes.iter().map(|note| format!("{kind:?}: {note}").to_lowercase()));
+            card.cuts.extend(cuts);
+            Ok(links)
         };
-        let links = [fit(known, 0, &taggings, &taggings), fit(tracks, 1, &none, &artist_of)];
-        let facts = |kind: usize| {
+        let known = fit(known, ItemKind::Artist, &taggings, &taggings, memory_max)?;
+        let left = memory_max.saturating_sub(bounds::held(&known.graph));
+        let tracks = fit(tracks, ItemKind::Track, &none, &artist_of, left)?;
+        let links = [known, tracks].map(Arc::new);
+        let facts = [0, 1].map(|kind: usize| {
             let histories = people.iter().map(|(_, histories)| &histories[kind]);
             Arc::new(Facts::of(histories, &links[kind]))
-        };
-        let facts = [facts(0), facts(1)];
-        let (depth, fit_time) = (Some(depth), began.elapsed());
-        Model { links, facts, depth, revision, release, fit_time, ..Model::default() }
+        });
+        let (depth, fit_time, card) = (Some(depth), began.elapsed(), Arc::new(card));
+        Ok(Model { links, facts, depth, revision, release, fit_time, card, ..Model::default() })
     }
+
+    /// The ids of the items, as the fit numbers them.
+    pub(crate) fn ids(&self) -> Ids {
+        self.items.each_ref().map(|items| {
+            let mut ids: Vec<ItemId> = items.iter().map(|(id, _)| *id).collect();
+            ids.sort_unstable();
+            ids
+        })
+    }
+}
+
+/// The places of some among people, who ascend by id; of those who are there.
+fn numbered(people: &[(UserId, [History; 2])], some: &[UserId]) -> Vec<u32> {
+    let place = |user: &UserId| people.binary_search_by_key(user, |(one, _)| *one).ok();
+    some.iter().filter_map(place).map(|place| u32::try_from(place).expect("at most 2^32 people")).collect()
 }
 
 /// The friends of each of some people, who ascend by id, by their places among them, ascending.
@@ -242,6 +292,32 @@ pub(crate) fn placed(people: &[(UserId, [History; 2])], friends: &[(UserId, User
     }
     rows.iter_mut().for_each(|row| row.sort_unstable());
     rows
+}
+
+/// What a fit tells of itself.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Card {
+    /// Version of the release whose recipe it was.
+    pub(crate) release: String,
+    /// By what it was fitted: fits of one recipe on the same histories are the same to the bit.
+    pub(crate) recipe: String,
+    /// What was made smaller or left out for want of memory.
+    pub(crate) notes: Vec<String>,
+    /// What the cut to the strongest links keeps.
+    pub(crate) cuts: Vec<CutFigure>,
+}
+
+impl Card {
+    fn of(release: &Serving, memory_max: u64) -> Self {
+        Self { release: release.version.clone(), recipe: recipe(release, memory_max), ..Self::default() }
+    }
+}
+
+/// By what models are fitted: the program, every option and the memory.
+fn recipe(release: &Serving, memory_max: u64) -> String {
+    let (version, graph, recipe) = (env!("CARGO_PKG_VERSION"), GraphOptions::default(), &release.recipe);
+    format!("{version} {FEW} {graph:?} {recipe:?} {memory_max}")
 }
 
 /// What serves: the fitted graphs and how popular items are.
@@ -259,6 +335,7 @@ pub(crate) struct Model {
     facts: [Arc<Facts>; 2],
     /// How long the fit took.
     pub(crate) fit_time: Duration,
+    pub(crate) card: Arc<Card>,
 }
 
 const fn at(kind: ItemKind) -> usize {
@@ -290,6 +367,11 @@ impl Model {
         let kind = if self.links.iter().any(|links| links.is_blend) { "blend" } else { "item-graph" };
         let version = format!("{kind}-{:016x}", self.revision);
         if self.release.is_built_in { version } else { format!("{version}-{}", self.release.version) }
+    }
+
+    /// Whether a whole fit now would not be the same: it was quick, or by another recipe.
+    pub(crate) fn is_provisional(&self, release: &Serving, memory_max: u64) -> bool {
+        self.depth.is_some_and(|depth| depth == Depth::Quick || self.card.recipe != recipe(release, memory_max))
     }
 
     /// These graphs with the popularity of another model.
@@ -327,7 +409,7 @@ mod tests {
         for event in events {
             state.apply(event);
         }
-        let model = state.training().fit(Depth::Quick);
+        let model = state.training().fit(Depth::Quick).expect("memory");
         let links = model.links(ItemKind::Artist);
         let id = |place: &u32| state.artists.entries[*place as usize].id;
         (links.places.iter().map(id).collect(), links.graph.clone())

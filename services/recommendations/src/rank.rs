@@ -216,7 +216,7 @@ impl Ranking<'_> {
         let id = |item: u32| self.entry(item).id;
         let allowed = |item: u32| self.allowed(item, include_known);
         let scored = || {
-            let linked = scores.touched().iter().map(|item| (links.place(*item), scores.get(*item)));
+            let linked = scores.touched().iter().filter_map(|item| Some((links.place(*item)?, scores.get(*item))));
             let linked = linked.filter(|(item, _)| !beside.contains_key(item));
             linked
                 .chain(beside.iter().map(|(item, score)| (*item, *score)))

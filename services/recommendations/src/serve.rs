@@ -223,7 +223,7 @@ impl Recommendations for RecommendationsService {
             let rarity = |place: u32| f64::from(entries[place as usize].listeners.max(1)).powf(-POPULARITY);
             // A link below 0 says that two items go less together than by chance.
             let row = row.filter(|(_, weight)| *weight > 0.0);
-            let row = row.map(|(other, weight)| (links.place(other), f64::from(weight)));
+            let row = row.filter_map(|(other, weight)| Some((links.place(other)?, f64::from(weight))));
             let row = row.map(|(place, weight)| (place, weight * rarity(place)));
             // Since the fit, an item may have been forgotten or become private.
             let known = row.filter(|(other, _)| entries[*other as usize].uses > 0);

@@ -5,17 +5,22 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use echotune_api::events::{Event, Payload};
-use echotune_engine::Scores;
-use echotune_model::{Clock, Fault, Feedback, Hlc, UserId};
+use echotune_api::{
+    CutAudit,
+    events::{Event, Payload},
+};
+use echotune_engine::{Scores, budget::FitTooLarge};
+use echotune_model::{Clock, ErrorKind, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    asked::Asked,
     experiments::Trials,
+    files::{Fitting, ModelFiles},
     model::{Depth, Model, Training},
     policy::Policy,
-    releases::{ReleaseLimits, Releases},
+    releases::{Materials, ReleaseLimits, Releases},
     state::State,
     store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
 };
@@ -45,7 +50,7 @@ pub(crate) struct Inner {
     applied: watch::Sender<u64>,
     /// Revision that the serving graphs were fitted on.
     fitted: watch::Sender<u64>,
-    /// Revision of what the store held at load.
+    /// Revision from which on a model makes ready: of what the store held at load, or of the file that serves.
     loaded: u64,
     pub(crate) changed: Notify,
     /// Held while a quick and while a whole fit runs.
@@ -54,6 +59,9 @@ pub(crate) struct Inner {
     spare: Mutex<Vec<Scores>>,
     pub(crate) trials: Trials,
     pub(crate) releases: Releases,
+    files: Arc<ModelFiles>,
+    memory_max: u64,
+    pub(crate) asked: Asked,
 }
 
 impl RecommendationsService {
@@ -62,38 +70,36 @@ impl RecommendationsService {
     /// # Errors
     /// The store cannot be read.
     pub fn load(store: EmbeddedRecommendationStore) -> Result<Self, RecommendationStoreError> {
-        Self::load_with(store, Policy::default())
+        Self::load_with(store, Policy::default(), ReleaseLimits::default(), &Fitting::default())
     }
 
-    /// [`Self::load`], with lists made by a policy where no experiment changes it.
+    /// [`Self::load`], with lists made by a policy where no experiment changes it, and models fitted and kept as
+    /// is told. Blocks on the disk.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub fn load_with(store: EmbeddedRecommendationStore, policy: Policy) -> Result<Self, RecommendationStoreError> {
-        Self::load_by(store, policy, ReleaseLimits::default())
-    }
-
-    /// [`Self::load_with`], with releases held to limits.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn load_by(
+    /// As of [`Self::open`].
+    pub fn load_with(
         store: EmbeddedRecommendationStore,
         policy: Policy,
         limits: ReleaseLimits,
+        fitting: &Fitting,
     ) -> Result<Self, RecommendationStoreError> {
-        Self::open(Arc::new(store), policy, limits).now_or_never().expect("the embedded store answers reads at once")
+        let opened = Self::open(Arc::new(store), policy, limits, fitting).now_or_never();
+        opened.expect("the embedded store answers reads at once")
     }
 
-    /// Loads the view of a store, with lists made by a policy where no experiment changes it. The weight of
-    /// popularity is that of the release that serves, once there is one. Time linear in the view.
+    /// Loads the view of a store, with lists made by a policy where no experiment changes it, and releases held to
+    /// limits. The weight of popularity is that of the release that serves, once there is one. The newest model file
+    /// that is of this view and that release serves at once. Time linear in the view and the file.
     ///
     /// # Errors
-    /// The store cannot be read, or the release that serves is another program's.
+    /// The store or the folder of the model files cannot be read, or the release that serves is another program's. A
+    /// file that cannot be read is no error: it is passed over.
     pub async fn open(
         store: Arc<dyn RecommendationStore>,
         policy: Policy,
         limits: ReleaseLimits,
+        fitting: &Fitting,
     ) -> Result<Self, RecommendationStoreError> {
         let mut state = State::default();
         let progress = store.load(&mut |row| state.take(row)).await?;
@@ -103,22 +109,31 @@ impl RecommendationsService {
         let trials = Trials::load(&*store, policy).await?;
         let clock = Clock::default();
         clock.observe(progress.watermark);
-        let warmth = state.warmth(i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX));
+        let now_ms = i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX);
+        let files = ModelFiles::open(fitting.models.as_ref())?;
+        let release = releases.serving();
+        let (loaded, model) = match files.newest(&state, &release, now_ms) {
+            Some(model) => (model.revision, model),
+            None => (progress.revision, Model::unfitted(release).with_warmth(state.warmth(now_ms))),
+        };
         Ok(Self(Arc::new(Inner {
             store,
             clock,
             state: RwLock::new(state),
-            model: ArcSwap::from_pointee(Model::unfitted(releases.serving()).with_warmth(warmth)),
+            fitted: watch::Sender::new(model.revision),
+            model: ArcSwap::from_pointee(model),
             writing: tokio::sync::Mutex::new(progress),
             applied: watch::channel(progress.position).0,
-            fitted: watch::Sender::new(0),
-            loaded: progress.revision,
+            loaded,
             changed: Notify::new(),
             fitting: Default::default(),
             refreshed: Mutex::new(None),
             spare: Mutex::new(Vec::new()),
             trials,
             releases,
+            files: Arc::new(files),
+            memory_max: fitting.memory_max,
+            asked: Asked::new(fitting.audit_share),
         })))
     }
 
@@ -159,8 +174,8 @@ impl RecommendationsService {
         drop(self.0.applied.subscribe().wait_for(|applied| *applied >= position).await);
     }
 
-    /// Whether the serving model is at least as new as what the store held at load. Until then lists
-    /// rest on tags and what is popular alone.
+    /// Whether a model serves that is at least as new as what the store held at load, or that of a file, whose
+    /// version tells how new it is. Until then lists rest on tags and what is popular alone.
     pub fn ready(&self) -> bool {
         *self.0.fitted.borrow() >= self.0.loaded
     }
@@ -175,6 +190,16 @@ impl RecommendationsService {
     /// Version of the serving model.
     pub fn model_version(&self) -> String {
         self.0.model.load().version()
+    }
+
+    /// What was made smaller or left out of the serving model for want of memory; empty when nothing was.
+    pub fn model_notes(&self) -> Vec<String> {
+        self.0.model.load().card.notes.clone()
+    }
+
+    /// What the cut of the serving model to its strongest links keeps of lists.
+    pub fn cut_audits(&self) -> Vec<CutAudit> {
+        self.0.model.load().card.cuts.iter().map(CutAudit::from).collect()
     }
 
     /// Artists and tracks in the catalogue.
@@ -196,6 +221,7 @@ impl RecommendationsService {
             watermark: progress.watermark.max(newest),
             revision: progress.revision + events.len() as u64,
         };
+        let forgets = self.forget_if_told(&events).await?;
         self.0.store.apply(events.clone(), unreadable, next).await?;
         // One event at a time, so that lists are made between them.
         let mut changed = false;
@@ -207,9 +233,13 @@ impl RecommendationsService {
             if event.payload == Payload::UserErased {
                 self.0.trials.forget(event.user);
                 self.0.releases.window.forget(event.user);
+                self.0.asked.forget(event.user);
             }
         }
         self.update(|state| (state.watermark, state.revision) = (next.watermark, next.revision));
+        if forgets {
+            self.0.files.forgotten();
+        }
         *progress = next;
         drop(progress);
         self.0.clock.observe(next.watermark);
@@ -219,6 +249,28 @@ impl RecommendationsService {
         }
         self.0.applied.send_replace(position);
         Ok(())
+    }
+
+    /// Removes the model files when events take somebody away from what models are fitted on: before the store is
+    /// told, so that a crash between the two leaves no file that knows more people than the store. Answers whether
+    /// they do.
+    pub(crate) async fn forget_if_told(&self, events: &[Event]) -> Result<bool, RecommendationStoreError> {
+        // Somebody new may become public and private again within these events, and be met by a fit in between.
+        let public = |user| self.read(|state| state.by_id(user).is_none_or(|person| !person.private));
+        let forgets = events.iter().any(|event| match &event.payload {
+            Payload::UserErased => true,
+            Payload::SettingsChanged { settings } => settings.private && public(event.user),
+            _ => false,
+        });
+        if forgets {
+            let files = Arc::clone(&self.0.files);
+            let removed = tokio::task::spawn_blocking(move || files.forget()).await;
+            removed.map_err(|cause| RecommendationStoreError {
+                kind: ErrorKind::Internal,
+                message: format!("its model files: {cause}"),
+            })??;
+        }
+        Ok(forgets)
     }
 
     /// Writes feedback and lets it take effect.
@@ -259,21 +311,50 @@ impl RecommendationsService {
     }
 
     /// [`Self::refit`] by co-listening alone, in a fraction of the time: what serves until the whole model
-    /// is there. Does nothing when any model of the histories as they are serves.
+    /// is there. Does nothing when any model of the histories as they are serves, or a blend that knows most items.
     pub async fn refit_quickly(&self) -> bool {
         self.refit_by(Depth::Quick, Training::fit).await
     }
 
-    async fn refit_by(&self, depth: Depth, fit: impl FnOnce(Training, Depth) -> Model + Send + 'static) -> bool {
+    /// What a recipe is judged with.
+    pub(crate) fn materials(&self) -> Materials {
+        let mut materials = self.read(State::materials);
+        materials.training.memory_max = self.0.memory_max;
+        materials
+    }
+
+    pub(crate) async fn refit_by(
+        &self,
+        depth: Depth,
+        fit: impl FnOnce(Training, Depth) -> Result<Model, FitTooLarge> + Send + 'static,
+    ) -> bool {
         let _one = self.0.fitting[usize::from(depth == Depth::Whole)].lock().await;
-        let training = Training { release: self.0.releases.serving(), ..self.read(State::training) };
+        // In this order: what is taken after somebody was forgotten does not know them.
+        let era = self.0.files.now();
+        let (release, memory_max) = (self.0.releases.serving(), self.0.memory_max);
+        let mut training = Training { release, memory_max, ..self.read(State::training) };
         let serving = self.0.model.load();
         let is_known = training.revision == serving.revision && training.release == serving.release;
-        if is_known && (depth == Depth::Quick || serving.depth != Some(Depth::Quick)) {
+        let serves = match depth {
+            Depth::Quick => is_known || (training.release == serving.release && serving.is_blend_of_most(&training)),
+            Depth::Whole => is_known && !serving.is_provisional(&training.release, memory_max),
+        };
+        if serves {
             return true;
         }
         drop(serving);
-        match beside(move || fit(training, depth)).await {
+        if depth == Depth::Whole {
+            training.asked = self.0.asked.take();
+        }
+        let files = Arc::clone(&self.0.files);
+        let kept = move || match depth {
+            Depth::Quick => fit(training, depth),
+            Depth::Whole => {
+                let ids = training.ids();
+                fit(training, depth).map(|fitted| files.keep(fitted, &ids, era))
+            }
+        };
+        match beside(kept).await.and_then(|fitted| fitted.map_err(|cause| cause.to_string())) {
             Ok(fitted) => {
                 // A quick fit never takes the place of a model that knows as much.
                 let better = |model: &Model| {

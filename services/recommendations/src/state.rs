@@ -338,6 +338,8 @@ impl State {
             places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
             release: Arc::default(),
+            memory_max: u64::MAX,
+            asked: Default::default(),
         }
     }
 

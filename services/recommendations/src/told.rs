@@ -33,7 +33,8 @@ impl Ranking<'_> {
         let rest = history.split_off(history.len().min(most));
         let reason = |kind, of: String, contribution| Reason { kind, of, contribution };
         let links = self.model.links(self.kind);
-        let label = |past: u32| self.entry(links.place(past)).label();
+        let place = |past: u32| links.place(past).expect("what a history knows is on the shelf");
+        let label = |past: u32| self.entry(place(past)).label();
         let listens = history.into_iter().map(|(past, part)| reason(ReasonKind::Listen, label(past), part));
         let mut reasons: Vec<Reason> = listens.collect();
         reasons.extend(friends.iter().map(|(name, part)| reason(ReasonKind::Friend, name.to_string(), *part)));

@@ -13,7 +13,7 @@ use std::{
 };
 
 use comfy_table::{Table, presets};
-use echotune_api::{PlatformStatus, TraceSpan};
+use echotune_api::{CutAudit, PlatformStatus, TraceSpan};
 use echotune_model::{
     ErasureReceipt, Item, ItemKind, ListenReceipt, Reason, ReasonKind, Recommendation, Recommendations, SimilarItem,
     StageChange,
@@ -260,11 +260,12 @@ pub(crate) fn servers(servers: &[(&str, &str)], output: Output) -> anyhow::Resul
 }
 
 pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<()> {
-    let PlatformStatus { version, model_version, counts, addresses } = status;
+    let PlatformStatus { version, model_version, counts, addresses, model_notes, cuts } = status;
     if output == Output::Json {
-        return print_json(
-            &json!({"version": version, "model_version": model_version, "addresses": addresses, "counts": counts}),
-        );
+        return print_json(&json!({
+            "version": version, "model_version": model_version, "addresses": addresses, "counts": counts,
+            "model_notes": model_notes, "cuts": cuts.iter().map(cut_json).collect::<Vec<_>>(),
+        }));
     }
     let mut table = table(&["what", "count"]);
     for (name, count) in counts {
@@ -274,7 +275,27 @@ pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<
         true => "no platform runs on this folder".to_owned(),
         false => addresses.iter().map(|(name, at)| format!("{name} on {at}")).collect::<Vec<_>>().join(", "),
     };
-    say(format_args!("EchoTune {version}, model {model_version}; {served}\n{table}"))
+    let notes = model_notes.iter().map(|note| format!("\nmodel: {note}"));
+    let lines = notes.chain(cuts.iter().map(cut_line)).collect::<String>();
+    say(format_args!("EchoTune {version}, model {model_version}; {served}\n{table}{lines}"))
+}
+
+fn cut_json(cut: &CutAudit) -> Value {
+    let CutAudit { kind, requests, listeners, recall, low, high, mass } = cut;
+    json!({
+        "kind": kind_name(*kind), "requests": requests, "listeners": listeners, "recall": recall, "low": low,
+        "high": high, "mass": mass,
+    })
+}
+
+fn cut_line(cut: &CutAudit) -> String {
+    let CutAudit { kind, requests, listeners, recall, low, high, mass } = cut;
+    let (kind, of) = (kind_name(*kind), if *requests { "who asked" } else { "sampled" });
+    let [recall, low, high, mass] = [recall, low, high, mass].map(|share| share * 100.0);
+    format!(
+        "\nlists of 20 {kind}s for {listeners} listeners {of}: the links kept find {recall:.1} % ({low:.1} to \
+         {high:.1} %) of the exact lists, and {mass:.2} % of their scores"
+    )
 }
 
 pub(crate) fn trace(spans: &[TraceSpan], output: Output) -> anyhow::Result<()> {

@@ -65,6 +65,7 @@ pub(super) fn options(settings: &Settings, seed: u64) -> BlendOptions {
         ease_weight: settings.get_f32("ease_weight", default.ease_weight),
         tags: settings.get_f32("tags", default.tags),
         links: LINKS,
+        whole: default.whole,
     }
 }
 

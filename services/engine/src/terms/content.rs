@@ -61,6 +61,8 @@ pub fn neighbours(
                 near.retain(|(other, _)| known(*other as usize) > 0);
                 near.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
                 near.truncate(options.neighbours);
+                // Common tags are shared by thousands: only what is kept is held.
+                near.shrink_to_fit();
                 near
             },
         )

@@ -1,7 +1,7 @@
 //! What friends play.
 
 use super::{OptionError, check_exponent, check_weight, falling};
-use crate::{Interactions, ItemGraph, blend::unit_of};
+use crate::{Array, FileError, FileWriter, Interactions, ItemGraph, ModelFile, ShapeError, blend::unit_of};
 
 /// Listeners that the sizes of the terms are measured on.
 const SAMPLE: usize = 256;
@@ -36,8 +36,11 @@ pub struct Social {
     /// `w`, with what brings the term to the size of the listeners' own.
     weight: f64,
     /// `d^-t` by item.
-    items: Vec<f32>,
+    items: Array<f32>,
 }
+
+/// What a file holds of the term beside `d^-t`: `w`, and the options in the order of their fields.
+pub type SocialScales = [f64; 5];
 
 impl Social {
     /// Fits the term to histories, users × items, weighted as they are served; to the friends of each user; and
@@ -58,8 +61,9 @@ impl Social {
         [("friends", circle), ("history", history), ("target", target)]
             .into_iter()
             .try_for_each(|(option, value)| check_exponent(option, value))?;
-        let items = histories.item_degrees().into_iter().map(|degree| falling(degree as usize, target)).collect();
-        let mut social = Self { options, weight: 1.0, items };
+        let items: Vec<f32> =
+            histories.item_degrees().into_iter().map(|degree| falling(degree as usize, target)).collect();
+        let mut social = Self { options, weight: 1.0, items: items.into() };
         let pairs = sample(histories, friends);
         let (mut own, mut theirs) = (0.0, 0.0);
         let mut scores = vec![0.0_f64; histories.item_count()];
@@ -78,6 +82,59 @@ impl Social {
         let size = Some(f64::from(unit_of(own, all))).filter(|unit| *unit > 0.0).unwrap_or(1.0);
         social.weight = f64::from(weight) * f64::from(unit_of(theirs, all)) / size;
         Ok(social)
+    }
+
+    /// What a file holds of the term, to be lent to [`Social::write_as`].
+    pub fn scales(&self) -> SocialScales {
+        let SocialOptions { weight, friends, history, target } = self.options;
+        let [weight, friends, history, target] = [weight, friends, history, target].map(f64::from);
+        [self.weight, weight, friends, history, target]
+    }
+
+    /// Adds the term to a file, as the sections `NAME.social` with its [`Social::scales`] and `NAME.social_items`,
+    /// for a name of at most 11 bytes.
+    ///
+    /// # Errors
+    /// The file has such sections already; the name is too long.
+    pub fn write_as<'a>(
+        &'a self,
+        name: &str,
+        scales: &'a SocialScales,
+        file: FileWriter<'a>,
+    ) -> Result<FileWriter<'a>, FileError> {
+        file.section(&format!("{name}.social"), (scales.len(), 1), scales)?.section(
+            &format!("{name}.social_items"),
+            (self.items.len(), 1),
+            &self.items,
+        )
+    }
+
+    /// The term that [`Social::write_as`] wrote for so many items, without copying it. None when the file has no
+    /// such term. Time O(items).
+    ///
+    /// # Errors
+    /// Sections of another type or length, or with numbers that no fit leaves.
+    pub fn read_as(name: &str, items: usize, file: &ModelFile) -> Result<Option<Self>, FileError> {
+        let section = format!("{name}.social");
+        if !file.sections().any(|known| known == section) {
+            return Ok(None);
+        }
+        let (_, scales) = file.array::<f64>(&section)?;
+        let (_, by_item) = file.array::<f32>(&format!("{name}.social_items"))?;
+        let wrong = |found: String, expected: String| ShapeError { part: "social", found, expected };
+        let scales =
+            SocialScales::try_from(&*scales).map_err(|_| wrong(scales.len().to_string(), "5 numbers".to_owned()))?;
+        if by_item.len() != items {
+            return Err(wrong(by_item.len().to_string(), format!("{items} items")).into());
+        }
+        let right = |number: f64| number.is_finite() && number >= 0.0;
+        if !scales.into_iter().chain(by_item.iter().copied().map(f64::from)).all(right) {
+            return Err(wrong("no number".to_owned(), "finite numbers of 0 and more".to_owned()).into());
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "they were of single precision")]
+        let [weight, friends, history, target] = [1, 2, 3, 4].map(|at: usize| scales[at] as f32);
+        let options = SocialOptions { weight, friends, history, target };
+        Ok(Some(Self { options, weight: scales[0], items: by_item }))
     }
 
     /// What the history of a friend is weighted with, for a listener with so many friends that have one, when the
@@ -141,10 +198,12 @@ fn squares(scores: &mut [f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::GraphOptions;
+    use crate::{Catalogue, GraphOptions};
 
     fn graph(histories: &Interactions) -> ItemGraph {
         ItemGraph::fit(histories, GraphOptions::default())
@@ -172,6 +231,25 @@ mod tests {
             assert!((f64::from(*score) - expected).abs() < 1e-6, "{item}");
         }
         assert!(scores[1] > 0.0 && scores[4] == 0.0);
+    }
+
+    #[test]
+    fn a_file_has_the_term_to_the_bit_and_numbers_that_are_none_are_refused() {
+        let histories = Interactions::from_rows([vec![0_u32, 1], vec![1, 2], vec![0, 2]], 3);
+        let friends = [vec![1], vec![0, 2], vec![]];
+        let social = Social::fit(&histories, &friends, &graph(&histories), SocialOptions::default()).expect("options");
+        let read = |social: &Social, scales: &SocialScales, name: &str, items: usize| {
+            let file = FileWriter::new("social", "1", Catalogue::of(["a", "b", "c"])).expect("room");
+            let bytes = social.write_as("artists", scales, file).expect("room").to_bytes();
+            Social::read_as(name, items, &ModelFile::open(Arc::new(bytes)).expect("a file"))
+        };
+        assert_eq!(read(&social, &social.scales(), "artists", 3), Ok(Some(social.clone())));
+        assert_eq!(read(&social, &social.scales(), "tracks", 3), Ok(None));
+        assert!(matches!(read(&social, &social.scales(), "artists", 4), Err(FileError::Shape(_))));
+        for wrong in [f64::NAN, -1.0] {
+            let scales = SocialScales::from([wrong, 0.1, 0.5, 1.0, 0.25]);
+            assert!(matches!(read(&social, &scales, "artists", 3), Err(FileError::Shape(_))));
+        }
     }
 
     #[test]

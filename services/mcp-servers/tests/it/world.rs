@@ -560,7 +560,7 @@ impl Operations for World {
             version: "0.1.0".into(),
             model_version: "linear-1".into(),
             counts: BTreeMap::from([("users".to_owned(), users)]),
-            addresses: BTreeMap::new(),
+            ..PlatformStatus::default()
         })
     }
 }

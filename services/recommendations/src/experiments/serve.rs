@@ -41,6 +41,7 @@ impl RecommendationsService {
         if let Some(first) = list.items.first() {
             self.0.releases.window.add(id, query.kind, first.score);
         }
+        self.0.asked.note(call.trace, id, query.kind);
         if let (Some(part), Some(served)) = (part, served) {
             self.0.trials.made(id, &list, &part, served, began.elapsed());
             // An account that was erased meanwhile leaves nothing behind.

@@ -14,9 +14,13 @@ use crate::model::{Depth, Model, Training};
 const ALPHA: f64 = 0.05;
 
 /// A model of the part by a recipe. Time as of a whole fit.
-pub(super) fn fitted(part: &Part, serving: &Serving) -> Model {
+///
+/// # Errors
+/// There is no fit that takes as little memory as is allowed.
+pub(super) fn fitted(part: &Part, serving: &Serving) -> Result<Model, Fault> {
     let release = serving.clone().into();
-    Training { release, ..part.known.clone() }.fit(Depth::Whole)
+    let fitted = Training { release, ..part.known.clone() }.fit(Depth::Whole);
+    fitted.map_err(|cause| Fault::new(ErrorKind::FailedPrecondition, cause.to_string()))
 }
 
 /// Mean NDCG@10 over listeners, and then over the kinds of which enough are judged.

@@ -12,6 +12,7 @@ use echotune_api::RecommendQuery;
 use echotune_engine::trials::drift::{self, Divergence, Shift};
 use echotune_kit::telemetry::metrics::Gauge;
 use echotune_model::{Drift, ItemKind, UserId};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::judge::KINDS;
@@ -35,7 +36,7 @@ const GROUPS: usize = 10;
 const LENGTHS: usize = 24;
 
 /// What a model of one kind was fitted on.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// Listeners by item of the graph.
     counts: Vec<u64>,

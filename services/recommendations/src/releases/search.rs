@@ -73,7 +73,7 @@ pub(super) fn search(
     stop: &CancellationToken,
     tell: &dyn Fn(f64, &str),
 ) -> Result<Found, Fault> {
-    let judge = |recipe: &Recipe| quality(&fitted(part, &Serving::of(recipe.clone())), part, least, seed);
+    let judge = |recipe: &Recipe| quality(&fitted(part, &Serving::of(recipe.clone()))?, part, least, seed);
     let mut best = judge(&start)?;
     let mut found = Found { recipe: start, trials: 1 };
     loop {

@@ -186,7 +186,7 @@ impl RecommendationsService {
     }
 
     async fn training(&self, job: &Arc<Job>, spec: TrainingSpec) -> Result<String, Unfinished> {
-        let materials = self.read(crate::state::State::materials);
+        let materials = self.materials();
         let (serving, limits) = (self.0.releases.serving(), self.0.releases.limits);
         let told = Arc::clone(job);
         let work = move || {
@@ -241,11 +241,11 @@ impl RecommendationsService {
         let (service, told) = (self.clone(), Arc::clone(job));
         let work = move || {
             let (serving, limits) = (service.0.releases.serving(), service.0.releases.limits);
-            let draw = Draw::new(&service.read(crate::state::State::materials), seed);
+            let draw = Draw::new(&service.materials(), seed);
             told.tell(0.1, "the release is fitted without what it is judged by");
-            let ours = fitted(&draw.testing, &candidate);
+            let ours = fitted(&draw.testing, &candidate)?;
             told.tell(0.4, "so is what serves");
-            let theirs = fitted(&draw.testing, &serving);
+            let theirs = fitted(&draw.testing, &serving)?;
             told.tell(0.7, "both are judged");
             let measured = compare(&ours, &theirs, &draw.testing, limits.min_listeners, seed);
             let people: Vec<_> = draw.testing.known.people.iter().map(|(user, _)| *user).collect();

@@ -77,7 +77,8 @@ pub(super) fn train(
     tell(0.9, "the best recipe is compared with the one that serves");
     let is_new = found.recipe != serving.recipe;
     let measures = if is_new && !stop.is_cancelled() {
-        let [ours, theirs] = [&Serving::of(found.recipe.clone()), serving].map(|one| fitted(&draw.testing, one));
+        let ours = fitted(&draw.testing, &Serving::of(found.recipe.clone()))?;
+        let theirs = fitted(&draw.testing, serving)?;
         compare(&ours, &theirs, &draw.testing, least, spec.seed)?
     } else {
         Vec::new()

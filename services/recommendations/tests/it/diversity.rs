@@ -5,7 +5,7 @@ use echotune_model::{
     Call, ExperimentKind, ExperimentSpec, ItemKind, Metric, PARTS, PlayCount, PolicyChange, ReasonKind, Recommendation,
     Recommendations as List, TraceId, Variant,
 };
-use echotune_recommendations::{EmbeddedRecommendationStore, Policy, RecommendationsService};
+use echotune_recommendations::{EmbeddedRecommendationStore, Fitting, Policy, RecommendationsService, ReleaseLimits};
 
 use crate::world::{World, assert_sums, call, query, tagged, user};
 
@@ -41,7 +41,8 @@ async fn world() -> World {
 async fn evened(world: &World, diversity_weight: f64) -> RecommendationsService {
     let store = EmbeddedRecommendationStore::new(world.db.clone());
     let policy = Policy { diversity_weight, ..Policy::default() };
-    let service = RecommendationsService::load_with(store, policy).expect("loaded");
+    let service = RecommendationsService::load_with(store, policy, ReleaseLimits::default(), &Fitting::default())
+        .expect("loaded");
     service.refit().await;
     service
 }

@@ -11,7 +11,9 @@ use echotune_model::{
     ItemId, ItemKind, Metric, PARTS, PageRequest, PolicyChange, Recommendations as List, ServedModel, Signal, TraceId,
     Variant, Verdict,
 };
-use echotune_recommendations::{EmbeddedRecommendationStore, Policy, RecommendationsService, watch_experiments};
+use echotune_recommendations::{
+    EmbeddedRecommendationStore, Fitting, Policy, RecommendationsService, ReleaseLimits, watch_experiments,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, call, call_of, played, query, user};
@@ -314,7 +316,8 @@ async fn tracks_of_one_artist_are_limited_and_the_model_before_serves() {
     // Adopted, the winner is how everybody's lists are made.
     let (store, policy) =
         (EmbeddedRecommendationStore::new(world.db.clone()), Policy { max_per_artist: 1, ..Policy::default() });
-    let adopted = RecommendationsService::load_with(store, policy).expect("loaded");
+    let adopted = RecommendationsService::load_with(store, policy, ReleaseLimits::default(), &Fitting::default())
+        .expect("loaded");
     adopted.refit().await;
     let list = adopted.recommend(&call(), "user2", &query(ItemKind::Track, 10)).await.expect("recommended");
     let artists: HashSet<&str> = list.items.iter().map(|item| item.artist.as_str()).collect();

@@ -5,6 +5,7 @@ mod consumer;
 mod diversity;
 mod experiments;
 mod explicit;
+mod files;
 mod friends;
 mod history;
 mod lists;

@@ -7,7 +7,7 @@ use echotune_model::{
     ErrorKind, Fault, GateOutcome, ItemKind, ModelJob, ModelJobState, PlayCount, Release, ReleaseAction, ReleaseState,
     TrainingSpec,
 };
-use echotune_recommendations::{EmbeddedRecommendationStore, Policy, RecommendationsService, ReleaseLimits};
+use echotune_recommendations::{EmbeddedRecommendationStore, Fitting, Policy, RecommendationsService, ReleaseLimits};
 
 use crate::world::{World, call, call_of, query, user};
 
@@ -131,7 +131,8 @@ async fn a_gate_that_does_not_hold_refuses_and_an_operator_overrules_with_a_reas
     let world = crowd(LISTENERS).await;
     let limits = ReleaseLimits { latency_p99_ms: 1e-9, ..ReleaseLimits::default() };
     let store = EmbeddedRecommendationStore::new(world.db.clone());
-    let service = RecommendationsService::load_by(store, Policy::default(), limits).expect("loaded");
+    let service =
+        RecommendationsService::load_with(store, Policy::default(), limits, &Fitting::default()).expect("loaded");
     service.refit().await;
     let version = candidate(&service, &[("blend.filter", 0.5)]).await;
     let job = ended(&service, service.promote(&call(), &version, false, "").await).await;

@@ -13,7 +13,9 @@ use echotune_model::{
     Call, EventId, Hlc, ItemKind, PlayCount, Principal, Recommendations as List, Role, Settings, Tagging, Tally, Track,
     UserId,
 };
-use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService, consume};
+use echotune_recommendations::{
+    EmbeddedRecommendationStore, Fitting, Policy, RecommendationsService, ReleaseLimits, consume,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -57,10 +59,17 @@ pub(crate) const fn query(kind: ItemKind, limit: u32) -> RecommendQuery {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(&Fitting::default())
+    }
+
+    /// A world that fits and keeps models as is told.
+    pub(crate) fn with(fitting: &Fitting) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let db = Db::open(folder.path()).expect("open");
         let log = EmbeddedEventLog::new(db.clone());
-        let service = RecommendationsService::load(EmbeddedRecommendationStore::new(db.clone())).expect("loaded");
+        let store = EmbeddedRecommendationStore::new(db.clone());
+        let service = RecommendationsService::load_with(store, Policy::default(), ReleaseLimits::default(), fitting)
+            .expect("loaded");
         let stop = CancellationToken::new();
         tokio::spawn({
             let (service, log, stop) = (service.clone(), log.clone(), stop.clone());
