@@ -78,7 +78,7 @@ impl Ranking<'_> {
     }
 
     /// Whether what is known of an item's content is what the listener wants to hear. A track that anybody's source
-    /// marks as explicit is explicit; only the listener's own count while they are private.
+    /// marks as explicit is explicit; one who is private marks for nobody else.
     fn suits(&self, item: u32) -> bool {
         let own = || find(self.person.history(self.kind), item).and_then(|known| known.explicit);
         let wanted = self.person.explicit;
