@@ -12,12 +12,7 @@ use echotune_engine::trials::{
 use echotune_model::{ErrorKind, Fault, GateOutcome, GateReport, ItemKind, Measure, UserId};
 
 use super::{ReleaseLimits, compare::intervals};
-use crate::{
-    RecommendationsService,
-    model::Model,
-    rank::{Ranking, history_without},
-    store::Explored,
-};
+use crate::{RecommendationsService, model::Model, rank::Ranking, store::Explored, what_if::Without};
 
 /// The quantile of latency that is held to a bound.
 const QUANTILE: f64 = 0.99;
@@ -152,7 +147,7 @@ impl RecommendationsService {
                 let person = state.by_id(shown.user).filter(|person| !person.private)?;
                 let (kind, _) = state.item(*shown.items.first()?)?;
                 let without: HashSet<_> = shown.items.iter().copied().collect();
-                let history = history_without(state, person, kind, &without);
+                let history = Without::of(state, person, kind, &without).history;
                 let policy = self.0.trials.base().with_trending(trending);
                 let ranking = Ranking { state, model, person, policy: &policy, kind, history };
                 let limit = u32::try_from(shown.items.len()).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
