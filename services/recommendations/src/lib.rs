@@ -25,6 +25,8 @@ mod tags;
 pub use consumer::{ConsumeError, consume, refit};
 pub use experiments::watch_experiments;
 pub use policy::Policy;
+#[cfg(feature = "mlflow")]
+pub use releases::Tracking;
 pub use releases::{Recipe, RecipeError, ReleaseLimits, report_drift};
 pub use service::RecommendationsService;
 pub use store::{EmbeddedRecommendationStore, RecommendationStore, RecommendationStoreError};

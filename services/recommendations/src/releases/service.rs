@@ -214,7 +214,12 @@ impl RecommendationsService {
         };
         let version = release.version.clone();
         job.is_about(&version);
-        self.0.store.keep_release(release).await?;
+        self.0.store.keep_release(release.clone()).await?;
+        #[cfg(feature = "mlflow")]
+        if let Some(model) = &trained.model {
+            job.tell(0.95, "the tracking server is told");
+            self.tell_trained(&release, model).await;
+        }
         Ok(format!(
             "release {version} is the best of {trials} recipes; `echotune model promote {version}` has it judged"
         ))
@@ -296,7 +301,10 @@ impl RecommendationsService {
         self.0.releases.serve(serving);
         self.0.trials.rebase(trending, &self.0.store.experiments().await?)?;
         job.tell(0.9, "the model is fitted by it");
-        if !self.refit().await {
+        let is_fitted = self.refit().await;
+        #[cfg(feature = "mlflow")]
+        self.tell_serving(&version).await;
+        if !is_fitted {
             // The loop of refits tries again.
             self.0.changed.notify_one();
             return Ok(format!("release {version} is to serve; its first fit failed and is tried again"));

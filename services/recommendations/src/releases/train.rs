@@ -24,6 +24,9 @@ pub(super) struct Trained {
     /// None when nothing is better than what serves.
     pub(super) recipe: Option<Recipe>,
     pub(super) record: TrainingRecord,
+    /// Fitted by the recipe, without what it was compared on.
+    #[cfg(feature = "mlflow")]
+    pub(super) model: Option<crate::model::Model>,
 }
 
 /// What a training may ask; the recipe that it starts from.
@@ -76,12 +79,10 @@ pub(super) fn train(
     let found = search(&draw.tuning, start, given, budget, stop, &searching)?;
     tell(0.9, "the best recipe is compared with the one that serves");
     let is_new = found.recipe != serving.recipe;
-    let measures = if is_new && !stop.is_cancelled() {
-        let [ours, theirs] = [&Serving::of(found.recipe.clone()), serving].map(|one| fitted(&draw.testing, one));
-        compare(&ours, &theirs, &draw.testing, least, spec.seed)?
-    } else {
-        Vec::new()
-    };
+    let ours = (is_new && !stop.is_cancelled()).then(|| fitted(&draw.testing, &Serving::of(found.recipe.clone())));
+    let compared =
+        ours.as_ref().map(|ours| compare(ours, &fitted(&draw.testing, serving), &draw.testing, least, spec.seed));
+    let measures = compared.transpose()?.unwrap_or_default();
     let record = TrainingRecord {
         seed: spec.seed,
         trials: found.trials,
@@ -90,5 +91,10 @@ pub(super) fn train(
         compared_with: serving.version.clone(),
         measures,
     };
-    Ok(Trained { recipe: is_new.then_some(found.recipe), record })
+    Ok(Trained {
+        recipe: is_new.then_some(found.recipe),
+        record,
+        #[cfg(feature = "mlflow")]
+        model: ours,
+    })
 }

@@ -11,4 +11,6 @@ mod names;
 mod private;
 mod releases;
 mod store;
+#[cfg(feature = "mlflow")]
+mod tracking;
 mod world;
