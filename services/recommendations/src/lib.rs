@@ -36,6 +36,8 @@ pub use echotune_engine::budget::LEAST_FIT_BYTES;
 pub use experiments::watch_experiments;
 pub use files::Fitting;
 pub use policy::Policy;
+#[cfg(feature = "mlflow")]
+pub use releases::Tracking;
 pub use releases::{Recipe, RecipeError, ReleaseLimits, report_drift};
 pub use service::RecommendationsService;
 pub use store::{EmbeddedRecommendationStore, RecommendationStore, RecommendationStoreError};

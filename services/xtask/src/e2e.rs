@@ -61,7 +61,8 @@ pub(crate) fn run_all(wanted: Option<&str>) -> anyhow::Result<()> {
 pub(crate) fn check() -> anyhow::Result<()> {
     const OF: [&str; 5] = ["--package", "echotune-recommendations", "--features", "mlflow", "--locked"];
     crate::cargo(&[&["clippy", "--all-targets"], &OF[..], &["--", "-D", "warnings"]].concat())?;
-    crate::cargo(&[&["test", "--lib"], &OF[..], &["mlflow"]].concat())
+    crate::cargo(&[&["test", "--lib"], &OF[..], &["mlflow"]].concat())?;
+    crate::cargo(&[&["test", "--test", "it"], &OF[..], &["tracking"]].concat())
 }
 
 /// Writes a model in every way that it leaves the engine.

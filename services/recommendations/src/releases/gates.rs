@@ -34,7 +34,8 @@ pub(super) struct Latencies {
 
 /// What is measured before it is judged.
 pub(super) struct Seen {
-    pub(super) measures: Vec<Measure>,
+    /// None where too few listeners can be judged; the fault says how many there are.
+    pub(super) measures: Result<Vec<Measure>, Fault>,
     pub(super) logged: Vec<ope::Logged>,
     pub(super) latencies: Latencies,
 }
@@ -46,7 +47,8 @@ pub(super) struct Seen {
 pub(super) fn judge(seen: &Seen, limits: &ReleaseLimits) -> Result<Vec<GateReport>, Fault> {
     let meaningless = |cause: InvalidInput| Fault::new(ErrorKind::Internal, format!("the gates: {cause}"));
     let minimum = -limits.quality_margin;
-    let quality = seen.measures.iter().map(|one| QualityGate { metric: one.metric.clone(), minimum });
+    let measures = seen.measures.as_deref().unwrap_or_default();
+    let quality = measures.iter().map(|one| QualityGate { metric: one.metric.clone(), minimum });
     let Latencies { candidate_ms, serving_ms, lists } = seen.latencies;
     let maximum = limits.latency_p99_ms.min((limits.latency_ratio * serving_ms).max(FAST_MS));
     let thresholds = Thresholds {
@@ -56,14 +58,14 @@ pub(super) fn judge(seen: &Seen, limits: &ReleaseLimits) -> Result<Vec<GateRepor
     };
     let policy = estimate(&seen.logged, limits).map_err(meaningless)?;
     let measured = Measured {
-        quality: intervals(&seen.measures),
+        quality: intervals(measures),
         policy: policy.clone(),
         latency: vec![Latency { quantile: QUANTILE, milliseconds: candidate_ms, requests: lists as u64 }],
     };
     let report = gate::judge(&thresholds, &measured).map_err(meaningless)?;
     let told = |gate: gate::Gate| {
         let reason = match &gate.kind {
-            Kind::Quality(metric) => seen.measures.iter().find(|one| one.metric == *metric).map(quality_told),
+            Kind::Quality(metric) => measures.iter().find(|one| one.metric == *metric).map(quality_told),
             Kind::Policy => Some(policy_told(policy.as_ref(), seen.logged.len(), limits)),
             Kind::Latency(_) => Some(format!(
                 "{candidate_ms:.2} ms, {serving_ms:.2} ms by what serves, of {lists} lists of {LENGTH} each"
@@ -71,7 +73,15 @@ pub(super) fn judge(seen: &Seen, limits: &ReleaseLimits) -> Result<Vec<GateRepor
         };
         reported(gate, reason.unwrap_or_default(), limits)
     };
-    Ok(report.gates.into_iter().map(told).collect())
+    // Without anybody to judge it by nothing is known of its quality, and that has not passed.
+    let unjudged = seen.measures.as_ref().err().map(|fault| GateReport {
+        gate: "ndcg@10".to_owned(),
+        outcome: GateOutcome::Missing,
+        measured: None,
+        bound: Some(minimum),
+        reason: fault.message.clone(),
+    });
+    Ok(unjudged.into_iter().chain(report.gates.into_iter().map(told)).collect())
 }
 
 fn reported(gate: gate::Gate, reason: String, limits: &ReleaseLimits) -> GateReport {
@@ -235,7 +245,7 @@ mod tests {
             listeners: 500,
         };
         let latencies = Latencies { candidate_ms: 3.0, serving_ms: 2.0, lists: 1_000 };
-        Seen { measures: vec![measure], logged: Vec::new(), latencies }
+        Seen { measures: Ok(vec![measure]), logged: Vec::new(), latencies }
     }
 
     fn outcomes(seen: &Seen, limits: &ReleaseLimits) -> Vec<GateOutcome> {
@@ -272,8 +282,12 @@ mod tests {
         let strict = ReleaseLimits { require_impressions: true, ..limits };
         assert_eq!(outcomes(&seen(), &strict), [Passed, Missing, Passed]);
         let mut worse = seen();
-        worse.measures[0].low = -0.02;
+        worse.measures.as_mut().expect("measured")[0].low = -0.02;
         assert_eq!(outcomes(&worse, &limits)[0], Failed);
+        let unjudged = Seen { measures: Err(super::super::compare::too_few(9, 100)), ..seen() };
+        let gates = judge(&unjudged, &limits).expect("judged");
+        assert_eq!(gates[0].outcome, Missing, "nobody to judge it by");
+        assert!(gates[0].reason.starts_with("9 listeners have enough"), "{}", gates[0].reason);
         let mut slow = seen();
         slow.latencies.candidate_ms = 4.1;
         assert_eq!(outcomes(&slow, &limits)[2], Failed, "more than twice as slow");

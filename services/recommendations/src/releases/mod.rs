@@ -12,13 +12,19 @@ mod recipe;
 mod report;
 mod search;
 mod service;
+#[cfg(feature = "mlflow")]
+mod tracking;
 mod train;
 
 use std::sync::Arc;
+#[cfg(feature = "mlflow")]
+use std::sync::OnceLock;
 
 use arc_swap::ArcSwap;
 use echotune_model::{ErrorKind, Release, ReleaseState};
 
+#[cfg(feature = "mlflow")]
+pub use self::tracking::Tracking;
 pub(crate) use self::{
     draw::Materials,
     drift::{Facts, Window},
@@ -100,6 +106,9 @@ pub(crate) struct Releases {
     limits: ReleaseLimits,
     pub(crate) jobs: Jobs,
     pub(crate) window: Window,
+    /// Where releases are told.
+    #[cfg(feature = "mlflow")]
+    tracking: OnceLock<Tracking>,
 }
 
 impl Releases {
@@ -116,6 +125,8 @@ impl Releases {
             limits,
             jobs: Jobs::default(),
             window: Window::default(),
+            #[cfg(feature = "mlflow")]
+            tracking: OnceLock::new(),
         };
         let all = store.releases().await?;
         if let Some(release) = all.iter().find(|one| one.state == ReleaseState::Serving) {

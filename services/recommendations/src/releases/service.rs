@@ -15,6 +15,7 @@ use super::{
     draw::Draw,
     gates::{self, Seen},
     job::{Job, Unfinished},
+    judge::KINDS,
     report, train,
 };
 use crate::{RecommendationsService, service::beside, store::MAX_EXPLORED};
@@ -59,8 +60,7 @@ impl Models for RecommendationsService {
     async fn train(&self, call: &Call, spec: TrainingSpec) -> Result<ModelJob, Fault> {
         operate(call)?;
         train::check(&spec, &self.0.releases.serving())?;
-        let (listeners, least) =
-            (self.read(|state| state.training().people.len()), self.0.releases.limits.min_listeners);
+        let (listeners, least) = (self.most_listeners(), self.0.releases.limits.min_listeners);
         if listeners < least {
             return Err(super::compare::too_few(listeners, least));
         }
@@ -156,6 +156,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 impl RecommendationsService {
+    /// Listeners that are not private and have a history of one kind; of the kind of which there are most.
+    fn most_listeners(&self) -> usize {
+        let count = |kind| self.read(|state| state.public_users(kind, usize::MAX).len());
+        KINDS.into_iter().map(count).max().unwrap_or(0)
+    }
+
     /// A release that is kept, or the one that serves by default.
     async fn known(&self, version: &str) -> Result<Release, Fault> {
         let kept = self.0.store.releases().await?.into_iter().find(|one| one.version == version);
@@ -208,7 +214,12 @@ impl RecommendationsService {
         };
         let version = release.version.clone();
         job.is_about(&version);
-        self.0.store.keep_release(release).await?;
+        self.0.store.keep_release(release.clone()).await?;
+        #[cfg(feature = "mlflow")]
+        if let Some(model) = &trained.model {
+            job.tell(0.95, "the tracking server is told");
+            self.tell_trained(&release, model).await;
+        }
         Ok(format!(
             "release {version} is the best of {trials} recipes; `echotune model promote {version}` has it judged"
         ))
@@ -247,13 +258,11 @@ impl RecommendationsService {
             told.tell(0.4, "so is what serves");
             let theirs = fitted(&draw.testing, &serving)?;
             told.tell(0.7, "both are judged");
-            let measured = compare(&ours, &theirs, &draw.testing, limits.min_listeners, seed);
+            let measures = compare(&ours, &theirs, &draw.testing, limits.min_listeners, seed);
             let people: Vec<_> = draw.testing.known.people.iter().map(|(user, _)| *user).collect();
             let (ours, theirs) = ((&ours, candidate.recipe.trending), (&theirs, serving.recipe.trending));
             let logged = service.logged(ours.0, ours.1, &log);
             let latencies = service.latencies(ours, theirs, &people);
-            // Where nobody can be judged there is no quality, and that has not passed.
-            let measures = measured.unwrap_or_default();
             gates::judge(&Seen { measures, logged, latencies }, &limits)
         };
         let failed = |cause| Fault::new(ErrorKind::Internal, format!("the release cannot be judged: {cause}"));
@@ -292,7 +301,10 @@ impl RecommendationsService {
         self.0.releases.serve(serving);
         self.0.trials.rebase(trending, &self.0.store.experiments().await?)?;
         job.tell(0.9, "the model is fitted by it");
-        if !self.refit().await {
+        let is_fitted = self.refit().await;
+        #[cfg(feature = "mlflow")]
+        self.tell_serving(&version).await;
+        if !is_fitted {
             // The loop of refits tries again.
             self.0.changed.notify_one();
             return Ok(format!("release {version} is to serve; its first fit failed and is tried again"));

@@ -24,6 +24,9 @@ pub(super) struct Trained {
     /// None when nothing is better than what serves.
     pub(super) recipe: Option<Recipe>,
     pub(super) record: TrainingRecord,
+    /// Fitted by the recipe, without what it was compared on.
+    #[cfg(feature = "mlflow")]
+    pub(super) model: Option<crate::model::Model>,
 }
 
 /// What a training may ask; the recipe that it starts from.
@@ -76,12 +79,14 @@ pub(super) fn train(
     let found = search(&draw.tuning, start, given, budget, stop, &searching)?;
     tell(0.9, "the best recipe is compared with the one that serves");
     let is_new = found.recipe != serving.recipe;
-    let measures = if is_new && !stop.is_cancelled() {
-        let ours = fitted(&draw.testing, &Serving::of(found.recipe.clone()))?;
-        let theirs = fitted(&draw.testing, serving)?;
-        compare(&ours, &theirs, &draw.testing, least, spec.seed)?
+    let ours = if is_new && !stop.is_cancelled() {
+        Some(fitted(&draw.testing, &Serving::of(found.recipe.clone()))?)
     } else {
-        Vec::new()
+        None
+    };
+    let measures = match &ours {
+        Some(ours) => compare(ours, &fitted(&draw.testing, serving)?, &draw.testing, least, spec.seed)?,
+        None => Vec::new(),
     };
     let record = TrainingRecord {
         seed: spec.seed,
@@ -91,5 +96,10 @@ pub(super) fn train(
         compared_with: serving.version.clone(),
         measures,
     };
-    Ok(Trained { recipe: is_new.then_some(found.recipe), record })
+    Ok(Trained {
+        recipe: is_new.then_some(found.recipe),
+        record,
+        #[cfg(feature = "mlflow")]
+        model: ours,
+    })
 }

@@ -14,5 +14,7 @@ mod names;
 mod private;
 mod releases;
 mod store;
+#[cfg(feature = "mlflow")]
+mod tracking;
 mod training;
 mod world;

@@ -11,10 +11,10 @@ use echotune_recommendations::{EmbeddedRecommendationStore, Fitting, Policy, Rec
 
 use crate::world::{World, call, call_of, query, user};
 
-const LISTENERS: u128 = 120;
+pub(crate) const LISTENERS: u128 = 120;
 
 /// Listeners of four tastes, each with a dozen of the sixteen artists of one.
-async fn crowd(count: u128) -> World {
+pub(crate) async fn crowd(count: u128) -> World {
     let world = World::new();
     let of = |n: u128| {
         let name = format!("user{n}").parse().expect("a name");
@@ -37,7 +37,7 @@ fn one_trial(options: &[(&str, f64)]) -> TrainingSpec {
     TrainingSpec { budget_ms: 0, max_trials: 1, options, seed: 1 }
 }
 
-async fn ended(service: &dyn Models, begun: Result<ModelJob, Fault>) -> ModelJob {
+pub(crate) async fn ended(service: &dyn Models, begun: Result<ModelJob, Fault>) -> ModelJob {
     let mut job = begun.expect("begun");
     while job.state == ModelJobState::Running {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -47,7 +47,7 @@ async fn ended(service: &dyn Models, begun: Result<ModelJob, Fault>) -> ModelJob
 }
 
 /// A candidate by options that are given.
-async fn candidate(service: &dyn Models, options: &[(&str, f64)]) -> String {
+pub(crate) async fn candidate(service: &dyn Models, options: &[(&str, f64)]) -> String {
     let job = ended(service, service.train(&call(), one_trial(options)).await).await;
     assert_eq!(job.state, ModelJobState::Done, "{job:?}");
     job.version
@@ -179,7 +179,11 @@ async fn a_training_keeps_to_its_budget_is_cancelled_and_runs_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_search_finds_what_serves_better_on_the_platforms_own_histories() {
     let world = crowd(LISTENERS).await;
-    let service = &world.service;
+    // However busy the machine is.
+    let limits = ReleaseLimits { latency_p99_ms: 60_000.0, latency_ratio: 1e6, ..ReleaseLimits::default() };
+    let store = EmbeddedRecommendationStore::new(world.db.clone());
+    let service = &RecommendationsService::load_by(store, Policy::default(), limits).expect("loaded");
+    service.refit().await;
     // Popularity alone is what serves: nearly anything is better.
     let version = candidate(service, &[("trending.weight", 1.0), ("blend.filter", 0.0), ("blend.ease", 0.0)]).await;
     let job = ended(service, service.promote(&call(), &version, true, "to have something to beat").await).await;
