@@ -25,11 +25,10 @@ pub(crate) fn suite(python: &Path, folder: &Path) -> anyhow::Result<()> {
 
 /// Lints and tests what speaks Parquet, and compiles the job where there is a Python.
 pub(crate) fn check(excluded: &mut Excluded) -> anyhow::Result<()> {
-    const OF: [&str; 5] = ["--package", "echotune", "--package", "echotune-recommendations", "--locked"];
-    const FEATURES: [&str; 2] = ["--features", "echotune/spark,echotune-recommendations/spark"];
-    let end = ["--", "-D", "warnings"];
-    crate::cargo(&[&["clippy", "--all-targets"], &OF[..], &FEATURES[..], &end[..]].concat())?;
-    crate::cargo(&[&["test", "--lib"], &OF[..], &FEATURES[..], &["spark"]].concat())?;
+    // With all packages, as the other checks are: what these have built is used.
+    const OF: [&str; 4] = ["--workspace", "--locked", "--features", "echotune/spark,echotune-recommendations/spark"];
+    crate::cargo(&[&["clippy", "--all-targets"], &OF[..], &["--", "-D", "warnings"]].concat())?;
+    crate::cargo(&[&["test", "--lib", "--test", "it"], &OF[..], &["spark"]].concat())?;
     let compile = "import ast, sys; ast.parse(open(sys.argv[1]).read())";
     match Command::new("python3").args(["-c", compile, JOB]).status() {
         Ok(status) if status.success() => Ok(()),

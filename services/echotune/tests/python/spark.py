@@ -27,8 +27,8 @@ def world(folder):
     lines = {
         "artists.dat": ["id\tname\turl\tpictureURL"] + [f"{n}\t{name}\t\t" for n, name in enumerate(names, 1)],
         "tags.dat": ["tagID\ttagValue", "1\trock"],
-        "user_taggedartists.dat": ["userID\tartistID\ttagID\tday\tmonth\tyear"],
-        "user_friends.dat": ["userID\tfriendID"],
+        "user_taggedartists.dat": ["userID\tartistID\ttagID\tday\tmonth\tyear", "1\t2\t1\t1\t4\t2009"],
+        "user_friends.dat": ["userID\tfriendID", "1\t7"],
     }
     plays = ["userID\tartistID\tweight"]
     for listener in range(1, LISTENERS + 1):
@@ -49,7 +49,9 @@ def run(command, refused=False):
 
 
 def job(script, *words):
-    environment = dict(os.environ, PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1")
+    # Two threads and few partitions: the world is small.
+    told = "--master local[2] --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=4 pyspark-shell"
+    environment = dict(os.environ, PYSPARK_PYTHON=sys.executable, PYSPARK_SUBMIT_ARGS=told, SPARK_LOCAL_IP="127.0.0.1")
     command = [sys.executable, str(script), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     return done.returncode, done.stdout + done.stderr

@@ -183,7 +183,7 @@ mod tests {
                 plays: n + item + 1,
                 last_listened_at_ms: i64::try_from(item).expect("small"),
             });
-            let kind = if n % 2 == 0 { ItemKind::Artist } else { ItemKind::Track };
+            let kind = if n.is_multiple_of(2) { ItemKind::Artist } else { ItemKind::Track };
             ListenerHistory { user: UserId(Uuid::from_u128(u128::from(n) << 70 | 5)), kind, items: items.collect() }
         };
         let all: Vec<ListenerHistory> = (0..200).map(history).collect();

@@ -370,7 +370,7 @@ mod tests {
         fn factors(&self, items: u32, sense: f32) {
             let mut random = Random::new(8);
             let row = |n: u32| {
-                let taste = if n % 2 == 0 { 1.0 } else { -1.0 };
+                let taste = if n.is_multiple_of(2) { 1.0 } else { -1.0 };
                 #[expect(clippy::cast_possible_truncation, reason = "factors are f32")]
                 let own = [1.0, sense * taste, 0.1 * random.normal() as f32];
                 (item(n).to_string(), own.to_vec())

@@ -264,7 +264,11 @@ mod tests {
             user: UserId(Uuid::from_u128(u128::from(n / 3))),
             item: ItemId::artist(&n.to_string()),
             plays: n + 1,
-            last_listened_at_ms: if n % 4 == 0 { 0 } else { 1_700_000_000_000 + i64::try_from(n).expect("small") },
+            last_listened_at_ms: if n.is_multiple_of(4) {
+                0
+            } else {
+                1_700_000_000_000 + i64::try_from(n).expect("small")
+            },
         };
         let rows: Vec<Row> = (0..23).map(row).collect();
         let mut writer = TableWriter::create(&path, 10).expect("made");
