@@ -3,15 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    time::Duration,
 };
 
 use echotune::Serving;
 use echotune_model::{Call, Tagging};
 use serde_json::Value;
 
+use tokio::time::{sleep, timeout};
+
 use crate::{
     command::{json, text},
-    direct, spans, start,
+    connect, direct, record, spans, start,
 };
 
 const PAGE: &str = include_str!("../../JSON.md");
@@ -73,9 +76,22 @@ async fn world(data: &Path) -> Serving {
     let tagging = |artist: &str| Tagging { artist: artist.into(), tag: "mellow".into(), tagged_at_ms: 0 };
     let tags = vec![tagging("Air"), tagging("Moby"), tagging("Zero 7")];
     to.users.add_taggings(&Call::internal(), "ann", tags).await.expect("tagged");
+    // Enough listeners for a blend, whose cut is told of.
+    let artists = ["Air", "Moby", "Zero 7", "Feist", "Lamb", "Dido"];
+    for n in 0..100 {
+        record(&to, &format!("other{n}"), &[artists[n % 6], artists[(n + 1) % 6]]).await;
+    }
     to.settle().await.expect("settled");
     to.close().await.expect("closed");
-    start(data, spans()).await
+    let serving = start(data, spans()).await;
+    let fitted = async {
+        let to = connect(data, &serving).await;
+        while to.operations.status(&Call::internal()).await.expect("status").cuts.is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(120), fitted).await.expect("a blend serves");
+    serving
 }
 
 const NEW_EXPERIMENT: [&str; 9] = [
