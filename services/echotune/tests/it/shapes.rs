@@ -74,7 +74,7 @@ async fn world(data: &Path) -> Serving {
     }
     let mut to = direct(data).await;
     let tagging = |artist: &str| Tagging { artist: artist.into(), tag: "mellow".into(), tagged_at_ms: 0 };
-    let tags = vec![tagging("Air"), tagging("Moby"), tagging("Zero 7")];
+    let tags = ["Air", "Moby", "Zero 7", "Feist", "Lamb", "Dido"].map(tagging).to_vec();
     to.users.add_taggings(&Call::internal(), "ann", tags).await.expect("tagged");
     // Enough listeners for a blend, whose cut is told of.
     let artists = ["Air", "Moby", "Zero 7", "Feist", "Lamb", "Dido"];
