@@ -225,23 +225,31 @@ mod tests {
         let options = BlendOptions::default();
         let whole = HETREC.plan(options, 1 << 30).expect("fits");
         assert_eq!((whole.blend, whole.notes.len()), (Some(options), 0));
-        let mut before = (usize::MAX, whole.bytes);
-        for allowed in [180 << 20, 160 << 20, 150 << 20] {
+        let mut before = options.ease.head;
+        for percent in [99, 97, 95] {
+            let allowed = whole.bytes * percent / 100;
             let plan = HETREC.plan(options, allowed).expect("fits");
-            assert!(plan.bytes <= allowed && plan.bytes <= before.1, "{allowed}: {plan:?}");
-            let head = plan.blend.map_or(0, |blend| if blend.ease_weight == 0.0 { 0 } else { blend.ease.head });
-            assert!(head < before.0.min(4_096) && !plan.notes.is_empty(), "{allowed}: {plan:?}");
-            before = (head.max(1), plan.bytes);
+            let head = plan.blend.expect("a blend").ease.head;
+            assert!(plan.bytes <= allowed && head < before, "{allowed}: {plan:?}");
+            before = head;
         }
+        let alone = HETREC.plan(options, whole.bytes * 2 / 3).expect("fits");
+        assert_eq!(
+            (alone.blend, alone.links, alone.notes),
+            (None, 256, vec!["co-listening alone is fitted".to_owned()])
+        );
+        let fewer = HETREC.plan(options, LEAST_FIT_BYTES).expect("fits");
+        assert!(fewer.blend.is_none() && fewer.links < 256 && fewer.notes.len() == 2, "{fewer:?}");
     }
 
     #[test]
     fn a_head_that_was_cut_is_the_largest_that_fits() {
         let options = BlendOptions::default();
-        let plan = HETREC.plan(options, 170 << 20).expect("fits");
+        let allowed = HETREC.blend_bytes(&options) / 100 * 96;
+        let plan = HETREC.plan(options, allowed).expect("fits");
         let blend = plan.blend.expect("a blend");
         let more = crate::ease::EaseOptions { head: blend.ease.head + 1, ..blend.ease };
-        assert!(HETREC.blend_bytes(&BlendOptions { ease: more, ..blend }) > 170 << 20);
+        assert!(HETREC.blend_bytes(&BlendOptions { ease: more, ..blend }) > allowed);
         assert_eq!(plan.notes, [format!("EASE's head is cut from 4096 to {} items", blend.ease.head)]);
     }
 

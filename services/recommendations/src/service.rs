@@ -18,6 +18,7 @@ use crate::{
     asked::Asked,
     experiments::Trials,
     files::{Fitting, ModelFiles},
+    mapped::give_back_freed,
     model::{Depth, Model, Training},
     policy::Policy,
     releases::{Materials, ReleaseLimits, Releases},
@@ -367,6 +368,8 @@ impl RecommendationsService {
                     if better(model) { Arc::new(fitted.with_popularity_of(model)) } else { Arc::clone(model) }
                 });
                 self.refresh_popularity(true);
+                // What the fit and the model before it took; serving goes on meanwhile.
+                drop(tokio::task::spawn_blocking(give_back_freed).await);
                 self.0.fitted.send_modify(|newest| *newest = fitted.revision.max(*newest));
                 true
             }

@@ -264,7 +264,7 @@ pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<
     if output == Output::Json {
         return print_json(&json!({
             "version": version, "model_version": model_version, "addresses": addresses, "counts": counts,
-            "model_notes": model_notes, "cuts": cuts.iter().map(cut_json).collect::<Vec<_>>(),
+            "model_note": model_notes.join("; "), "cuts": cuts.iter().map(cut_json).collect::<Vec<_>>(),
         }));
     }
     let mut table = table(&["what", "count"]);

@@ -3,16 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    time::Duration,
 };
 
 use echotune::{Config, Connection, Platform, Serving};
 use echotune_model::{Call, PlayCount, Tagging};
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     LOOPBACK,
     command::{json, text},
-    direct, spans,
+    connect, direct, spans,
 };
 
 const PAGE: &str = include_str!("../../JSON.md");
@@ -87,7 +89,16 @@ async fn world(data: &Path) -> Serving {
     let mut config = Config::default();
     config.recommendations.diversity_weight = 1.0;
     let platform = Platform::open_with(&config, data, spans()).expect("open");
-    platform.serve(LOOPBACK.parse().expect("address")).await.expect("serve")
+    let serving = platform.serve(LOOPBACK.parse().expect("address")).await.expect("serve");
+    // The cut of a blend is told of.
+    let fitted = async {
+        let to = connect(data, &serving).await;
+        while to.operations.status(&Call::internal()).await.expect("status").cuts.is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(120), fitted).await.expect("a blend serves");
+    serving
 }
 
 /// Enough listeners for a training.
