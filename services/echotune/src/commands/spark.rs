@@ -132,6 +132,7 @@ async fn recommend(connection: &Connection, data: &Path, wanted: &ListArguments,
         cold_start: false,
         items,
         exposure: None,
+        changes: Vec::new(),
     };
     output::recommendations(&list, *explain, connection.is_remote(), output)
 }
@@ -173,7 +174,19 @@ impl Names<'_> {
             reasons.push(Reason { kind: ReasonKind::OtherListens, of, contribution });
         }
         let drawn_from = String::new();
-        Ok(Recommendation { rank, id, kind, title, artist, score, base: 0.0, reasons, propensity: 1.0, drawn_from })
+        Ok(Recommendation {
+            rank,
+            id,
+            kind,
+            title,
+            artist,
+            score,
+            score_before: None,
+            base: 0.0,
+            reasons,
+            propensity: 1.0,
+            drawn_from,
+        })
     }
 }
 

@@ -86,7 +86,7 @@ async fn an_erasure_waits_when_a_file_cannot_be_removed() {
 
 #[tokio::test]
 async fn a_fit_under_way_while_somebody_leaves_serves_and_is_not_kept() {
-    let leave = Settings { blocked_artists: Vec::new(), private: true };
+    let leave = Settings { blocked_artists: Vec::new(), private: true, ..Settings::default() };
     for payload in [Payload::UserErased, Payload::SettingsChanged { settings: leave }] {
         let folder = tempfile::tempdir().expect("folder");
         let db = Db::open(folder.path()).expect("open");

@@ -182,7 +182,8 @@ async fn the_search_finds_what_serves_better_on_the_platforms_own_histories() {
     // However busy the machine is.
     let limits = ReleaseLimits { latency_p99_ms: 60_000.0, latency_ratio: 1e6, ..ReleaseLimits::default() };
     let store = EmbeddedRecommendationStore::new(world.db.clone());
-    let service = &RecommendationsService::load_by(store, Policy::default(), limits).expect("loaded");
+    let service =
+        &RecommendationsService::load_with(store, Policy::default(), limits, &Fitting::default()).expect("loaded");
     service.refit().await;
     // Popularity alone is what serves: nearly anything is better.
     let version = candidate(service, &[("trending.weight", 1.0), ("blend.filter", 0.0), ("blend.ease", 0.0)]).await;

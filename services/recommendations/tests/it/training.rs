@@ -64,6 +64,7 @@ async fn a_stream_is_of_one_moment_and_in_parts() {
         track: Track { title: format!("{n}"), artist: "one".into(), album: String::new() },
         plays: 2,
         last_listened_at_ms: NOW,
+        explicit: None,
     };
     world.publish(user(4), vec![Payload::HistoryChanged { tallies: (0..items).map(tally).collect() }]).await;
     let mut histories = world.service.export_histories(&call(), None).await.expect("exported");
