@@ -168,7 +168,7 @@ fn accounts_have_settings_tokens_and_opinions() {
     assert_eq!(artists(&json(data, &["recommend", "--user", "ben"])), ["Moby", "Zero 7"]);
     assert_eq!(artists(&json(data, &["feedback", "--user", "ben", "zero 7", "disliked"])), ["Moby"]);
     let blocked = json(data, &["user", "settings", "ben", "--block", "MOBY", "--private", "true"]);
-    assert_eq!(blocked, serde_json::json!({"blocked_artists": ["MOBY"], "private": true}));
+    assert_eq!(blocked, serde_json::json!({"blocked_artists": ["MOBY"], "explicit": "allow", "private": true}));
     assert!(artists(&json(data, &["recommend", "--user", "ben"])).is_empty());
     json(data, &["user", "settings", "ben", "--unblock", "moby"]);
     assert!(text(data, &["user", "settings", "ben"]).contains("true"));

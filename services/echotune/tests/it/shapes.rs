@@ -80,7 +80,10 @@ async fn world(data: &Path) -> Serving {
     }
     let mut to = direct(data).await;
     let tagging = |artist: &str, tag: &str| Tagging { artist: artist.into(), tag: tag.into(), tagged_at_ms: 0 };
-    let tags = vec![tagging("Air", "mellow"), tagging("Moby", "mellow"), tagging("Zero 7", "soul")];
+    let mut tags = ["Air", "Moby", "Zero 7"].map(|artist| tagging(artist, "mellow")).to_vec();
+    // What the first of the crowd plays is mellow, and half of what is near to it is not.
+    let mellow = |n: u32| n < 12 || n.is_multiple_of(2);
+    tags.extend((0..40).map(|n| tagging(&format!("Artist {n}"), if mellow(n) { "mellow" } else { "soul" })));
     to.users.add_taggings(&Call::internal(), "ann", tags).await.expect("tagged");
     crowd(&to).await;
     to.settle().await.expect("settled");
@@ -149,7 +152,7 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
     let line = r#"{"listened_at": 1700000000, "track_metadata": {"track_name": "Song", "artist_name": "Feist"}}"#;
     std::fs::write(&export, format!("{line}\nno listen\n")).expect("written");
     let import = json(data, &["import", "listenbrainz", export.to_str().expect("text"), "--user", "dan"]);
-    let list = json(data, &["recommend", "--user", "ben"]);
+    let list = json(data, &["recommend", "--user", "listener0"]);
     let trace = json(data, &["trace", list["trace_id"].as_str().expect("an id")]);
     let run = json(data, &["run", "listening-report", "--user", "ann"]);
     let id = run["id"].as_str().expect("an id").to_owned();
