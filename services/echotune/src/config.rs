@@ -54,6 +54,8 @@ pub struct Config {
     pub recommendations: RecommendationsConfig,
     /// Releases of models.
     pub models: ModelsConfig,
+    /// A tracking server.
+    pub mlflow: MlflowConfig,
     /// The MCP servers.
     pub mcp: McpConfig,
     /// Runs of workflows.
@@ -120,6 +122,19 @@ pub struct ModelsConfig {
     pub min_impressions: u32,
     /// Whether a release needs that estimate.
     pub require_impressions: bool,
+}
+
+/// An MLflow tracking server that releases are told to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MlflowConfig {
+    /// Its address; empty for none.
+    pub tracking_uri: String,
+    /// The experiment that runs belong to.
+    pub experiment: String,
+    /// User name; without one the password is a bearer token.
+    pub user: String,
+    /// Password or token; empty sends none.
+    pub password: Secret,
 }
 
 /// The MCP servers.
@@ -208,6 +223,35 @@ impl ModelsConfig {
     }
 }
 
+impl MlflowConfig {
+    /// Where releases are told, if anywhere.
+    #[cfg(feature = "mlflow")]
+    pub(crate) fn tracking(&self) -> Result<Option<echotune_recommendations::Tracking>, String> {
+        use echotune_recommendations::{Tracking, mlflow};
+
+        if self.tracking_uri.is_empty() {
+            return Ok(None);
+        }
+        let Self { tracking_uri, experiment, user, password } = self.clone();
+        let config = mlflow::MlflowConfig { url: tracking_uri, user, password, ..mlflow::MlflowConfig::default() };
+        Tracking::new(config, &experiment).map(Some).map_err(|cause| cause.to_string())
+    }
+
+    #[cfg(feature = "mlflow")]
+    fn fault(&self) -> Option<String> {
+        let nameless =
+            || (!self.tracking_uri.is_empty() && self.experiment.is_empty()).then_some("mlflow.experiment is empty");
+        self.tracking().err().or_else(|| nameless().map(ToOwned::to_owned))
+    }
+
+    #[cfg(not(feature = "mlflow"))]
+    fn fault(&self) -> Option<String> {
+        let why =
+            "this program was built without MLflow; build it with the feature 'mlflow', or leave the address empty";
+        (!self.tracking_uri.is_empty()).then(|| why.to_owned())
+    }
+}
+
 impl LimitsConfig {
     pub(crate) const fn patience(&self) -> edge::Patience {
         edge::Patience { default: self.deadline_default.0, max: self.deadline_max.0 }
@@ -293,6 +337,7 @@ impl config::Config for Config {
         let refused = self.telemetry_options().otlp.and_then(|otlp| otlp.check().err()).map(|cause| cause.to_string());
         demand(refused.is_none(), "telemetry.otlp_endpoint", refused.unwrap_or_default());
         faults.extend(self.models.faults());
+        faults.extend(self.mlflow.fault().map(|why| ("mlflow.tracking_uri", why)));
         faults
     }
 }

@@ -136,6 +136,10 @@ impl Platform {
             config.models.limits(),
             &config.recommendations.fitting(folder),
         )?;
+        #[cfg(feature = "mlflow")]
+        if let Some(tracking) = config.mlflow.tracking().map_err(anyhow::Error::msg)? {
+            service.track_releases(tracking);
+        }
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());
         // A store that fails once writes nothing more: better to go down and say why.
