@@ -130,16 +130,7 @@ impl Platform {
         let clock = Arc::new(Clock::default());
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
-        let service = RecommendationsService::load_with(
-            EmbeddedRecommendationStore::new(db.clone()),
-            config.recommendations.policy(),
-            config.models.limits(),
-            &config.recommendations.fitting(folder),
-        )?;
-        #[cfg(feature = "mlflow")]
-        if let Some(tracking) = config.mlflow.tracking().map_err(anyhow::Error::msg)? {
-            service.track_releases(tracking);
-        }
+        let service = recommendations(config, folder, db.clone())?;
         clock_after(&service, &store);
         let mut life = Life::new(config.shutdown.patience());
         // A store that fails once writes nothing more: better to go down and say why.
@@ -427,6 +418,21 @@ fn write_address(folder: &Path, address: SocketAddr) -> io::Result<()> {
     let beside = folder.join("address.new");
     fs::write(&beside, address.to_string())?;
     fs::rename(beside, folder.join(ADDRESS_FILE))
+}
+
+/// recommendations over a data folder, as configured.
+fn recommendations(config: &Config, folder: &Path, db: Db) -> anyhow::Result<RecommendationsService> {
+    let service = RecommendationsService::load_with(
+        EmbeddedRecommendationStore::new(db),
+        config.recommendations.policy(),
+        config.models.limits(),
+        &config.recommendations.fitting(folder),
+    )?;
+    #[cfg(feature = "mlflow")]
+    if let Some(tracking) = config.mlflow.tracking().map_err(anyhow::Error::msg)? {
+        service.track_releases(tracking);
+    }
+    Ok(service)
 }
 
 /// Jobs of models hold the store: they end when the platform does.
