@@ -156,14 +156,7 @@ impl Platform {
             let (runs, log, stop) = (runs.clone(), log.clone(), life.stop());
             async move { echotune_agents::consume(&runs, &log, stop).await }
         });
-        life.consumer("the refits of the models", {
-            let (service, stop) = (service.clone(), life.stop());
-            let debounce = config.recommendations.refit_debounce.0;
-            async move {
-                refit(service, debounce, stop).await;
-                Ok::<_, Infallible>(())
-            }
-        });
+        refits(&mut life, &service, config.recommendations.refit_debounce.0);
         end_jobs_with(&mut life, &service);
         let addresses = Arc::default();
         Ok(Self {
@@ -418,6 +411,15 @@ fn write_address(folder: &Path, address: SocketAddr) -> io::Result<()> {
     let beside = folder.join("address.new");
     fs::write(&beside, address.to_string())?;
     fs::rename(beside, folder.join(ADDRESS_FILE))
+}
+
+/// Has models fitted anew as histories change.
+fn refits(life: &mut Life, service: &RecommendationsService, debounce: Duration) {
+    let (service, stop) = (service.clone(), life.stop());
+    life.consumer("the refits of the models", async move {
+        refit(service, debounce, stop).await;
+        Ok::<_, Infallible>(())
+    });
 }
 
 /// recommendations over a data folder, as configured.
