@@ -177,6 +177,33 @@ impl RecommendationsConfig {
         Policy { trending_weight, max_per_artist, diversity_weight, ..Policy::default() }
     }
 
+    /// What is wrong: the key at fault and why.
+    fn faults(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let share = |key, share: f64| ((0.0..=1.0).contains(&share), key, format!("{share} is not between 0 and 1"));
+        let (memory, least) = (self.fit_memory_max, Size(LEAST_FIT_BYTES));
+        let checks = [
+            (
+                self.refit_debounce.0 > Duration::ZERO,
+                "recommendations.refit_debounce",
+                "must be longer than 0s".to_owned(),
+            ),
+            share("recommendations.trending_weight", self.trending_weight),
+            share("recommendations.diversity_weight", self.diversity_weight),
+            share("recommendations.audit_share", self.audit_share),
+            (
+                self.max_per_artist <= MAX_LIMIT,
+                "recommendations.max_per_artist",
+                format!("{} is more than {MAX_LIMIT}", self.max_per_artist),
+            ),
+            (
+                memory.0 >= LEAST_FIT_BYTES,
+                "recommendations.fit_memory_max",
+                format!("{memory} is less than {least}, what a fit is given at the least"),
+            ),
+        ];
+        checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why))
+    }
+
     /// How models are fitted, and where in a data folder they are kept.
     pub(crate) fn fitting(&self, folder: &Path) -> Fitting {
         Fitting { models: Some(folder.join(MODELS)), memory_max: self.fit_memory_max.0, audit_share: self.audit_share }
@@ -276,37 +303,6 @@ impl config::Config for Config {
         let positive = |period: Period| period.0 > Duration::ZERO;
         let more = || "must be longer than 0s".to_owned();
         demand(positive(limits.deadline_default), "limits.deadline_default", more());
-        demand(positive(self.recommendations.refit_debounce), "recommendations.refit_debounce", more());
-        let lists = &self.recommendations;
-        demand(
-            (0.0..=1.0).contains(&lists.trending_weight),
-            "recommendations.trending_weight",
-            format!("{} is not between 0 and 1", lists.trending_weight),
-        );
-        demand(
-            (0.0..=1.0).contains(&lists.diversity_weight),
-            "recommendations.diversity_weight",
-            format!("{} is not between 0 and 1", lists.diversity_weight),
-        );
-        demand(
-            lists.max_per_artist <= MAX_LIMIT,
-            "recommendations.max_per_artist",
-            format!("{} is more than {MAX_LIMIT}", lists.max_per_artist),
-        );
-        demand(
-            lists.fit_memory_max.0 >= LEAST_FIT_BYTES,
-            "recommendations.fit_memory_max",
-            format!(
-                "{} is less than {}, what a fit is given at the least",
-                lists.fit_memory_max,
-                Size(LEAST_FIT_BYTES)
-            ),
-        );
-        demand(
-            (0.0..=1.0).contains(&lists.audit_share),
-            "recommendations.audit_share",
-            format!("{} is not between 0 and 1", lists.audit_share),
-        );
         let no_address =
             self.mcp_address(self.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
         demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
@@ -336,6 +332,7 @@ impl config::Config for Config {
         demand(refused.is_none(), "telemetry.log", refused.unwrap_or_default());
         let refused = self.telemetry_options().otlp.and_then(|otlp| otlp.check().err()).map(|cause| cause.to_string());
         demand(refused.is_none(), "telemetry.otlp_endpoint", refused.unwrap_or_default());
+        faults.extend(self.recommendations.faults());
         faults.extend(self.models.faults());
         faults.extend(self.mlflow.fault().map(|why| ("mlflow.tracking_uri", why)));
         faults
