@@ -14,7 +14,7 @@ use echotune_kit::{
     lifecycle::Patience,
     telemetry,
 };
-use echotune_recommendations::{Fitting, LEAST_FIT_BYTES, Policy, ReleaseLimits};
+use echotune_recommendations::{Fitting, LEAST_FIT_BYTES, Policy, ReleaseLimits, candidate};
 use serde::{Deserialize, Serialize};
 
 /// Name of the configuration in a data folder; it need not exist.
@@ -206,7 +206,12 @@ impl RecommendationsConfig {
 
     /// How models are fitted, and where in a data folder they are kept.
     pub(crate) fn fitting(&self, folder: &Path) -> Fitting {
-        Fitting { models: Some(folder.join(MODELS)), memory_max: self.fit_memory_max.0, audit_share: self.audit_share }
+        Fitting {
+            models: Some(folder.join(MODELS)),
+            candidates: Some(folder.join(candidate::FOLDER)),
+            memory_max: self.fit_memory_max.0,
+            audit_share: self.audit_share,
+        }
     }
 }
 

@@ -9,6 +9,16 @@ pub enum ItemKind {
     Track,
 }
 
+impl ItemKind {
+    /// The name in text and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Artist => "artist",
+            Self::Track => "track",
+        }
+    }
+}
+
 /// What a reason rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReasonKind {

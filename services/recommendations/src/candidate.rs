@@ -117,14 +117,6 @@ pub struct Listed {
     pub parts: Vec<(ItemId, f64)>,
 }
 
-/// The name of a kind in files.
-pub const fn kind_name(kind: ItemKind) -> &'static str {
-    match kind {
-        ItemKind::Artist => "artist",
-        ItemKind::Track => "track",
-    }
-}
-
 /// The folder of candidates of a data folder.
 ///
 /// # Errors
@@ -231,12 +223,12 @@ pub fn find(folder: &ModelFolder, number: Option<u64>, kind: ItemKind) -> Result
     for stored in folder.list()? {
         if number.is_none_or(|wanted| wanted == stored.number) {
             let candidate = Candidate::read(&stored)?;
-            if candidate.about.kind == kind_name(kind) {
+            if candidate.about.kind == kind.name() {
                 return Ok(candidate);
             }
         }
     }
-    let kind = kind_name(kind);
+    let kind = kind.name();
     let wanted = number.map_or_else(|| format!("for {kind}s"), |number| format!("{number} for {kind}s"));
     Err(CandidateError::Unknown { wanted })
 }

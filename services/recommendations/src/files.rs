@@ -10,6 +10,7 @@ use echotune_model::ErrorKind;
 use tracing::warn;
 
 use crate::{
+    candidate,
     mapped::{ModelFolder, ModelFolderError, open},
     model::{Ids, Model, Parts},
     releases::Serving,
@@ -25,6 +26,8 @@ const KEPT: usize = 2;
 pub struct Fitting {
     /// Folder of the model files; none keeps models in memory alone.
     pub models: Option<PathBuf>,
+    /// Folder of the candidates that were trained elsewhere, which need not be there.
+    pub candidates: Option<PathBuf>,
     /// Bytes that a fit may allocate, beside the model that serves and the view.
     pub memory_max: u64,
     /// Share of the requests for lists, 0 to 1, whose listeners' lists the next fit compares with those by the weights
@@ -35,7 +38,7 @@ pub struct Fitting {
 impl Default for Fitting {
     /// Without a folder, with 1 GiB, and a request in a thousand.
     fn default() -> Self {
-        Self { models: None, memory_max: 1 << 30, audit_share: 0.001 }
+        Self { models: None, candidates: None, memory_max: 1 << 30, audit_share: 0.001 }
     }
 }
 
@@ -51,6 +54,7 @@ pub(crate) struct Era(u64);
 #[derive(Debug)]
 pub(crate) struct ModelFiles {
     folder: Option<ModelFolder>,
+    candidates: Option<PathBuf>,
     /// Held while files are written or removed.
     era: Mutex<u64>,
 }
@@ -60,8 +64,8 @@ impl ModelFiles {
     ///
     /// # Errors
     /// The folder is there and cannot be read: models of people who are to be forgotten could stay in it.
-    pub(crate) fn open(path: Option<&PathBuf>) -> Result<Self, RecommendationStoreError> {
-        let folder = match path.map(|path| (path, ModelFolder::open(path, KEPT))) {
+    pub(crate) fn open(fitting: &Fitting) -> Result<Self, RecommendationStoreError> {
+        let folder = match fitting.models.as_ref().map(|path| (path, ModelFolder::open(path, KEPT))) {
             Some((path, Err(error))) if path.exists() => return Err(unusable(&error)),
             Some((_, Err(error))) => {
                 warn!(%error, "models are kept in memory alone, and fitted anew after each start");
@@ -70,7 +74,7 @@ impl ModelFiles {
             Some((_, Ok(folder))) => Some(folder),
             None => None,
         };
-        Ok(Self { folder, era: Mutex::new(0) })
+        Ok(Self { folder, candidates: fitting.candidates.clone(), era: Mutex::new(0) })
     }
 
     fn era(&self) -> MutexGuard<'_, u64> {
@@ -109,14 +113,19 @@ impl ModelFiles {
         }
     }
 
-    /// Removes every file, and keeps no fit until [`ModelFiles::forgotten`]. Blocks on the disk.
+    /// Removes every file, candidates included, and keeps no fit until [`ModelFiles::forgotten`]. Blocks on the disk.
     ///
     /// # Errors
     /// A file cannot be removed; whoever is to be forgotten must not be yet.
     pub(crate) fn forget(&self) -> Result<(), RecommendationStoreError> {
         let mut era = self.era();
         *era = (*era + 1) | 1;
-        self.folder.as_ref().map_or(Ok(()), ModelFolder::clear).map_err(|error| unusable(&error))
+        let candidates = || match &self.candidates {
+            Some(path) if path.exists() => ModelFolder::open(path, candidate::KEPT)?.clear(),
+            _ => Ok(()),
+        };
+        let cleared = self.folder.as_ref().map_or(Ok(()), ModelFolder::clear).and_then(|()| candidates());
+        cleared.map_err(|error| unusable(&error))
     }
 
     /// Says that nothing taken from now on knows of those who were forgotten.

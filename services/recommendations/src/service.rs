@@ -111,7 +111,7 @@ impl RecommendationsService {
         let clock = Clock::default();
         clock.observe(progress.watermark);
         let now_ms = i64::try_from(clock.wall_ms()).unwrap_or(i64::MAX);
-        let files = ModelFiles::open(fitting.models.as_ref())?;
+        let files = ModelFiles::open(fitting)?;
         let release = releases.serving();
         let (loaded, model) = match files.newest(&state, &release, now_ms) {
             Some(model) => (model.revision, model),

@@ -100,10 +100,9 @@ async fn item_of(connection: &Connection, text: &str, kind: ItemKind) -> Result<
     let exact: Vec<&Item> = found.iter().filter(same).collect();
     match (exact.as_slice(), found.as_slice()) {
         ([one], _) => Ok(one.id),
-        ([], []) => Err(Fault::new(
-            ErrorKind::NotFound,
-            format!("no {} is called '{}'", output::kind_name(kind), text.escape_debug()),
-        )),
+        ([], []) => {
+            Err(Fault::new(ErrorKind::NotFound, format!("no {} is called '{}'", kind.name(), text.escape_debug())))
+        }
         ([], [one]) => Ok(one.id),
         _ => {
             let names = found
@@ -113,7 +112,7 @@ async fn item_of(connection: &Connection, text: &str, kind: ItemKind) -> Result<
             Err(Fault::invalid(format!(
                 "'{}' can mean several {}s; name one by its id:{}",
                 text.escape_debug(),
-                output::kind_name(kind),
+                kind.name(),
                 names.collect::<String>()
             )))
         }

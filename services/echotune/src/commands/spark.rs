@@ -235,7 +235,8 @@ mod files {
         let read = tokio::task::spawn_blocking(move || Import::read(&export, &factors));
         let import = read.await?.map_err(Fault::from)?;
         let histories = connection.training.export_histories(&call(), None).await?;
-        let present = Present::collect(histories, import.kind()).await?;
+        let kind = import.kind();
+        let present = Present::collect(histories, kind).await?;
         let folder = candidate::folder(data).map_err(Fault::from)?;
         let progress = Progress::stderr();
         progress.begin(Amount::Rows(PARTS));
@@ -248,7 +249,11 @@ mod files {
             imported
         };
         let imported = tokio::task::spawn_blocking(finish).await.context("the import ended early")?;
-        output::factors_imported(&imported.map_err(Fault::from)?, output)
+        let imported = imported.map_err(Fault::from)?;
+        // Whoever left while the model was made is not to be in it.
+        let histories = connection.training.export_histories(&call(), None).await?;
+        imported.confirm(&Present::collect(histories, kind).await?).map_err(Fault::from)?;
+        output::factors_imported(&imported, output)
     }
 
     /// Steps of the bar of an import.

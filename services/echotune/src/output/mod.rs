@@ -15,8 +15,7 @@ use std::{
 use comfy_table::{Table, presets};
 use echotune_api::{CutAudit, PlatformStatus, TraceSpan};
 use echotune_model::{
-    ErasureReceipt, Item, ItemKind, ListenReceipt, Reason, ReasonKind, Recommendation, Recommendations, SimilarItem,
-    StageChange,
+    ErasureReceipt, Item, ListenReceipt, Reason, ReasonKind, Recommendation, Recommendations, SimilarItem, StageChange,
 };
 use serde_json::{Value, json};
 
@@ -123,14 +122,6 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// The name of a kind in JSON and in sentences.
-pub(crate) const fn kind_name(kind: ItemKind) -> &'static str {
-    match kind {
-        ItemKind::Artist => "artist",
-        ItemKind::Track => "track",
-    }
-}
-
 /// Reasons shown of each item when not all are asked for.
 const SHOWN_REASONS: usize = 3;
 
@@ -167,7 +158,7 @@ fn item_json(item: &Recommendation) -> Value {
         .map(|reason| json!({"kind": reason.kind.name(), "of": reason.of, "contribution": reason.contribution}))
         .collect();
     json!({
-        "rank": item.rank, "id": item.id.to_string(), "kind": kind_name(item.kind), "title": item.title, "artist": item.artist,
+        "rank": item.rank, "id": item.id.to_string(), "kind": item.kind.name(), "title": item.title, "artist": item.artist,
         "score": item.score, "base": item.base, "reasons": reasons,
         "propensity": item.propensity, "drawn_from": item.drawn_from,
     })
@@ -178,7 +169,7 @@ pub(crate) fn similar(of: &Item, items: &[SimilarItem], output: Output) -> anyho
     if output == Output::Json {
         let shown = |item: &Item| {
             json!({
-                "id": item.id.to_string(), "kind": kind_name(item.kind), "title": item.title, "artist": item.artist,
+                "id": item.id.to_string(), "kind": item.kind.name(), "title": item.title, "artist": item.artist,
                 "tags": item.tags, "listeners": item.listeners,
             })
         };
@@ -283,14 +274,14 @@ pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<
 fn cut_json(cut: &CutAudit) -> Value {
     let CutAudit { kind, requests, listeners, recall, low, high, mass } = cut;
     json!({
-        "kind": kind_name(*kind), "requests": requests, "listeners": listeners, "recall": recall, "low": low,
+        "kind": kind.name(), "requests": requests, "listeners": listeners, "recall": recall, "low": low,
         "high": high, "mass": mass,
     })
 }
 
 fn cut_line(cut: &CutAudit) -> String {
     let CutAudit { kind, requests, listeners, recall, low, high, mass } = cut;
-    let (kind, of) = (kind_name(*kind), if *requests { "who asked" } else { "sampled" });
+    let (kind, of) = (kind.name(), if *requests { "who asked" } else { "sampled" });
     let [recall, low, high, mass] = [recall, low, high, mass].map(|share| share * 100.0);
     format!(
         "\nlists of 20 {kind}s for {listeners} listeners {of}: the links kept find {recall:.1} % ({low:.1} to \

@@ -21,8 +21,6 @@ const SAMPLE: usize = 256;
 const LENGTH: usize = 20;
 /// Of the sample.
 const SEED: u64 = 1;
-/// Places that [`echotune_engine::terms::sequence::SequenceOptions`] looks on at the most.
-const REACH: u64 = 10;
 
 /// What the cut keeps of lists of 20 of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,7 +63,7 @@ pub(super) fn planned<'h>(
         items: items as u64,
         pairs,
         features: beside.taggings.len().max(beside.features.len()) as u64,
-        steps: if beside.kind == ItemKind::Track { pairs * REACH } else { 0 },
+        steps: if beside.kind == ItemKind::Track { pairs * beside.recipe.sequence.reach as u64 } else { 0 },
         threads: rayon::current_num_threads() as u64,
     };
     if depth == Depth::Quick || listeners < FEW {

@@ -150,7 +150,7 @@ impl Compared<'_> {
         let shift = if served < ENOUGH { "unknown" } else { shift_name(found.shift) };
         Drift {
             feature: feature.to_owned(),
-            kind: self.kind_name().to_owned(),
+            kind: self.kind.name().to_owned(),
             index: found.stability_index,
             divergence: found.jensen_shannon,
             shift: shift.to_owned(),
@@ -173,13 +173,6 @@ impl Compared<'_> {
         let enough = self.served.listeners >= ENOUGH;
         let row = self.row("new_items", found, (fitted, served));
         if enough { row } else { Drift { shift: "unknown".to_owned(), ..row } }
-    }
-
-    const fn kind_name(&self) -> &'static str {
-        match self.kind {
-            ItemKind::Artist => "artist",
-            ItemKind::Track => "track",
-        }
     }
 }
 

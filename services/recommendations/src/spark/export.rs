@@ -16,7 +16,6 @@ use super::{
     FileEntry, MANIFEST, Manifest, Part, SparkError, disk, in_range,
     table::{Row, TableWriter},
 };
-use crate::candidate::kind_name;
 
 /// Partitions of one kind at the most.
 const MAX_PARTITIONS: u64 = 256;
@@ -98,7 +97,7 @@ impl Export {
     /// # Errors
     /// The disk refuses.
     pub fn add(&mut self, history: &ListenerHistory) -> Result<(), SparkError> {
-        let (user, kind) = (history.user, kind_name(history.kind));
+        let (user, kind) = (history.user, history.kind.name());
         let draw = draw(user);
         let judged = (draw >> 32) % 100 < self.options.held_out_percent;
         for known in &history.items {

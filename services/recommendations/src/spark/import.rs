@@ -16,9 +16,9 @@ use echotune_engine::{
 use echotune_model::{Fault, ItemId, ItemKind, UserId};
 use futures::TryStreamExt as _;
 
-use super::{Manifest, Part, SparkError, below, factors::FactorsFile, read_factors, read_rows, refused};
+use super::{Manifest, Part, SparkError, below, disk, factors::FactorsFile, read_factors, read_rows, refused};
 use crate::{
-    candidate::{About, Candidate, CandidateError, Quality, kind_name},
+    candidate::{About, Candidate, CandidateError, Quality},
     mapped::{ModelFolder, Stored},
 };
 
@@ -57,6 +57,14 @@ impl Present {
         }
         Ok(present)
     }
+
+    /// That all of them are there.
+    fn check<'u>(&self, listeners: impl Iterator<Item = &'u UserId>) -> Result<(), SparkError> {
+        match listeners.filter(|user| !self.listeners.contains(user)).count() {
+            0 => Ok(()),
+            listeners => Err(SparkError::Vanished { listeners }),
+        }
+    }
 }
 
 /// How factors are imported.
@@ -83,6 +91,23 @@ pub struct Imported {
     pub about: About,
     /// Items of the factors that the platform knows no longer, which are left out.
     pub vanished_items: usize,
+    listeners: Vec<UserId>,
+}
+
+impl Imported {
+    /// To be asked once the candidate is kept: removes it again when somebody it was trained on has left meanwhile.
+    /// Whoever leaves later takes it along.
+    ///
+    /// # Errors
+    /// Somebody has left; the file cannot be removed.
+    pub fn confirm(&self, present: &Present) -> Result<(), SparkError> {
+        let checked = present.check(self.listeners.iter());
+        if checked.is_err() {
+            let path = &self.stored.path;
+            std::fs::remove_file(path).map_err(disk("remove", path))?;
+        }
+        checked
+    }
 }
 
 /// Factors with the export that they were trained on, checked against each other.
@@ -112,7 +137,7 @@ impl Import {
             let reason = format!("it was trained on another export than {}; name that one", export.display());
             return Err(refused(factors_folder, reason));
         }
-        let kind = if file.kind == kind_name(ItemKind::Artist) { ItemKind::Artist } else { ItemKind::Track };
+        let kind = if file.kind == ItemKind::Artist.name() { ItemKind::Artist } else { ItemKind::Track };
         let mut users = HashMap::new();
         let mut known = vec![false; items.len()];
         let mut read = |part: Part, known: &mut [bool]| -> Result<Vec<Vec<(u32, f32)>>, SparkError> {
@@ -170,10 +195,7 @@ impl Import {
         options: ImportOptions,
         progress: &(dyn Fn(f64) + Sync),
     ) -> Result<Imported, SparkError> {
-        let vanished = self.users.keys().filter(|user| !present.listeners.contains(user)).count();
-        if vanished > 0 {
-            return Err(SparkError::Vanished { listeners: vanished });
-        }
+        present.check(self.users.keys())?;
         let vanished_items = self.forget(&present.items);
         let factors = ItemFactors::new(&self.factors).map_err(|cause| refused(&self.factors_folder, cause))?;
         let [choosing, judging] = self.judges();
@@ -212,7 +234,7 @@ impl Import {
         let version = format!("als-{}-{}-{:016x}", about.kind, about.rank, about.watermark);
         let graph = scorer.model.into_sparse();
         let stored = Candidate::write(folder, &version, &about, graph, &self.items)?;
-        Ok(Imported { stored, version, about, vanished_items })
+        Ok(Imported { stored, version, about, vanished_items, listeners: self.users.into_keys().collect() })
     }
 
     /// Leaves out the items that are not known any more; answers how many.
@@ -444,6 +466,19 @@ mod tests {
         let candidate = candidate::find(&folder, None, ItemKind::Artist).expect("found");
         assert_eq!(candidate.item_count(), ITEMS as usize - 1);
         assert!(candidate.list(&[(item(3), 1)], 5).is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_leaves_while_a_candidate_is_made_takes_it_along() {
+        let world = World::new(50);
+        world.factors(ITEMS, 1.0);
+        let imported = world.finish(histories(), 0.0).await.expect("imported");
+        let present = |all| async { Present::collect(stream_of(all), ItemKind::Artist).await.expect("collected") };
+        imported.confirm(&present(histories()).await).expect("all are there");
+        assert!(imported.stored.path.exists());
+        let error = imported.confirm(&present(histories().split_off(1)).await).expect_err("one has left");
+        assert!(matches!(error, SparkError::Vanished { listeners: 1 }), "{error}");
+        assert!(!imported.stored.path.exists());
     }
 
     #[tokio::test]

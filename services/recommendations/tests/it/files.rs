@@ -21,7 +21,8 @@ const PEOPLE: u128 = 120;
 const ARTISTS: u128 = 40;
 
 fn fitting(folder: &Path) -> Fitting {
-    Fitting { models: Some(folder.join("models")), ..Fitting::default() }
+    let [models, candidates] = ["models", "candidates"].map(|name| Some(folder.join(name)));
+    Fitting { models, candidates, ..Fitting::default() }
 }
 
 /// Everybody has a history, some have friends, and artists have tags.
@@ -210,18 +211,22 @@ async fn files_that_are_no_model_of_this_store_are_passed_over_and_fitted_anew()
 async fn whoever_is_erased_or_becomes_private_is_in_no_file_from_then_on() {
     let folder = tempfile::tempdir().expect("folder");
     let world = world(folder.path()).await;
+    let candidate = folder.path().join("candidates/00000000000000000001.model");
+    fs::create_dir(folder.path().join("candidates")).expect("made");
     for (leaving, payload) in [(user(3), Payload::UserErased), (user(4), settings(&[], true))] {
         assert!(world.service.refit().await);
         assert!(load(&world, folder.path()).ready() && !files(folder.path()).is_empty());
+        fs::write(&candidate, "trained elsewhere").expect("written");
         world.publish(leaving, vec![payload]).await;
-        assert!(files(folder.path()).is_empty());
+        assert!(files(folder.path()).is_empty() && !candidate.exists());
         assert!(!load(&world, folder.path()).ready());
     }
     // What follows is kept again, and settings that hide nobody remove nothing.
     assert!(world.service.refit().await);
+    fs::write(&candidate, "trained elsewhere").expect("written");
     world.publish(user(4), vec![settings(&["Artist 1"], true)]).await;
     world.publish(user(5), vec![settings(&["Artist 1"], false)]).await;
-    assert_eq!(files(folder.path()).len(), 1);
+    assert!(files(folder.path()).len() == 1 && candidate.exists());
     assert!(load(&world, folder.path()).ready());
 }
 
