@@ -271,9 +271,45 @@ fn a_partition_of_nothing_or_of_one_item_answers() {
     let empty = Partition::new(Matrix::zeros(0, 3), PartitionOptions::default()).expect("nothing to refuse");
     assert_eq!(empty.best(&Request::new(&[1.0; 3], 5), 10), Ok(vec![]));
     let one = Matrix::from_vec(1, 2, vec![1.0, 2.0]).expect("the length");
-    let options = PartitionOptions { clusters: 9, rounds: 0, sample: 0, seed: 3 };
+    let options = PartitionOptions { clusters: 9, rounds: 0, sample: 0, seed: 3, ..PartitionOptions::default() };
     let one = Partition::new(one, options).expect("finite factors");
     assert_eq!(one.best(&Request::new(&[1.0, 1.0], 5), 0), Ok(vec![(0, 3.0)]));
     let bad = Matrix::from_vec(1, 2, vec![1.0, f32::NAN]).expect("the length");
     assert_eq!(Partition::new(bad, PartitionOptions::default()).err(), Some(ScanError::Factors { item: 0 }));
+}
+
+#[test]
+fn a_second_cluster_is_that_of_the_definition_and_finds_more_with_the_same_effort() {
+    let factors = draw(Shape::Skewed, 700, 8, 1);
+    let means = draw(Shape::Skewed, 600, 8, 4);
+    let first = means::assign(&factors, &means);
+    let second = means::assign_second(&factors, &means, &first, 1.5);
+    for (item, (first, second)) in first.iter().zip(&second).enumerate() {
+        let off = |mean: u32| -> Vec<f64> {
+            let pairs = factors.row(item).iter().zip(means.row(mean as usize));
+            pairs.map(|(x, m)| f64::from(*x) - f64::from(*m)).collect()
+        };
+        let times = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let missed = off(*first);
+        let loss = |mean: u32| {
+            let off = off(mean);
+            1.5f64.mul_add(times(&missed, &off).powi(2) / times(&missed, &missed), times(&off, &off))
+        };
+        let least = (0..600).filter(|mean| mean != first).map(loss).fold(f64::INFINITY, f64::min);
+        assert!(first != second && loss(*second) <= least * (1.0 + 1e-4) + 1e-6, "{item}");
+    }
+
+    let (factors, queries) = (draw(Shape::Skewed, 20_000, 16, 1), draw(Shape::Normal, 100, 16, 2));
+    let requests: Vec<Request<'_>> = (0..100).map(|row| Request::new(queries.row(row), 20)).collect();
+    let exact = Scan::new(&factors).and_then(|scan| scan.best_of_each(&requests)).expect("finite factors");
+    let recall = |second| {
+        let options = PartitionOptions { second, ..PartitionOptions::default() };
+        let partition = Partition::new(&factors, options).expect("finite factors");
+        let mut audit = Audit::new(1.0);
+        let found = partition.best_of_each(&requests, 1_000).expect("finite queries");
+        exact.iter().zip(&found).for_each(|(exact, found)| audit.compare(found, exact));
+        audit.recall(0.05).expect("many requests").mean
+    };
+    let (once, twice) = (recall(None), recall(Some(1.0)));
+    assert!(twice > once, "{twice} {once}");
 }

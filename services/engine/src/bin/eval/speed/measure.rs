@@ -183,7 +183,7 @@ impl Bench {
             peer: None,
             wanted: "",
         });
-        for effort in [5_000, 10_000, 15_000, 20_000, 30_000] {
+        for effort in [10_000, 20_000, 30_000, 35_000, 40_000] {
             let mut audit = Audit::new(1.0);
             let (found, seconds) =
                 timed(|| requests.iter().map(|request| index.best(request, effort)).collect::<Result<Vec<_>, _>>());
