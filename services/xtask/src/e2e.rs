@@ -15,7 +15,7 @@ const ENGINE: &str = "services/engine/tests/python";
 const RECOMMENDATIONS: &str = "services/recommendations/tests/python";
 
 /// Suites by name, with the folder of their script and packages.
-const SUITES: [(&str, &str, Suite); 4] = [
+const SUITES: [(&str, &str, Suite); 5] = [
     ("onnx", ENGINE, |python, folder| run(&mut script(python, ENGINE, "scores.py", folder))),
     ("explanations", ENGINE, |python, folder| run(&mut script(python, ENGINE, "explanations.py", folder))),
     ("mlflow", RECOMMENDATIONS, |python, folder| {
@@ -32,6 +32,10 @@ const SUITES: [(&str, &str, Suite); 4] = [
         ])?;
         let client = target().join("debug/examples/mlflow");
         run(script(python, RECOMMENDATIONS, "tracking.py", folder).arg(client))
+    }),
+    ("releases", RECOMMENDATIONS, |python, folder| {
+        crate::cargo(&["build", "--quiet", "--locked", "--package", "echotune", "--features", "mlflow"])?;
+        run(script(python, RECOMMENDATIONS, "releases.py", folder).arg(target().join("debug/echotune")))
     }),
     (spark::SUITE, spark::PACKAGES, spark::suite),
 ];

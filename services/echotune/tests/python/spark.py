@@ -8,44 +8,14 @@ usage: spark.py FOLDER ECHOTUNE JOB
 import json
 import os
 import pathlib
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 
+import world
+
 LISTENERS = 400
-ARTISTS = 240
-TASTES = 6
-
-
-def world(folder):
-    """Tables as those of HetRec 2011: each listener plays artists of one taste, and few others."""
-    dealt = random.Random(7)
-    folder.mkdir()
-    names = [f"Artist {number}" for number in range(ARTISTS)]
-    lines = {
-        "artists.dat": ["id\tname\turl\tpictureURL"] + [f"{n}\t{name}\t\t" for n, name in enumerate(names, 1)],
-        "tags.dat": ["tagID\ttagValue", "1\trock"],
-        "user_taggedartists.dat": ["userID\tartistID\ttagID\tday\tmonth\tyear", "1\t2\t1\t1\t4\t2009"],
-        "user_friends.dat": ["userID\tfriendID", "1\t7"],
-    }
-    plays = ["userID\tartistID\tweight"]
-    for listener in range(1, LISTENERS + 1):
-        taste = listener % TASTES
-        own = [artist for artist in range(ARTISTS) if artist % TASTES == taste]
-        for artist in sorted(dealt.sample(own, 18) + dealt.sample(range(ARTISTS), 3)):
-            plays.append(f"{listener}\t{artist + 1}\t{dealt.randint(1, 300)}")
-    lines["user_artists.dat"] = list(dict.fromkeys(plays))
-    for name, rows in lines.items():
-        (folder / name).write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def run(command, refused=False):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if (done.returncode != 0) != refused:
-        sys.exit(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stderr if refused else done.stdout
 
 
 def job(script, *words):
@@ -65,7 +35,7 @@ def check_list(shown, taste):
         told = sum(reason["contribution"] for reason in item["reasons"])
         assert abs(item["base"] + told - item["score"]) <= 1e-5, item
         assert item["reasons"], item
-    own = [item for item in items if int(item["artist"].split()[1]) % TASTES == taste]
+    own = [item for item in items if int(item["artist"].split()[1]) % world.TASTES == taste]
     assert len(own) >= 8, [item["artist"] for item in items]
 
 
@@ -73,14 +43,9 @@ def main():
     command, script = pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        world(folder / "world")
-
-        def echotune(*words, refused=False):
-            return run([command, "--data", folder / "data", *words], refused)
-
-        def answer(*words):
-            return json.loads(echotune(*words, "--output", "json"))
-
+        world.write(folder / "world", LISTENERS)
+        echotune = world.Echotune(command, folder / "data")
+        answer = echotune.answer
         echotune("import", "lastfm-hetrec", folder / "world")
         exported = answer("spark", "export", folder / "export", "--hold-out", "40", "--partitions", "4")
         assert exported["listeners"] == LISTENERS, exported
@@ -98,7 +63,7 @@ def main():
         for listener in [2, 3, 9]:
             shown = answer("spark", "recommend", "--user", f"hetrec-{listener}", "--explain")
             assert shown["model_version"] == imported["model_version"], shown
-            check_list(shown, listener % TASTES)
+            check_list(shown, listener % world.TASTES)
         # A file that changes on its way is not trained on.
         shutil.copytree(folder / "export", folder / "changed")
         table = next((folder / "changed/listens/kind=artist").rglob("*.parquet"))

@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 
 use echotune_api::{MAX_LIMIT, RecommendQuery};
-use echotune_model::{Call, Fault, ItemId, ReasonKind, Recommendation, Recommendations as List, fold};
+use echotune_model::{Call, Fault, ItemId, ReasonKind, Recommendation, Recommendations as List, StageChange, fold};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,30 @@ struct Recommended {
     cold_start: bool,
     /// Best first.
     recommendations: Vec<Ranked>,
+    /// What a stage after scoring changed, before limits by artist.
+    changes: Vec<Change>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Change {
+    /// Name of the stage.
+    stage: String,
+    /// Identity: a UUID.
+    item: String,
+    /// Track title; empty for an artist.
+    title: String,
+    /// Artist name.
+    artist: String,
+    /// Its rank before the stage, from 1; 0 when it came in.
+    from_rank: u32,
+    /// Its rank after the stage; 0 when it went out.
+    to_rank: u32,
+}
+
+impl From<StageChange> for Change {
+    fn from(StageChange { stage, item, title, artist, from_rank, to_rank }: StageChange) -> Self {
+        Self { stage, item: item.to_string(), title, artist, from_rank, to_rank }
+    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -166,6 +190,7 @@ impl From<List> for Recommended {
             trace_id: list.trace.to_string(),
             cold_start: list.cold_start,
             recommendations: list.items.into_iter().map(Ranked::from).collect(),
+            changes: list.changes.into_iter().map(Change::from).collect(),
         }
     }
 }

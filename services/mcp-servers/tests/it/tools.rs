@@ -197,6 +197,12 @@ async fn lists_keep_their_sums_when_artists_are_limited_and_excluded() {
     let house = House::new().await;
     let asked = json!({"user": "ann", "kind": "track", "limit": 10, "include_known": true});
     let plain = house.does(OPERATOR, "recommendations", "recommend", asked.clone()).await;
+    let change = &plain["changes"][0];
+    assert_eq!(
+        (&change["stage"], &change["from_rank"], &change["to_rank"]),
+        (&json!("calibration"), &json!(0), &json!(10))
+    );
+    assert_eq!(change["item"], plain["recommendations"][9]["id"], "what a stage changed is told");
     let plain = assert_sums(&plain);
     assert_eq!(plain.len(), 10);
     let first = plain[0]["artist"].as_str().expect("a name");

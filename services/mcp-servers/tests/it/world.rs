@@ -18,7 +18,8 @@ use echotune_model::{
     ExperimentSpec, ExperimentState, ExportRecord, Fault, Feedback, Finding, HistoryEntry, Hlc, Impression, Item,
     ItemId, ItemKind, LibraryEntry, Listen, ListenId, ListenReceipt, Metric, NewPlaylist, NewToken, Page, PageRequest,
     PlayCount, Playlist, PlaylistId, Principal, Profile, Reason, ReasonKind, Recommendation, Recommendations as List,
-    Rejection, Role, Settings, SimilarItem, Tagging, TokenId, TraceId, Track, User, UserId, UserName, Verdict, fold,
+    Rejection, Role, Settings, SimilarItem, StageChange, Tagging, TokenId, TraceId, Track, User, UserId, UserName,
+    Verdict, fold,
 };
 use tokio::sync::Semaphore;
 
@@ -176,7 +177,17 @@ fn listen(track: Track, at: i64) -> Listen {
     Listen { listened_at_ms: at, track, played_ms: 0, source: "test".into(), explicit: None }
 }
 
+/// A list whose last item a stage brought in.
 fn list(call: &Call, cold_start: bool, items: Vec<Recommendation>) -> List {
+    let change = |last: &Recommendation| StageChange {
+        stage: "calibration".into(),
+        item: last.id,
+        title: last.title.clone(),
+        artist: last.artist.clone(),
+        from_rank: 0,
+        to_rank: last.rank,
+    };
+    let changes = items.last().map(change).into_iter().collect();
     List {
         model_version: "linear-1".into(),
         watermark: Hlc::from_ms(1),
@@ -184,7 +195,7 @@ fn list(call: &Call, cold_start: bool, items: Vec<Recommendation>) -> List {
         cold_start,
         items,
         exposure: None,
-        changes: Vec::new(),
+        changes,
     }
 }
 
