@@ -88,7 +88,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Run one of Kafka's tools: topics, configs, groups, offsets, console-consumer or quorum.
+    /// Run one of Kafka's tools: topics, configs, groups, offsets, console-consumer, console-producer or quorum.
     Kafka {
         /// Whose cluster.
         region: Region,

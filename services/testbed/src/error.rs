@@ -108,8 +108,8 @@ pub enum TestbedError {
     /// A region cannot be cut off from itself.
     #[error("{0} cannot be cut off from itself")]
     CutOfOne(Region),
-    /// Namespaces of these names are there already and belong to no running testbed of this run folder.
-    #[error("network namespace {0} exists already: another testbed has it, or `ip netns del {0}` removes it")]
+    /// A namespace of this name is there already, and this run folder has not made it.
+    #[error("network namespace {0} exists already: end the testbed that has it, or remove it by `ip netns del {0}`")]
     NamespaceTaken(String),
     /// What was to be done in a region's network could not be.
     #[error("network namespace {name}: {source}")]

@@ -18,12 +18,13 @@ const PROPERTIES: &str = include_str!("../templates/kafka/server.properties");
 pub(crate) const LOG4J: &str = include_str!("../templates/kafka/log4j2.properties");
 
 /// Kafka's own tools by name, with the class that each is.
-pub(crate) const TOOLS: [(&str, &str); 6] = [
+pub(crate) const TOOLS: [(&str, &str); 7] = [
     ("topics", "org.apache.kafka.tools.TopicCommand"),
     ("configs", "kafka.admin.ConfigCommand"),
     ("groups", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
     ("offsets", "org.apache.kafka.tools.GetOffsetShell"),
     ("console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+    ("console-producer", "org.apache.kafka.tools.ConsoleProducer"),
     ("quorum", "org.apache.kafka.tools.MetadataQuorumCommand"),
 ];
 

@@ -3,7 +3,7 @@
 //!
 //! Parts run in the background, each with a folder of its own below the run folder, and are ended, frozen or cut off
 //! on purpose. Only processes that a testbed started itself are ever signalled: a pid file holds the start time of
-//! its process too.
+//! its process too. [`proxy`] adds what a kernel without `netem` cannot: delay, jitter and narrow links.
 //!
 //! It knows nothing of the services that run on these parts.
 
@@ -20,6 +20,7 @@ mod plan;
 mod probe;
 mod process;
 mod progress;
+pub mod proxy;
 mod template;
 mod testbed;
 mod wait;

@@ -132,15 +132,18 @@ impl Network {
         done.map_err(failed)
     }
 
+    /// Whether nobody has namespaces of these names.
+    pub(crate) fn vacant(self, regions: &[Region]) -> Result<(), TestbedError> {
+        match names(regions).find(|name| self == Self::Namespaces && path(name).exists()) {
+            Some(name) => Err(TestbedError::NamespaceTaken(name)),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the namespaces of regions and links them.
     pub(crate) async fn create(self, regions: &[Region]) -> Result<(), TestbedError> {
         if self == Self::Loopback {
             return Ok(());
-        }
-        for name in names(regions) {
-            if path(&name).exists() {
-                return Err(TestbedError::NamespaceTaken(name));
-            }
         }
         ip(&["netns", "add", HUB]).await?;
         for line in ["link set lo up", "link add br0 type bridge", "addr add 10.99.0.254/24 dev br0", "link set br0 up"]

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::{
-    Cut, Part, Plan, Progress, Region, Silent, State, TestbedError, cassandra, kafka,
+    Cut, Network, Part, Plan, Progress, Region, Silent, State, TestbedError, cassandra, kafka,
     launch::{Home, Machine, launch, ready},
     process::Process,
     progress::telling,
@@ -23,10 +23,12 @@ use crate::{
 
 const PLAN: &str = "plan.json";
 const LOCK: &str = "lock";
+/// Is there while the namespaces are this testbed's own.
+const NAMESPACES: &str = "namespaces";
 /// Folders of parts below the run folder.
 const KINDS: [&str; 3] = ["cassandra", "kafka", "mirror"];
 /// For an orderly end, before SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Parts in the background. They outlive this value: [`Testbed::down`] ends them.
 #[derive(Debug)]
@@ -84,10 +86,7 @@ impl Testbed {
         }
         let testbed = Self { plan, machine: OnceCell::new() };
         testbed.machine(progress).await?;
-        let network = testbed.plan.network;
-        if !network.exists(&testbed.plan.regions) {
-            network.create(&testbed.plan.regions).await?;
-        }
+        testbed.connect().await?;
         let begun = Begun::default();
         let (mirrors, servers): (Vec<Part>, Vec<Part>) =
             testbed.plan.parts().into_iter().partition(|part| matches!(part, Part::Mirror(_)));
@@ -159,7 +158,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Ends a part in order; after 20 s by force.
+    /// Ends a part in order; after 45 s by force.
     ///
     /// # Errors
     ///
@@ -235,8 +234,8 @@ impl Testbed {
         Ok(cassandra::nodetool(&self.plan, self.machine(&Silent).await?, region))
     }
 
-    /// One of Kafka's tools (`topics`, `configs`, `groups`, `offsets`, `console-consumer`, `quorum`), connected to the
-    /// cluster of a region; arguments are to be added.
+    /// One of Kafka's tools (`topics`, `configs`, `groups`, `offsets`, `console-consumer`, `console-producer`, `quorum`),
+    /// connected to the cluster of a region; arguments are to be added.
     ///
     /// # Errors
     ///
@@ -250,7 +249,8 @@ impl Testbed {
         Ok(kafka::tool(&self.plan, self.machine(&Silent).await?, region, class))
     }
 
-    /// Ends all parts in order, those that mirror first, and removes the namespaces. `wipe` removes data and logs too.
+    /// Ends all parts in order, those that mirror first, and removes the namespaces. `wipe` removes data and logs too,
+    /// and ends parts by SIGKILL, since nothing of them is to stay.
     ///
     /// # Errors
     ///
@@ -261,20 +261,47 @@ impl Testbed {
         let (mirrors, servers): (Vec<Part>, Vec<Part>) =
             self.plan.parts().into_iter().partition(|part| matches!(part, Part::Mirror(_)));
         for parts in [mirrors, servers] {
-            let ends = parts.into_iter().filter(|part| self.running(*part).is_ok()).map(|part| self.stop(part));
+            let signal = if wipe { Signal::KILL } else { Signal::TERM };
+            let ends = parts.into_iter().map(|part| self.end(part, signal));
             let ended = telling(progress, "parts end", join_all(ends)).await;
             ended
                 .into_iter()
                 .filter(|ended| !matches!(ended, Err(TestbedError::NotRunning(_))))
                 .collect::<Result<(), _>>()?;
         }
-        self.plan.network.remove(&self.plan.regions).await?;
+        self.disconnect().await?;
         if wipe {
             self.wipe()?;
         }
         progress.done("the testbed is down", start.elapsed());
         progress.end();
         Ok(())
+    }
+
+    /// Makes the namespaces that are not there.
+    async fn connect(&self) -> Result<(), TestbedError> {
+        let Plan { network, regions, run, .. } = &self.plan;
+        let mark = run.join(NAMESPACES);
+        if *network == Network::Loopback || (mark.exists() && network.exists(regions)) {
+            return Ok(());
+        }
+        if mark.exists() {
+            // Half of them, of a start that was given up or of before a reboot.
+            network.remove(regions).await?;
+        } else {
+            network.vacant(regions)?;
+            fs::write(&mark, "").map_err(TestbedError::file(&mark))?;
+        }
+        network.create(regions).await
+    }
+
+    async fn disconnect(&self) -> Result<(), TestbedError> {
+        let mark = self.plan.run.join(NAMESPACES);
+        if !mark.exists() {
+            return Ok(());
+        }
+        self.plan.network.remove(&self.plan.regions).await?;
+        fs::remove_file(&mark).map_err(TestbedError::file(&mark))
     }
 
     fn wipe(&self) -> Result<(), TestbedError> {
