@@ -20,7 +20,7 @@ const CQL: u16 = 9042;
 /// Of JMX on 127.0.0.1; the number of a region is added.
 const JMX: u16 = 7200;
 /// For the first answer. Starts double beside a build.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 const FLAGS: &str = include_str!("../templates/cassandra/jvm17.options");
 const LOGBACK: &str = include_str!("../templates/cassandra/logback.xml");
 const YAML: &str = include_str!("../templates/cassandra/cassandra.yaml");

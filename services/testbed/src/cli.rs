@@ -1,8 +1,14 @@
 //! The command line.
 
-use std::{env, ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write as _},
+    path::{self, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use echotune_testbed::{
@@ -10,7 +16,13 @@ use echotune_testbed::{
     Region, State, Terminal, Testbed,
 };
 use serde_json::json;
-use tokio::process::Command as Tool;
+use tokio::{
+    process::Command as Tool,
+    signal::{
+        ctrl_c,
+        unix::{SignalKind, signal},
+    },
+};
 
 const PARTS: &str = "Parts are named cassandra/REGION, kafka/REGION/BROKER, mirror/all or mirror/REGION.";
 
@@ -215,10 +227,9 @@ pub(crate) async fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let done = tokio::select! {
         done = carry_out(arguments) => done,
-        stopped = tokio::signal::ctrl_c() => match stopped {
-            Ok(()) => Err(anyhow::anyhow!("stopped; what this command had begun is ended, `testbed down` ends the rest")),
-            Err(error) => Err(error.into()),
-        },
+        stopped = stopped() => stopped.map_err(Into::into).and_then(|()| {
+            bail!("stopped; what this command had begun is ended, `testbed down` ends the rest")
+        }),
     };
     match done {
         Ok(code) => code,
@@ -229,9 +240,18 @@ pub(crate) async fn run() -> ExitCode {
     }
 }
 
+/// Waits for Ctrl-C or SIGTERM.
+async fn stopped() -> io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = ctrl_c() => interrupted,
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
 async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { run, output, command } = arguments;
-    let run = std::path::absolute(run.unwrap_or_else(|| env::temp_dir().join("echotune-testbed")))?;
+    let run = path::absolute(run.unwrap_or_else(|| env::temp_dir().join("echotune-testbed")))?;
     let progress = Terminal::stderr();
     let open = || Testbed::open(&run);
     match command {
@@ -275,7 +295,7 @@ fn show(testbed: &Testbed, output: Output) -> anyhow::Result<()> {
             format!("{}\n{place}", table(&status))
         }
     };
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+    Ok(writeln!(io::stdout(), "{text}")?)
 }
 
 fn table(status: &[PartStatus]) -> Table {

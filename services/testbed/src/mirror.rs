@@ -12,7 +12,8 @@ use crate::{
     wait::Wait,
 };
 
-const LIMIT: Duration = Duration::from_secs(120);
+/// Each pair of regions looks through all plugins again, which takes 4 s of a core.
+const LIMIT: Duration = Duration::from_secs(300);
 const PROPERTIES: &str = include_str!("../templates/kafka/mm2.properties");
 /// Of the REST interface by which processes of exactly-once mirroring speak; the number of a region is added.
 const REST: u16 = 8090;

@@ -221,7 +221,8 @@ impl Network {
 fn rule(from: Ipv4Addr, loss: Loss) -> Vec<String> {
     let what = match loss {
         Loss::Silence => "-j DROP".to_owned(),
-        Loss::Reset => "-p tcp -j REJECT --reject-with tcp-reset".to_owned(),
+        // The resets themselves must pass, or a cut of both ways is silence.
+        Loss::Reset => "-p tcp ! --tcp-flags RST RST -j REJECT --reject-with tcp-reset".to_owned(),
         Loss::Percent(Percent(percent)) => {
             format!("-m statistic --mode random --probability {} -j DROP", percent / 100.0)
         }
@@ -288,7 +289,10 @@ mod tests {
     fn rules_name_the_side_that_is_lost() {
         let told = |loss| rule(Ipv4Addr::new(10, 99, 0, 1), loss).join(" ");
         assert_eq!(told(Loss::Silence), "-A ECHOTUNE -s 10.99.0.1 -j DROP");
-        assert_eq!(told(Loss::Reset), "-A ECHOTUNE -s 10.99.0.1 -p tcp -j REJECT --reject-with tcp-reset");
+        assert_eq!(
+            told(Loss::Reset),
+            "-A ECHOTUNE -s 10.99.0.1 -p tcp ! --tcp-flags RST RST -j REJECT --reject-with tcp-reset"
+        );
         let third = "30".parse().map(Loss::Percent).unwrap();
         assert_eq!(told(third), "-A ECHOTUNE -s 10.99.0.1 -m statistic --mode random --probability 0.3 -j DROP");
         for text in ["0", "101", "-1", "x", "NaN"] {
