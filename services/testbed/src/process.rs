@@ -55,8 +55,12 @@ impl Process {
         // A child that ended at once is still a zombie with a start time, since nobody has waited for it.
         let start = stat(pid).map(|(_, start)| start).unwrap_or_default();
         let process = Self { pid, start };
-        fs::write(pid_file, format!("{pid} {start}\n")).map_err(TestbedError::file(pid_file))?;
-        Ok(process)
+        let written = fs::write(pid_file, format!("{pid} {start}\n"));
+        written.map(|()| process).map_err(|error| {
+            // Nobody would find it again.
+            process.signal(Signal::KILL);
+            TestbedError::file(pid_file)(error)
+        })
     }
 
     /// The process of a pid file, if it is that very one and alive.
