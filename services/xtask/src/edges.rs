@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("engine", &[]),
     ("xtask", &[]),
+    ("testbed", &["api", "model"]),
     ("loadtest", &["proto", "model"]),
     ("kit", &["model"]),
     ("api", &["proto", "model", "kit"]),

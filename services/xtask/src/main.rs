@@ -1,4 +1,4 @@
-//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval` and `spark`.
+//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `spark` and `testbed`.
 
 mod contracts;
 mod conventions;
@@ -8,6 +8,7 @@ mod edges;
 mod eval;
 mod limits;
 mod spark;
+mod testbed;
 
 use std::{
     env,
@@ -68,10 +69,11 @@ fn main() -> ExitCode {
         ["e2e", wanted] => e2e::run_all(Some(wanted)),
         ["eval", words @ ..] => eval::run(words),
         ["spark", words @ ..] => spark::run(words),
+        ["testbed", words @ ..] => testbed::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            let commands = "cargo xtask coverage | cargo xtask e2e [SUITE] | cargo xtask eval --help | cargo xtask spark --data DIR";
+            let commands = "coverage | e2e [SUITE] | eval --help | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }

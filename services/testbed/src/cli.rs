@@ -1,0 +1,366 @@
+//! The command line.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write as _},
+    path::{self, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use comfy_table::{Table, presets};
+use echotune_testbed::{
+    Brokers, CommitLog, Cut, Loss, MirrorPlan, MirrorProcesses, Network, Part, PartStatus, Paxos, Percent, Plan,
+    Region, State, Terminal, Testbed,
+};
+use serde_json::json;
+use tokio::{
+    process::Command as Tool,
+    signal::{
+        ctrl_c,
+        unix::{SignalKind, signal},
+    },
+};
+
+const PARTS: &str = "Parts are named cassandra/REGION, kafka/REGION/BROKER, mirror/all or mirror/REGION.";
+
+/// Real servers for three regions on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "echotune-testbed", version, arg_required_else_help = true, after_help = PARTS)]
+struct Arguments {
+    /// Folder of data, logs and pid files [default: echotune-testbed in the folder for temporary files].
+    #[arg(long, global = true, env = "ECHOTUNE_TESTBED_RUN")]
+    run: Option<PathBuf>,
+    /// How to print results.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start parts in the background, and return when all serve. Those that run already are left alone.
+    Up {
+        #[command(subcommand)]
+        what: What,
+    },
+    /// Tell what all parts are doing.
+    Status,
+    /// End all parts.
+    Down {
+        /// Remove their data and logs too.
+        #[arg(long)]
+        wipe: bool,
+    },
+    /// End a part by SIGKILL.
+    Kill {
+        /// Which.
+        part: Part,
+    },
+    /// End a part in order.
+    Stop {
+        /// Which.
+        part: Part,
+    },
+    /// Start a part on its data.
+    Start {
+        /// Which.
+        part: Part,
+    },
+    /// Freeze a part.
+    Pause {
+        /// Which.
+        part: Part,
+    },
+    /// Let a frozen part go on.
+    Resume {
+        /// Which.
+        part: Part,
+    },
+    /// Cut two regions off from each other, besides what is cut already (--network namespaces).
+    Partition(Partition),
+    /// Undo all cuts.
+    Heal,
+    /// Run Cassandra's nodetool.
+    Nodetool {
+        /// Whose node.
+        region: Region,
+        /// What it is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run one of Kafka's tools: topics, configs, groups, offsets, console-consumer, console-producer or quorum.
+    Kafka {
+        /// Whose cluster.
+        region: Region,
+        /// Which tool.
+        tool: String,
+        /// What it is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Apache Cassandra, Apache Kafka and MirrorMaker 2.
+    Data(Data),
+}
+
+#[derive(Debug, Args)]
+struct Data {
+    /// Regions, separated by commas.
+    #[arg(long, value_delimiter = ',', default_values_t = Region::ALL)]
+    regions: Vec<Region>,
+    /// Brokers of each region: 1, or 3 for a replication factor of 3.
+    #[arg(long, default_value = "1", value_parser = brokers)]
+    brokers: Brokers,
+    /// Where regions live.
+    #[arg(long, value_enum, default_value_t = Where::Loopback)]
+    network: Where,
+    /// Leave MirrorMaker 2 out. One region alone has none.
+    #[arg(long)]
+    no_mirror: bool,
+    /// Topics to mirror: names or Java regular expressions, separated by commas [default: NAME.v1 and the like].
+    #[arg(long, value_name = "LIST", conflicts_with = "no_mirror")]
+    mirror_topics: Option<String>,
+    /// Mirror within transactions.
+    #[arg(long, conflicts_with = "no_mirror")]
+    exactly_once: bool,
+    /// Mirror by one process for each region; so it is in namespaces anyway.
+    #[arg(long, conflicts_with = "no_mirror")]
+    mirror_per_region: bool,
+    /// When an acknowledged CQL write is on disk.
+    #[arg(long, value_enum, default_value_t = Sync::Batch)]
+    commit_log: Sync,
+    /// Seconds for which writes are kept for a CQL server that is away.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3 * 3600)]
+    hint_window: u32,
+    /// Use the first variant of Paxos.
+    #[arg(long)]
+    paxos_v1: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Where {
+    /// On 127.0.0.1, .2 and .3.
+    Loopback,
+    /// Each in a network namespace, where it can be cut off. Needs root.
+    Namespaces,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sync {
+    /// Before the acknowledgement.
+    Batch,
+    /// Every ten seconds.
+    Periodic,
+}
+
+#[derive(Debug, Args)]
+struct Partition {
+    /// One side.
+    from: Region,
+    /// The other.
+    to: Region,
+    /// Only what goes from the first to the second is lost.
+    #[arg(long)]
+    one_way: bool,
+    /// Answer with TCP resets instead of silence.
+    #[arg(long, conflicts_with = "loss")]
+    reset: bool,
+    /// Lose as many of a hundred packets instead of all.
+    #[arg(long, value_name = "PERCENT")]
+    loss: Option<Percent>,
+}
+
+fn brokers(text: &str) -> anyhow::Result<Brokers> {
+    Ok(Brokers::try_from(text.parse::<u8>()?)?)
+}
+
+impl Data {
+    fn plan(self, run: PathBuf) -> Plan {
+        let network = match self.network {
+            Where::Loopback => Network::Loopback,
+            Where::Namespaces => Network::Namespaces,
+        };
+        let mut plan = Plan { regions: self.regions, network, ..Plan::data(run) };
+        plan.kafka.brokers = self.brokers;
+        plan.cassandra.hint_window_s = self.hint_window;
+        plan.cassandra.paxos = if self.paxos_v1 { Paxos::V1 } else { Paxos::V2 };
+        plan.cassandra.commit_log = match self.commit_log {
+            Sync::Batch => CommitLog::Batch,
+            Sync::Periodic => CommitLog::Periodic,
+        };
+        let mut mirror = MirrorPlan::of(network);
+        mirror.topics = self.mirror_topics.unwrap_or(mirror.topics);
+        mirror.exactly_once = self.exactly_once;
+        if self.mirror_per_region {
+            mirror.processes = MirrorProcesses::PerRegion;
+        }
+        plan.mirror = (!self.no_mirror && plan.regions.len() > 1).then_some(mirror);
+        plan
+    }
+}
+
+impl Partition {
+    fn cut(self) -> Cut {
+        let Self { from, to, one_way, reset, loss } = self;
+        let whole = if reset { Loss::Reset } else { Loss::Silence };
+        Cut { from, to, one_way, loss: loss.map_or(whole, Loss::Percent) }
+    }
+}
+
+/// Carries out what the command line says.
+pub(crate) async fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = tokio::select! {
+        done = carry_out(arguments) => done,
+        stopped = stopped() => stopped.map_err(Into::into).and_then(|()| {
+            bail!("stopped; what this command had begun is ended, `testbed down` ends the rest")
+        }),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn stopped() -> io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = ctrl_c() => interrupted,
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { run, output, command } = arguments;
+    let run = path::absolute(run.unwrap_or_else(|| env::temp_dir().join("echotune-testbed")))?;
+    let progress = Terminal::stderr();
+    let open = || Testbed::open(&run);
+    match command {
+        Command::Up { what: What::Data(data) } => {
+            show(&Testbed::up_watched(data.plan(run), &progress).await?, output)?;
+        }
+        Command::Status => show(&open()?, output)?,
+        Command::Down { wipe } => open()?.down(wipe, &progress).await?,
+        Command::Kill { part } => open()?.kill(part).await?,
+        Command::Stop { part } => open()?.stop(part).await?,
+        Command::Start { part } => open()?.start(part, &progress).await?,
+        Command::Pause { part } => open()?.pause(part)?,
+        Command::Resume { part } => open()?.resume(part)?,
+        Command::Partition(partition) => open()?.partition(partition.cut()).await?,
+        Command::Heal => open()?.heal().await?,
+        Command::Nodetool { region, arguments } => return pass(open()?.nodetool(region).await?, &arguments).await,
+        Command::Kafka { region, tool, arguments } => {
+            return pass(open()?.kafka_tool(region, &tool).await?, &arguments).await;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs another program with our input and output; its exit code.
+async fn pass(mut tool: Tool, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    let status = tool.args(arguments).kill_on_drop(true).status().await.context("the tool cannot be run")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn show(testbed: &Testbed, output: Output) -> anyhow::Result<()> {
+    let (plan, status) = (testbed.plan(), testbed.status());
+    let text = match output {
+        Output::Json => {
+            let (run, network) = (&plan.run, plan.network);
+            format!("{:#}", json!({"run": run, "network": network, "parts": status}))
+        }
+        Output::Table => {
+            let total: u64 = status.iter().filter_map(|part| part.resident_kib).sum();
+            let place = format!("{} on {}, {} MiB", plan.run.display(), plan.network, total / 1024);
+            format!("{}\n{place}", table(&status))
+        }
+    };
+    Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+fn table(status: &[PartStatus]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(["part", "state", "address", "pid", "memory"]);
+    for part in status {
+        let state = match part.state {
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Down => "down",
+        };
+        table.add_row([
+            part.part.to_string(),
+            state.to_owned(),
+            part.address.map(|address| address.to_string()).unwrap_or_default(),
+            part.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+            part.resident_kib.map(|kib| format!("{} MiB", kib / 1024)).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(words: &[&str]) -> Plan {
+        let line = [&["echotune-testbed", "up", "data"], words].concat();
+        match Arguments::try_parse_from(line).expect("a right command line").command {
+            Command::Up { what: What::Data(data) } => data.plan("/tmp/run".into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_options_the_plan_is_the_default_one() {
+        assert_eq!(planned(&[]), Plan::data("/tmp/run"));
+    }
+
+    #[test]
+    fn options_reach_the_plan() {
+        let plan = planned(&["--regions", "us,ap", "--brokers", "3", "--network", "namespaces", "--hint-window", "10"]);
+        assert_eq!(plan.regions, [Region::Us, Region::Ap]);
+        assert_eq!(plan.kafka.brokers, Brokers::Three);
+        assert_eq!(plan.cassandra.hint_window_s, 10);
+        assert_eq!(plan.mirror, Some(MirrorPlan::of(Network::Namespaces)));
+        assert_eq!(planned(&["--regions", "us"]).mirror, None);
+        assert_eq!(planned(&["--no-mirror"]).mirror, None);
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused() {
+        for words in ["up data --brokers 2", "up data --regions uk", "partition us eu --loss 0", "kill kafka", "up"] {
+            let line = std::iter::once("echotune-testbed").chain(words.split(' '));
+            assert!(Arguments::try_parse_from(line).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_cut_is_read() {
+        let line = ["echotune-testbed", "partition", "us", "eu", "--one-way", "--reset"];
+        let Ok(Arguments { command: Command::Partition(partition), .. }) = Arguments::try_parse_from(line) else {
+            panic!("a right command line");
+        };
+        let cut = Cut { from: Region::Us, to: Region::Eu, one_way: true, loss: Loss::Reset };
+        assert_eq!(partition.cut(), cut);
+    }
+}

@@ -1,0 +1,36 @@
+//! Starts the real parts of the platform's distributed half on one Linux machine: Apache Cassandra, which stands in
+//! for ScyllaDB as a CQL server, Apache Kafka in KRaft mode and MirrorMaker 2, for up to three regions.
+//!
+//! Parts run in the background, each with a folder of its own below the run folder, and are ended, frozen or cut off
+//! on purpose. Only processes that a testbed started itself are ever signalled: a pid file holds the start time of
+//! its process too. [`proxy`] adds what a kernel without `netem` cannot: delay, jitter and narrow links.
+//!
+//! It knows nothing of the services that run on these parts.
+
+mod cassandra;
+mod error;
+mod jars;
+mod java;
+mod kafka;
+mod launch;
+mod mirror;
+mod network;
+mod part;
+mod plan;
+mod probe;
+mod process;
+mod progress;
+pub mod proxy;
+mod template;
+mod testbed;
+mod wait;
+
+pub use self::{
+    error::TestbedError,
+    network::{Cut, Loss, Network, Percent},
+    part::{Mirror, Part, PartError, Region, RegionError},
+    plan::{Brokers, CassandraPlan, CommitLog, KafkaPlan, MirrorPlan, MirrorProcesses, Paxos, Plan, PlanError},
+    process::State,
+    progress::{Progress, Silent, Terminal},
+    testbed::{PartStatus, Testbed},
+};

@@ -1,0 +1,215 @@
+//! Processes in the background and the files that remember them.
+//!
+//! A pid alone may have been given to another process since. A pid file holds the start time too, and a signal goes
+//! through a descriptor that was opened before the start time was compared, so it cannot reach anyone else.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Serialize;
+use tokio::{process::Command, time};
+
+use crate::TestbedError;
+
+/// Bytes of a log that are looked at for its last lines.
+const TAIL_BYTES: u64 = 16 * 1024;
+const TAIL_LINES: usize = 30;
+/// Between two looks at a process that is to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a part is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its process runs. Whether it serves is not looked at.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It has no process.
+    Down,
+}
+
+/// A process, known by its id and the moment it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
+    pid: i32,
+    /// In clock ticks since boot.
+    start: u64,
+}
+
+impl Process {
+    /// Starts a program in a process group of its own, with its output added to a log.
+    pub(crate) fn spawn(mut command: Command, log: &Path, pid_file: &Path) -> Result<Self, TestbedError> {
+        let out = File::options().create(true).append(true).open(log).map_err(TestbedError::file(log))?;
+        let errors = out.try_clone().map_err(TestbedError::file(log))?;
+        command.stdin(Stdio::null()).stdout(out).stderr(errors).process_group(0).kill_on_drop(false);
+        let program = command.as_std().get_program().to_string_lossy().into_owned();
+        let child = command.spawn().map_err(TestbedError::program(&program, ""))?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        // A child that ended at once is still a zombie with a start time, since nobody has waited for it.
+        let start = stat(pid).map(|(_, start)| start).unwrap_or_default();
+        let process = Self { pid, start };
+        let written = fs::write(pid_file, format!("{pid} {start}\n"));
+        written.map(|()| process).map_err(|error| {
+            // Nobody would find it again.
+            process.signal(Signal::KILL);
+            TestbedError::file(pid_file)(error)
+        })
+    }
+
+    /// The process of a pid file, if it is that very one and alive.
+    pub(crate) fn find(pid_file: &Path) -> Option<Self> {
+        let text = fs::read_to_string(pid_file).ok()?;
+        let (pid, start) = text.trim().split_once(' ')?;
+        let process = Self { pid: pid.parse().ok()?, start: start.parse().ok()? };
+        process.alive().then_some(process)
+    }
+
+    pub(crate) fn pid(self) -> i32 {
+        self.pid
+    }
+
+    pub(crate) fn alive(self) -> bool {
+        self.state() != State::Down
+    }
+
+    pub(crate) fn state(self) -> State {
+        match stat(self.pid) {
+            Some((_, start)) if start != self.start => State::Down,
+            None | Some(('Z' | 'X', _)) => State::Down,
+            Some(('T', _)) => State::Paused,
+            Some(_) => State::Running,
+        }
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Sends a signal; `false` when the process is not there any more.
+    pub(crate) fn signal(self, signal: Signal) -> bool {
+        let Some(pid) = Pid::from_raw(self.pid) else { return false };
+        let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        self.alive() && pidfd_send_signal(descriptor, signal).is_ok()
+    }
+
+    /// Ends it: a signal, and SIGKILL when that has not been enough after `patience`. `false` when it outlives both.
+    pub(crate) async fn end(self, signal: Signal, patience: Duration) -> bool {
+        // A frozen process hears nothing but SIGKILL.
+        self.signal(Signal::CONT);
+        self.signal(signal);
+        if self.gone_within(patience).await {
+            return true;
+        }
+        self.signal(Signal::KILL);
+        self.gone_within(Duration::from_secs(10)).await
+    }
+
+    async fn gone_within(self, limit: Duration) -> bool {
+        time::timeout(limit, async {
+            while self.alive() {
+                time::sleep(LOOK).await;
+            }
+        })
+        .await
+        .is_ok()
+    }
+}
+
+/// State letter and start time of a process, from `/proc/PID/stat` (proc(5): fields 3 and 22).
+fn stat(pid: i32) -> Option<(char, u64)> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(text: &str) -> Option<(char, u64)> {
+    // The name of a program stands in brackets and may hold blanks and brackets itself.
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// The last lines of a log, for messages.
+pub(crate) fn tail(log: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(last_lines(&String::from_utf8_lossy(&bytes)))
+    };
+    read().unwrap_or_else(|error| format!("({error})"))
+}
+
+pub(crate) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper(folder: &Path) -> Process {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        Process::spawn(command, &folder.join("log"), &folder.join("pid")).expect("sleep is everywhere")
+    }
+
+    #[test]
+    fn the_stat_of_a_program_with_a_strange_name_is_read() {
+        let after = (4..=21).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
+        let text = format!("17 (a) R (b) T {after} 4711 23 24");
+        assert_eq!(parse_stat(&text), Some(('T', 4711)));
+        assert_eq!(parse_stat("17 (a) T 4"), None);
+    }
+
+    #[tokio::test]
+    async fn a_pid_that_was_given_to_another_process_is_not_signalled() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = sleeper(folder.path());
+        assert_eq!(Process::find(&folder.path().join("pid")), Some(process));
+
+        let earlier = Process { start: process.start - 1, ..process };
+        fs::write(folder.path().join("earlier"), format!("{} {}\n", earlier.pid, earlier.start)).unwrap();
+        assert_eq!(Process::find(&folder.path().join("earlier")), None);
+        assert!(!earlier.signal(Signal::KILL));
+        assert!(process.alive());
+
+        assert!(process.end(Signal::KILL, Duration::from_secs(5)).await);
+        assert!(!process.signal(Signal::KILL));
+    }
+
+    #[tokio::test]
+    async fn a_frozen_process_shows_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = sleeper(folder.path());
+        assert!(process.signal(Signal::STOP));
+        while process.state() != State::Paused {
+            time::sleep(LOOK).await;
+        }
+        assert!(process.end(Signal::TERM, Duration::from_secs(5)).await);
+        assert_eq!(process.state(), State::Down);
+        assert_eq!(Process::find(&folder.path().join("pid")), None);
+    }
+
+    #[test]
+    fn a_broken_pid_file_names_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        for text in ["", "1", "x 1", "1 x", "-1 0"] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(Process::find(&file), None);
+        }
+    }
+}
