@@ -5,7 +5,9 @@
 //! on purpose. Only processes that a testbed started itself are ever signalled: a pid file holds the start time of
 //! its process too. [`proxy`] adds what a kernel without `netem` cannot: delay, jitter and narrow links.
 //!
-//! It knows nothing of the services that run on these parts.
+//! It knows nothing of the services that run on these parts. Elsewhere than on Linux it is empty.
+
+#![cfg(target_os = "linux")]
 
 mod cassandra;
 mod error;

@@ -1,10 +1,16 @@
 //! The command `echotune-testbed`.
 
+#[cfg(target_os = "linux")]
 mod cli;
 
-use std::process::ExitCode;
-
+#[cfg(target_os = "linux")]
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> std::process::ExitCode {
     cli::run().await
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> std::process::ExitCode {
+    eprintln!("the testbed runs on Linux alone");
+    std::process::ExitCode::FAILURE
 }
