@@ -3,8 +3,9 @@
 use std::{
     env,
     ffi::OsString,
-    io::{self, Write as _},
-    path::{self, PathBuf},
+    fs::File,
+    io::{self, BufReader, Write as _},
+    path::{self, Path, PathBuf},
     process::ExitCode,
 };
 
@@ -14,6 +15,7 @@ use comfy_table::{Table, presets};
 use echotune_testbed::{
     Brokers, CommitLog, Cut, Loss, MirrorPlan, MirrorProcesses, Network, Part, PartStatus, Paxos, Percent, Plan,
     Region, State, Terminal, Testbed,
+    history::{Header, History},
 };
 use serde_json::json;
 use tokio::{
@@ -92,6 +94,12 @@ enum Command {
     Partition(Partition),
     /// Undo all cuts.
     Heal,
+    /// Judge a history of what clients did and saw: one JSON object a line, the header first. Fails when the system
+    /// did not keep what it promised.
+    Judge {
+        /// The file.
+        history: PathBuf,
+    },
     /// Run Cassandra's nodetool.
     Nodetool {
         /// Whose node.
@@ -267,12 +275,30 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Resume { part } => open()?.resume(part)?,
         Command::Partition(partition) => open()?.partition(partition.cut()).await?,
         Command::Heal => open()?.heal().await?,
+        Command::Judge { history } => return judge(&history, output),
         Command::Nodetool { region, arguments } => return pass(open()?.nodetool(region).await?, &arguments).await,
         Command::Kafka { region, tool, arguments } => {
             return pass(open()?.kafka_tool(region, &tool).await?, &arguments).await;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn judge(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let read = || History::read(BufReader::new(File::open(file)?));
+    let history = read().with_context(|| file.display().to_string())?;
+    let verdict = history.judge();
+    let text = match output {
+        Output::Json => {
+            format!("{:#}", json!({"header": history.header, "passed": verdict.passed(), "verdict": verdict}))
+        }
+        Output::Table => {
+            let Header { scenario, seed, version } = &history.header;
+            format!("{scenario}, seed {seed}, version {version}, {} operations\n{verdict}", history.entries.len())
+        }
+    };
+    writeln!(io::stdout(), "{text}")?;
+    Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs another program with our input and output; its exit code.

@@ -3,7 +3,8 @@
 //!
 //! Parts run in the background, each with a folder of its own below the run folder, and are ended, frozen or cut off
 //! on purpose. Only processes that a testbed started itself are ever signalled: a pid file holds the start time of
-//! its process too. [`proxy`] adds what a kernel without `netem` cannot: delay, jitter and narrow links.
+//! its process too. [`proxy`] adds what a kernel without `netem` cannot: delay, jitter and narrow links,
+//! and [`history`] judges whether a system under such faults kept what it promised.
 //!
 //! It knows nothing of the services that run on these parts. Elsewhere than on Linux it is empty.
 
@@ -11,6 +12,7 @@
 
 mod cassandra;
 mod error;
+pub mod history;
 mod jars;
 mod java;
 mod kafka;
@@ -23,6 +25,7 @@ mod probe;
 mod process;
 mod progress;
 pub mod proxy;
+mod random;
 mod template;
 mod testbed;
 mod wait;

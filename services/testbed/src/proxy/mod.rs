@@ -22,10 +22,8 @@ use tokio::{
 };
 
 pub use self::shape::{Shape, ShapeError};
-use self::{
-    pipe::Pipe,
-    shape::{Lane, Random},
-};
+use self::{pipe::Pipe, shape::Lane};
+use crate::random::Random;
 
 /// Connections at a time; more are closed at once.
 const CONNECTIONS: usize = 4096;

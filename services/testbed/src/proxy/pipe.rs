@@ -9,10 +9,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    Link, Setting, locked,
-    shape::{Lane, Random},
-};
+use super::{Link, Setting, locked, shape::Lane};
+use crate::random::Random;
 
 /// Bytes of one piece at the most.
 const PIECE: usize = 16 * 1024;
