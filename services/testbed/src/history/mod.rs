@@ -164,12 +164,12 @@ pub enum HistoryError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A line is none of a history.
-    #[error("line {line} of the history: {source}")]
+    #[error("line {line} of the history: {cause}")]
     Line {
         /// Which, from 1.
         line: usize,
         /// What is wrong.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// An operation ended before it began.
     #[error("line {line} of the history: it ended at {ended} and began at {began}")]
@@ -197,7 +197,7 @@ impl History {
     /// The first line that is none of a history.
     pub fn read(from: impl BufRead) -> Result<Self, HistoryError> {
         let mut lines = (1..).zip(from.lines());
-        let fault = |line| move |source| HistoryError::Line { line, source };
+        let fault = |line| move |cause| HistoryError::Line { line, cause };
         let (line, first) = lines.next().ok_or(HistoryError::Empty)?;
         let header = serde_json::from_str(&first?).map_err(fault(line))?;
         let mut entries = Vec::new();
