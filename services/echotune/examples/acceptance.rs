@@ -37,6 +37,9 @@ async fn main() -> anyhow::Result<()> {
     let request = Request { format: "lastfm-hetrec".into(), paths: vec![world], user: None, rejects: None };
     import::run(Arc::clone(&platform.users), &Call::internal(), &request, &Progress::hidden()).await?;
     platform.settle().await?;
+    platform.stop().await?;
+    // Opened again, it fits all that was imported at once.
+    let platform = Platform::open(&folder.join("data"), SpanStore::default())?;
     while platform.operations.status(&Call::internal()).await?.cuts.is_empty() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
