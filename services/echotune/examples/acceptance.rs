@@ -24,6 +24,10 @@ const USAGE: &str = "usage: acceptance HETREC NEW_FOLDER";
 const SHARE: usize = 10;
 /// Length of a list.
 const SHOWN: u32 = 10;
+/// Listeners from which on a blend is fitted.
+const LEAST: usize = 100;
+/// For the fit.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -31,7 +35,6 @@ async fn main() -> anyhow::Result<()> {
     let [data, folder] = words.as_slice() else { anyhow::bail!(USAGE) };
     anyhow::ensure!(!folder.exists(), "{} is there already; give a new folder", folder.display());
     let world = folder.join("world");
-    fs::create_dir_all(&world)?;
     let held = hold_out(data, &world)?;
     let mut platform = Platform::open(&folder.join("data"), SpanStore::default())?;
     let request = Request { format: "lastfm-hetrec".into(), paths: vec![world], user: None, rejects: None };
@@ -40,9 +43,13 @@ async fn main() -> anyhow::Result<()> {
     platform.stop().await?;
     // Opened again, it fits all that was imported at once.
     let platform = Platform::open(&folder.join("data"), SpanStore::default())?;
-    while platform.operations.status(&Call::internal()).await?.cuts.is_empty() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let fitted = async {
+        while platform.operations.status(&Call::internal()).await?.cuts.is_empty() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, fitted).await.context("no blend was fitted within half an hour")??;
     let most = serve(&platform, &held).await?;
     for told in platform.recommendations.acceptance(&Call::internal()).await? {
         let share = |of: u64| percent(of, told.items);
@@ -101,6 +108,8 @@ fn hold_out(data: &Path, world: &Path) -> anyhow::Result<BTreeMap<u32, HashSet<I
             histories.entry(user).or_default().push(artist);
         }
     }
+    let found = histories.len();
+    anyhow::ensure!(found >= LEAST, "{} has {found} listeners; a blend needs {LEAST}", data.display());
     for (user, history) in &mut histories {
         history.sort_unstable_by_key(|artist| dealt(*user, *artist));
         history.truncate((history.len() + SHARE / 2) / SHARE);
@@ -109,10 +118,12 @@ fn hold_out(data: &Path, world: &Path) -> anyhow::Result<BTreeMap<u32, HashSet<I
         let of = fields[0].parse().ok().and_then(|user: u32| histories.get(&user));
         of.is_some_and(|held| fields[1].parse().is_ok_and(|artist| held.contains(&artist)))
     };
+    let taggings = read("user_taggedartists.dat")?;
+    fs::create_dir_all(world)?;
     for name in ["artists.dat", "tags.dat", "user_friends.dat"] {
         fs::write(world.join(name), read(name)?)?;
     }
-    for (name, bytes) in [("user_artists.dat", &plays), ("user_taggedartists.dat", &read("user_taggedartists.dat")?)] {
+    for (name, bytes) in [("user_artists.dat", &plays), ("user_taggedartists.dat", &taggings)] {
         let kept: Vec<&[u8]> = pairs(bytes).filter(|(_, fields)| !held(fields)).map(|(line, _)| line).collect();
         let head = bytes.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
         fs::write(world.join(name), [head, &kept.concat()].concat())?;

@@ -40,7 +40,8 @@ impl Default for PartitionOptions {
 /// Retrieval that looks at a part of the items: they lie in clusters (an inverted file: Sivic and Zisserman,
 /// ICCV 2003; Jégou, Douze, Schmid, TPAMI 2011, section 4), and those clusters are scanned whose means have
 /// the largest inner products with the query, each as [`Scan`] does it. An item may lie in two clusters, so that it is
-/// found by either ([`PartitionOptions::second`]). The answer is exact for the items looked at. The same seed gives the same partition for any number of threads.
+/// found by either ([`PartitionOptions::second`]). The answer is exact for the items looked at. The same seed gives the
+/// same partition for any number of threads.
 #[derive(Debug, Clone)]
 pub struct Partition<M = Matrix> {
     factors: M,
