@@ -28,7 +28,7 @@ pub struct Fitting {
     pub models: Option<PathBuf>,
     /// Folder of the candidates that were trained elsewhere, which need not be there.
     pub candidates: Option<PathBuf>,
-    /// Bytes that a fit may allocate, beside the model that serves and the view.
+    /// Bytes that fits may allocate, all that run at one time together, beside the models that are fitted and the view.
     pub memory_max: u64,
     /// Share of the requests for lists, 0 to 1, whose listeners' lists the next fit compares with those by the weights
     /// that its links were cut from.
@@ -45,6 +45,13 @@ impl Default for Fitting {
 /// When a training was taken, as far as forgetting goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Era(u64);
+
+impl Era {
+    /// Whether nobody was forgotten between then and now, and nobody was just being forgotten then.
+    const fn lasts(self, now: u64) -> bool {
+        self.0 == now && self.0.is_multiple_of(2)
+    }
+}
 
 /// The model files of a view.
 ///
@@ -86,6 +93,11 @@ impl ModelFiles {
         Era(*self.era())
     }
 
+    /// Whether nobody was forgotten since a training was taken.
+    pub(crate) fn lasts(&self, taken: Era) -> bool {
+        taken.lasts(*self.era())
+    }
+
     /// The newest model that can be read, is of this view, and was fitted by this release. Time O(bytes). Blocks on the disk.
     pub(crate) fn newest(&self, state: &State, release: &Arc<Serving>, now_ms: i64) -> Option<Model> {
         let folder = self.folder.as_ref()?;
@@ -100,7 +112,7 @@ impl ModelFiles {
         let Some(folder) = &self.folder else { return fitted };
         // To the end, so that whoever is forgotten meanwhile finds the file and removes it.
         let era = self.era();
-        if *era != taken.0 || taken.0 % 2 == 1 {
+        if !taken.lasts(*era) {
             tracing::info!(model = fitted.version(), "a model is not kept: somebody was forgotten during its fit");
             return fitted;
         }

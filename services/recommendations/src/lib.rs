@@ -11,6 +11,7 @@ mod consumer;
 mod diversity;
 mod experiments;
 mod files;
+mod fit_memory;
 mod friends;
 pub mod mapped;
 #[cfg(feature = "mlflow")]

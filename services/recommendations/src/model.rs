@@ -22,6 +22,7 @@ pub(crate) use self::{
     file::{Ids, Parts},
 };
 use crate::{
+    fit_memory::FitMemory,
     releases::{Facts, Recipe, Serving},
     shelf::{History, Known, Prior},
 };
@@ -219,43 +220,63 @@ pub(crate) struct Training {
     pub(crate) revision: u64,
     /// By what it is fitted.
     pub(crate) release: Arc<Serving>,
-    /// Bytes that the fit may allocate.
-    pub(crate) memory_max: u64,
+    /// What the fit may allocate, together with others.
+    pub(crate) memory: FitMemory,
     /// Who asked for lists that are to be audited, artists first.
     pub(crate) asked: [Vec<UserId>; 2],
 }
 
 impl Training {
-    /// Fits both graphs. Time as of [`ItemGraph::fit`], or of [`Blend::fit`] and [`Blend::compile`].
+    /// Fits both graphs, once other fits leave the memory for it. Time as of [`ItemGraph::fit`], or of
+    /// [`Blend::fit`] and [`Blend::compile`].
     ///
     /// # Errors
     /// There is no fit that takes as little memory as is allowed.
     pub(crate) fn fit(self, depth: Depth) -> Result<Model, FitTooLarge> {
         let Self { mut people, items: [known, tracks], friends, taggings, artists, places, release, .. } = self;
-        let (revision, memory_max, began) = (self.revision, self.memory_max, Instant::now());
+        let (revision, memory) = (self.revision, self.memory);
         people.sort_unstable_by_key(|(user, _)| *user);
         let friends = placed(&people, &friends);
         let artist_of: Features = artists.into_iter().map(|(track, artist)| (track, artist, 1)).collect();
         let none = Features::new();
-        let mut card = Card::of(&release, memory_max);
-        let mut fit = |items: Vec<_>, kind, taggings: &Features, features: &Features, allowed| {
-            let asked = numbered(&people, &self.asked[at(kind)]);
-            let recipe = &release.recipe;
-            let beside = Beside { friends: &friends, taggings, features, recipe, kind, asked: &asked };
+        let asked = self.asked.each_ref().map(|asked| numbered(&people, asked));
+        let recipe = &release.recipe;
+        let [artists, songs] = [(ItemKind::Artist, &taggings, &taggings), (ItemKind::Track, &none, &artist_of)].map(
+            |(kind, taggings, features)| Beside {
+                friends: &friends,
+                taggings,
+                features,
+                recipe,
+                kind,
+                asked: &asked[at(kind)],
+            },
+        );
+        let planned = |items: usize, beside: &Beside<'_>, allowed| {
+            let histories = people.iter().map(|(_, histories)| &histories[at(beside.kind)]);
+            bounds::planned(items, histories, beside, depth, allowed)
+        };
+        // One after the other, from above: how much the first holds is known when it is fitted.
+        let both =
+            planned(known.len(), &artists, memory.max())?.bytes + planned(tracks.len(), &songs, memory.max())?.bytes;
+        let taken = memory.take(both);
+        let (mut card, began) = (Card::of(&release, memory.max()), Instant::now());
+        let mut fit = |items: Vec<_>, beside: &Beside<'_>, allowed| {
+            let kind = beside.kind;
             let histories = people.iter().map(|(_, histories)| &histories[at(kind)]);
-            let plan = bounds::planned(items.len(), histories.clone(), &beside, depth, allowed)?;
+            let plan = planned(items.len(), beside, allowed)?;
             for note in &plan.notes {
                 let why = "a fit is made smaller, to stay within recommendations.fit_memory_max";
                 tracing::warn!(?kind, note, allowed, "{why}");
             }
-            let (links, cuts) = Links::fit(items, places[at(kind)], histories, &beside, &plan);
+            let (links, cuts) = Links::fit(items, places[at(kind)], histories, beside, &plan);
             card.notes.extend(plan.notes.iter().map(|note| format!("{kind:?}: {note}").to_lowercase()));
             card.cuts.extend(cuts);
             Ok(links)
         };
-        let known = fit(known, ItemKind::Artist, &taggings, &taggings, memory_max)?;
-        let left = memory_max.saturating_sub(bounds::held(&known.graph));
-        let tracks = fit(tracks, ItemKind::Track, &none, &artist_of, left)?;
+        let known = fit(known, &artists, memory.max())?;
+        let left = memory.max().saturating_sub(bounds::held(&known.graph));
+        let tracks = fit(tracks, &songs, left)?;
+        drop(taken);
         let links = [known, tracks].map(Arc::new);
         let facts = [0, 1].map(|kind: usize| {
             let histories = people.iter().map(|(_, histories)| &histories[kind]);

@@ -17,7 +17,8 @@ use tokio::sync::{Notify, watch};
 use crate::{
     asked::Asked,
     experiments::Trials,
-    files::{Fitting, ModelFiles},
+    files::{Era, Fitting, ModelFiles},
+    fit_memory::FitMemory,
     mapped::give_back_freed,
     model::{Depth, Model, Training},
     policy::Policy,
@@ -61,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) trials: Trials,
     pub(crate) releases: Releases,
     files: Arc<ModelFiles>,
-    memory_max: u64,
+    fit_memory: FitMemory,
     pub(crate) asked: Asked,
 }
 
@@ -133,7 +134,7 @@ impl RecommendationsService {
             trials,
             releases,
             files: Arc::new(files),
-            memory_max: fitting.memory_max,
+            fit_memory: FitMemory::new(fitting.memory_max),
             asked: Asked::new(fitting.audit_share),
         })))
     }
@@ -320,7 +321,7 @@ impl RecommendationsService {
     /// What a recipe is judged with.
     pub(crate) fn materials(&self) -> Materials {
         let mut materials = self.read(State::materials);
-        materials.training.memory_max = self.0.memory_max;
+        materials.training.memory = self.0.fit_memory.clone();
         materials
     }
 
@@ -332,13 +333,15 @@ impl RecommendationsService {
         let _one = self.0.fitting[usize::from(depth == Depth::Whole)].lock().await;
         // In this order: what is taken after somebody was forgotten does not know them.
         let era = self.0.files.now();
-        let (release, memory_max) = (self.0.releases.serving(), self.0.memory_max);
-        let mut training = Training { release, memory_max, ..self.read(State::training) };
+        let (release, memory) = (self.0.releases.serving(), self.0.fit_memory.clone());
+        let mut training = Training { release, memory, ..self.read(State::training) };
         let serving = self.0.model.load();
         let is_known = training.revision == serving.revision && training.release == serving.release;
         let serves = match depth {
-            Depth::Quick => is_known || (training.release == serving.release && serving.is_blend_of_most(&training)),
-            Depth::Whole => is_known && !serving.is_provisional(&training.release, memory_max),
+            Depth::Quick => {
+                is_known || (training.release == serving.release && serving.is_blend_of_most(&training.items))
+            }
+            Depth::Whole => is_known && !serving.is_provisional(&training.release, self.0.fit_memory.max()),
         };
         if serves {
             return true;
@@ -357,17 +360,7 @@ impl RecommendationsService {
         };
         match beside(kept).await.and_then(|fitted| fitted.map_err(|cause| cause.to_string())) {
             Ok(fitted) => {
-                // A quick fit never takes the place of a model that knows as much.
-                let better = |model: &Model| {
-                    fitted.revision > model.revision || (fitted.revision == model.revision && depth == Depth::Whole)
-                };
-                if better(&self.0.model.load()) {
-                    self.0.trials.replaced(self.0.model.load_full());
-                }
-                self.0.model.rcu(|model| {
-                    if better(model) { Arc::new(fitted.with_popularity_of(model)) } else { Arc::clone(model) }
-                });
-                self.refresh_popularity(true);
+                self.serve_fitted(&fitted, depth, era);
                 // What the fit and the model before it took; serving goes on meanwhile.
                 drop(tokio::task::spawn_blocking(give_back_freed).await);
                 self.0.fitted.send_modify(|newest| *newest = fitted.revision.max(*newest));
@@ -378,6 +371,29 @@ impl RecommendationsService {
                 false
             }
         }
+    }
+
+    /// Has a fitted model serve, where it is better than what serves: newer, or whole where that is quick. A whole
+    /// fit may have begun long before the quick one that serves; it takes its place by the rule that keeps a quick
+    /// fit from taking the place of a whole one, unless somebody was forgotten since it began.
+    fn serve_fitted(&self, fitted: &Model, depth: Depth, era: Era) {
+        let items = || self.read(State::public_items);
+        let is_preferred = depth == Depth::Whole && self.0.files.lasts(era) && fitted.is_blend_of_most(&items());
+        let better = |model: &Model| {
+            let is_whole_for_quick = model.depth == Some(Depth::Quick) && model.release == fitted.release;
+            fitted.revision > model.revision
+                || (fitted.revision == model.revision && depth == Depth::Whole)
+                || (is_preferred && is_whole_for_quick)
+        };
+        if better(&self.0.model.load()) {
+            self.0.trials.replaced(self.0.model.load_full());
+        }
+        self.0.model.rcu(
+            |model| {
+                if better(model) { Arc::new(fitted.with_popularity_of(model)) } else { Arc::clone(model) }
+            },
+        );
+        self.refresh_popularity(true);
     }
 }
 
@@ -462,6 +478,67 @@ mod tests {
         assert!(again.refit().await && again.ready());
         waiting.await.expect("fitted");
         assert!(!list(&again).await.cold_start);
+    }
+
+    #[tokio::test]
+    async fn a_whole_fit_that_began_before_a_quick_one_serves_unless_somebody_was_forgotten_meanwhile() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open"));
+        let service = RecommendationsService::load(store).expect("loaded");
+        let artists: Vec<String> = (0..40).map(|n| format!("artist {n}")).collect();
+        let likes = |user: usize| [1, 3, 7, 12].map(|step| artists[(user * step + step) % 40].as_str());
+        let events: Vec<Event> = (0..120_usize).flat_map(|user| known(user as u128, &likes(user))).collect();
+        service.apply(events, Vec::new(), 240).await.expect("applied");
+        let blend = |version: &str| version.starts_with("blend-");
+        for (user, forgets) in [(500, false), (501, true)] {
+            let (begun, has_begun) = tokio::sync::oneshot::channel();
+            let (go, may_go) = std::sync::mpsc::channel();
+            let whole = tokio::spawn({
+                let service = service.clone();
+                async move {
+                    let fit = move |training: Training, depth| {
+                        begun.send(training.revision).expect("awaited");
+                        may_go.recv().expect("told");
+                        training.fit(depth)
+                    };
+                    service.refit_by(Depth::Whole, fit).await
+                }
+            });
+            let revision = has_begun.await.expect("begun");
+            // What most items of are new to the model that serves.
+            let new: Vec<String> = (0..50).map(|n| format!("new to {user}: {n}")).collect();
+            service.apply(known(user, &["artist 1"]).to_vec(), Vec::new(), 0).await.expect("applied");
+            if forgets {
+                let new: Vec<&str> = new.iter().map(String::as_str).collect();
+                service.apply(known(user + 1, &new).to_vec(), Vec::new(), 0).await.expect("applied");
+                assert!(service.refit_quickly().await && !blend(&service.model_version()));
+                service.apply(vec![event(user + 1, Payload::UserErased)], Vec::new(), 0).await.expect("applied");
+            } else {
+                assert!(service.refit_quickly().await && !blend(&service.model_version()));
+            }
+            go.send(()).expect("waits");
+            assert!(whole.await.expect("fitted"));
+            let version = service.model_version();
+            assert_eq!(blend(&version), !forgets, "{version} after the fit of {revision:x}");
+            assert!(forgets || version.ends_with(&format!("{revision:016x}")));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refit_waits_for_the_memory_that_the_fits_of_a_judgement_hold() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open"));
+        let service = RecommendationsService::load(store).expect("loaded");
+        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), 2).await.expect("applied");
+        let held = service.materials().training.memory.take(u64::MAX);
+        let refit = tokio::spawn({
+            let service = service.clone();
+            async move { service.refit().await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!refit.is_finished());
+        drop(held);
+        assert!(refit.await.expect("fitted"));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use echotune_model::{
 };
 
 use crate::{
+    fit_memory::FitMemory,
     friends::Loved,
     model::Training,
     releases::Materials,
@@ -327,18 +328,23 @@ impl State {
         people.map(|(user, one)| (user, [Arc::clone(&one.artists), Arc::clone(&one.tracks)])).collect()
     }
 
+    /// What is known of each kind by listeners who are not private, with places, artists first.
+    pub(crate) fn public_items(&self) -> [Vec<(ItemId, u32)>; 2] {
+        [self.artists.public(), self.tracks.public()]
+    }
+
     /// What a fit needs.
     pub(crate) fn training(&self) -> Training {
         Training {
             people: self.public_histories(),
-            items: [self.artists.public(), self.tracks.public()],
+            items: self.public_items(),
             friends: self.friendships(),
             taggings: self.tags.counted(),
             artists: self.tracks.artists(),
             places: [self.artists.entries.len(), self.tracks.entries.len()],
             revision: self.revision,
             release: Arc::default(),
-            memory_max: u64::MAX,
+            memory: FitMemory::new(u64::MAX),
             asked: Default::default(),
         }
     }

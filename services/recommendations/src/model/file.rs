@@ -157,8 +157,8 @@ impl Model {
     }
 
     /// Whether this is more than a quick fit would give: a blend that knows nine of ten items, each kind by itself.
-    pub(crate) fn is_blend_of_most(&self, training: &super::Training) -> bool {
-        let kinds = || [ItemKind::Artist, ItemKind::Track].into_iter().zip(&training.items);
+    pub(crate) fn is_blend_of_most(&self, items: &[Vec<(ItemId, u32)>; 2]) -> bool {
+        let kinds = || [ItemKind::Artist, ItemKind::Track].into_iter().zip(items);
         let most = |(kind, items): (ItemKind, &Vec<(ItemId, u32)>)| {
             let known = items.iter().filter(|(_, place)| self.links(kind).item(*place).is_some()).count();
             known * 10 >= items.len() * 9
