@@ -1,13 +1,15 @@
 //! Follows the log of accounts: what belongs to an erased account goes.
 
 use echotune_api::events::{Event, EventError, Payload, USERS_TOPIC};
-use echotune_eventlog::{EventLog, LogError};
+use echotune_eventlog::{EventLog, LogError, Positions};
 use echotune_model::{ErrorKind, UserName};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Followed, RunStore, RunStoreError};
 
+/// The group that shares what is to be followed.
+pub const GROUP: &str = "agents";
 /// Records read at once at the most.
 const BATCH: usize = 512;
 
@@ -36,32 +38,35 @@ impl ConsumeError {
     }
 }
 
-/// Removes the runs of accounts that are erased, until told to stop. Delivered twice, an event changes
-/// nothing more: the position is kept after the effect.
+/// Removes the runs of accounts that are erased, until told to stop, as one of [`GROUP`]. Delivered twice, an event
+/// changes nothing more: positions are committed after the effect.
 ///
 /// # Errors
 /// The log or the store cannot be used.
 pub async fn consume(store: &dyn RunStore, log: &dyn EventLog, stop: CancellationToken) -> Result<(), ConsumeError> {
-    let mut position = store.position().await?;
+    let mut member = log.join(USERS_TOPIC, GROUP).await?;
     loop {
         let records = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            records = log.read(USERS_TOPIC, position, BATCH) => records?,
+            records = member.next(BATCH) => records?,
         };
-        let mut followed = Followed { position, ..Followed::default() };
+        let (mut followed, mut done) = (Followed::default(), Positions::default());
         for delivered in records {
-            followed.position = delivered.position + 1;
+            done.pass(&delivered);
             match Event::decode(&delivered.record.value) {
                 Ok(Some(event)) => take(store, &mut followed, event).await?,
                 Ok(None) => {}
                 Err(newer @ EventError::Newer { .. }) => return Err(newer.into()),
                 Err(EventError::Damaged(cause)) => {
-                    tracing::error!(position = delivered.position, cause, "an event cannot be read and is passed over");
+                    let (stream, position) = (delivered.stream, delivered.position);
+                    tracing::error!(stream, position, cause, "an event cannot be read and is passed over");
                 }
             }
         }
-        position = followed.position;
-        store.follow(followed).await?;
+        if followed != Followed::default() {
+            store.follow(followed).await?;
+        }
+        member.commit(&done).await?;
     }
 }
 

@@ -13,7 +13,7 @@ mod tools;
 mod worker;
 mod workflow;
 
-pub use events::{ConsumeError, consume};
+pub use events::{ConsumeError, GROUP, consume};
 pub use service::{AgentsService, LoadError, Options};
 pub use store::{
     Advance, Decision, EmbeddedRunStore, End, Entry, Followed, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART,

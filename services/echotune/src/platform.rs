@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use echotune_agents::{EmbeddedRunStore, RunStore as _};
+use echotune_agents::EmbeddedRunStore;
 use echotune_api::{
     Agents, Experiments, Models, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
 };
@@ -93,15 +93,17 @@ impl Flow {
     /// The store cannot be read.
     pub async fn settle(&self) -> anyhow::Result<()> {
         // In this order: an event leaves the outbox after it has entered the log.
-        while !self.store.all_published()? || self.position().await? < self.log.end(USERS_TOPIC).await? {
+        while !self.store.all_published()? || !self.is_consumed().await? {
             tokio::time::sleep(SETTLE_EVERY).await;
         }
         Ok(())
     }
 
-    /// How far the slowest consumer has come.
-    async fn position(&self) -> anyhow::Result<u64> {
-        Ok(self.service.position().min(self.runs.position().await?))
+    /// Whether every consumer has come to the ends of the log.
+    async fn is_consumed(&self) -> anyhow::Result<bool> {
+        let ends = self.log.ends(USERS_TOPIC).await?;
+        let followed = self.log.committed(USERS_TOPIC, echotune_agents::GROUP).await?;
+        Ok(self.service.positions().covers(&ends) && followed.covers(&ends))
     }
 
     /// Fits co-listening alone, which is quick, and waits for it.

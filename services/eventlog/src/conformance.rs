@@ -1,134 +1,190 @@
 //! What every event log must do, as functions that panic when one does not. Each takes a topic of its
 //! own that nothing has been appended to.
 
-use crate::{Delivered, EventLog, Record};
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{Delivered, EventLog, MAX_VALUE, Member, Positions, Reader, Record};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn record(key: &str, n: u64) -> Record {
     // A zero byte and bytes that are not text must survive.
     let mut value = vec![0, 0xff];
     value.extend_from_slice(&n.to_be_bytes());
-    Record { key: key.into(), value }
+    Record { key: key.into(), value, traceparent: String::new(), is_lasting: false }
 }
 
-async fn read_all(log: &dyn EventLog, topic: &str) -> Vec<Delivered> {
-    let end = log.end(topic).await.expect("the end is known");
-    let (mut all, mut position) = (Vec::new(), 0);
-    while position < end {
-        let some = log.read(topic, position, 7).await.expect("records are there");
-        assert!(!some.is_empty() && some.len() <= 7, "a read gives one to `limit` records");
-        position = some.last().expect("not empty").position + 1;
+/// Reads with `limit` until `count` records are there.
+async fn next(reader: &mut (impl Reader + ?Sized), count: usize, limit: usize) -> Vec<Delivered> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let some = timeout(PATIENCE, reader.next(limit)).await.expect("records come").expect("read");
+        assert!(!some.is_empty() && some.len() <= limit, "a read gives one to `limit` records");
         all.extend(some);
     }
+    assert_eq!(all.len(), count);
     all
 }
 
-/// Records of one key come back in the order of their appends, with what was appended, and topics
-/// whose names begin alike stay apart.
+async fn read_all(log: &dyn EventLog, topic: &str) -> Vec<Delivered> {
+    let ends = log.ends(topic).await.expect("the ends are known");
+    let count = usize::try_from(Positions::default().behind(&ends)).expect("few");
+    let mut reader = log.read_from(topic, Positions::default()).await.expect("a reader");
+    next(&mut *reader, count, 7).await
+}
+
+fn passed(delivered: &[Delivered]) -> Positions {
+    let mut positions = Positions::default();
+    delivered.iter().for_each(|one| positions.pass(one));
+    positions
+}
+
+fn of_key(all: &[Delivered], key: &str) -> Vec<Record> {
+    all.iter().map(|one| one.record.clone()).filter(|one| one.key == key).collect()
+}
+
+/// Records of one key come back in the order of their appends from one stream, with what was appended; positions ascend
+/// in each stream without gaps from 0, and topics whose names begin alike stay apart.
 ///
 /// # Panics
 /// The log does otherwise.
-pub async fn order(log: &dyn EventLog, topic: &str) {
+pub async fn order(log: &dyn EventLog, topic: &str, other: &str) {
+    assert_eq!(Positions::default().behind(&log.ends(topic).await.expect("ends")), 0, "a new topic is empty");
     for batch in 0..5 {
         let records = (0..4).map(|n| record(if n % 2 == 0 { "ann" } else { "ben" }, batch * 4 + n)).collect();
         log.append(topic, records).await.expect("appended");
-        log.append(&format!("{topic}-other"), vec![record("ann", 99)]).await.expect("appended");
+        log.append(other, vec![record("ann", 99)]).await.expect("appended");
     }
+    log.append(topic, Vec::new()).await.expect("nothing is appended");
     let all = read_all(log, topic).await;
     for key in ["ann", "ben"] {
-        let found: Vec<Record> = all.iter().map(|one| one.record.clone()).filter(|one| one.key == key).collect();
         let wanted: Vec<Record> = (0..20).filter(|n| (n % 2 == 0) == (key == "ann")).map(|n| record(key, n)).collect();
-        assert_eq!(found, wanted, "order and content of '{key}'");
+        assert_eq!(of_key(&all, key), wanted, "order and content of '{key}'");
+        let streams: BTreeSet<&str> =
+            all.iter().filter(|one| one.record.key == key).map(|one| one.stream.as_str()).collect();
+        assert_eq!(streams.len(), 1, "'{key}' is in one stream");
     }
-    assert_eq!(all.len(), 20);
+    let mut next = Positions::default();
+    for one in &all {
+        assert_eq!(one.position, next.next(&one.stream), "no gaps");
+        next.pass(one);
+    }
+    let ends = log.ends(topic).await.expect("ends");
+    assert!(next.covers(&ends) && ends.covers(&next));
 }
 
-/// Positions ascend without gaps from 0; reading starts at the position asked for, gives at most
-/// `limit`, and what has been read can be read again.
+/// Reading goes on from the positions asked for, what has been read can be read again, and the trace and the largest
+/// value are delivered as they were appended.
 ///
 /// # Panics
 /// The log does otherwise.
-pub async fn offsets(log: &dyn EventLog, topic: &str) {
-    assert_eq!(log.end(topic).await.expect("end"), 0, "a new topic is empty");
-    log.append(topic, (0..10).map(|n| record("ann", n)).collect()).await.expect("appended");
-    assert_eq!(log.end(topic).await.expect("end"), 10);
-    for (from, limit) in [(0, 3), (4, 100), (9, 1), (0, 3)] {
-        let some = log.read(topic, from, limit).await.expect("read");
-        assert!(!some.is_empty() && some.len() <= limit);
-        for (position, one) in (from..).zip(some) {
-            assert_eq!(one, Delivered { position, record: record("ann", position) });
+pub async fn positions(log: &dyn EventLog, topic: &str) {
+    log.append(topic, (0..40).map(|n| record(&format!("key {}", n % 8), n)).collect()).await.expect("appended");
+    let mut reader = log.read_from(topic, Positions::default()).await.expect("a reader");
+    let first = next(&mut *reader, 16, 1).await;
+    drop(reader);
+    for _ in 0..2 {
+        let mut reader = log.read_from(topic, passed(&first)).await.expect("a reader");
+        let rest = next(&mut *reader, 24, 100).await;
+        let all = [&first[..], &rest].concat();
+        for k in 0..8 {
+            let key = format!("key {k}");
+            assert_eq!(of_key(&all, &key), (0..5).map(|n| record(&key, n * 8 + k)).collect::<Vec<_>>());
         }
     }
-    log.append(topic, Vec::new()).await.expect("nothing is appended");
-    assert_eq!(log.end(topic).await.expect("end"), 10);
+    let ends = log.ends(topic).await.expect("ends");
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+    let largest = Record { key: "ann".into(), value: vec![7; MAX_VALUE], traceparent, is_lasting: true };
+    log.append(topic, vec![largest.clone()]).await.expect("appended");
+    let mut reader = log.read_from(topic, ends).await.expect("a reader");
+    assert_eq!(next(&mut *reader, 1, 10).await[0].record, largest);
+    let long = Record { value: vec![7; MAX_VALUE + 1], ..largest };
+    let refused = log.append(topic, vec![record("ann", 1), long]).await.expect_err("too long");
+    assert_eq!(refused.kind(), echotune_model::ErrorKind::InvalidArgument, "{refused}");
+    assert_eq!(read_all(log, topic).await.len(), 41, "nothing of what is refused is appended");
 }
 
-/// A reader at the end waits, and is woken by the next record.
+/// A reader at the end waits, and is woken by the next record; one that is cut off has read nothing.
 ///
 /// # Panics
 /// The log does otherwise.
 pub async fn waiting(log: &dyn EventLog, topic: &str) {
     log.append(topic, vec![record("ann", 0)]).await.expect("appended");
-    let mut reading = log.read(topic, 1, 10);
-    let early = tokio::select! {
-        biased;
-        early = &mut reading => Some(early),
-        () = tokio::task::yield_now() => None,
-    };
-    assert!(early.is_none(), "nothing is there to be read yet: {early:?}");
+    let mut reader = log.read_from(topic, Positions::default()).await.expect("a reader");
+    next(&mut *reader, 1, 10).await;
+    let early = timeout(Duration::from_millis(50), reader.next(10)).await;
+    assert!(early.is_err(), "nothing is there to be read yet: {early:?}");
     log.append(topic, vec![record("ann", 1)]).await.expect("appended");
-    let woken = reading.await.expect("read");
-    assert_eq!(woken, vec![Delivered { position: 1, record: record("ann", 1) }]);
+    assert_eq!(next(&mut *reader, 1, 10).await[0].record, record("ann", 1));
 }
 
-/// What a key said is forgotten but for its latest record, positions and other keys stay as they are,
-/// and forgetting again does nothing.
+/// What a key said is forgotten but for what is lasting, positions and other keys stay as they are, and forgetting
+/// again does nothing.
 ///
 /// # Panics
 /// The log does otherwise.
 pub async fn forgetting(log: &dyn EventLog, topic: &str) {
     // More records than an adapter is likely to change at once.
     const PAIRS: u64 = 2_500;
+    let lasting = Record { is_lasting: true, ..record("ann", PAIRS) };
     let pairs = (0..PAIRS).flat_map(|n| [record("ann", n), record("annabel", n)]);
-    let records: Vec<_> = pairs.chain([record("ann", PAIRS), record("annabel", PAIRS)]).collect();
-    log.append(topic, records.clone()).await.expect("appended");
-    let other = format!("{topic}-other");
-    log.append(&other, vec![record("ann", 0), record("ann", 1)]).await.expect("appended");
-    assert_eq!(log.forget(topic, "nobody").await.expect("nothing to forget"), 0);
-    assert_eq!(log.forget(topic, "ann").await.expect("forgotten"), PAIRS);
-    let wanted = |position: usize, record: &Record| {
-        let emptied = record.key == "ann" && position < records.len() - 2;
-        let value = if emptied { Vec::new() } else { record.value.clone() };
-        Delivered { position: position as u64, record: Record { key: record.key.clone(), value } }
-    };
-    let wanted: Vec<_> = records.iter().enumerate().map(|(position, record)| wanted(position, record)).collect();
-    assert_eq!(read_all(log, topic).await, wanted);
-    assert_eq!(log.forget(topic, "ann").await.expect("forgotten before"), 0);
-    assert_eq!(read_all(log, topic).await, wanted);
-    assert_eq!(read_all(log, &other).await.len(), 2);
-    assert!(read_all(log, &other).await.iter().all(|one| !one.record.value.is_empty()), "another topic");
-    log.append(topic, vec![record("ann", 0)]).await.expect("appended");
-    assert_eq!(log.forget(topic, "ann").await.expect("forgotten"), 1, "what was the latest goes when it no longer is");
+    log.append(topic, pairs.chain([lasting.clone()]).collect()).await.expect("appended");
+    let before = read_all(log, topic).await;
+    log.forget(topic, "nobody").await.expect("nothing to forget");
+    assert_eq!(read_all(log, topic).await.len(), before.len());
+    for _ in 0..2 {
+        log.forget(topic, "ann").await.expect("forgotten");
+        let after = read_all(log, topic).await;
+        assert_eq!(of_key(&after, "annabel"), of_key(&before, "annabel"));
+        let of_ann = of_key(&after, "ann");
+        let (last, emptied) = of_ann.split_last().expect("they keep their places");
+        assert_eq!((last, emptied.len() as u64), (&lasting, PAIRS));
+        assert!(emptied.iter().all(|one| one.value.is_empty()), "what is forgotten is empty");
+        assert!(passed(&before).covers(&passed(&after)) && passed(&after).covers(&passed(&before)));
+    }
 }
 
-/// Records below a position are removed, what is left keeps its place, positions go on, and the latest
-/// record stays.
+async fn join(log: &dyn EventLog, topic: &str, group: &str) -> Box<dyn Member> {
+    log.join(topic, group).await.expect("a member")
+}
+
+/// A group goes on from what it has committed, whatever its members had read; groups do not see each other.
 ///
 /// # Panics
 /// The log does otherwise.
-pub async fn trimming(log: &dyn EventLog, topic: &str) {
-    log.append(topic, (0..2_500).map(|n| record("ann", n)).collect()).await.expect("appended");
-    assert_eq!(log.trim(topic, 2_000).await.expect("trimmed"), 2_000);
-    assert_eq!(log.trim(topic, 2_000).await.expect("trimmed before"), 0);
-    assert_eq!(
-        log.read(topic, 0, 1).await.expect("read"),
-        [Delivered { position: 2_000, record: record("ann", 2_000) }]
-    );
-    assert_eq!(log.forget(topic, "ann").await.expect("forgotten"), 499);
-    assert_eq!(log.trim(topic, u64::MAX).await.expect("trimmed"), 499);
-    assert_eq!(log.end(topic).await.expect("end"), 2_500);
-    log.append(topic, vec![record("ann", 2_500)]).await.expect("appended");
-    let left: Vec<_> = (2_499..=2_500).map(|n| Delivered { position: n, record: record("ann", n) }).collect();
-    assert_eq!(log.read(topic, 0, 10).await.expect("read"), left);
+pub async fn groups(log: &dyn EventLog, topic: &str) {
+    assert!(log.committed(topic, "one").await.expect("read").is_empty(), "nothing is committed");
+    log.append(topic, (0..20).map(|n| record(&format!("key {}", n % 4), n)).collect()).await.expect("appended");
+    let mut member = join(log, topic, "one").await;
+    let done = next(&mut *member, 6, 1).await;
+    member.commit(&passed(&done)).await.expect("committed");
+    next(&mut *member, 5, 1).await;
+    // It dies with what it has read and not committed.
+    drop(member);
+    assert_eq!(log.committed(topic, "one").await.expect("read"), passed(&done));
+    let mut heir = join(log, topic, "one").await;
+    let rest = next(&mut *heir, 14, 100).await;
+    let all = [&done[..], &rest].concat();
+    for k in 0..4 {
+        let key = format!("key {k}");
+        assert_eq!(of_key(&all, &key), (0..5).map(|n| record(&key, n * 4 + k)).collect::<Vec<_>>());
+    }
+    heir.commit(&passed(&all)).await.expect("committed");
+    assert!(log.committed(topic, "one").await.expect("read").covers(&log.ends(topic).await.expect("ends")));
+    next(&mut *join(log, topic, "another").await, 20, 100).await;
+    // A second member never reads what the first one committed, and takes over when that is gone.
+    let mut second = join(log, topic, "one").await;
+    let early = timeout(Duration::from_millis(50), second.next(10)).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(heir);
+    log.append(topic, (20..24).map(|n| record(&format!("key {}", n % 4), n)).collect()).await.expect("appended");
+    let mut last: Vec<u64> =
+        next(&mut *second, 4, 100).await.iter().map(|one| u64::from(one.record.value[9])).collect();
+    last.sort_unstable();
+    assert_eq!(last, [20, 21, 22, 23]);
 }
 
 /// What was appended is there when the log is opened again, and positions go on.
@@ -140,8 +196,8 @@ pub async fn reopening<L: EventLog, F: Future<Output = L>>(open: impl Fn() -> F,
     log.append(topic, (0..3).map(|n| record("ann", n)).collect()).await.expect("appended");
     drop(log);
     let log = open().await;
-    assert_eq!(log.end(topic).await.expect("end"), 3);
     log.append(topic, vec![record("ann", 3)]).await.expect("appended");
     let all = read_all(&log, topic).await;
-    assert_eq!(all, (0..4).map(|n| Delivered { position: n, record: record("ann", n) }).collect::<Vec<_>>());
+    assert_eq!(of_key(&all, "ann"), (0..4).map(|n| record("ann", n)).collect::<Vec<_>>());
+    assert_eq!(all.iter().map(|one| one.position).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }

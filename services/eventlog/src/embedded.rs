@@ -1,28 +1,53 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use async_trait::async_trait;
 use echotune_kit::embedded::{Batch, Db, Key, Order, StoreError, Table, View, decode, get};
+use serde::Deserialize;
+use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::{Delivered, EventLog, LogError, Record};
+use crate::{Delivered, EventLog, LogError, MAX_VALUE, Member, Positions, Reader, Record};
 
 /// Topic, position → key and value.
 const LOG: Table = Table("log");
-/// Topic, key, position → nothing, for the records that have not been emptied.
+/// Topic, group → next position.
+const GROUPS: Table = Table("log.groups");
+/// Topic, key, position → nothing, for the records that are to be emptied when the key is forgotten.
 const KEYS: Table = Table("log.keys");
 /// Topic → the position from which on its records are in [`KEYS`].
 const INDEXED: Table = Table("log.indexed");
 /// Records read or changed at a time at the most, so that no write keeps others waiting for long.
 const PIECE: usize = 1_000;
 
-/// The event log as ordered tables of the embedded store: the records, and an index by key.
+/// Where the one stream of a topic is read by groups: by topic and group, held by the member that reads.
+type Turns = Arc<Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>>;
+
+/// The event log as ordered tables of the embedded store: the records, and an index by key. The one stream of a
+/// topic has its name. Clones share the turns of groups.
 #[derive(Debug, Clone)]
 pub struct EmbeddedEventLog {
     db: Db,
+    turns: Turns,
 }
 
 impl EmbeddedEventLog {
     /// A log in this store.
-    pub const fn new(db: Db) -> Self {
-        Self { db }
+    pub fn new(db: Db) -> Self {
+        Self { db, turns: Turns::default() }
     }
+}
+
+/// A record as it is stored: an array, which may end early in older stores.
+#[derive(Deserialize)]
+struct Stored {
+    key: String,
+    value: Bytes,
+    #[serde(default)]
+    traceparent: String,
+    #[serde(default)]
+    is_lasting: bool,
 }
 
 fn topic_key(topic: &str) -> Key {
@@ -31,6 +56,10 @@ fn topic_key(topic: &str) -> Key {
 
 fn record_key(topic: &str, key: &str) -> Key {
     topic_key(topic).text(key)
+}
+
+fn group_key(topic: &str, group: &str) -> Key {
+    topic_key(topic).text(group)
 }
 
 fn position_of(key: &[u8]) -> Result<u64, StoreError> {
@@ -51,6 +80,9 @@ fn next_position(view: &dyn View, topic: &str) -> Result<u64, StoreError> {
 #[async_trait]
 impl EventLog for EmbeddedEventLog {
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
+        if let Some(long) = records.iter().find(|record| record.value.len() > MAX_VALUE) {
+            return Err(LogError::TooLong { key: long.key.clone(), bytes: long.value.len() });
+        }
         let topic = topic.to_owned();
         self.db
             .write(move |view| {
@@ -60,67 +92,128 @@ impl EventLog for EmbeddedEventLog {
                     batch.put(INDEXED, topic_key(&topic), &first);
                 }
                 for (position, record) in (first..).zip(records) {
-                    batch.put_bytes(KEYS, record_key(&topic, &record.key).u64(position), Vec::new());
-                    batch.put(LOG, topic_key(&topic).u64(position), &(record.key, Bytes(record.value)));
+                    let Record { key, value, traceparent, is_lasting } = record;
+                    if !is_lasting {
+                        batch.put_bytes(KEYS, record_key(&topic, &key).u64(position), Vec::new());
+                    }
+                    let stored = (key, Bytes(value), traceparent, is_lasting);
+                    batch.put(LOG, topic_key(&topic).u64(position), &stored);
                 }
                 Ok::<_, LogError>(((), batch))
             })
             .await
     }
 
-    async fn read(&self, topic: &str, position: u64, limit: usize) -> Result<Vec<Delivered>, LogError> {
-        let mut commits = self.db.commits();
-        loop {
-            commits.borrow_and_update();
-            let records = self.db.read(|view| read_from(view, topic, position, limit))?;
-            if !records.is_empty() {
-                return Ok(records);
-            }
-            commits.changed().await.map_err(|_| StoreError::Closed)?;
-        }
+    async fn ends(&self, topic: &str) -> Result<Positions, LogError> {
+        let end = self.db.read(|view| next_position(view, topic))?;
+        Ok(Positions::of(topic, end))
     }
 
-    async fn end(&self, topic: &str) -> Result<u64, LogError> {
-        Ok(self.db.read(|view| next_position(view, topic))?)
+    async fn read_from(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError> {
+        Ok(Box::new(self.cursor(topic, from.next(topic))))
     }
 
-    async fn forget(&self, topic: &str, key: &str) -> Result<u64, LogError> {
-        let latest = self.db.read(|view| latest_of(view, topic, key))?;
-        let mut emptied = self.forget_unindexed(topic, key, latest).await?;
-        // Without an indexed record there is none to be emptied through the index.
-        let Some(latest) = latest else { return Ok(emptied) };
+    async fn join(&self, topic: &str, group: &str) -> Result<Box<dyn Member>, LogError> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turns.entry((topic.to_owned(), group.to_owned())).or_default();
+        let turn = Turn { lock: Arc::clone(turn), held: None };
+        Ok(Box::new(EmbeddedMember { cursor: self.cursor(topic, 0), group: group.to_owned(), turn }))
+    }
+
+    async fn committed(&self, topic: &str, group: &str) -> Result<Positions, LogError> {
+        let next: Option<u64> = self.db.read(|view| get(view, GROUPS, &group_key(topic, group)))?;
+        Ok(next.map(|next| Positions::of(topic, next)).unwrap_or_default())
+    }
+
+    async fn forget(&self, topic: &str, key: &str) -> Result<(), LogError> {
+        self.forget_unindexed(topic, key).await?;
         loop {
             let (topic, key) = (topic.to_owned(), key.to_owned());
-            let seen = self.db.write(move |view| empty_some(view, &topic, &key, latest)).await?;
-            emptied += seen as u64;
-            if seen < PIECE {
-                return Ok(emptied);
-            }
-        }
-    }
-
-    async fn trim(&self, topic: &str, below: u64) -> Result<u64, LogError> {
-        let mut trimmed = 0;
-        loop {
-            let topic = topic.to_owned();
-            let seen = self.db.write(move |view| trim_some(view, &topic, below)).await?;
-            trimmed += seen as u64;
-            if seen < PIECE {
-                return Ok(trimmed);
+            if self.db.write(move |view| empty_some(view, &topic, &key)).await? < PIECE {
+                return Ok(());
             }
         }
     }
 }
 
+/// One place in a topic.
+struct Cursor {
+    db: Db,
+    commits: watch::Receiver<u64>,
+    topic: String,
+    position: u64,
+}
+
+#[async_trait]
+impl Reader for Cursor {
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>, LogError> {
+        loop {
+            self.commits.borrow_and_update();
+            let records = self.db.read(|view| read_from(view, &self.topic, self.position, limit))?;
+            if let Some(last) = records.last() {
+                self.position = last.position + 1;
+                return Ok(records);
+            }
+            self.commits.changed().await.map_err(|_| StoreError::Closed)?;
+        }
+    }
+}
+
+/// Whether this member reads: from when the one before it is gone.
+struct Turn {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    held: Option<OwnedMutexGuard<()>>,
+}
+
+struct EmbeddedMember {
+    cursor: Cursor,
+    group: String,
+    turn: Turn,
+}
+
+#[async_trait]
+impl Reader for EmbeddedMember {
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>, LogError> {
+        if self.turn.held.is_none() {
+            let held = Arc::clone(&self.turn.lock).lock_owned().await;
+            let place = group_key(&self.cursor.topic, &self.group);
+            self.cursor.position = self.cursor.db.read(|view| get::<u64>(view, GROUPS, &place))?.unwrap_or(0);
+            self.turn.held = Some(held);
+        }
+        self.cursor.next(limit).await
+    }
+}
+
+#[async_trait]
+impl Member for EmbeddedMember {
+    async fn commit(&mut self, done: &Positions) -> Result<(), LogError> {
+        let (place, next) = (group_key(&self.cursor.topic, &self.group), done.next(&self.cursor.topic));
+        if self.turn.held.is_none() || !done.has(&self.cursor.topic) {
+            return Ok(());
+        }
+        self.cursor
+            .db
+            .write(move |_| {
+                let mut batch = Batch::default();
+                batch.put(GROUPS, place, &next);
+                Ok::<_, LogError>(((), batch))
+            })
+            .await
+    }
+}
+
 impl EmbeddedEventLog {
+    fn cursor(&self, topic: &str, position: u64) -> Cursor {
+        Cursor { db: self.db.clone(), commits: self.db.commits(), topic: topic.to_owned(), position }
+    }
+
     /// [`EventLog::forget`] for the records of a log that is older than its index: all of them are
-    /// read, outside of the writer. `latest` is the latest indexed record of the key.
-    async fn forget_unindexed(&self, topic: &str, key: &str, latest: Option<u64>) -> Result<u64, LogError> {
+    /// read, outside of the writer.
+    async fn forget_unindexed(&self, topic: &str, key: &str) -> Result<(), LogError> {
         let end = self.db.read(|view| match get::<u64>(view, INDEXED, &topic_key(topic))? {
             Some(from) => Ok(from),
             None => next_position(view, topic),
         })?;
-        let mut found: Vec<u64> = Vec::new();
         let mut next = 0;
         while next < end {
             let (db, of) = (self.db.clone(), topic.to_owned());
@@ -129,22 +222,20 @@ impl EmbeddedEventLog {
             let Some(last) = piece.last() else { break };
             next = last.position + 1;
             let of_key = piece.iter().filter(|one| one.position < end && one.record.key == key);
-            found.extend(of_key.filter(|one| !one.record.value.is_empty()).map(|one| one.position));
-        }
-        if latest.is_none() {
-            found.pop();
-        }
-        for piece in found.chunks(PIECE) {
-            let (topic, key, piece) = (topic.to_owned(), key.to_owned(), piece.to_vec());
+            let found: Vec<u64> = of_key.filter(|one| !one.record.value.is_empty()).map(|one| one.position).collect();
+            if found.is_empty() {
+                continue;
+            }
+            let (topic, key) = (topic.to_owned(), key.to_owned());
             self.db
                 .write(move |_| {
                     let mut batch = Batch::default();
-                    piece.into_iter().for_each(|position| empty(&mut batch, &topic, &key, position));
+                    found.into_iter().for_each(|position| empty(&mut batch, &topic, &key, position));
                     Ok::<_, LogError>(((), batch))
                 })
                 .await?;
         }
-        Ok(found.len() as u64)
+        Ok(())
     }
 }
 
@@ -154,36 +245,11 @@ fn empty(batch: &mut Batch, topic: &str, key: &str, position: u64) {
     batch.delete(KEYS, record_key(topic, key).u64(position));
 }
 
-fn latest_of(view: &dyn View, topic: &str, key: &str) -> Result<Option<u64>, StoreError> {
-    let (from, mut latest) = (record_key(topic, key), None);
-    view.scan(KEYS, &from, from.prefix_end().as_ref(), Order::Descending, &mut |place, _| {
-        latest = Some(position_of(place)?);
-        Ok(false)
-    })?;
-    Ok(latest)
-}
-
-/// Empties the first records of a key that come before `latest`.
-fn empty_some(view: &dyn View, topic: &str, key: &str, latest: u64) -> Result<(usize, Batch), LogError> {
+/// Empties the first records of a key.
+fn empty_some(view: &dyn View, topic: &str, key: &str) -> Result<(usize, Batch), LogError> {
     let (from, mut batch, mut seen) = (record_key(topic, key), Batch::default(), 0);
-    let end = from.clone().u64(latest);
-    view.scan(KEYS, &from, Some(&end), Order::Ascending, &mut |place, _| {
+    view.scan(KEYS, &from, from.prefix_end().as_ref(), Order::Ascending, &mut |place, _| {
         empty(&mut batch, topic, key, position_of(place)?);
-        seen += 1;
-        Ok(seen < PIECE)
-    })?;
-    Ok((seen, batch))
-}
-
-/// Removes the first records of a topic that are below `below` and not its latest.
-fn trim_some(view: &dyn View, topic: &str, below: u64) -> Result<(usize, Batch), LogError> {
-    let below = below.min(next_position(view, topic)?.saturating_sub(1));
-    let (mut batch, mut seen) = (Batch::default(), 0);
-    view.scan(LOG, &topic_key(topic), Some(&topic_key(topic).u64(below)), Order::Ascending, &mut |place, value| {
-        let (key, _): (String, Bytes) = decode(LOG, value)?;
-        let position = position_of(place)?;
-        batch.delete(KEYS, record_key(topic, &key).u64(position));
-        batch.delete(LOG, topic_key(topic).u64(position));
         seen += 1;
         Ok(seen < PIECE)
     })?;
@@ -192,11 +258,12 @@ fn trim_some(view: &dyn View, topic: &str, below: u64) -> Result<(usize, Batch),
 
 fn read_from(view: &dyn View, topic: &str, position: u64, limit: usize) -> Result<Vec<Delivered>, LogError> {
     let mut records = Vec::new();
-    let topic = topic_key(topic);
-    let end = topic.prefix_end();
-    view.scan(LOG, &topic.u64(position), end.as_ref(), Order::Ascending, &mut |key, value| {
-        let (key_of_record, value): (String, Bytes) = decode(LOG, value)?;
-        records.push(Delivered { position: position_of(key)?, record: Record { key: key_of_record, value: value.0 } });
+    let prefix = topic_key(topic);
+    let end = prefix.prefix_end();
+    view.scan(LOG, &prefix.u64(position), end.as_ref(), Order::Ascending, &mut |place, value| {
+        let Stored { key, value, traceparent, is_lasting } = decode(LOG, value)?;
+        let record = Record { key, value: value.0, traceparent, is_lasting };
+        records.push(Delivered { stream: topic.to_owned(), position: position_of(place)?, record });
         Ok(records.len() < limit)
     })?;
     Ok(records)
@@ -232,22 +299,37 @@ impl<'de> serde::Deserialize<'de> for Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
     use crate::conformance;
+
+    fn record(key: &str, value: &[u8], is_lasting: bool) -> Record {
+        Record { key: key.into(), value: value.to_vec(), traceparent: String::new(), is_lasting }
+    }
+
+    /// Which of the first records of a topic are not empty.
+    async fn full(log: &EmbeddedEventLog, topic: &str) -> Vec<bool> {
+        let mut reader = log.read_from(topic, Positions::default()).await.expect("a reader");
+        let records = reader.next(10_000).await.expect("read");
+        records.iter().map(|one| !one.record.value.is_empty()).collect()
+    }
 
     #[tokio::test]
     async fn the_embedded_log_conforms() {
         let folder = tempfile::tempdir().expect("folder");
         let log = EmbeddedEventLog::new(Db::open(folder.path()).expect("open"));
-        conformance::order(&log, "order").await;
-        conformance::offsets(&log, "offsets").await;
+        conformance::order(&log, "order", "order-other").await;
+        conformance::positions(&log, "positions").await;
         conformance::waiting(&log, "waiting").await;
         conformance::forgetting(&log, "forgetting").await;
-        conformance::trimming(&log, "trimming").await;
+        conformance::groups(&log, "groups").await;
     }
 
     #[tokio::test]
-    async fn records_that_are_older_than_the_index_are_forgotten_as_well() {
+    async fn records_of_a_log_before_its_index_are_read_and_forgotten_as_well() {
         let folder = tempfile::tempdir().expect("folder");
         let db = Db::open(folder.path()).expect("open");
         let log = EmbeddedEventLog::new(db.clone());
@@ -261,36 +343,29 @@ mod tests {
         })
         .await
         .expect("written");
-        let full = async || {
-            let records = log.read("users", 0, 10).await.expect("read");
-            records.iter().map(|one| !one.record.value.is_empty()).collect::<Vec<_>>()
-        };
-        assert_eq!(log.forget("users", "ann").await.expect("forgotten"), 1);
-        assert_eq!(full().await, [false, true, true]);
-        log.append("users", vec![Record { key: "ann".into(), value: b"the end".to_vec() }]).await.expect("appended");
-        assert_eq!(log.forget("users", "ann").await.expect("forgotten"), 1);
-        assert_eq!(full().await, [false, true, false, true]);
+        assert_eq!(full(&log, "users").await, [true, true, true]);
+        log.append("users", vec![record("ann", b"the end", true)]).await.expect("appended");
+        log.forget("users", "ann").await.expect("forgotten");
+        assert_eq!(full(&log, "users").await, [false, true, false, true]);
     }
 
     #[tokio::test]
     async fn a_forgetting_that_was_cut_off_goes_on_where_it_was() {
         let folder = tempfile::tempdir().expect("folder");
         let log = EmbeddedEventLog::new(Db::open(folder.path()).expect("open"));
-        let records = (0..3_000).map(|_| Record { key: "ann".into(), value: b"a title".to_vec() }).collect();
+        let records = (0..3_000).map(|_| record("ann", b"a title", false)).collect();
         log.append("users", records).await.expect("appended");
         let mut commits = log.db.commits();
         commits.borrow_and_update();
         let mut forgetting = log.forget("users", "ann");
-        tokio::select! {
-            biased;
-            changed = commits.changed() => changed.expect("open"),
-            forgotten = &mut forgetting => panic!("not cut off: {forgotten:?}"),
-        }
+        let early = timeout(Duration::ZERO, &mut forgetting).await;
+        assert!(early.is_err(), "its first write is under way: {early:?}");
+        commits.changed().await.expect("open");
         drop(forgetting);
-        let left = log.forget("users", "ann").await.expect("forgotten");
-        assert!((1..2_999).contains(&left), "{left} were left");
-        let records = log.read("users", 0, 3_000).await.expect("read");
-        assert_eq!(records.iter().filter(|one| !one.record.value.is_empty()).count(), 1);
+        let left = full(&log, "users").await.iter().filter(|full| **full).count();
+        assert_eq!(left, 2_000, "one piece was emptied");
+        log.forget("users", "ann").await.expect("forgotten");
+        assert!(!full(&log, "users").await.contains(&true));
     }
 
     #[tokio::test]

@@ -1,10 +1,12 @@
 //! What every binary of EchoTune needs and what knows nothing of users, tracks or agents: the
 //! embedded store, configuration, the order of start and stop, telemetry with a span store, the gRPC
-//! edge with authentication.
+//! edge with authentication; with the feature `keys`, keys by which what is kept about somebody is sealed.
 
 pub mod auth;
 pub mod config;
 pub mod edge;
 pub mod embedded;
+#[cfg(feature = "keys")]
+pub mod keys;
 pub mod lifecycle;
 pub mod telemetry;

@@ -71,7 +71,8 @@ fn world_of(friends: u32) -> World {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     let mut events: Vec<Event> = (0..USERS).flat_map(|n| listener(n, &mut draw)).collect();
     events.extend((0..USERS).filter(|_| friends > 0).map(|n| befriended(n, friends)));
-    let progress = Progress { position: 1, watermark: Hlc::from_ms(1), revision: 1 };
+    let progress =
+        Progress { positions: echotune_eventlog::Positions::of("topic", 1), watermark: Hlc::from_ms(1), revision: 1 };
     runtime.block_on(store.apply(events, Vec::new(), progress)).expect("applied");
     let service = RecommendationsService::load(store.clone()).expect("loaded");
     runtime.block_on(service.refit());

@@ -57,36 +57,38 @@ pub async fn consume(
     log: &dyn EventLog,
     stop: CancellationToken,
 ) -> Result<(), ConsumeError> {
-    let mut position = service.position();
+    let mut positions = service.positions();
+    let mut reader = log.read_from(USERS_TOPIC, positions.clone()).await?;
     loop {
         let records = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            records = log.read(USERS_TOPIC, position, BATCH) => records?,
+            records = reader.next(BATCH) => records?,
         };
         let (mut events, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
         for delivered in records {
-            position = delivered.position + 1;
+            positions.pass(&delivered);
             match Event::decode(&delivered.record.value) {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => {}
                 // Passing over it would lose what it says; a newer program reads it.
                 Err(newer @ EventError::Newer { .. }) => return Err(newer.into()),
                 Err(damaged) => {
-                    tracing::error!(position = delivered.position, %damaged, "an event cannot be read and is kept aside");
+                    let Delivered { stream, position, .. } = &delivered;
+                    tracing::error!(stream, position, %damaged, "an event cannot be read and is kept aside");
                     unreadable.push(aside(delivered, &damaged));
                 }
             }
         }
         let spans: Vec<_> = events.iter().map(consume_span).collect();
-        service.apply(events, unreadable, position).await?;
+        service.apply(events, unreadable, positions.clone()).await?;
         drop(spans);
     }
 }
 
 fn aside(delivered: Delivered, cause: &EventError) -> Unreadable {
-    let Delivered { position, record: Record { key, mut value } } = delivered;
+    let Delivered { stream, position, record: Record { key, mut value, .. } } = delivered;
     value.truncate(MAX_KEPT_BYTES);
-    Unreadable { position, key, value, reason: cause.to_string() }
+    Unreadable { stream, position, key, value, reason: cause.to_string() }
 }
 
 /// A span in the trace of the write that the event announces.
@@ -111,9 +113,9 @@ pub async fn refit(service: RecommendationsService, debounce: Duration, stop: Ca
 /// Waits until nothing has changed for `debounce`, and no longer than [`MAX_DEBOUNCES`] times that.
 async fn quiet(service: &RecommendationsService, debounce: Duration) {
     for _ in 0..MAX_DEBOUNCES {
-        let before = service.position();
+        let before = service.positions();
         tokio::time::sleep(debounce).await;
-        if service.position() == before {
+        if service.positions() == before {
             return;
         }
     }

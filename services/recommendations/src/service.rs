@@ -10,6 +10,7 @@ use echotune_api::{
     events::{Event, Payload},
 };
 use echotune_engine::{Scores, budget::FitTooLarge};
+use echotune_eventlog::Positions;
 use echotune_model::{Clock, ErrorKind, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
@@ -49,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) model: ArcSwap<Model>,
     /// Held from before a write to the store until memory agrees with it.
     writing: tokio::sync::Mutex<Progress>,
-    applied: watch::Sender<u64>,
+    applied: watch::Sender<Positions>,
     /// Revision that the serving graphs were fitted on.
     fitted: watch::Sender<u64>,
     /// Revision from which on a model makes ready: of what the store held at load, or of the file that serves.
@@ -124,8 +125,8 @@ impl RecommendationsService {
             state: RwLock::new(state),
             fitted: watch::Sender::new(model.revision),
             model: ArcSwap::from_pointee(model),
+            applied: watch::Sender::new(progress.positions.clone()),
             writing: tokio::sync::Mutex::new(progress),
-            applied: watch::channel(progress.position).0,
             loaded,
             changed: Notify::new(),
             fitting: Default::default(),
@@ -164,16 +165,16 @@ impl RecommendationsService {
         self.read(|state| state.watermark)
     }
 
-    /// Position in the log after the last event applied: what this answers has seen every record before it.
-    pub fn position(&self) -> u64 {
-        *self.0.applied.borrow()
+    /// Positions in the log after the last events applied: what this answers has seen every record before them.
+    pub fn positions(&self) -> Positions {
+        self.0.applied.borrow().clone()
     }
 
-    /// Waits until everything before `position` has been applied. With the end of the log, the next
+    /// Waits until everything before these positions has been applied. With the ends of the log, the next
     /// answer has seen all that was published.
-    pub async fn caught_up(&self, position: u64) {
+    pub async fn caught_up(&self, positions: &Positions) {
         // The sender lives in `self`, so that waiting cannot fail.
-        drop(self.0.applied.subscribe().wait_for(|applied| *applied >= position).await);
+        drop(self.0.applied.subscribe().wait_for(|applied| applied.covers(positions)).await);
     }
 
     /// Whether a model serves that is at least as new as what the store held at load, or that of a file, whose
@@ -209,22 +210,22 @@ impl RecommendationsService {
         self.read(|state| (state.artists.len(), state.tracks.len()))
     }
 
-    /// Applies events that end before `position` in the log: first to the store, then to memory.
+    /// Applies events that end before `positions` in the log: first to the store, then to memory.
     pub(crate) async fn apply(
         &self,
         events: Vec<Event>,
         unreadable: Vec<Unreadable>,
-        position: u64,
+        positions: Positions,
     ) -> Result<(), RecommendationStoreError> {
         let mut progress = self.0.writing.lock().await;
         let newest = events.iter().map(|event| event.written_at).max().unwrap_or_default();
         let next = Progress {
-            position,
+            positions: positions.clone(),
             watermark: progress.watermark.max(newest),
             revision: progress.revision + events.len() as u64,
         };
         let forgets = self.forget_if_told(&events).await?;
-        self.0.store.apply(events.clone(), unreadable, next).await?;
+        self.0.store.apply(events.clone(), unreadable, next.clone()).await?;
         // One event at a time, so that lists are made between them.
         let mut changed = false;
         for event in &events {
@@ -242,14 +243,15 @@ impl RecommendationsService {
         if forgets {
             self.0.files.forgotten();
         }
+        let watermark = next.watermark;
         *progress = next;
         drop(progress);
-        self.0.clock.observe(next.watermark);
+        self.0.clock.observe(watermark);
         if changed {
             self.refresh_popularity(false);
             self.0.changed.notify_one();
         }
-        self.0.applied.send_replace(position);
+        self.0.applied.send_replace(positions);
         Ok(())
     }
 
@@ -279,11 +281,12 @@ impl RecommendationsService {
     pub(crate) async fn note_feedback(&self, user: UserId, feedback: Feedback, item: Named) -> Result<(), Fault> {
         let mut progress = self.0.writing.lock().await;
         let at = self.0.clock.now();
-        let next = Progress { revision: progress.revision + 1, ..*progress };
-        self.0.store.record_feedback(user, feedback.clone(), item.clone(), at, next).await?;
+        let next = Progress { revision: progress.revision + 1, ..progress.clone() };
+        self.0.store.record_feedback(user, feedback.clone(), item.clone(), at, next.clone()).await?;
         *progress = next;
+        let revision = progress.revision;
         let changed = self.update(|state| {
-            state.revision = next.revision;
+            state.revision = revision;
             // An account that was erased meanwhile leaves nothing behind.
             state.by_id(user).is_some() && state.feedback(user, &feedback, &item, at)
         });
@@ -428,6 +431,10 @@ mod tests {
 
     use super::*;
 
+    fn at(position: u64) -> Positions {
+        Positions::of("s", position)
+    }
+
     fn event(user: u128, payload: Payload) -> Event {
         let (id, region) = (EventId::of("e", 1, 0), String::new());
         let user = UserId(uuid::Uuid::from_u128(user));
@@ -454,11 +461,11 @@ mod tests {
         let service = load();
         assert!(service.ready(), "there is nothing to fit");
         let events = [known(1, &["a", "b"]), known(2, &["a"])].concat();
-        service.apply(events, Vec::new(), 4).await.expect("applied");
+        service.apply(events, Vec::new(), at(4)).await.expect("applied");
         assert!(service.refit().await);
         let before = list(&service).await;
         assert!(!before.cold_start && before.items[0].artist == "b");
-        service.apply(known(3, &["a", "c"]).to_vec(), Vec::new(), 6).await.expect("applied");
+        service.apply(known(3, &["a", "c"]).to_vec(), Vec::new(), at(6)).await.expect("applied");
         assert!(!service.refit_by(Depth::Whole, |_, _| panic!("injected")).await);
         let after = list(&service).await;
         assert_eq!((&after.model_version, after.cold_start), (&before.model_version, false));
@@ -488,7 +495,7 @@ mod tests {
         let artists: Vec<String> = (0..40).map(|n| format!("artist {n}")).collect();
         let likes = |user: usize| [1, 3, 7, 12].map(|step| artists[(user * step + step) % 40].as_str());
         let events: Vec<Event> = (0..120_usize).flat_map(|user| known(user as u128, &likes(user))).collect();
-        service.apply(events, Vec::new(), 240).await.expect("applied");
+        service.apply(events, Vec::new(), at(240)).await.expect("applied");
         let blend = |version: &str| version.starts_with("blend-");
         for (user, forgets) in [(500, false), (501, true)] {
             let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -507,12 +514,12 @@ mod tests {
             let revision = has_begun.await.expect("begun");
             // What most items of are new to the model that serves.
             let new: Vec<String> = (0..50).map(|n| format!("new to {user}: {n}")).collect();
-            service.apply(known(user, &["artist 1"]).to_vec(), Vec::new(), 0).await.expect("applied");
+            service.apply(known(user, &["artist 1"]).to_vec(), Vec::new(), at(0)).await.expect("applied");
             if forgets {
                 let new: Vec<&str> = new.iter().map(String::as_str).collect();
-                service.apply(known(user + 1, &new).to_vec(), Vec::new(), 0).await.expect("applied");
+                service.apply(known(user + 1, &new).to_vec(), Vec::new(), at(0)).await.expect("applied");
                 assert!(service.refit_quickly().await && !blend(&service.model_version()));
-                service.apply(vec![event(user + 1, Payload::UserErased)], Vec::new(), 0).await.expect("applied");
+                service.apply(vec![event(user + 1, Payload::UserErased)], Vec::new(), at(0)).await.expect("applied");
             } else {
                 assert!(service.refit_quickly().await && !blend(&service.model_version()));
             }
@@ -529,7 +536,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open"));
         let service = RecommendationsService::load(store).expect("loaded");
-        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), 2).await.expect("applied");
+        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), at(2)).await.expect("applied");
         let held = service.materials().training.memory.take(u64::MAX);
         let refit = tokio::spawn({
             let service = service.clone();
@@ -547,7 +554,7 @@ mod tests {
         let service =
             RecommendationsService::load(EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open")))
                 .expect("loaded");
-        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), 2).await.expect("applied");
+        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), at(2)).await.expect("applied");
         let (stop, tries) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
         let refits = tokio::spawn({
             let (service, stop, tries) = (service.clone(), stop.clone(), Arc::clone(&tries));

@@ -35,7 +35,8 @@ pub async fn relay(store: impl UserStore, log: &dyn EventLog, stop: Cancellation
             waiting = store.next_events(BATCH) => waiting?,
         };
         let spans: Vec<_> = waiting.iter().map(publish_span).collect();
-        let erased: Vec<_> = waiting.iter().filter(|one| one.erases).map(|one| one.record.key.clone()).collect();
+        let lasting = waiting.iter().filter(|one| one.record.is_lasting);
+        let erased: Vec<_> = lasting.map(|one| one.record.key.clone()).collect();
         let (places, records) = waiting.into_iter().map(|waiting| (waiting.place, waiting.record)).unzip();
         let appended = log.append(USERS_TOPIC, records).await;
         if let Err(cause) = &appended {
@@ -52,7 +53,7 @@ pub async fn relay(store: impl UserStore, log: &dyn EventLog, stop: Cancellation
 
 /// A span in the trace of the write that the event announces; none when it is not traced.
 fn publish_span(waiting: &Waiting) -> Span {
-    if waiting.traceparent.is_empty() {
+    if waiting.record.traceparent.is_empty() {
         return Span::none();
     }
     let span = tracing::info_span!(
@@ -64,6 +65,6 @@ fn publish_span(waiting: &Waiting) -> Span {
         otel.status_code = Empty,
         otel.status_description = Empty
     );
-    telemetry::set_parent(&span, &waiting.traceparent);
+    telemetry::set_parent(&span, &waiting.record.traceparent);
     span
 }

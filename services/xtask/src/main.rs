@@ -32,7 +32,7 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 13] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -52,6 +52,13 @@ const CHECKS: [(&str, Check); 12] = [
     ("tracking", |_| e2e::check()),
     // Nor for Parquet.
     ("spark", spark::check),
+    // Nor for the client of Kafka, which is tried on mock brokers.
+    ("kafka", |_| {
+        let of = ["--package", "echotune-eventlog", "--features", "kafka", "--locked"];
+        cargo(&[&["clippy", "--all-targets"], &of[..], &["--", "-D", "warnings"]].concat())?;
+        cargo(&[&["test", "--lib"], &of[..]].concat())?;
+        cargo(&["test", "--lib", "--package", "echotune-kit", "--features", "keys", "--locked", "keys"])
+    }),
 ];
 
 fn main() -> ExitCode {

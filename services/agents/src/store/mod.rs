@@ -301,8 +301,6 @@ pub struct Followed {
     pub created: Vec<(UserId, UserName)>,
     /// Accounts that are gone, and whose runs are.
     pub erased: Vec<UserId>,
-    /// Position in the log after the last record that was read.
-    pub position: u64,
 }
 
 type Answer<T> = Result<T, RunStoreError>;
@@ -368,12 +366,9 @@ pub trait RunStore: Send + Sync {
     /// no run is left; how many runs. Whoever carries one out loses it.
     async fn erase(&self, user: UserName, started_ms: u64) -> Answer<u64>;
 
-    /// How far the log of accounts was followed: 0 at first.
-    async fn position(&self) -> Answer<u64>;
-
     /// The name of an account that was followed and not erased.
     async fn account(&self, id: UserId) -> Answer<Option<UserName>>;
 
-    /// Keeps what was followed, in one write.
+    /// Keeps what was followed, in one write. Keeping it again changes nothing.
     async fn follow(&self, followed: Followed) -> Answer<()>;
 }

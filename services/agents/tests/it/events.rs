@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echotune_agents::{EmbeddedRunStore, RunDraft, RunStore, consume};
+use echotune_agents::{EmbeddedRunStore, GROUP, RunDraft, RunStore, consume};
 use echotune_api::events::{Event, Payload, USERS_TOPIC};
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Record};
 use echotune_kit::embedded::Db;
@@ -25,15 +25,15 @@ fn event(user: UserId, at_ms: u64, payload: Payload) -> Record {
     let written_at = Hlc::from_ms(at_ms);
     let id = EventId::of(&user.to_string(), written_at.0, 0);
     let event = Event { id, user, region: "local".into(), written_at, traceparent: String::new(), payload };
-    Record { key: user.to_string(), value: event.encode() }
+    Record { key: user.to_string(), value: event.encode(), ..Record::default() }
 }
 
 /// Follows the log to its end, as a process does that is then killed.
 async fn follow(store: &EmbeddedRunStore, log: &EmbeddedEventLog) {
     let stop = CancellationToken::new();
-    let end = log.end(USERS_TOPIC).await.expect("end");
+    let ends = log.ends(USERS_TOPIC).await.expect("ends");
     let followed = async {
-        while store.position().await.expect("read") < end {
+        while !log.committed(USERS_TOPIC, GROUP).await.expect("read").covers(&ends) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };

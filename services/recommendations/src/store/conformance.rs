@@ -5,6 +5,7 @@ pub mod experiments;
 pub mod releases;
 
 use echotune_api::events::{Event, Payload};
+use echotune_eventlog::Positions;
 use echotune_model::{
     Acceptance, ErrorKind, EventId, ExplicitContent, ExportRecord, Feedback, Hlc, Impression, ItemId, PageRequest,
     PlayCount, Settings, Signal, Tagging, Tally, TraceId, Track, UserId,
@@ -45,7 +46,8 @@ async fn rows(store: &dyn RecommendationStore) -> (Vec<Row>, Progress) {
 }
 
 fn progress(position: u64) -> Progress {
-    Progress { position, watermark: Hlc::from_ms(position), revision: position }
+    let positions = Positions::of("topic", position);
+    Progress { positions, watermark: Hlc::from_ms(position), revision: position }
 }
 
 /// What events say is loaded as written, friendship in both directions, and a replay changes nothing.
@@ -57,7 +59,7 @@ pub async fn replay(store: &dyn RecommendationStore) {
     assert_eq!(rows(store).await, (Vec::new(), Progress::default()), "the store is empty");
     store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     let first = rows(store).await;
-    assert_eq!((first.0.len(), first.1), (8, progress(7)));
+    assert_eq!((first.0.len(), first.1.clone()), (8, progress(7)));
     assert!(first.0.contains(&Row::Friend(user, friend)) && first.0.contains(&Row::Friend(friend, user)));
     store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     assert_eq!(rows(store).await, first);
@@ -236,7 +238,13 @@ async fn exported(store: &dyn RecommendationStore, user: UserId, size: u32) -> V
 /// The store does otherwise.
 pub async fn unreadable(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
-    let record = |position: u64, key: String| Unreadable { position, key, value: vec![0xff, 0], reason: "odd".into() };
+    let record = |position: u64, key: String| Unreadable {
+        stream: "topic".into(),
+        position,
+        key,
+        value: vec![0xff, 0],
+        reason: "odd".into(),
+    };
     let most = MAX_UNREADABLE as u64;
     for from in (0..most + 10).step_by(10) {
         let who = |position: u64| if position.is_multiple_of(2) { user.to_string() } else { "nobody".into() };

@@ -8,12 +8,13 @@ mod releases;
 mod trials;
 
 use async_trait::async_trait;
-use echotune_api::events::Event;
+use echotune_api::events::{Event, USERS_TOPIC};
+use echotune_eventlog::Positions;
 use echotune_model::{
     Acceptance, Decision, ErrorKind, Evidence, Experiment, ExportRecord, Fault, Feedback, Hlc, Impression, ItemKind,
     Page, PageRequest, PlayCount, Settings, Tagging, Tally, UserId, UserName,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 pub use embedded::EmbeddedRecommendationStore;
@@ -35,14 +36,29 @@ pub const MAX_CLOSED: usize = 1_000;
 pub const MAX_UNREADABLE: usize = 1_000;
 
 /// How far the view has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Next position in the log.
-    pub position: u64,
+    /// Next positions in the log.
+    #[serde(alias = "position", deserialize_with = "positions")]
+    pub positions: Positions,
     /// Hybrid time of the newest event applied.
     pub watermark: Hlc,
     /// Changes of content so far: the version of a model fitted on it.
     pub revision: u64,
+}
+
+/// Positions, or the one that there was when a log was one stream, named like its topic.
+fn positions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Positions, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        One(u64),
+        Many(Positions),
+    }
+    Ok(match Stored::deserialize(deserializer)? {
+        Stored::One(next) => Positions::of(USERS_TOPIC, next),
+        Stored::Many(positions) => positions,
+    })
 }
 
 /// An item as people name it.
@@ -83,7 +99,7 @@ pub enum Row {
 /// A record of the log that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
-    /// Its place in the log.
+    /// Its place in its stream of the log.
     pub position: u64,
     /// Its key: the user it is of.
     pub key: String,
@@ -91,6 +107,9 @@ pub struct Unreadable {
     pub value: Vec<u8>,
     /// What is wrong with it.
     pub reason: String,
+    /// Its stream; empty of one that was kept when there was one stream alone.
+    #[serde(default)]
+    pub stream: String,
 }
 
 /// How much is held.
@@ -198,4 +217,19 @@ pub trait RecommendationStore: ReleaseStore + Send + Sync {
 
     /// How much is held.
     async fn totals(&self) -> Answer<Totals>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_of_a_log_that_was_one_stream_is_read() {
+        let old = r#"{"position":7,"watermark":3,"revision":5}"#;
+        let progress: Progress = serde_json::from_str(old).expect("read");
+        let positions = Positions::of(USERS_TOPIC, 7);
+        assert_eq!(progress, Progress { positions, watermark: Hlc(3), revision: 5 });
+        let again = serde_json::to_string(&progress).expect("written");
+        assert_eq!(serde_json::from_str::<Progress>(&again).expect("read"), progress);
+    }
 }

@@ -25,14 +25,14 @@ async fn events_delivered_again_change_nothing_and_unreadable_ones_are_kept_asid
     let top = world.service.top_items(&call(), "ann", ItemKind::Artist, 10).await.expect("top");
     let item = world.service.get_item(&call(), top[0].0.id).await.expect("item");
     assert_eq!((item.artist.as_str(), top[0].1), ("Björk", 7));
-    let at = world.log.end(USERS_TOPIC).await.expect("end");
-    let garbage = Record { key: "x".into(), value: vec![0xff; 9] };
-    let long = Record { key: "y".into(), value: vec![0xff; 100_000] };
+    let at = world.log.ends(USERS_TOPIC).await.expect("ends").next(USERS_TOPIC);
+    let garbage = Record { key: "x".into(), value: vec![0xff; 9], ..Record::default() };
+    let long = Record { key: "y".into(), value: vec![0xff; 100_000], ..Record::default() };
     world.log.append(USERS_TOPIC, vec![garbage, long]).await.expect("appended");
     world.publish(user(1), payloads()).await;
     world.service.refit().await;
     assert_eq!(world.service.top_items(&call(), "ann", ItemKind::Artist, 10).await.expect("top"), top);
-    assert_eq!(world.service.position(), world.log.end(USERS_TOPIC).await.expect("end"));
+    assert_eq!(world.service.positions(), world.log.ends(USERS_TOPIC).await.expect("ends"));
     assert_eq!(world.service.counts(&call()).await.expect("counts")["unreadable_events"], 2);
     let kept = EmbeddedRecommendationStore::new(world.db.clone()).unreadable().await.expect("read");
     let told: Vec<_> = kept.iter().map(|one| (one.position, one.key.as_str(), one.value.len())).collect();

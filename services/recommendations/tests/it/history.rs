@@ -116,7 +116,7 @@ async fn an_erasure_leaves_no_trace_in_memory_store_or_the_next_fit() {
     let loaded = again.recommend(&call(), "cat", &query(ItemKind::Artist, 50)).await.expect("recommended");
     assert_eq!(loaded.items, without.list("cat").await.items);
     assert_eq!(again.item_counts(), without.service.item_counts());
-    assert_eq!(again.position(), world.service.position());
+    assert_eq!(again.positions(), world.service.positions());
 }
 
 #[tokio::test]

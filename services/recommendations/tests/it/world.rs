@@ -85,15 +85,15 @@ impl World {
 
     /// [`World::publish`] of many users.
     pub(crate) async fn publish_all(&self, payloads: Vec<(UserId, Payload)>) {
-        let end = self.log.end(USERS_TOPIC).await.expect("end");
+        let end = self.log.ends(USERS_TOPIC).await.expect("ends").next(USERS_TOPIC);
         let record = |(n, (of, payload)): (u64, (UserId, Payload))| {
             let written_at = Hlc::from_ms(end + n + 1);
             let id = EventId::of(&of.to_string(), written_at.0, 0);
             let event = Event { id, user: of, region: "test".into(), written_at, traceparent: String::new(), payload };
-            Record { key: of.to_string(), value: event.encode() }
+            Record { key: of.to_string(), value: event.encode(), ..Record::default() }
         };
         self.log.append(USERS_TOPIC, (0..).zip(payloads).map(record).collect()).await.expect("appended");
-        self.service.caught_up(self.log.end(USERS_TOPIC).await.expect("end")).await;
+        self.service.caught_up(&self.log.ends(USERS_TOPIC).await.expect("ends")).await;
     }
 
     pub(crate) async fn join(&self, n: u128, name: &str, artists: &[&str]) -> UserId {

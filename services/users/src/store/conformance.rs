@@ -168,8 +168,8 @@ pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
     assert_eq!(receipt.erased.get("friend"), Some(&1), "{receipt:?}");
     let waiting = store.next_events(10_000).await.expect("events");
     let of_ann: Vec<_> = waiting.iter().filter(|one| one.record.key == ann.id.to_string()).collect();
-    assert!(matches!(of_ann.as_slice(), [last] if last.erases), "only the erasure is announced: {of_ann:?}");
-    assert!(waiting.iter().any(|one| one.record.key == ben.id.to_string() && !one.erases), "{waiting:?}");
+    assert!(matches!(of_ann.as_slice(), [last] if last.record.is_lasting), "only the erasure is announced: {of_ann:?}");
+    assert!(waiting.iter().any(|one| one.record.key == ben.id.to_string() && !one.record.is_lasting), "{waiting:?}");
     assert_eq!(store.erase(name("Ann"), keyed("e", 0)).await.expect("erased before"), receipt);
     assert!(store.token(token.id).await.expect("read").is_none());
     let friends = store.friends(ben.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");

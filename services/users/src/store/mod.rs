@@ -81,12 +81,8 @@ pub struct TokenDraft {
 pub struct Waiting {
     /// Where it waits.
     pub place: Vec<u8>,
-    /// What goes to the log.
+    /// What goes to the log. It is lasting if it announces that its user is erased: the last event of that user.
     pub record: Record,
-    /// W3C `traceparent` of the write; empty when not traced.
-    pub traceparent: String,
-    /// Whether it announces that its user is erased: the last event of that user.
-    pub erases: bool,
 }
 
 /// Why a store did not do what was asked.

@@ -8,8 +8,6 @@ use crate::store::{Answer, Followed, RunStoreError};
 
 /// Account → name.
 const ACCOUNTS: Table = Table("agents.accounts");
-/// How far the event log was followed.
-const POSITION: Table = Table("agents.position");
 
 /// What is next to be removed of a user.
 enum Next {
@@ -58,17 +56,13 @@ fn next(view: &dyn View, prefix: &Key, started_ms: u64) -> Answer<Next> {
     })
 }
 
-pub(super) fn position(view: &dyn View) -> Answer<u64> {
-    Ok(get(view, POSITION, &Key::new())?.unwrap_or(0))
-}
-
 pub(super) fn account(view: &dyn View, id: UserId) -> Answer<Option<UserName>> {
     let name: Option<String> = get(view, ACCOUNTS, &Key::new().fixed(id.0.as_bytes()))?;
     Ok(name.and_then(|name| name.parse().ok()))
 }
 
 pub(super) fn follow(followed: Followed) -> Batch {
-    let Followed { created, erased, position } = followed;
+    let Followed { created, erased } = followed;
     let mut batch = Batch::default();
     for (id, name) in created {
         batch.put(ACCOUNTS, Key::new().fixed(id.0.as_bytes()), &name.to_string());
@@ -76,6 +70,5 @@ pub(super) fn follow(followed: Followed) -> Batch {
     for id in erased {
         batch.delete(ACCOUNTS, Key::new().fixed(id.0.as_bytes()));
     }
-    batch.put(POSITION, Key::new(), &position);
     batch
 }

@@ -477,10 +477,6 @@ impl RunStore for EmbeddedRunStore {
         self.erase_runs(&user.folded(), started_ms).await
     }
 
-    async fn position(&self) -> Answer<u64> {
-        self.db.read(erase::position)
-    }
-
     async fn account(&self, id: UserId) -> Answer<Option<UserName>> {
         self.db.read(|view| erase::account(view, id))
     }

@@ -28,6 +28,11 @@ pub(super) struct Draft {
     change: Change,
 }
 
+/// Where a record that cannot be read is kept: by position first, so that those of all streams age alike.
+fn place(record: &Unreadable) -> Key {
+    Key::new().u64(record.position).fixed(record.stream.as_bytes())
+}
+
 impl Draft {
     fn put<T: Serialize + Clone + 'static>(&mut self, table: Table, key: Key, record: &T) {
         let record = record.clone();
@@ -132,12 +137,12 @@ impl Draft {
     pub(super) fn unreadable(&mut self, view: &dyn View, records: &[Unreadable]) -> Result<(), StoreError> {
         let mut new = 0;
         for record in records {
-            let key = Key::new().u64(record.position);
+            let key = place(record);
             if view.get(UNREADABLE, &key)?.is_none() {
                 new += 1;
             }
             if let Ok(user) = record.key.parse::<UserId>() {
-                self.put(UNREADABLE_OF, of(user).u64(record.position), &());
+                self.put(UNREADABLE_OF, of(user).fixed(&key.0), &());
             }
             self.put(UNREADABLE, key, record);
         }
@@ -149,7 +154,7 @@ impl Draft {
             if let Some(record) = record.map(|bytes| decode::<Unreadable>(UNREADABLE, &bytes)).transpose()?
                 && let Ok(user) = record.key.parse::<UserId>()
             {
-                self.delete(UNREADABLE_OF, of(user).u64(record.position).0);
+                self.delete(UNREADABLE_OF, of(user).fixed(key).0);
             }
             self.delete(UNREADABLE, key.clone());
         }

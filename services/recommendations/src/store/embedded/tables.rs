@@ -27,7 +27,7 @@ pub(super) const SHOWN_AT: Table = Table("recommendations.impressions_by_time");
 pub(super) const SHOWN: Table = Table("recommendations.impressions_held");
 /// User id, item id, signal → the latest such feedback.
 pub(super) const FEEDBACK: Table = Table("recommendations.feedback");
-/// User id, position → nothing: which unreadable records are of a user.
+/// User id, position, stream → nothing: which unreadable records are of a user.
 pub(super) const UNREADABLE_OF: Table = Table("recommendations.unreadable_of");
 /// Position in the log → a record that could not be read.
 pub(super) const UNREADABLE: Table = Table("recommendations.unreadable");

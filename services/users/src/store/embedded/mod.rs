@@ -225,9 +225,9 @@ impl EmbeddedUserStore {
             let damaged = |cause: String| StoreError::Damaged { table: OUTBOX.0, cause };
             let event = Event::decode(value).map_err(|cause| damaged(cause.to_string()))?;
             let event = event.ok_or_else(|| damaged("an event of an unknown kind".into()))?;
-            let record = Record { key: event.user.to_string(), value: value.to_vec() };
-            let erases = event.payload == Payload::UserErased;
-            waiting.push(Waiting { place: place.to_vec(), record, traceparent: event.traceparent, erases });
+            let (key, is_lasting) = (event.user.to_string(), event.payload == Payload::UserErased);
+            let record = Record { key, value: value.to_vec(), traceparent: event.traceparent, is_lasting };
+            waiting.push(Waiting { place: place.to_vec(), record });
             Ok(waiting.len() < limit)
         })?;
         Ok(waiting)
