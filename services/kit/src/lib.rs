@@ -1,6 +1,7 @@
 //! What every binary of EchoTune needs and what knows nothing of users, tracks or agents: the
 //! embedded store, configuration, the order of start and stop, telemetry with a span store, the gRPC
-//! edge with authentication; with the feature `keys`, keys by which what is kept about somebody is sealed.
+//! edge with authentication; with the feature `keys`, keys by which what is kept about somebody is sealed;
+//! with `tls`, TLS whose certificates are read anew.
 
 pub mod auth;
 pub mod config;
@@ -10,3 +11,5 @@ pub mod embedded;
 pub mod keys;
 pub mod lifecycle;
 pub mod telemetry;
+#[cfg(feature = "tls")]
+pub mod tls;

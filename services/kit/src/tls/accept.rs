@@ -1,0 +1,122 @@
+//! The server's end.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::Tls;
+
+/// How long a caller may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes at one time at the most; others wait to be accepted.
+const MAX_HANDSHAKES: usize = 256;
+/// How long nothing is accepted after the system could not give a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection over TLS.
+#[derive(Debug)]
+pub struct TlsConnection(TlsStream<TcpStream>);
+
+impl Connected for TlsConnection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.0.get_ref().0.connect_info()
+    }
+}
+
+impl AsyncRead for TlsConnection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsConnection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Tls {
+    /// Connections of this listener whose handshake is done, for a gRPC server. Slow callers keep nobody waiting: each
+    /// handshake has its own task and its time. Nothing is accepted any more when the stream is dropped.
+    pub fn accept(self: &Arc<Self>, listener: TcpListener) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
+        let (done, connections) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        tokio::spawn(accept(Arc::clone(self), listener, done, stop.clone()));
+        stream::unfold((connections, stop.drop_guard()), |(mut connections, guard): (_, DropGuard)| async move {
+            let connection: TlsConnection = mpsc::Receiver::recv(&mut connections).await?;
+            Some((Ok(connection), (connections, guard)))
+        })
+    }
+
+    /// Whether a caller has one of the names that may call.
+    fn may_call(&self, connection: &TlsStream<TcpStream>) -> bool {
+        if self.callers.is_empty() {
+            return true;
+        }
+        let shown = connection.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let Some(certificate) = shown.and_then(|shown| webpki::EndEntityCert::try_from(shown).ok()) else {
+            return false;
+        };
+        let mut names = certificate.valid_dns_names().chain(certificate.valid_uri_names());
+        names.any(|name| self.callers.iter().any(|caller| caller == name))
+    }
+}
+
+async fn accept(tls: Arc<Tls>, listener: TcpListener, done: mpsc::Sender<TlsConnection>, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    loop {
+        let permit = Arc::clone(&room).acquire_owned().await.expect("never closed");
+        let (connection, from) = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(cause) => {
+                    tracing::warn!(%cause, "a connection cannot be accepted");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let (tls, done) = (Arc::clone(&tls), done.clone());
+        tokio::spawn(async move {
+            // Answers are small and must not wait for each other's acknowledgements.
+            drop(connection.set_nodelay(true));
+            let acceptor = TlsAcceptor::from(tls.server());
+            match timeout(HANDSHAKE, acceptor.accept(connection)).await {
+                Ok(Ok(connection)) if tls.may_call(&connection) => {
+                    // Nobody may be serving any more.
+                    drop(done.send(TlsConnection(connection)).await);
+                }
+                Ok(Ok(_)) => tracing::warn!(%from, "a caller whose certificate has none of the names that may call"),
+                Ok(Err(cause)) => tracing::debug!(%from, %cause, "a handshake failed"),
+                Err(_) => tracing::debug!(%from, "a handshake took too long"),
+            }
+            drop(permit);
+        });
+    }
+}
