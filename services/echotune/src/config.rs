@@ -17,6 +17,8 @@ use echotune_kit::{
 use echotune_recommendations::{Fitting, LEAST_FIT_BYTES, Policy, ReleaseLimits, candidate};
 use serde::{Deserialize, Serialize};
 
+use crate::tls::TlsConfig;
+
 /// Name of the configuration in a data folder; it need not exist.
 pub const CONFIG_FILE: &str = "config.toml";
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether addresses beyond the loopback interface are served, without TLS.
     pub allow_plaintext: bool,
+    /// The way in over TLS.
+    pub tls: TlsConfig,
     /// Logs and spans.
     pub telemetry: TelemetryConfig,
     /// What a request may ask for.
@@ -339,6 +343,7 @@ impl config::Config for Config {
         demand(refused.is_none(), "telemetry.otlp_endpoint", refused.unwrap_or_default());
         faults.extend(self.recommendations.faults());
         faults.extend(self.models.faults());
+        faults.extend(self.tls.faults());
         faults.extend(self.mlflow.fault().map(|why| ("mlflow.tracking_uri", why)));
         faults
     }

@@ -1,23 +1,26 @@
 //! The gRPC face of a platform: all services behind one edge, with health and reflection.
 
-use std::{future::Future, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc};
 
 use echotune_api::{
     Agents, Experiments, Models, Operations, Recommendations, Training, Users, agents_server, experiments_server,
     models_server, operations_server, recommendations_server, training_server, users_server,
 };
-use echotune_kit::edge::Edge;
+use echotune_kit::{edge::Edge, lifecycle::Life};
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::{
     server::NamedService,
     transport::{
-        Error, Server,
-        server::{Router, TcpIncoming},
+        Server,
+        server::{Connected, Router},
     },
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::util::{Identity, Stack};
 
 /// What answers.
+#[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) users: Arc<dyn Users>,
     pub(crate) recommendations: Arc<dyn Recommendations>,
@@ -31,19 +34,18 @@ pub(crate) struct Services {
 /// A server, and what says whether it serves.
 pub(crate) struct Face {
     router: Router<Stack<Edge, Identity>>,
-    pub(crate) health: Health,
+    health: Health,
 }
 
 /// What health checks are told.
-#[derive(Clone)]
-pub(crate) struct Health {
+struct Health {
     reporter: HealthReporter,
     /// Of each service, and of the whole.
     names: Vec<&'static str>,
 }
 
 impl Health {
-    pub(crate) async fn set(&self, status: ServingStatus) {
+    async fn set(&self, status: ServingStatus) {
         for name in &self.names {
             self.reporter.set_service_status(*name, status).await;
         }
@@ -90,8 +92,26 @@ impl Face {
         Ok(Self { router, health: Health { reporter, names } })
     }
 
-    /// Answers until `drain` is done, and then what is under way.
-    pub(crate) async fn serve(self, incoming: TcpIncoming, drain: impl Future<Output = ()>) -> Result<(), Error> {
-        self.router.serve_with_incoming_shutdown(incoming, drain).await
+    /// Answers on connections that come in until the drain, and then what is under way; says that it serves until
+    /// it is to end.
+    pub(crate) async fn answer<C>(
+        self,
+        life: &mut Life,
+        name: &'static str,
+        incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
+    ) where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let Self { router, health } = self;
+        health.set(ServingStatus::Serving).await;
+        let drain = life.drain().cancelled_owned();
+        life.server(name, async move { router.serve_with_incoming_shutdown(incoming, drain).await });
+        let (not_ready, drain) = (life.not_ready(), life.drain());
+        life.server("the health report", async move {
+            not_ready.cancelled().await;
+            health.set(ServingStatus::NotServing).await;
+            drain.cancelled().await;
+            Ok::<_, Infallible>(())
+        });
     }
 }

@@ -9,6 +9,7 @@ pub mod import;
 mod operations;
 mod output;
 mod platform;
+mod tls;
 mod tools;
 
 pub use client::Connection;

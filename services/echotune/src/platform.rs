@@ -33,9 +33,8 @@ use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
-use tonic_health::ServingStatus;
 
-use crate::{Config, grpc, operations::EmbeddedOperations, tools};
+use crate::{Config, grpc, operations::EmbeddedOperations, tls, tools};
 
 /// File in a data folder that says where its platform listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
@@ -310,25 +309,17 @@ impl Platform {
             agents,
             operations: Arc::clone(&self.operations),
         };
-        let face = grpc::Face::new(edge, services)?;
-        let health = face.health.clone();
-        health.set(ServingStatus::Serving).await;
-        let drain = self.life.drain().cancelled_owned();
+        let face = || grpc::Face::new(edge.clone(), services.clone());
         // Answers are small and must not wait for each other's acknowledgements.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        self.life.server("the gRPC server", face.serve(incoming, drain));
-        let (not_ready, drain) = (self.life.not_ready(), self.life.drain());
-        self.life.server("the health report", async move {
-            not_ready.cancelled().await;
-            health.set(ServingStatus::NotServing).await;
-            drain.cancelled().await;
-            Ok::<_, Infallible>(())
-        });
+        face()?.answer(&mut self.life, "the gRPC server", incoming).await;
+        let tls = tls::serve(&self.config.tls, face, &mut self.life).await?;
         let reached = [("grpc", address.to_string()), ("mcp", format!("http://{mcp}/mcp"))];
-        let reached = reached.into_iter().map(|(name, at)| (name.to_owned(), at)).collect();
+        let reached = reached.into_iter().chain(tls.map(|at| ("grpc over TLS", at.to_string())));
+        let reached = reached.map(|(name, at)| (name.to_owned(), at)).collect();
         self.addresses.set(reached).expect("a platform is served once: serving takes it");
         write_address(&self.folder, address).context("the data folder cannot be written")?;
-        Ok(Serving { address, mcp, platform: self })
+        Ok(Serving { address, mcp, tls, platform: self })
     }
 
     /// Stops the background work and releases the data folder.
@@ -366,6 +357,8 @@ pub struct Serving {
     pub address: SocketAddr,
     /// Where its MCP servers answer.
     pub mcp: SocketAddr,
+    /// Where it answers over TLS, if it does.
+    pub tls: Option<SocketAddr>,
     /// The platform.
     pub platform: Platform,
 }

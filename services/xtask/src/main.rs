@@ -32,7 +32,7 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 13] = [
+const CHECKS: [(&str, Check); 14] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -56,8 +56,16 @@ const CHECKS: [(&str, Check); 13] = [
     ("kafka", |_| {
         let of = ["--package", "echotune-eventlog", "--features", "kafka", "--locked"];
         cargo(&[&["clippy", "--all-targets"], &of[..], &["--", "-D", "warnings"]].concat())?;
-        cargo(&[&["test", "--lib"], &of[..]].concat())?;
-        cargo(&["test", "--lib", "--package", "echotune-kit", "--features", "keys", "--locked", "keys"])
+        cargo(&[&["test", "--lib"], &of[..]].concat())
+    }),
+    // Nor for TLS and sealing.
+    ("secrets", |_| {
+        let kit = ["--package", "echotune-kit", "--features", "keys,tls", "--locked"];
+        let up = ["--package", "echotune", "--features", "tls", "--locked"];
+        cargo(&[&["clippy", "--all-targets"], &kit[..], &["--", "-D", "warnings"]].concat())?;
+        cargo(&[&["clippy", "--all-targets"], &up[..], &["--", "-D", "warnings"]].concat())?;
+        cargo(&[&["test", "--lib"], &kit[..]].concat())?;
+        cargo(&[&["test", "--test", "it"], &up[..], &["tls"]].concat())
     }),
 ];
 

@@ -25,6 +25,7 @@ pub(super) async fn up(
     let serving = Platform::open_with(config, &arguments.data, telemetry.spans.clone())?.metered(telemetry.meter());
     let serving = serving.serve(config.listen).await?;
     let (address, mcp) = (serving.address, serving.mcp);
+    let tls = serving.tls.map(|at| format!(", gRPC over TLS on {at}")).unwrap_or_default();
     let (asked, stopping) = (serving.platform.asked(), serving.platform.stopping());
     let demo = demo.then(|| Demo::of(&serving, arguments));
     let shown = async {
@@ -32,7 +33,8 @@ pub(super) async fn up(
             demo.show().await.inspect_err(|_| asked.cancel())?;
         }
         let data = arguments.data.display();
-        let served = format!("EchoTune serves {data}: gRPC on {address}, MCP on http://{mcp}/mcp; stop it with Ctrl-C");
+        let served =
+            format!("EchoTune serves {data}: gRPC on {address}{tls}, MCP on http://{mcp}/mcp; stop it with Ctrl-C");
         match arguments.output {
             Output::Table => output::say(served)?,
             // Programs read nothing but JSON on standard output.

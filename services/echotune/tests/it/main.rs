@@ -8,6 +8,8 @@ mod rpcs;
 mod runs;
 mod shapes;
 mod spark;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{path::Path, sync::OnceLock, time::Duration};
 
