@@ -5,6 +5,7 @@
 //! Every write of an adapter is one atomic write.
 
 mod embedded;
+mod rules;
 
 pub mod conformance;
 
