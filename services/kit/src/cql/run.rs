@@ -122,7 +122,7 @@ impl CqlSession {
     pub async fn put_at(&self, write: &Write, values: impl SerializeRow, micros: i64) -> Result<(), CqlError> {
         let mut prepared = write.prepared.clone();
         prepared.set_timestamp(Some(micros));
-        self.repeat(write.name, async || self.driver().execute_unpaged(&prepared, &values).await.map(drop)).await
+        self.repeat(write.name, || async { self.driver().execute_unpaged(&prepared, &values).await.map(drop) }).await
     }
 
     /// Makes all writes of a batch; an empty one is none.
@@ -135,15 +135,15 @@ impl CqlSession {
         }
         let mut statements = batch.statements;
         statements.set_is_idempotent(true);
-        self.repeat(batch.name, async || self.driver().batch(&statements, &batch.values).await.map(drop)).await
+        self.repeat(batch.name, || async { self.driver().batch(&statements, &batch.values).await.map(drop) }).await
     }
 
     /// Tries a plain write again where that can help. One that may have been made once stays uncertain whatever
     /// later tries answer, but for success.
-    async fn repeat(
+    async fn repeat<A: Future<Output = Result<(), ExecutionError>>>(
         &self,
         step: &'static str,
-        attempt: impl AsyncFn() -> Result<(), ExecutionError>,
+        attempt: impl Fn() -> A,
     ) -> Result<(), CqlError> {
         let (mut worst, mut tries) = (Fate::Nothing, 0);
         loop {
