@@ -10,7 +10,7 @@ use crate::store::{Answer, MAX_PART, RunRecord, RunStore as _, RunStoreError};
 
 const DAY_MS: u64 = 24 * 3_600_000;
 /// Whose list has all runs: no user has this name.
-const ALL: &str = "";
+pub(super) const ALL: &str = "*";
 /// Runs read for a page in one go.
 const CHUNK: usize = 16;
 
@@ -94,7 +94,7 @@ impl CqlRunStore {
         Ok(())
     }
 
-    /// A page of a list; of all runs when the owner is empty.
+    /// A page of the list of a user, or of [`ALL`].
     pub(super) async fn page(&self, owner: &str, page: PageRequest) -> Answer<Page<RunRecord>> {
         let bad = || RunStoreError::BadPageToken(page.token.clone());
         let mut after: Option<RunId> =

@@ -190,7 +190,8 @@ impl RunStore for CqlRunStore {
     }
 
     async fn runs(&self, user: Option<UserName>, page: PageRequest) -> Answer<Page<RunRecord>> {
-        self.page(&user.map(|user| user.folded()).unwrap_or_default(), page).await
+        let owner = user.map_or_else(|| listing::ALL.to_owned(), |user| user.folded());
+        self.page(&owner, page).await
     }
 
     async fn count(&self) -> Answer<u64> {

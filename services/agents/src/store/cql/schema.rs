@@ -26,7 +26,7 @@ const HINTS: &str = "CREATE TABLE IF NOT EXISTS run_hints (region text, queue sm
 /// Which partitions of hints there are: 144 for each day in which runs are due or have ended.
 const BUCKETS: &str = "CREATE TABLE IF NOT EXISTS run_buckets (region text, queue smallint, shard smallint, \
     bucket bigint, PRIMARY KEY ((region, queue, shard), bucket))";
-/// Runs by user and month, and all of them by day (owner ''), newest first. About 60 bytes a run.
+/// Runs by user and month, and all of them by day (owner '*'), newest first. About 60 bytes a run.
 const LISTED: &str = "CREATE TABLE IF NOT EXISTS runs_listed (owner text, period int, run_id uuid, region text, \
     PRIMARY KEY ((owner, period), run_id)) WITH CLUSTERING ORDER BY (run_id DESC)";
 /// In which months or days an owner has runs.
