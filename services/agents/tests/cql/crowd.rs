@@ -166,6 +166,17 @@ async fn approve(store: &CqlRunStore, ids: &[RunId]) {
     }
 }
 
+/// What each step of a run wrote, when each was taken once, in order, by owners that followed each other.
+fn taken_once(entries: &[Entry]) -> Vec<String> {
+    assert!((1..).zip(entries).all(|(place, entry)| entry.sequence == place), "no gaps");
+    let steps = steps(entries);
+    let taken: Vec<_> = steps.iter().map(|entry| entry.step.clone()).collect();
+    assert_eq!(taken, (0..STEPS).map(|step| step.to_string()).collect::<Vec<_>>(), "each step once, in order");
+    let epoch = |entry: &&Entry| entry.detail.split('/').nth(2).and_then(|epoch| epoch.parse::<u64>().ok());
+    assert!(steps.iter().map(epoch).is_sorted(), "no earlier owner writes after a later one");
+    steps.iter().map(|entry| entry.detail.clone()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_step_is_taken_once_whoever_dies() {
     let all = Stores::open("crowd").await;
@@ -185,24 +196,16 @@ async fn each_step_is_taken_once_whoever_dies() {
     timeout(PATIENCE, approve(&home[0], &ids)).await.expect("all runs end");
     owners.iter().for_each(tokio::task::JoinHandle::abort);
     join_all(owners).await;
-    let told = told.lock().expect("told");
+    let told = std::mem::take(&mut *told.lock().expect("told"));
     let claims: HashSet<_> = told.claims.iter().collect();
     assert_eq!(claims.len(), told.claims.len(), "an epoch has one owner");
     let mut kept = HashSet::new();
     for id in &ids {
-        let entries = journal(&home[0], *id).await.expect("read");
-        assert!((1..).zip(&entries).all(|(place, entry)| entry.sequence == place), "no gaps");
-        let steps = steps(&entries);
-        let taken: Vec<_> = steps.iter().map(|entry| entry.step.clone()).collect();
-        assert_eq!(taken, (0..STEPS).map(|step| step.to_string()).collect::<Vec<_>>(), "each step once, in order");
-        let epoch = |entry: &&Entry| entry.detail.split('/').nth(2).and_then(|epoch| epoch.parse::<u64>().ok());
-        assert!(steps.iter().map(epoch).is_sorted(), "no earlier owner writes after a later one");
-        kept.extend(steps.iter().map(|entry| entry.detail.clone()));
+        kept.extend(taken_once(&journal(&home[0], *id).await.expect("read")));
     }
     assert!(told.written.is_subset(&kept), "what was answered is kept");
     assert!(told.refused.is_disjoint(&kept), "what was refused is not");
     println!("{} claims, {} steps answered, {} refused", claims.len(), told.written.len(), told.refused.len());
-    drop(told);
     assert_eq!(home[0].sweep(u64::MAX).await.expect("swept"), RUNS);
     assert_eq!(home[0].count().await.expect("counted"), 0);
     all.close().await;

@@ -3,6 +3,11 @@
 mod conforms;
 mod crowd;
 mod hints;
+mod regions;
+#[allow(dead_code, reason = "the other tests of this crate use the rest of it")]
+#[path = "../it/server.rs"]
+mod server;
+mod service;
 
 use std::{sync::Arc, time::Duration};
 

@@ -12,9 +12,11 @@ use super::head::Head;
 /// processes may differ, in milliseconds.
 pub(super) const GRACE_MS: u64 = 60_000;
 /// Milliseconds of one partition of hints.
-const BUCKET_MS: u64 = 600_000;
+const BUCKET_MS: u64 = 60_000;
 /// Parts that hints lie in, so that not all of a region are in one partition.
 pub(super) const SHARDS: i16 = 4;
+/// How many queues there are.
+pub(super) const QUEUES: i16 = 2;
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,9 +58,14 @@ pub(super) const fn starts_ms(bucket: i64) -> u64 {
     bucket.unsigned_abs().saturating_mul(BUCKET_MS)
 }
 
-/// Whether no hint is written into a bucket any more: hints lie at the time of their writing or later.
+/// The first bucket that hints may still be written into: they lie at the time of their writing or later.
+pub(super) const fn open_since(now_ms: u64) -> i64 {
+    bucket_of(now_ms.saturating_sub(GRACE_MS))
+}
+
+/// Whether no hint is written into a bucket any more.
 pub(super) const fn is_closed(bucket: i64, now_ms: u64) -> bool {
-    bucket < bucket_of(now_ms.saturating_sub(GRACE_MS))
+    bucket < open_since(now_ms)
 }
 
 /// What to do about a hint.
@@ -101,4 +108,67 @@ pub(super) fn undecided(hint: &Hint, head: Option<&Head>, now_ms: u64) -> Option
 /// Whether a change of the due time needs a hint of its own: an earlier hint covers a later time.
 pub(super) fn needs_hint(before_ms: Option<u64>, due_ms: Option<u64>) -> Option<u64> {
     due_ms.filter(|due_ms| before_ms.is_none_or(|before_ms| *due_ms < before_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_model::UserName;
+
+    use super::*;
+    use crate::store::{RunDraft, rules};
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    /// A head of version 2 that is due at a time.
+    fn due_at(due_ms: Option<u64>) -> Head {
+        let user: UserName = "ann".parse().expect("a name");
+        let texts = (String::new(), String::new(), String::new(), String::new());
+        let (workflow, input, traceparent, detail) = texts;
+        let draft = RunDraft { id: RunId::new(NOW_MS), workflow, user, input, traceparent, texts: Vec::new(), detail };
+        let (mut record, _) = rules::start(&draft, NOW_MS);
+        record.due_ms = due_ms;
+        Head::first(Some(record.clone()), "us").next(Some(record))
+    }
+
+    fn hint(at_ms: u64, version: i64) -> Hint {
+        Hint { at_ms, run: RunId::new(NOW_MS), version }
+    }
+
+    #[test]
+    fn a_hint_is_judged_by_the_head_that_it_leads_to() {
+        let gone = due_at(None).next(None);
+        for (hint, head, expected) in [
+            (hint(NOW_MS - 9, 2), Some(due_at(Some(NOW_MS - 9))), Verdict::Due(NOW_MS - 9)),
+            (hint(NOW_MS - 9, 2), Some(due_at(Some(NOW_MS))), Verdict::Due(NOW_MS)),
+            (hint(NOW_MS - 9, 1), Some(due_at(Some(NOW_MS + 1))), Verdict::Move(NOW_MS + 1)),
+            (hint(NOW_MS + 9, 2), Some(due_at(Some(NOW_MS + 9))), Verdict::Due(NOW_MS + 9)),
+            (hint(NOW_MS + 9, 1), Some(due_at(Some(NOW_MS + 1))), Verdict::Due(NOW_MS + 1)),
+            (hint(NOW_MS - 9, 2), Some(due_at(None)), Verdict::Drop),
+            (hint(NOW_MS - 9, 9), Some(gone), Verdict::Drop),
+            // Its change of the head is not there yet, or the run is not.
+            (hint(NOW_MS, 3), Some(due_at(Some(NOW_MS + 1))), Verdict::Wait),
+            (hint(NOW_MS - GRACE_MS + 1, 1), None, Verdict::Wait),
+            (hint(NOW_MS - GRACE_MS, 3), Some(due_at(Some(NOW_MS - 1))), Verdict::Fence),
+            (hint(NOW_MS - GRACE_MS, 1), None, Verdict::Fence),
+        ] {
+            assert_eq!(judge(&hint, head.as_ref(), NOW_MS), expected, "{hint:?} beside {head:?}");
+        }
+    }
+
+    #[test]
+    fn only_an_earlier_time_needs_a_hint_of_its_own() {
+        assert_eq!(needs_hint(None, Some(5)), Some(5));
+        assert_eq!(needs_hint(Some(6), Some(5)), Some(5));
+        assert_eq!((needs_hint(Some(5), Some(5)), needs_hint(Some(4), Some(5))), (None, None));
+        assert_eq!(needs_hint(Some(4), None), None);
+    }
+
+    #[test]
+    fn a_bucket_is_closed_when_nobody_can_be_writing_into_it() {
+        let bucket = bucket_of(NOW_MS);
+        let ends_ms = starts_ms(bucket + 1);
+        assert!(starts_ms(bucket) <= NOW_MS && NOW_MS < ends_ms);
+        assert!(!is_closed(bucket, ends_ms + GRACE_MS - 1));
+        assert!(is_closed(bucket, ends_ms + GRACE_MS));
+    }
 }

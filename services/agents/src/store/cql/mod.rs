@@ -18,7 +18,7 @@ mod start;
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -55,6 +55,8 @@ struct Inner {
     changes: watch::Sender<u64>,
     /// Buckets and periods that this process has written, so that it does not write them for each run.
     opened: Mutex<HashSet<Opened>>,
+    /// Before which bucket of each shard of each queue there is none any more.
+    opens: Vec<AtomicI64>,
     /// Tells of changes that other processes may have made.
     poll: JoinHandle<()>,
 }
@@ -110,7 +112,8 @@ impl CqlRunStore {
         };
         let poll = tokio::spawn(tick);
         let (times, opened) = (WriteClock::new(clock), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { session, statements, times, changes, opened, poll }) })
+        let opens = (0..hints::QUEUES * hints::SHARDS).map(|_| AtomicI64::new(0)).collect();
+        Ok(Self { inner: Arc::new(Inner { session, statements, times, changes, opened, opens, poll }) })
     }
 
     fn session(&self) -> &CqlSession {
@@ -176,7 +179,10 @@ impl RunStore for CqlRunStore {
     async fn start(&self, draft: RunDraft, idempotency: Option<Idempotency>) -> Answer<RunRecord> {
         match idempotency {
             Some(asked) => self.start_once(draft, asked).await,
-            None => self.start_draft(&draft).await,
+            None => {
+                let started = self.start_draft(&draft).await?;
+                started.ok_or_else(|| start::too_late(&draft))
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! Hints on the servers.
 
-use std::sync::PoisonError;
+use std::sync::{
+    PoisonError,
+    atomic::{AtomicI64, Ordering},
+};
 
 use echotune_model::RunId;
 use futures::future::try_join_all;
@@ -8,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     CqlRunStore, MAX_OPENED, Opened,
-    hints::{Hint, Queue, SHARDS, bucket_of, is_closed},
+    hints::{Hint, Queue, SHARDS, bucket_of, is_closed, open_since, starts_ms},
     signed, unsigned,
 };
 use crate::store::{Answer, RunStore as _};
@@ -60,8 +63,12 @@ impl CqlRunStore {
 
     async fn hints_of(&self, queue: Queue, shard: i16, until_ms: u64, limit: usize) -> Answer<Hints> {
         let (region, number, until) = (self.region(), queue as i16, signed(until_ms));
-        let wanted = (region, number, shard, bucket_of(unsigned(until)), BUCKETS);
+        let opens = self.opens(queue, shard);
+        let wanted = (region, number, shard, opens.load(Ordering::Relaxed), bucket_of(unsigned(until)), BUCKETS);
         let buckets = self.session().rows::<(i64,)>(&self.statements().read_buckets, wanted, usize::MAX).await?;
+        // What this process has seen closed and empty it need not step over again.
+        let first = buckets.first().map_or(i64::MAX, |(bucket,)| *bucket).min(bucket_of(unsigned(until)));
+        opens.fetch_max(first.min(open_since(self.now_ms())), Ordering::Relaxed);
         let cut = (buckets.len() == BUCKETS.unsigned_abs() as usize).then(|| buckets.last().copied()).flatten();
         let mut hints = Vec::new();
         for (bucket,) in buckets {
@@ -82,8 +89,14 @@ impl CqlRunStore {
                 return Ok(Hints { hints, until_ms });
             }
         }
-        let until_ms = cut.map_or(u64::MAX, |(bucket,)| super::hints::starts_ms(bucket));
+        let until_ms = cut.map_or(u64::MAX, |(bucket,)| starts_ms(bucket));
         Ok(Hints { hints, until_ms })
+    }
+
+    /// Before which bucket of a shard there is none any more.
+    fn opens(&self, queue: Queue, shard: i16) -> &AtomicI64 {
+        let place = (queue as i16 - 1) * SHARDS + shard;
+        self.inner.opens.get(usize::try_from(place).unwrap_or_default()).expect("a bound for each shard")
     }
 
     /// Whether this process has not yet written a row that leads to a partition.

@@ -21,7 +21,7 @@ const CHUNK: usize = 256;
 /// What a hint at an ended run leads to.
 enum Ended {
     /// A run whose time has come.
-    Run(RunRecord),
+    Run(Box<RunRecord>),
     /// A run that was removed.
     Gone,
     /// A run that did not end then.
@@ -115,7 +115,7 @@ fn ended(hint: &Hint, head: Option<&Head>, now_ms: u64) -> Ended {
     }
     match head.and_then(|head| head.record.as_ref()) {
         None => Ended::Gone,
-        Some(record) if record.state.is_final() => Ended::Run(record.clone()),
+        Some(record) if record.state.is_final() => Ended::Run(Box::new(record.clone())),
         Some(_) => Ended::Nothing,
     }
 }

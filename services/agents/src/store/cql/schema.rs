@@ -19,13 +19,14 @@ const RUNS: &str = "CREATE TABLE IF NOT EXISTS runs (run_id uuid, sequence bigin
 /// The texts that a run was started with, each of at most 256 KiB, under the token of who started it.
 const TEXTS: &str = "CREATE TABLE IF NOT EXISTS run_texts (run_id uuid, writer uuid, place int, value blob, \
     PRIMARY KEY (run_id, writer, place))";
-/// When runs are to be looked at: hints, in partitions of ten minutes and of a part of the runs. A partition holds
-/// what is moved, started and ended in that time.
+/// When runs are to be looked at: hints, in partitions of a minute and of a part of the runs. A partition holds what
+/// is moved, started and ended in that time. What comes back after its deletion was forgotten is dropped again.
 const HINTS: &str = "CREATE TABLE IF NOT EXISTS run_hints (region text, queue smallint, shard smallint, bucket bigint, \
-    at_ms bigint, run_id uuid, version bigint, PRIMARY KEY ((region, queue, shard, bucket), at_ms, run_id, version))";
-/// Which partitions of hints there are: 144 for each day in which runs are due or have ended.
+    at_ms bigint, run_id uuid, version bigint, PRIMARY KEY ((region, queue, shard, bucket), at_ms, run_id, version)) \
+    WITH gc_grace_seconds = 86400";
+/// Which partitions of hints there are: a row for each minute in which runs are due or have ended.
 const BUCKETS: &str = "CREATE TABLE IF NOT EXISTS run_buckets (region text, queue smallint, shard smallint, \
-    bucket bigint, PRIMARY KEY ((region, queue, shard), bucket))";
+    bucket bigint, PRIMARY KEY ((region, queue, shard), bucket)) WITH gc_grace_seconds = 86400";
 /// Runs by user and month, and all of them by day (owner '*'), newest first. About 60 bytes a run.
 const LISTED: &str = "CREATE TABLE IF NOT EXISTS runs_listed (owner text, period int, run_id uuid, region text, \
     PRIMARY KEY ((owner, period), run_id)) WITH CLUSTERING ORDER BY (run_id DESC)";
@@ -66,8 +67,8 @@ const READ_HINTS: &str = "SELECT at_ms, run_id, version FROM run_hints WHERE reg
     AND bucket = ? AND at_ms <= ? LIMIT ?";
 const PUT_BUCKET: &str = "INSERT INTO run_buckets (region, queue, shard, bucket) VALUES (?, ?, ?, ?)";
 const DROP_BUCKET: &str = "DELETE FROM run_buckets WHERE region = ? AND queue = ? AND shard = ? AND bucket = ?";
-const READ_BUCKETS: &str =
-    "SELECT bucket FROM run_buckets WHERE region = ? AND queue = ? AND shard = ? AND bucket <= ? LIMIT ?";
+const READ_BUCKETS: &str = "SELECT bucket FROM run_buckets WHERE region = ? AND queue = ? AND shard = ? \
+    AND bucket >= ? AND bucket <= ? LIMIT ?";
 
 const PUT_LISTED: &str = "INSERT INTO runs_listed (owner, period, run_id, region) VALUES (?, ?, ?, ?)";
 const DROP_LISTED: &str = "DELETE FROM runs_listed WHERE owner = ? AND period = ? AND run_id = ?";

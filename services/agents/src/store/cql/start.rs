@@ -4,6 +4,7 @@ use echotune_kit::cql::{Joint, Seen, encode};
 use echotune_model::{ErrorKind, RunId};
 use futures::future::try_join;
 use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{
@@ -55,9 +56,9 @@ impl CqlRunStore {
                 // Whoever took the key is about to start the run, or has died: both start the same one.
                 None => {
                     draft.id = run;
-                    match self.start_draft(&draft).await {
-                        Err(RunStoreError::UnknownRun(_)) => tokio::time::sleep(pause(attempt)).await,
-                        started => return started,
+                    match self.start_draft(&draft).await? {
+                        Some(record) => return Ok(record),
+                        None => sleep(pause(attempt)).await,
                     }
                 }
             }
@@ -106,9 +107,9 @@ impl CqlRunStore {
         })
     }
 
-    /// Starts the run of a draft, or gives the one of this id that another has started. `UnknownRun` when it was
-    /// removed meanwhile.
-    pub(super) async fn start_draft(&self, draft: &RunDraft) -> Answer<RunRecord> {
+    /// Starts the run of a draft, or gives the one of this id that another has started; nothing when the id was
+    /// spent meanwhile.
+    pub(super) async fn start_draft(&self, draft: &RunDraft) -> Answer<Option<RunRecord>> {
         let (now_ms, folded) = (self.now_ms(), draft.user.folded());
         let (record, entry) = rules::start(draft, now_ms);
         let head = Head::first(Some(record), self.region());
@@ -121,17 +122,18 @@ impl CqlRunStore {
         }
         self.put_texts(draft, head.starter).await?;
         if self.is_late(now_ms) {
-            let message = format!("run {} could not be started in time; start it again", draft.id);
-            return Err(RunStoreError::Failed { kind: ErrorKind::Unavailable, message });
+            return Err(too_late(draft));
         }
         let values = (head.version, head.encode(), encode(&draft.input), draft.id.0, None::<i64>);
         let mut joint = Joint::new(&self.statements().start, values);
         self.enter(&mut joint, draft.id, &entry);
-        if !self.settle(draft.id, &head, &joint).await? {
-            let other = self.existing(draft.id).await?;
-            return self.filled(other.record.ok_or(RunStoreError::UnknownRun(draft.id))?).await;
+        if self.settle(draft.id, &head, &joint).await? {
+            return Ok(head.record);
         }
-        head.record.ok_or(RunStoreError::UnknownRun(draft.id))
+        match self.head(draft.id).await?.and_then(|other| other.record) {
+            Some(record) => self.filled(record).await.map(Some),
+            None => self.unlist(draft.id, &folded).await.map(|()| None),
+        }
     }
 
     async fn put_texts(&self, draft: &RunDraft, starter: Uuid) -> Answer<()> {
@@ -148,6 +150,12 @@ impl CqlRunStore {
         let row = self.session().one::<(i64,)>(&self.statements().read_erasure, (who,)).await?;
         Ok(row.map_or(0, |(erased_ms,)| unsigned(erased_ms)))
     }
+}
+
+/// What is told to whoever took too long.
+pub(super) fn too_late(draft: &RunDraft) -> RunStoreError {
+    let message = format!("run {} could not be started in time; start it again", draft.id);
+    RunStoreError::Failed { kind: ErrorKind::Unavailable, message }
 }
 
 fn erased(draft: &RunDraft) -> RunStoreError {
