@@ -6,7 +6,7 @@ use scylla::{
     client::{execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
     errors::{DbError, ExecutionError, RequestAttemptError},
     policies::{host_filter::DcHostFilter, load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
-    statement::{Consistency, SerialConsistency},
+    statement::{Consistency, SerialConsistency, unprepared::Statement},
 };
 use tokio::sync::Semaphore;
 
@@ -107,7 +107,9 @@ async fn ensure_keyspace(session: &Session, config: &CqlConfig, server: Server) 
     let found = found.into_rows_result().map_err(|cause| damaged(cause.to_string()))?;
     // A service that may not make keyspaces can use one that was made for it.
     if found.rows_num() == 0 {
-        session.query_unpaged(keyspace(config, server), ()).await.map_err(failed)?;
+        let mut change = Statement::new(keyspace(config, server));
+        change.set_request_timeout(Some(config.schema_timeout.0));
+        session.query_unpaged(change, ()).await.map_err(failed)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use scylla::errors::ExecutionError;
+use scylla::{errors::ExecutionError, statement::unprepared::Statement};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -101,7 +101,10 @@ impl CqlSession {
     pub(super) async fn schema(&self, step: &'static str, cql: &str) -> Result<(), CqlError> {
         let failed = |cause: ExecutionError| of_fate(step, Effect::Writes, fate(&cause), cause.to_string());
         let _place = self.place(step).await?;
-        self.driver().query_unpaged(cql, ()).await.map_err(failed)?;
+        let mut change = Statement::new(cql);
+        // A change of the schema takes far longer than a request, and is not made again blindly.
+        change.set_request_timeout(Some(self.config().schema_timeout.0));
+        self.driver().query_unpaged(change, ()).await.map_err(failed)?;
         let end = Instant::now() + self.config().schema_timeout.0;
         loop {
             let versions = versions(self).await.map_err(failed)?;
@@ -195,7 +198,7 @@ async fn claim(
     runner: Uuid,
 ) -> Result<(), CqlError> {
     let end = Instant::now() + PATIENCE;
-    let look = async || {
+    let look = || async {
         let found = session.one::<(Option<Uuid>,)>(&statements.runner, (owner,)).await?;
         Ok(match found.and_then(|(found,)| found) {
             Some(found) if found == runner => Seen::Applied,
@@ -260,7 +263,7 @@ async fn record(
     step: &Migration,
 ) -> Result<(), CqlError> {
     let checksum = step.checksum();
-    let look = async || {
+    let look = || async {
         let found = session.one::<(String,)>(&statements.recorded, (owner, step.version)).await?;
         Ok(if found.is_some() { Seen::Applied } else { Seen::Open })
     };

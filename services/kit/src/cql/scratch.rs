@@ -42,3 +42,16 @@ pub async fn drop(session: &CqlSession) -> Result<(), CqlError> {
     let name = &session.config().keyspace;
     session.schema("drop the keyspace", &format!("DROP KEYSPACE IF EXISTS {name}")).await
 }
+
+/// Removes every row of the keyspace of a session, which is quicker than another keyspace.
+///
+/// # Errors
+/// The servers refuse.
+pub async fn empty(session: &CqlSession) -> Result<(), CqlError> {
+    let tables = session.read("tables", "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?").await?;
+    let tables: Vec<(String,)> = session.rows(&tables, (&session.config().keyspace,), usize::MAX).await?;
+    for (table,) in tables.iter().filter(|(table,)| !table.starts_with("schema_")) {
+        session.schema("empty a table", &format!("TRUNCATE {table}")).await?;
+    }
+    Ok(())
+}
