@@ -5,6 +5,7 @@ use std::time::Duration;
 use echotune_agents::{AgentsService, CqlRunStore, Options};
 use echotune_api::Agents;
 use echotune_model::{Approval, Call, NewRun, Run, RunId, RunState};
+use serde_json::{Value, json};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +72,8 @@ async fn another_process_goes_on_where_one_was_lost() {
     front.decide(&Call::internal(), id, approval).await.expect("decided");
     let worker = work(&two);
     let ended = until(&front, id, RunState::Succeeded).await;
-    assert_eq!(ended.output, r#"{"before":1,"after":2}"#);
+    let output: Value = serde_json::from_str(&ended.output).expect("JSON");
+    assert_eq!(output, json!({"before": 1, "after": 2}));
     assert_eq!(toolbox.seen("once").len(), 2, "no step is taken again");
     let events = front.watch_run(&Call::internal(), id, 0).await.expect("watched");
     assert_eq!(events.last().map(|event| event.kind), Some(echotune_model::RunEventKind::RunEnded));

@@ -63,9 +63,9 @@ pub(super) const fn open_since(now_ms: u64) -> i64 {
     bucket_of(now_ms.saturating_sub(GRACE_MS))
 }
 
-/// Whether no hint is written into a bucket any more.
-pub(super) const fn is_closed(bucket: i64, now_ms: u64) -> bool {
-    bucket < open_since(now_ms)
+/// Whether a bucket in which no hint up to a time was found has none at all, now or later.
+pub(super) const fn is_spent(bucket: i64, until_ms: u64, now_ms: u64) -> bool {
+    bucket < bucket_of(until_ms) && bucket < open_since(now_ms)
 }
 
 /// What to do about a hint.
@@ -164,11 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_closed_when_nobody_can_be_writing_into_it() {
+    fn a_bucket_is_spent_when_all_of_it_was_seen_and_nobody_writes_into_it() {
         let bucket = bucket_of(NOW_MS);
         let ends_ms = starts_ms(bucket + 1);
         assert!(starts_ms(bucket) <= NOW_MS && NOW_MS < ends_ms);
-        assert!(!is_closed(bucket, ends_ms + GRACE_MS - 1));
-        assert!(is_closed(bucket, ends_ms + GRACE_MS));
+        assert!(!is_spent(bucket, ends_ms, ends_ms + GRACE_MS - 1), "a hint may be on its way");
+        assert!(!is_spent(bucket, ends_ms - 1, ends_ms + GRACE_MS), "its last hints were not asked for");
+        assert!(is_spent(bucket, ends_ms, ends_ms + GRACE_MS));
     }
 }

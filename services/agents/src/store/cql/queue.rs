@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     CqlRunStore, MAX_OPENED, Opened,
-    hints::{Hint, Queue, SHARDS, bucket_of, is_closed, open_since, starts_ms},
+    hints::{Hint, Queue, SHARDS, bucket_of, is_spent, open_since, starts_ms},
     signed, unsigned,
 };
 use crate::store::{Answer, RunStore as _};
@@ -75,7 +75,7 @@ impl CqlRunStore {
             let room = limit - hints.len();
             let wanted = (region, number, shard, bucket, until, i32::try_from(room).unwrap_or(i32::MAX));
             let rows = self.session().rows::<(i64, Uuid, i64)>(&self.statements().read_hints, wanted, room).await?;
-            if rows.is_empty() && is_closed(bucket, self.now_ms()) {
+            if rows.is_empty() && is_spent(bucket, until_ms, self.now_ms()) {
                 let place = (region, number, shard, bucket);
                 self.session().put_at(&self.statements().drop_bucket, place, self.inner.times.now().ahead()).await?;
             }

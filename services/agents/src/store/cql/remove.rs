@@ -39,7 +39,7 @@ impl CqlRunStore {
             let mut any = false;
             for hint in &found.hints {
                 let head = self.head(hint.run).await?;
-                match ended(hint, head.as_ref(), self.now_ms()) {
+                match judge_ended(hint, head.as_ref(), ended_ms, self.now_ms()) {
                     Ended::Run(record) => {
                         removed += usize::from(self.remove(record.id).await?.is_some());
                         self.unlist(record.id, &folded(&record)).await?;
@@ -109,13 +109,15 @@ impl CqlRunStore {
     }
 }
 
-fn ended(hint: &Hint, head: Option<&Head>, now_ms: u64) -> Ended {
+fn judge_ended(hint: &Hint, head: Option<&Head>, ended_ms: u64, now_ms: u64) -> Ended {
     if let Some(open) = undecided(hint, head, now_ms) {
         return Ended::Open(open);
     }
     match head.and_then(|head| head.record.as_ref()) {
         None => Ended::Gone,
-        Some(record) if record.state.is_final() => Ended::Run(Box::new(record.clone())),
+        Some(record) if record.state.is_final() && record.ended_at_ms <= ended_ms => {
+            Ended::Run(Box::new(record.clone()))
+        }
         Some(_) => Ended::Nothing,
     }
 }
