@@ -1,10 +1,12 @@
 //! What every binary of EchoTune needs and what knows nothing of users, tracks or agents: the
 //! embedded store, configuration, the order of start and stop, telemetry with a span store, the gRPC
-//! edge with authentication; with the feature `keys`, keys by which what is kept about somebody is sealed;
-//! with `tls`, TLS whose certificates are read anew.
+//! edge with authentication. By feature also: sessions with CQL servers (`cql`), keys by which what is kept about somebody
+//! is sealed (`keys`), and TLS whose certificates are read anew (`tls`).
 
 pub mod auth;
 pub mod config;
+#[cfg(feature = "cql")]
+pub mod cql;
 pub mod edge;
 pub mod embedded;
 #[cfg(feature = "keys")]

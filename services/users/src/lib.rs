@@ -13,6 +13,8 @@ mod tokens;
 
 pub use relay::{RelayError, relay};
 pub use service::UsersService;
+#[cfg(feature = "cql")]
+pub use store::CqlUserStore;
 pub use store::{
     Checked, EmbeddedUserStore, Idempotency, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft,
     UserStore, UserStoreError, Waiting, conformance,

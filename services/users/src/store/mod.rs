@@ -2,6 +2,8 @@
 //!
 //! Every write of an adapter, the event announcing it and its idempotency key are one atomic write.
 
+#[cfg(feature = "cql")]
+mod cql;
 mod embedded;
 
 pub mod conformance;
@@ -18,6 +20,8 @@ use echotune_model::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+#[cfg(feature = "cql")]
+pub use cql::CqlUserStore;
 pub use embedded::EmbeddedUserStore;
 
 /// Playlists of one user at the most.
@@ -26,6 +30,9 @@ pub const MAX_PLAYLISTS: usize = 1_000;
 pub const MAX_TOKENS: usize = 100;
 /// For how long an idempotency key is remembered, in milliseconds: 24 hours.
 pub const KEY_LIFE_MS: u64 = 24 * 3_600 * 1_000;
+/// What is counted, by name.
+const COUNTED: [&str; 8] =
+    ["users", "listens", "play_counts", "taggings", "friendships", "library", "playlists", "events"];
 
 /// A write that may be repeated under the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +236,6 @@ pub trait UserStore: Send + Sync {
     /// Forgets events that are on the log.
     async fn published(&self, places: Vec<Vec<u8>>) -> Answer<()>;
     /// Forgets idempotency keys, and whose deleted playlists were, when they have ended by `now_ms`;
-    /// how many keys.
+    /// how many keys. Where rows end by themselves, there is nothing to do.
     async fn sweep_keys(&self, now_ms: u64) -> Answer<usize>;
 }

@@ -1,20 +1,16 @@
 //! The two faces of one service, so that the same tests run on both.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use echotune_api::{Users, UsersClient, authenticator, users_server};
+use echotune_api::{Users, UsersClient};
 use echotune_eventlog::EmbeddedEventLog;
-use echotune_kit::{
-    auth::Token,
-    edge::{Credentials, Edge, Patience},
-    embedded::Db,
-};
+use echotune_kit::{auth::Token, edge::Credentials, embedded::Db};
 use echotune_model::Clock;
 use echotune_users::{EmbeddedUserStore, UsersService};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Channel;
+
+use crate::serve::serve;
 
 /// One service over one folder, reachable both ways.
 pub(crate) struct Faces {
@@ -44,14 +40,4 @@ impl Faces {
     pub(crate) fn with_secret(&self, secret: &str) -> UsersClient {
         UsersClient::new(self.channel.clone(), Credentials { token: Token::from(secret.to_owned()) })
     }
-}
-
-async fn serve(users: Arc<dyn Users>, token: Token) -> Channel {
-    let listener = TcpListener::bind::<SocketAddr>("127.0.0.1:0".parse().expect("address")).await.expect("bound");
-    let address = listener.local_addr().expect("address");
-    let patience = Patience { default: Duration::from_secs(30), max: Duration::from_secs(60) };
-    let edge = Edge::new(token, Some(authenticator(Arc::clone(&users))), patience);
-    let server = Server::builder().layer(edge).add_service(users_server(users));
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    Endpoint::from_shared(format!("http://{address}")).expect("endpoint").connect().await.expect("connected")
 }

@@ -3,5 +3,6 @@
 mod access;
 mod events;
 mod faces;
+mod serve;
 mod store;
 mod suite;

@@ -22,5 +22,6 @@ conforms!(
     totals_tell_the_strongest_mark,
     pages_hold_everything_once,
     keys_give_the_first_answer,
+    ended_keys_are_swept,
     erasure_leaves_nothing
 );

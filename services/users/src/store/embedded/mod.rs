@@ -18,9 +18,6 @@ use sha2::{Digest as _, Sha256};
 use self::tables::{ACCOUNTS, COUNTS, KEYS, OUTBOX, of};
 use super::{Answer, Idempotency, KEY_LIFE_MS, Stamp, UserStoreError, Waiting};
 
-/// What is counted, by name.
-const COUNTED: [&str; 8] =
-    ["users", "listens", "play_counts", "taggings", "friendships", "library", "playlists", "events"];
 /// Row of the counts that holds the time of the latest event.
 const LATEST: &str = "latest";
 

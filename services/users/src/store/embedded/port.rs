@@ -10,7 +10,7 @@ use echotune_model::{
 };
 
 use super::{
-    COUNTED, EmbeddedUserStore,
+    EmbeddedUserStore,
     erase::NOBODY,
     lists,
     rows::{self, Prepared},
@@ -20,8 +20,8 @@ use super::{
     },
 };
 use crate::store::{
-    Answer, Checked, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStore, UserStoreError,
-    Waiting,
+    Answer, COUNTED, Checked, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStore,
+    UserStoreError, Waiting,
 };
 
 fn id_key(id: uuid::Uuid) -> Key {

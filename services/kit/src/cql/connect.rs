@@ -1,0 +1,129 @@
+//! The way to the servers. What the driver would choose by itself is chosen here, where it matters.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use scylla::{
+    client::{execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
+    errors::{DbError, ExecutionError, RequestAttemptError},
+    policies::{host_filter::DcHostFilter, load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
+    statement::{Consistency, SerialConsistency, unprepared::Statement},
+};
+use tokio::sync::Semaphore;
+
+use super::{
+    CqlConfig, CqlError, CqlSession, Server,
+    error::{Effect, fate, of_fate},
+    run::Inner,
+};
+
+impl CqlSession {
+    /// Connects to the servers of the own data centre, and makes the keyspace when there is none.
+    ///
+    /// # Errors
+    /// [`CqlError::Config`], [`CqlError::Unreachable`], or what a server says to the keyspace.
+    pub async fn connect(config: &CqlConfig) -> Result<Self, CqlError> {
+        config.check()?;
+        let unreachable = |cause: String| CqlError::Unreachable {
+            datacenter: config.datacenter.clone(),
+            points: config.contact_points.join(", "),
+            cause,
+        };
+        let opened = open(config).await.map_err(|cause| unreachable(cause.to_string()))?;
+        check_datacenter(&opened, config).map_err(unreachable)?;
+        let server = server(&opened).await?;
+        ensure_keyspace(&opened, config, server).await?;
+        opened.use_keyspace(&config.keyspace, false).await.map_err(|cause| unreachable(cause.to_string()))?;
+        let permits = Semaphore::new(config.in_flight as usize);
+        Ok(Self { inner: Arc::new(Inner { session: opened, permits, config: config.clone(), server }) })
+    }
+}
+
+async fn open(config: &CqlConfig) -> Result<Session, scylla::errors::NewSessionError> {
+    let policy = DefaultPolicy::builder()
+        .prefer_datacenter(config.datacenter.clone())
+        .token_aware(true)
+        // LOCAL_QUORUM is local to whoever coordinates: a coordinator far away would read and write elsewhere.
+        .permit_dc_failover(false)
+        .build();
+    let profile = ExecutionProfile::builder()
+        .consistency(Consistency::LocalQuorum)
+        // The driver's choice would be unique in one data centre only.
+        .serial_consistency(Some(SerialConsistency::Serial))
+        .request_timeout(Some(config.request_timeout.0))
+        .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
+        .speculative_execution_policy(None)
+        .load_balancing_policy(policy)
+        .build();
+    SessionBuilder::new()
+        .known_nodes(&config.contact_points)
+        // A frozen server of another data centre would hold up connecting and preparing for a minute and more.
+        .host_filter(Arc::new(DcHostFilter::new(config.datacenter.clone())))
+        .default_execution_profile_handle(profile.into_handle())
+        .connection_timeout(config.connect_timeout.0)
+        .hostname_resolution_timeout(Some(config.connect_timeout.0))
+        .schema_agreement_timeout(config.schema_timeout.0)
+        // Which copies hold a partition is all that is used of the schema.
+        .fetch_full_schema_metadata(false)
+        .keepalive_interval(Duration::from_secs(10))
+        .keepalive_timeout(Duration::from_secs(10))
+        // How this process is configured is nobody's business on the servers.
+        .driver_config_reporting(false)
+        .build()
+        .await
+}
+
+/// A data centre that no server is of would be found out by the first request only, and told as a passing fault.
+fn check_datacenter(session: &Session, config: &CqlConfig) -> Result<(), String> {
+    let state = session.get_cluster_state();
+    let found: BTreeSet<_> = state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
+    if found.contains(config.datacenter.as_str()) {
+        return Ok(());
+    }
+    Err(format!("the servers are of {}", found.into_iter().collect::<Vec<_>>().join(", ")))
+}
+
+const PROBE: &str = "which server it is";
+
+/// ScyllaDB is the one that has a table of this name.
+async fn server(session: &Session) -> Result<Server, CqlError> {
+    match session.query_unpaged("SELECT key FROM system.scylla_local LIMIT 1", ()).await {
+        Ok(_) => Ok(Server::ScyllaDb),
+        Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, _))) => {
+            Ok(Server::Cassandra)
+        }
+        Err(cause) => Err(of_fate(PROBE, Effect::Reads, fate(&cause), cause.to_string())),
+    }
+}
+
+const KEYSPACE: &str = "make the keyspace";
+
+async fn ensure_keyspace(session: &Session, config: &CqlConfig, server: Server) -> Result<(), CqlError> {
+    let failed = |cause: ExecutionError| of_fate(KEYSPACE, Effect::Writes, fate(&cause), cause.to_string());
+    let found = session
+        .query_unpaged("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?", (&config.keyspace,))
+        .await
+        .map_err(failed)?;
+    let damaged = |cause: String| CqlError::Damaged { what: "the list of keyspaces", cause };
+    let found = found.into_rows_result().map_err(|cause| damaged(cause.to_string()))?;
+    // A service that may not make keyspaces can use one that was made for it.
+    if found.rows_num() == 0 {
+        let mut change = Statement::new(keyspace(config, server));
+        change.set_request_timeout(Some(config.schema_timeout.0));
+        session.query_unpaged(change, ()).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The statement that makes the keyspace. The one place where the two servers are told different things.
+pub(super) fn keyspace(config: &CqlConfig, server: Server) -> String {
+    let copies: Vec<_> = config.replication.iter().map(|(name, copies)| format!(", '{name}': {copies}")).collect();
+    let only = match server {
+        // Conditional writes on tablets are younger than what this program has to run on.
+        Server::ScyllaDb => " AND tablets = {'enabled': false}",
+        Server::Cassandra => "",
+    };
+    let (name, copies) = (&config.keyspace, copies.concat());
+    format!(
+        "CREATE KEYSPACE IF NOT EXISTS {name} WITH replication = {{'class': 'NetworkTopologyStrategy'{copies}}}{only}"
+    )
+}

@@ -1,0 +1,114 @@
+//! Values that may be larger than a batch: their bytes are written first, in parts and under a new version, and the batch
+//! tells of that version. So they change at once, with their event.
+
+use std::future::Future;
+
+use echotune_kit::cql::{CqlError, decode, encode};
+use echotune_model::{ErrorKind, Profile, Settings, User, UserId};
+use futures::future::try_join_all;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{CqlUserStore, fill::Needs, keys::unless_answered};
+use crate::store::{Answer, Stamp, UserStoreError};
+use echotune_api::events::Payload;
+
+/// Bytes in one part.
+const PART: usize = 32 << 10;
+/// Under which id the settings of a user are.
+pub(super) const SETTINGS: Uuid = Uuid::nil();
+/// Reads of a value that is replaced again and again.
+const TRIES: usize = 3;
+
+impl CqlUserStore {
+    /// Writes the bytes of a value; its version and the number of parts.
+    pub(super) async fn put_blob<T: Serialize>(&self, user: UserId, of: Uuid, value: &T) -> Answer<(i64, i32)> {
+        let (version, bytes) = (self.inner.times.now().hlc.0.cast_signed(), encode(value));
+        let parts: Vec<_> = (0..).zip(bytes.chunks(PART)).collect();
+        let put =
+            |(part, bytes): &(i32, &[u8])| self.put(&self.of().put_blob, (user.0, of, version, *part, bytes.to_vec()));
+        try_join_all(parts.iter().map(put)).await?;
+        Ok((version, i32::try_from(parts.len()).unwrap_or(i32::MAX)))
+    }
+
+    /// The bytes of a version; nothing when they are not all there, because another version took its place.
+    pub(super) async fn blob(&self, user: UserId, of: Uuid, version: i64, parts: i32) -> Answer<Option<Vec<u8>>> {
+        let rows: Vec<(Vec<u8>,)> = self.rows(&self.of().blob, (user.0, of, version)).await?;
+        let whole = i32::try_from(rows.len()).is_ok_and(|found| found == parts);
+        Ok(whole.then(|| rows.into_iter().flat_map(|(bytes,)| bytes).collect()))
+    }
+
+    /// Reads until what is told of and what is there belong together.
+    pub(super) async fn steady<T, F>(&self, what: &'static str, read: impl Fn() -> F) -> Answer<Option<T>>
+    where
+        F: Future<Output = Answer<Steady<T>>>,
+    {
+        for _ in 0..TRIES {
+            match read().await? {
+                Steady::Found(value) => return Ok(Some(value)),
+                Steady::Missing => return Ok(None),
+                Steady::Changing => {}
+            }
+        }
+        let message = format!("{what} are not all here yet, or are being replaced; try again");
+        Err(UserStoreError::Failed { kind: ErrorKind::Unavailable, message })
+    }
+
+    /// Settings with their version; nothing when none were ever set.
+    pub(super) async fn stored_settings(&self, user: UserId) -> Answer<Option<(i64, Settings)>> {
+        self.steady("settings", || async {
+            let row: Option<(Option<i64>, Option<i32>)> = self.one(&self.of().settings, (user.0,)).await?;
+            let Some((Some(version), Some(parts))) = row else { return Ok(Steady::Missing) };
+            match self.blob(user, SETTINGS, version, parts).await? {
+                Some(bytes) => Ok(Steady::Found((version, decode("settings", &bytes)?))),
+                None => Ok(Steady::Changing),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn replace_settings(&self, user: &User, settings: Settings, stamp: Stamp) -> Answer<Settings> {
+        // The answer is what was asked, so that it need not be kept.
+        let key = match self.known::<()>(Some(user.id), &stamp).await? {
+            super::keys::Known::Answered(()) => return Ok(settings),
+            super::keys::Known::New(key) => key,
+        };
+        self.alive(user).await?;
+        let before: Option<(Option<i64>, Option<i32>)> = self.one(&self.of().settings, (user.id.0,)).await?;
+        let (version, parts) = self.put_blob(user.id, SETTINGS, &settings).await?;
+        let mut draft = self.draft("set settings", &stamp.traceparent);
+        draft.batch.add(&self.of().put_settings, (user.id.0, version, parts));
+        // What the event tells is looked up when it is given out.
+        let payload = Payload::SettingsChanged { settings: Settings::default() };
+        draft.publish(user.id, payload, &Needs::Settings(version));
+        draft.give(key, &());
+        draft.commit().await?;
+        if let Some((Some(old), _)) = before {
+            self.put(&self.of().drop_blob, (user.id.0, SETTINGS, old)).await?;
+        }
+        Ok(settings)
+    }
+
+    pub(super) async fn stored_profile(&self, user: UserId) -> Answer<Profile> {
+        let row: Option<(Vec<u8>,)> = self.one(&self.of().profile, (user.0,)).await?;
+        let profile: Result<Option<Profile>, CqlError> = row.map(|(value,)| decode("a profile", &value)).transpose();
+        Ok(profile?.unwrap_or_default())
+    }
+
+    pub(super) async fn replace_profile(&self, user: &User, profile: Profile, stamp: Stamp) -> Answer<Profile> {
+        let key = unless_answered!(self.known::<Profile>(Some(user.id), &stamp).await?);
+        self.alive(user).await?;
+        let mut draft = self.draft("set a profile", &stamp.traceparent);
+        draft.batch.add(&self.of().put_profile, (user.id.0, encode(&profile)));
+        draft.give(key, &profile);
+        draft.commit().await?;
+        Ok(profile)
+    }
+}
+
+/// What one look found of a value that is kept in two places.
+pub(super) enum Steady<T> {
+    Found(T),
+    Missing,
+    Changing,
+}

@@ -1,0 +1,174 @@
+//! What a waiting event leaves to be looked up when it is given out: totals of tracks, and settings.
+//!
+//! Totals are kept nowhere. A track's total is the number of its listens when its event is given out, and the event
+//! is given out only once the listens that it tells of can be seen. So the last event of a track has counted all of
+//! them, whoever wrote them, and none is lost or counted twice. Totals only ever grow.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use echotune_api::events::{Event, Payload};
+use echotune_model::{Tally, UserId};
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    CqlUserStore,
+    schema::{bucket, minute},
+};
+use crate::store::Answer;
+
+/// Keys in one query at the most.
+pub(super) const KEYS: usize = 100;
+/// After how many minutes an event no longer waits for what it tells of: a batch that was not made by then never is.
+const PATIENCE: i64 = 60;
+
+/// What must be seen before an event is given out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Needs {
+    /// Nothing: it tells all itself.
+    Nothing,
+    /// These listens: track, time, id.
+    Listens(Vec<(Uuid, i64, Uuid)>),
+    /// Settings of this version or a later one.
+    Settings(i64),
+}
+
+/// A waiting event.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    /// Where it waits: shard, minute, hybrid time, id.
+    pub(super) place: (i32, i64, i64, Uuid),
+    pub(super) user: Uuid,
+    pub(super) event: Event,
+    pub(super) needs: Needs,
+}
+
+/// Plays, the latest of them and the strongest mark, by track.
+type Totals = HashMap<Uuid, (u32, i64, Option<bool>)>;
+
+impl CqlUserStore {
+    /// Fills in the events of a list that can be given out, in its order. Those of a user that come after one that
+    /// cannot wait with it. Events of the erased are forgotten, but for the erasure itself.
+    pub(super) async fn fill(&self, events: Vec<Pending>) -> Answer<Vec<Pending>> {
+        let mut by_user = BTreeMap::<Uuid, Vec<Pending>>::new();
+        for event in events {
+            by_user.entry(event.user).or_default().push(event);
+        }
+        let filled = try_join_all(by_user.into_values().map(|events| self.fill_of_user(events))).await?;
+        let mut ready: Vec<_> = filled.into_iter().flatten().collect();
+        ready.sort_by_key(|one| (one.place.2, one.place.3));
+        Ok(ready)
+    }
+
+    async fn fill_of_user(&self, events: Vec<Pending>) -> Answer<Vec<Pending>> {
+        let Some(user) = events.first().map(|event| UserId(event.user)) else { return Ok(events) };
+        if self.is_erased(user).await? {
+            let (kept, dropped): (Vec<_>, Vec<_>) =
+                events.into_iter().partition(|event| event.event.payload == Payload::UserErased);
+            let places: Vec<_> = dropped.iter().map(|event| echotune_kit::cql::encode(&event.place)).collect();
+            self.forget_events(&places).await?;
+            return Ok(kept);
+        }
+        let listens: BTreeSet<_> = events
+            .iter()
+            .flat_map(|event| match &event.needs {
+                Needs::Listens(listens) => listens.as_slice(),
+                Needs::Nothing | Needs::Settings(_) => &[],
+            })
+            .copied()
+            .collect();
+        let seen = self.seen(user, &listens).await?;
+        let wants_settings = events.iter().any(|event| matches!(event.needs, Needs::Settings(_)));
+        let settings = if wants_settings { self.stored_settings(user).await? } else { None };
+        let (now, latest) = (minute(self.inner.times.wall_ms()), settings.as_ref().map(|(version, _)| *version));
+        let ready = events.into_iter().take_while(|event| {
+            let there = match &event.needs {
+                Needs::Nothing => true,
+                Needs::Listens(listens) => listens.iter().all(|(_, _, id)| seen.contains(id)),
+                Needs::Settings(version) => latest >= Some(*version),
+            };
+            there || given_up(event, now)
+        });
+        let mut ready: Vec<_> = ready.collect();
+        // Counted after they were seen: a total that lacks one of them cannot be read.
+        let totals = self.totals(user, &ready).await?;
+        for event in &mut ready {
+            match &mut event.event.payload {
+                Payload::HistoryChanged { tallies } => tallies.iter_mut().for_each(|tally| complete(tally, &totals)),
+                Payload::SettingsChanged { settings: told } => {
+                    if let Some((_, stored)) = &settings {
+                        told.clone_from(stored);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Which of these listens can be seen, by id.
+    async fn seen(&self, user: UserId, listens: &BTreeSet<(Uuid, i64, Uuid)>) -> Answer<HashSet<Uuid>> {
+        let mut by_bucket = BTreeMap::<i32, Vec<(Uuid, i64, Uuid)>>::new();
+        for listen in listens {
+            by_bucket.entry(bucket(listen.0)).or_default().push(*listen);
+        }
+        let asked =
+            by_bucket.iter().flat_map(|(bucket, listens)| listens.chunks(KEYS).map(move |keys| (*bucket, keys)));
+        let ask = |(bucket, keys)| self.rows::<(Uuid,)>(&self.of().tracks_present, (user.0, bucket, keys));
+        Ok(try_join_all(asked.map(ask)).await?.into_iter().flatten().map(|(id,)| id).collect())
+    }
+
+    async fn totals(&self, user: UserId, events: &[Pending]) -> Answer<Totals> {
+        let mut by_bucket = BTreeMap::<i32, BTreeSet<Uuid>>::new();
+        for event in events {
+            if let Needs::Listens(listens) = &event.needs {
+                for (track, ..) in listens {
+                    by_bucket.entry(bucket(*track)).or_default().insert(*track);
+                }
+            }
+        }
+        let by_bucket: Vec<(i32, Vec<Uuid>)> =
+            by_bucket.into_iter().map(|(bucket, tracks)| (bucket, tracks.into_iter().collect())).collect();
+        let asked = by_bucket.iter().flat_map(|(bucket, tracks)| tracks.chunks(KEYS).map(move |keys| (*bucket, keys)));
+        let ask =
+            |(bucket, keys)| self.rows::<(Uuid, i64, i64, Option<i8>)>(&self.of().tallies, (user.0, bucket, keys));
+        let rows = try_join_all(asked.map(ask)).await?.into_iter().flatten();
+        let total = |(track, plays, last, mark): (Uuid, i64, i64, Option<i8>)| {
+            (track, (u32::try_from(plays).unwrap_or(u32::MAX), last, marked(mark.unwrap_or(0))))
+        };
+        Ok(rows.map(total).collect())
+    }
+}
+
+/// Whether an event has waited for too long.
+fn given_up(event: &Pending, now: i64) -> bool {
+    let late = now - event.place.1 >= PATIENCE;
+    if late {
+        tracing::warn!(user = %event.user, "an event tells of what was never written; it is published as far as is known");
+    }
+    late
+}
+
+fn complete(tally: &mut Tally, totals: &Totals) {
+    if let Some((plays, last, mark)) = totals.get(&tally.track.id().0) {
+        (tally.plays, tally.last_listened_at_ms, tally.explicit) = (*plays, *last, *mark);
+    }
+}
+
+/// Marks as numbers, so that the strongest is the largest: none, clean, explicit.
+pub(super) const fn mark(explicit: Option<bool>) -> i8 {
+    match explicit {
+        None => 0,
+        Some(false) => 1,
+        Some(true) => 2,
+    }
+}
+
+const fn marked(mark: i8) -> Option<bool> {
+    match mark {
+        1 => Some(false),
+        2 => Some(true),
+        _ => None,
+    }
+}

@@ -1,0 +1,142 @@
+//! The store of users over CQL: one keyspace for all regions, of which each writes with its own servers.
+//!
+//! What a call writes is one logged batch with its event, its sums and its idempotency key, as far as 24 KiB go; the
+//! methods that make several say so. A batch is atomic and not isolated: readers may see some of its rows a
+//! moment before the others, which is why an event is given out only once it can be seen that what it tells of is there.
+
+mod accounts;
+mod blobs;
+mod counts;
+mod draft;
+mod erase;
+mod export;
+mod fill;
+mod keys;
+mod listens;
+mod outbox;
+mod pages;
+mod playlists;
+mod port;
+mod rows;
+mod schema;
+mod statements;
+mod tokens;
+
+use std::{fmt, sync::Arc};
+
+use echotune_kit::cql::{CqlError, CqlSession, OwnedRow, Read, SerializeRow, Write, WriteClock};
+use echotune_model::{Clock, User, UserId};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use self::{counts::Counts, outbox::Scan, statements::Statements};
+use super::{Answer, UserStoreError};
+
+impl From<CqlError> for UserStoreError {
+    fn from(error: CqlError) -> Self {
+        Self::Failed { kind: error.kind(), message: error.to_string() }
+    }
+}
+
+/// Accounts, what hangs on them, and the outbox of one region on CQL servers. Cheap to clone.
+#[derive(Clone)]
+pub struct CqlUserStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    session: CqlSession,
+    statements: Statements,
+    region: String,
+    writer: String,
+    /// Tells events of this writer from those that others write at the same time.
+    sequence: u32,
+    times: WriteClock,
+    counts: Counts,
+    scan: Scan,
+    wake: Notify,
+}
+
+impl fmt::Debug for CqlUserStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { session, region, writer, .. } = self.inner.as_ref();
+        let mut told = f.debug_struct("CqlUserStore");
+        told.field("session", session).field("region", region).field("writer", writer).finish_non_exhaustive()
+    }
+}
+
+impl CqlUserStore {
+    /// Makes or renews the tables. For one process at a time, and the first time for one in the world.
+    ///
+    /// # Errors
+    /// The servers refuse, or the tables are of a newer or changed EchoTune.
+    pub async fn migrate(session: &CqlSession) -> Result<Vec<i32>, UserStoreError> {
+        Ok(session.migrate(&schema::MIGRATIONS).await?)
+    }
+
+    /// The store of the session's region, whose data centre has its name. `writer` names this process among those of
+    /// the region, the same after a restart; two that run at once must not share one.
+    ///
+    /// # Errors
+    /// The servers cannot be reached, or the tables are not there.
+    pub async fn connect(session: CqlSession, writer: &str, clock: Arc<Clock>) -> Result<Self, UserStoreError> {
+        let statements = Statements::prepare(&session).await?;
+        let region = session.config().datacenter.clone();
+        let digest = Sha256::digest(format!("{region}/{writer}"));
+        let sequence = digest.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        let store = Self {
+            inner: Arc::new(Inner {
+                session,
+                statements,
+                region,
+                writer: writer.to_owned(),
+                sequence,
+                times: WriteClock::new(clock),
+                counts: Counts::default(),
+                scan: Scan::default(),
+                wake: Notify::new(),
+            }),
+        };
+        store.take_up_counts().await?;
+        store.take_up_marks().await?;
+        Ok(store)
+    }
+
+    fn of(&self) -> &Statements {
+        &self.inner.statements
+    }
+
+    async fn rows<R: OwnedRow>(&self, read: &Read, values: impl SerializeRow) -> Answer<Vec<R>> {
+        Ok(self.inner.session.rows(read, values, usize::MAX).await?)
+    }
+
+    async fn one<R: OwnedRow>(&self, read: &Read, values: impl SerializeRow) -> Answer<Option<R>> {
+        Ok(self.inner.session.one(read, values).await?)
+    }
+
+    /// How many rows `SELECT count(*)` tells.
+    async fn counted(&self, read: &Read, values: impl SerializeRow) -> Answer<u64> {
+        let row: Option<(i64,)> = self.one(read, values).await?;
+        Ok(row.map_or(0, |(count,)| count.unsigned_abs()))
+    }
+
+    /// A write of its own, outside of a batch.
+    async fn put(&self, write: &Write, values: impl SerializeRow + Sync) -> Answer<()> {
+        Ok(self.inner.session.put(write, values, self.inner.times.now()).await?)
+    }
+
+    /// Refuses a write to an account that has been erased meanwhile.
+    async fn alive(&self, user: &User) -> Answer<()> {
+        match self.account(user.id).await? {
+            Some(_) => Ok(()),
+            None => Err(UserStoreError::UnknownUser(user.name.clone())),
+        }
+    }
+
+    async fn is_erased(&self, user: UserId) -> Answer<bool> {
+        Ok(self.one::<(Vec<u8>,)>(&self.of().erased, (user.0,)).await?.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Events that wait for the log, in parts of a minute.
+//!
+//! The newest minutes are read often, from what was published last on. All minutes since the mark are read through
+//! every two seconds, for a row may appear late: batches that are under way pass each other, and one whose
+//! coordinator died is made by others. The mark follows at a distance of a quarter of an hour, and what
+//! appears in a minute before it, because a clock is slow by as much, is not found.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use echotune_api::events::{Event, Payload};
+use echotune_eventlog::Record;
+use echotune_kit::cql::{CqlError, decode};
+use futures::future::try_join_all;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    CqlUserStore,
+    fill::{Needs, Pending},
+    schema::{SHARDS, minute},
+};
+use crate::store::{Answer, Waiting};
+
+/// How long to wait before looking again when nothing waits, unless this process writes.
+const POLL: Duration = Duration::from_millis(200);
+/// How often all minutes are read through.
+const THROUGH: Duration = Duration::from_secs(2);
+/// How far the mark stays behind, in minutes.
+const WINDOW: i64 = 15;
+/// Where an event waits: shard, minute, hybrid time, id.
+type Place = (i32, i64, i64, Uuid);
+/// Hybrid time, id, user, event and needs of one that waits.
+type Row = (i64, Uuid, Uuid, Vec<u8>, Vec<u8>);
+
+/// How far the relay of this process has got.
+#[derive(Debug, Default)]
+pub(super) struct Scan(Mutex<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// By shard: nothing waits in a minute before this.
+    marks: BTreeMap<i32, i64>,
+    /// By shard and minute: up to which time events were published.
+    published: BTreeMap<(i32, i64), i64>,
+    read_through: Option<Instant>,
+}
+
+impl Scan {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The minutes of a shard to be read now, with the time after which each is.
+    fn minutes(&self, shard: i32, now: i64, through: bool) -> Vec<(i64, i64)> {
+        let progress = self.progress();
+        let mark = progress.marks.get(&shard).copied().unwrap_or(now - WINDOW);
+        // A clock that follows others may be ahead of the wall by a while.
+        if through {
+            return (mark..=now + 1).map(|minute| (minute, i64::MIN)).collect();
+        }
+        let after = |minute| progress.published.get(&(shard, minute)).copied().unwrap_or(i64::MIN);
+        (now - 1..=now + 1).map(|minute| (minute, after(minute))).collect()
+    }
+}
+
+impl CqlUserStore {
+    /// Goes on from the marks that were written before. Where there are none, nothing was ever written.
+    pub(super) async fn take_up_marks(&self) -> Answer<()> {
+        let now = minute(self.inner.times.wall_ms());
+        for shard in 0..SHARDS {
+            let mark: Option<(i64,)> = self.one(&self.of().mark, (&self.inner.region, shard)).await?;
+            let mark = match mark {
+                Some((mark,)) => mark,
+                None => {
+                    self.put(&self.of().put_mark, (&self.inner.region, shard, now - WINDOW)).await?;
+                    now - WINDOW
+                }
+            };
+            self.inner.scan.progress().marks.insert(shard, mark);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn waiting(&self, limit: usize) -> Answer<Vec<Waiting>> {
+        loop {
+            let woken = self.inner.wake.notified();
+            let waiting = self.look_for_events(limit).await?;
+            if !waiting.is_empty() {
+                return Ok(waiting);
+            }
+            tokio::select! {
+                () = woken => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    async fn look_for_events(&self, limit: usize) -> Answer<Vec<Waiting>> {
+        let now = minute(self.inner.times.wall_ms());
+        let began = Instant::now();
+        let through = {
+            let last = self.inner.scan.progress().read_through;
+            last.is_none_or(|last| began.duration_since(last) >= THROUGH)
+        };
+        let shards = try_join_all((0..SHARDS).map(|shard| self.look_into(shard, now, through, limit))).await?;
+        // Whoever is behind goes on with the oldest.
+        if through && shards.iter().all(|found| found.len() < limit) {
+            self.inner.scan.progress().read_through = Some(began);
+        }
+        let mut found: Vec<_> = shards.into_iter().flatten().collect();
+        found.sort_by_key(|one| (one.place.2, one.place.3));
+        found.truncate(limit);
+        let ready = self.fill(found).await?;
+        ready.into_iter().map(wait).collect()
+    }
+
+    /// The oldest events of a shard.
+    async fn look_into(&self, shard: i32, now: i64, through: bool, limit: usize) -> Answer<Vec<Pending>> {
+        let mut found = Vec::new();
+        let mut empty = None;
+        let region = &self.inner.region;
+        for (minute, after) in self.inner.scan.minutes(shard, now, through) {
+            let room = i32::try_from(limit.saturating_sub(found.len())).unwrap_or(i32::MAX);
+            if room == 0 {
+                break;
+            }
+            let rows: Vec<Row> = self.rows(&self.of().outbox, (region, shard, minute, after, room)).await?;
+            if through && rows.is_empty() && found.is_empty() && minute < now - WINDOW {
+                empty = Some(minute);
+            }
+            for (at, id, user, event, needs) in rows {
+                found.push(pending((shard, minute, at, id), user, &event, &needs)?);
+            }
+        }
+        if let Some(minute) = empty {
+            self.put(&self.of().put_mark, (region, shard, minute + 1)).await?;
+            let mut progress = self.inner.scan.progress();
+            progress.marks.insert(shard, minute + 1);
+            progress.published.retain(|(of, at), _| *of != shard || *at > minute);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn forget_events(&self, places: &[Vec<u8>]) -> Answer<()> {
+        let places: Vec<Place> =
+            places.iter().map(|place| decode("the place of an event", place)).collect::<Result<_, _>>()?;
+        let region = &self.inner.region;
+        let drop = |(shard, minute, at, id): Place| self.put(&self.of().drop_outbox, (region, shard, minute, at, id));
+        try_join_all(places.iter().copied().map(drop)).await?;
+        let mut progress = self.inner.scan.progress();
+        for (shard, minute, at, _) in places {
+            let last = progress.published.entry((shard, minute)).or_insert(at);
+            *last = at.max(*last);
+        }
+        Ok(())
+    }
+}
+
+fn pending(place: Place, user: Uuid, event: &[u8], needs: &[u8]) -> Result<Pending, CqlError> {
+    let damaged = |cause: String| CqlError::Damaged { what: "a waiting event", cause };
+    let event = Event::decode(event).map_err(|cause| damaged(cause.to_string()))?;
+    let event = event.ok_or_else(|| damaged("it is of an unknown kind".into()))?;
+    let needs: Needs = decode("what a waiting event needs", needs)?;
+    Ok(Pending { place, user, event, needs })
+}
+
+fn wait(one: Pending) -> Answer<Waiting> {
+    let erases = one.event.payload == Payload::UserErased;
+    let record = Record { key: one.event.user.to_string(), value: one.event.encode() };
+    let place = echotune_kit::cql::encode(&one.place);
+    Ok(Waiting { place, record, traceparent: one.event.traceparent, erases })
+}

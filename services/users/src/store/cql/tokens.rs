@@ -1,0 +1,76 @@
+//! API tokens.
+
+use echotune_kit::cql::{decode, encode};
+use echotune_model::{ApiToken, TokenId, User, UserId};
+use futures::future::try_join_all;
+use uuid::Uuid;
+
+use super::{
+    CqlUserStore,
+    keys::{Known, unless_answered},
+};
+use crate::store::{Answer, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStoreError};
+
+impl CqlUserStore {
+    pub(super) async fn insert_token(&self, user: &User, draft: TokenDraft, stamp: Stamp) -> Answer<ApiToken> {
+        let key = match self.known::<ApiToken>(Some(user.id), &stamp).await? {
+            Known::Answered(token) => return Err(UserStoreError::SecretGone(token.id)),
+            Known::New(key) => key,
+        };
+        self.alive(user).await?;
+        if self.token_ids(user.id).await?.len() >= MAX_TOKENS {
+            return Err(UserStoreError::TooMany { user: user.name.clone(), what: "tokens", limit: MAX_TOKENS });
+        }
+        let TokenDraft { id, wanted, hash } = draft;
+        let token = ApiToken {
+            id,
+            label: wanted.label,
+            role: wanted.role,
+            created_at_ms: self.inner.times.wall_ms(),
+            expires_at_ms: wanted.expires_at_ms,
+        };
+        let stored = StoredToken { user: user.id, token, hash };
+        let mut draft = self.draft("create a token", &stamp.traceparent);
+        draft.batch.add(&self.of().put_token, (id.0, encode(&stored)));
+        draft.batch.add(&self.of().put_token_of, (user.id.0, id.0));
+        draft.give(key, &stored.token);
+        draft.commit().await?;
+        if self.is_erased(user.id).await? {
+            self.put(&self.of().drop_token, (id.0,)).await?;
+            return Err(UserStoreError::UnknownUser(user.name.clone()));
+        }
+        Ok(stored.token)
+    }
+
+    pub(super) async fn token_ids(&self, user: UserId) -> Answer<Vec<Uuid>> {
+        let rows: Vec<(Uuid,)> = self.rows(&self.of().tokens_of, (user.0,)).await?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
+    }
+
+    pub(super) async fn stored_token(&self, id: Uuid) -> Answer<Option<StoredToken>> {
+        let row: Option<(Vec<u8>,)> = self.one(&self.of().token, (id,)).await?;
+        Ok(row.map(|(value,)| decode("a token", &value)).transpose()?)
+    }
+
+    pub(super) async fn tokens_of_user(&self, user: UserId) -> Answer<Vec<ApiToken>> {
+        let ids = self.token_ids(user).await?;
+        let stored = try_join_all(ids.into_iter().map(|id| self.stored_token(id))).await?;
+        let mut tokens: Vec<_> = stored.into_iter().flatten().map(|stored| stored.token).collect();
+        tokens.sort_by_key(|token| (token.created_at_ms, token.id));
+        Ok(tokens)
+    }
+
+    pub(super) async fn remove_token(&self, user: &User, id: TokenId, stamp: Stamp) -> Answer<bool> {
+        let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
+        self.alive(user).await?;
+        let there = self.stored_token(id.0).await?.is_some_and(|stored| stored.user == user.id);
+        let mut draft = self.draft("revoke a token", &stamp.traceparent);
+        if there {
+            draft.batch.add(&self.of().drop_token, (id.0,));
+            draft.batch.add(&self.of().drop_token_of, (user.id.0, id.0));
+        }
+        draft.give(key, &there);
+        draft.commit().await?;
+        Ok(there)
+    }
+}

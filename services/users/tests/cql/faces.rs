@@ -1,0 +1,26 @@
+//! The two faces of a service over CQL.
+
+use std::sync::Arc;
+
+use echotune_api::{Users, UsersClient};
+use echotune_kit::{auth::Token, edge::Credentials};
+use echotune_users::UsersService;
+
+use crate::{place::Place, serve::serve};
+
+/// One service, reachable both ways.
+pub(crate) struct Faces {
+    pub(crate) object: Arc<dyn Users>,
+    pub(crate) remote: UsersClient,
+    _place: Place,
+}
+
+impl Faces {
+    pub(crate) async fn new() -> Self {
+        let place = Place::take().await;
+        let object: Arc<dyn Users> = Arc::new(UsersService::new(place.store("test").await));
+        let token = Token::from("secret of the operator".to_owned());
+        let channel = serve(Arc::clone(&object), token.clone()).await;
+        Self { object, remote: UsersClient::new(channel, Credentials { token }), _place: place }
+    }
+}

@@ -1,0 +1,31 @@
+//! The store on real CQL servers does what the port promises: `cargo xtask e2e data` starts them and says where they are.
+
+mod crowd;
+mod erasure;
+mod faces;
+mod place;
+#[path = "../it/serve.rs"]
+mod serve;
+// Every call of the service, over this store.
+#[path = "../it/suite.rs"]
+mod suite;
+
+use echotune_users::conformance;
+
+macro_rules! conforms {
+    ($($test:ident),*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            let place = crate::place::Place::take().await;
+            conformance::$test(&place.store("test").await).await;
+        }
+    )*};
+}
+
+conforms!(
+    writes_announce_themselves_in_order,
+    totals_tell_the_strongest_mark,
+    pages_hold_everything_once,
+    keys_give_the_first_answer,
+    erasure_leaves_nothing
+);

@@ -1,0 +1,1 @@
+//! What only servers that many use can go wrong in.
