@@ -3,6 +3,7 @@
 mod contracts;
 mod conventions;
 mod coverage;
+mod data;
 mod e2e;
 mod edges;
 mod eval;
@@ -32,7 +33,7 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 15] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -67,6 +68,8 @@ const CHECKS: [(&str, Check); 14] = [
         cargo(&[&["test", "--lib"], &kit[..]].concat())?;
         cargo(&[&["test", "--test", "it"], &up[..], &["tls"]].concat())
     }),
+    // Nor for a driver of CQL servers.
+    ("cql", data::check),
 ];
 
 fn main() -> ExitCode {
@@ -118,8 +121,15 @@ fn timed(name: &str, check: Check, excluded: &mut Excluded) -> anyhow::Result<()
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    cargo_with(arguments, &[])
+}
+
+/// Runs cargo with these variables besides those that are set.
+fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(arguments).env("RUSTDOCFLAGS", "-D warnings").status()?;
+    let mut command = Command::new(cargo);
+    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings").envs(variables.iter().copied());
+    let status = command.status()?;
     if !status.success() {
         bail!("cargo {} ended with {status}", arguments.join(" "));
     }

@@ -4,18 +4,13 @@ use echotune_kit::cql::{decode, encode};
 use echotune_model::{UserId, UserName};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{CqlRunStore, signed, unsigned};
+use super::{CqlRunStore, signed};
 use crate::store::{Answer, Followed, RunStoreError};
 
 /// Accounts written at one time.
 const AT_ONCE: usize = 32;
 
 impl CqlRunStore {
-    pub(super) async fn followed_to(&self) -> Answer<u64> {
-        let row = self.session().one::<(i64,)>(&self.statements().read_position, (self.region(),)).await?;
-        Ok(row.map_or(0, |(position,)| unsigned(position)))
-    }
-
     pub(super) async fn followed_account(&self, id: UserId) -> Answer<Option<UserName>> {
         let row = self.session().one::<(Vec<u8>,)>(&self.statements().read_account, (self.region(), id.0)).await?;
         let Some((value,)) = row else { return Ok(None) };
@@ -23,9 +18,9 @@ impl CqlRunStore {
         Ok(name.parse().ok())
     }
 
-    /// Keeps accounts, then the position: what is lost in between is followed again.
+    /// Keeps accounts, one by one: what is lost in between is followed again.
     pub(super) async fn keep_followed(&self, followed: Followed) -> Answer<()> {
-        let Followed { created, erased, position } = followed;
+        let Followed { created, erased } = followed;
         let region = self.region();
         let create = |(id, name): (UserId, UserName)| async move {
             let row = (region, id.0, encode(&name.to_string()));
@@ -36,9 +31,8 @@ impl CqlRunStore {
             let ahead = self.inner.times.now().ahead();
             self.session().put_at(&self.statements().drop_account, (region, id.0), ahead).await
         };
-        stream::iter(erased).map(erase).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        let (row, at) = ((region, signed(position)), self.inner.times.now());
-        self.session().put(&self.statements().put_position, row, at).await.map_err(RunStoreError::from)
+        let erased = stream::iter(erased).map(erase).buffer_unordered(AT_ONCE).try_collect::<()>();
+        erased.await.map_err(RunStoreError::from)
     }
 }
 

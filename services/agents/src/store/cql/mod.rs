@@ -280,10 +280,6 @@ impl RunStore for CqlRunStore {
         self.erase_runs(&user.folded(), started_ms).await
     }
 
-    async fn position(&self) -> Answer<u64> {
-        self.followed_to().await
-    }
-
     async fn account(&self, id: UserId) -> Answer<Option<UserName>> {
         self.followed_account(id).await
     }

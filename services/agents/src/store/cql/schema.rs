@@ -8,7 +8,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
     steps: &[
         Migration { version: 1, name: "runs", statements: &[RUNS, TEXTS, HINTS, BUCKETS] },
         Migration { version: 2, name: "lists of runs and keys", statements: &[LISTED, PERIODS, KEYS, ERASURES] },
-        Migration { version: 3, name: "followed accounts", statements: &[ACCOUNTS, POSITIONS] },
+        Migration { version: 3, name: "followed accounts", statements: &[ACCOUNTS] },
     ],
 };
 
@@ -40,8 +40,6 @@ const ERASURES: &str = "CREATE TABLE IF NOT EXISTS run_erasures (who blob PRIMAR
 /// Names of accounts, as each region follows them.
 const ACCOUNTS: &str = "CREATE TABLE IF NOT EXISTS run_accounts (region text, user_id uuid, value blob, \
     PRIMARY KEY ((region, user_id)))";
-/// How far each region has followed the log of accounts.
-const POSITIONS: &str = "CREATE TABLE IF NOT EXISTS run_positions (region text PRIMARY KEY, position bigint)";
 
 const READ_HEAD: &str = "SELECT DISTINCT version, head FROM runs WHERE run_id = ?";
 const READ_RUN: &str = "SELECT DISTINCT version, head, input, output FROM runs WHERE run_id = ?";
@@ -90,8 +88,6 @@ const READ_ERASURE: &str = "SELECT erased_ms FROM run_erasures WHERE who = ?";
 const PUT_ACCOUNT: &str = "INSERT INTO run_accounts (region, user_id, value) VALUES (?, ?, ?)";
 const DROP_ACCOUNT: &str = "DELETE FROM run_accounts WHERE region = ? AND user_id = ?";
 const READ_ACCOUNT: &str = "SELECT value FROM run_accounts WHERE region = ? AND user_id = ?";
-const PUT_POSITION: &str = "INSERT INTO run_positions (region, position) VALUES (?, ?)";
-const READ_POSITION: &str = "SELECT position FROM run_positions WHERE region = ?";
 
 macro_rules! statements {
     ($($field:ident: $kind:ident = $prepare:ident($name:literal, $cql:expr $(, $scope:expr)?),)*) => {
@@ -146,6 +142,4 @@ statements! {
     put_account: Write = write("keep an account", PUT_ACCOUNT),
     drop_account: Write = write("forget an account", DROP_ACCOUNT),
     read_account: Read = read("read an account", READ_ACCOUNT),
-    put_position: Write = write("keep a position", PUT_POSITION),
-    read_position: Read = read("read a position", READ_POSITION),
 }
