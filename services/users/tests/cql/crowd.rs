@@ -1,10 +1,10 @@
 //! Several processes on one keyspace.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use echotune_api::events::{Event, Payload};
 use echotune_kit::cql::{Scope, WriteClock};
-use echotune_model::{Hlc, Listen, NewPlaylist, PageRequest, Settings, Track, User, UserId, UserName};
+use echotune_model::{Clock, Hlc, Listen, NewPlaylist, PageRequest, Profile, Settings, Track, User, UserId, UserName};
 use echotune_users::{Checked, CqlUserStore, Idempotency, Stamp, UserStore, UserStoreError, conformance::drain};
 use futures::future::{join, join_all};
 use tokio::time::{sleep, timeout};
@@ -227,4 +227,24 @@ async fn what_is_larger_than_a_batch_is_kept_whole() {
     let receipt = store.record(ann.clone(), checked((0..500).map(long).collect()), keyed("l")).await.expect("recorded");
     assert_eq!(receipt.recorded, 500);
     assert_eq!(store.listens(ann.id, all()).await.expect("listed").rows.len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_ran_ahead_hides_no_later_write() {
+    let place = Place::take().await;
+    let clock = Arc::new(Clock::default());
+    clock.observe(Hlc::from_ms(clock.wall_ms() + 3_600_000));
+    let ahead = CqlUserStore::connect(place.sessions[0].clone(), "one", clock).await.expect("connected");
+    let ann = account(&ahead, "ann").await;
+    let settings = |artist: &str| Settings { blocked_artists: vec![artist.into()], ..Settings::default() };
+    let profile = |about: &str| Profile { about: about.into(), ..Profile::default() };
+    ahead.set_settings(ann.clone(), settings("Creed"), Stamp::default()).await.expect("set");
+    ahead.set_profile(ann.clone(), profile("before"), Stamp::default()).await.expect("set");
+    drop(ahead);
+    let again = place.store("one").await;
+    again.set_profile(ann.clone(), profile("after"), Stamp::default()).await.expect("set");
+    assert_eq!(again.profile(ann.id).await.expect("read"), profile("after"), "the same process after a restart");
+    let other = place.store("two").await;
+    other.set_settings(ann.clone(), settings("Nickelback"), Stamp::default()).await.expect("set");
+    assert_eq!(other.settings(ann.id).await.expect("read"), settings("Nickelback"), "another that read what was there");
 }
