@@ -3,6 +3,7 @@
 mod contracts;
 mod conventions;
 mod coverage;
+mod data;
 mod e2e;
 mod edges;
 mod eval;
@@ -32,7 +33,7 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 13] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -52,6 +53,8 @@ const CHECKS: [(&str, Check); 12] = [
     ("tracking", |_| e2e::check()),
     // Nor for Parquet.
     ("spark", spark::check),
+    // Nor for a driver of CQL servers.
+    ("cql", data::check),
 ];
 
 fn main() -> ExitCode {
@@ -103,8 +106,15 @@ fn timed(name: &str, check: Check, excluded: &mut Excluded) -> anyhow::Result<()
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    cargo_with(arguments, &[])
+}
+
+/// Runs cargo with these variables besides those that are set.
+fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(arguments).env("RUSTDOCFLAGS", "-D warnings").status()?;
+    let mut command = Command::new(cargo);
+    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings").envs(variables.iter().copied());
+    let status = command.status()?;
     if !status.success() {
         bail!("cargo {} ended with {status}", arguments.join(" "));
     }

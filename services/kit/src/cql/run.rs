@@ -5,7 +5,6 @@ use scylla::{
     errors::ExecutionError,
     response::{PagingState, PagingStateResponse, query_result::QueryResult},
     serialize::row::SerializeRow,
-    statement::{batch::Batch as Statements, prepared::PreparedStatement},
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -14,6 +13,7 @@ use tokio::{
 
 use super::{
     Batch, CqlConfig, CqlError, OwnedRow, Read, Write, WriteTime,
+    decide::pauses,
     error::{Effect, Fate, fate, of_fate},
 };
 
@@ -49,13 +49,6 @@ impl fmt::Debug for CqlSession {
         let Inner { config, server, .. } = self.inner.as_ref();
         f.debug_struct("CqlSession").field("keyspace", &config.keyspace).field("server", server).finish_non_exhaustive()
     }
-}
-
-/// What is tried: one write, or all of a batch.
-#[derive(Clone, Copy)]
-enum Attempt<'a> {
-    One(&'a PreparedStatement, &'a (dyn SerializeRow + Sync)),
-    All(&'a Statements, &'a Vec<Box<dyn SerializeRow + Send + Sync>>),
 }
 
 impl CqlSession {
@@ -94,15 +87,38 @@ impl CqlSession {
     ) -> Result<Vec<R>, CqlError> {
         let (mut rows, mut state) = (Vec::new(), PagingState::start());
         loop {
-            let place = self.place(read.name).await?;
-            let answer = self.driver().execute_single_page(&read.prepared, &values, state).await;
-            drop(place);
-            let (page, next) =
-                answer.map_err(|cause| of_fate(read.name, Effect::Reads, fate(&cause), cause.to_string()))?;
+            let (page, next) = self.page(read, &values, state).await?;
             append(read.name, page, limit, &mut rows)?;
             match next {
                 PagingStateResponse::HasMorePages { state: next } if rows.len() < limit => state = next,
                 _ => return Ok(rows),
+            }
+        }
+    }
+
+    /// One page. A look that contenders stand in the way of is made again, since it changes nothing.
+    async fn page(
+        &self,
+        read: &Read,
+        values: &impl SerializeRow,
+        state: PagingState,
+    ) -> Result<(QueryResult, PagingStateResponse), CqlError> {
+        let mut pauses = pauses();
+        loop {
+            let place = self.place(read.name).await?;
+            let answer = self.driver().execute_single_page(&read.prepared, values, state.clone()).await;
+            drop(place);
+            let cause = match answer {
+                Ok(page) => return Ok(page),
+                Err(cause) => cause,
+            };
+            let failed = of_fate(read.name, Effect::Reads, fate(&cause), cause.to_string());
+            let late = matches!(cause, ExecutionError::RequestTimeout(_));
+            match pauses.next() {
+                Some(pause) if read.looks && !late && matches!(failed, CqlError::Unavailable { .. }) => {
+                    sleep(pause).await
+                }
+                _ => return Err(failed),
             }
         }
     }
@@ -119,7 +135,7 @@ impl CqlSession {
     ///
     /// # Errors
     /// [`CqlError::Indeterminate`] when it may have been made, another when it was not.
-    pub async fn put(&self, write: &Write, values: impl SerializeRow + Sync, at: WriteTime) -> Result<(), CqlError> {
+    pub async fn put(&self, write: &Write, values: impl SerializeRow, at: WriteTime) -> Result<(), CqlError> {
         self.put_at(write, values, at.micros).await
     }
 
@@ -127,10 +143,10 @@ impl CqlSession {
     ///
     /// # Errors
     /// As [`CqlSession::put`].
-    pub async fn put_at(&self, write: &Write, values: impl SerializeRow + Sync, micros: i64) -> Result<(), CqlError> {
+    pub async fn put_at(&self, write: &Write, values: impl SerializeRow, micros: i64) -> Result<(), CqlError> {
         let mut prepared = write.prepared.clone();
         prepared.set_timestamp(Some(micros));
-        self.repeat(write.name, Attempt::One(&prepared, &values)).await
+        self.repeat(write.name, || async { self.driver().execute_unpaged(&prepared, &values).await.map(drop) }).await
     }
 
     /// Makes all writes of a batch; an empty one is none.
@@ -143,23 +159,23 @@ impl CqlSession {
         }
         let mut statements = batch.statements;
         statements.set_is_idempotent(true);
-        self.repeat(batch.name, Attempt::All(&statements, &batch.values)).await
+        self.repeat(batch.name, || async { self.driver().batch(&statements, &batch.values).await.map(drop) }).await
     }
 
     /// Tries a plain write again where that can help. One that may have been made once stays uncertain whatever
     /// later tries answer, but for success.
-    async fn repeat(&self, step: &'static str, attempt: Attempt<'_>) -> Result<(), CqlError> {
+    async fn repeat<A: Future<Output = Result<(), ExecutionError>>>(
+        &self,
+        step: &'static str,
+        attempt: impl Fn() -> A,
+    ) -> Result<(), CqlError> {
         let (mut worst, mut tries) = (Fate::Nothing, 0);
         loop {
             let place = self.place(step).await.map_err(|busy| match worst {
                 Fate::Unknown => of_fate(step, Effect::Writes, worst, busy.to_string()),
                 _ => busy,
             })?;
-            let made = match attempt {
-                Attempt::One(prepared, values) => self.driver().execute_unpaged(prepared, values).await,
-                Attempt::All(statements, values) => self.driver().batch(statements, values).await,
-            };
-            let Err(cause) = made else { return Ok(()) };
+            let Err(cause) = attempt().await else { return Ok(()) };
             drop(place);
             let found = fate(&cause);
             if worst != Fate::Unknown {

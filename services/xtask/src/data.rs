@@ -1,0 +1,114 @@
+//! Stores on real servers: every crate with a feature `cql` has a test of that name, which runs on the CQL servers of the
+//! testbed, or on those that ECHOTUNE_CQL tells of.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{Excluded, e2e::target, testbed};
+
+pub(crate) const SUITE: &str = "data";
+/// Where the tests look for servers.
+const SERVERS: &str = "ECHOTUNE_CQL";
+/// Where the testbed is; one that somebody names is not ended here.
+const RUN: &str = "ECHOTUNE_TESTBED_RUN";
+/// What the testbed listens on, by region.
+const TESTBED: &str = "us=127.0.0.1:9042,eu=127.0.0.2:9042,ap=127.0.0.3:9042";
+
+/// The crates with a feature `cql`.
+fn crates() -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("services").context("run this from the root of the repository")? {
+        let folder = entry?.path();
+        let Ok(manifest) = fs::read_to_string(folder.join("Cargo.toml")) else { continue };
+        if manifest.lines().any(|line| line.starts_with("cql = [")) {
+            let name = folder.file_name().and_then(|name| name.to_str()).context("a name of letters")?;
+            ensure!(folder.join("tests/cql").is_dir(), "{name} has a feature 'cql' and no tests/cql for it");
+            found.push(format!("echotune-{name}"));
+        }
+    }
+    found.sort();
+    ensure!(!found.is_empty(), "no crate has a feature 'cql'");
+    Ok(found)
+}
+
+/// The packages, and the feature in each.
+fn selection(crates: &[String]) -> Vec<String> {
+    let mut words: Vec<_> = crates.iter().flat_map(|name| ["--package".to_owned(), name.clone()]).collect();
+    let features: Vec<_> = crates.iter().map(|name| format!("{name}/cql")).collect();
+    words.extend(["--locked".to_owned(), "--features".to_owned(), features.join(",")]);
+    words
+}
+
+fn cargo(before: &[&str], of: &[String], after: &[&str]) -> anyhow::Result<()> {
+    let words: Vec<_> =
+        before.iter().copied().chain(of.iter().map(String::as_str)).chain(after.iter().copied()).collect();
+    crate::cargo(&words)
+}
+
+/// Lints all that speaks CQL, and tests what of it needs no server.
+pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
+    let of = selection(&crates()?);
+    cargo(&["clippy", "--all-targets"], &of, &["--", "-D", "warnings"])?;
+    cargo(&["test", "--lib"], &of, &["cql"])
+}
+
+/// Runs the tests of all stores on real servers.
+pub(crate) fn suite() -> anyhow::Result<()> {
+    let crates = crates()?;
+    // Built first: servers and compilers at once are too much for a small machine.
+    cargo(&["test", "--no-run", "--test", "cql"], &selection(&crates), &[])?;
+    if let Ok(servers) = env::var(SERVERS) {
+        println!("e2e {SUITE}: runs on the servers of {SERVERS}, {servers}");
+        return run(&crates, &servers);
+    }
+    let named = env::var_os(RUN).is_some();
+    let folder = if named { None } else { Some(folder()?) };
+    start(folder.as_deref())?;
+    println!("e2e {SUITE}: runs on Apache Cassandra in three regions of the testbed, {TESTBED}");
+    let done = run(&crates, TESTBED);
+    if let Some(folder) = folder {
+        testbed::run(&["--run", text(&folder)?, "down", "--wipe"])?;
+    }
+    done
+}
+
+fn folder() -> anyhow::Result<PathBuf> {
+    let folder = target().join("e2e/testbed");
+    fs::create_dir_all(&folder)?;
+    Ok(folder.canonicalize()?)
+}
+
+fn text(folder: &Path) -> anyhow::Result<&str> {
+    folder.to_str().context("a path of letters")
+}
+
+fn start(folder: Option<&Path>) -> anyhow::Result<()> {
+    let up = ["up", "data", "--no-mirror"];
+    match folder {
+        Some(folder) => testbed::run(&[&["--run", text(folder)?], &up[..]].concat()),
+        None => testbed::run(&up),
+    }
+}
+
+/// One crate after the other, so that each has the servers for itself.
+fn run(crates: &[String], servers: &str) -> anyhow::Result<()> {
+    let mut failed = Vec::new();
+    for name in crates {
+        let tests = selection(std::slice::from_ref(name));
+        let words = ["test", "--test", "cql"].into_iter().chain(tests.iter().map(String::as_str));
+        let words: Vec<_> = words.collect();
+        if let Err(cause) = crate::cargo_with(&words, &[(SERVERS, servers)]) {
+            println!("e2e {SUITE}: {name} FAILED: {cause}");
+            failed.push(name.as_str());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("the stores of {} do not do on these servers what they should", failed.join(", "));
+    }
+    println!("e2e {SUITE}: passed for {}", crates.join(", "));
+    Ok(())
+}
