@@ -15,6 +15,8 @@ mod workflow;
 
 pub use events::{ConsumeError, consume};
 pub use service::{AgentsService, LoadError, Options};
+#[cfg(feature = "cql")]
+pub use store::CqlRunStore;
 pub use store::{
     Advance, Decision, EmbeddedRunStore, End, Entry, Followed, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART,
     NewEntry, PinnedText, Release, RunDraft, RunRecord, RunStore, RunStoreError, conformance,

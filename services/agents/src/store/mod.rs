@@ -4,7 +4,10 @@
 //! an older epoch is refused (fencing), so that an owner that was thought dead changes nothing.
 //! Every write of an adapter is one atomic write.
 
+#[cfg(feature = "cql")]
+mod cql;
 mod embedded;
+mod rules;
 
 pub mod conformance;
 
@@ -18,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
+#[cfg(feature = "cql")]
+pub use cql::CqlRunStore;
 pub use embedded::EmbeddedRunStore;
 
 /// For how long an idempotency key is remembered, in milliseconds: 24 hours.
@@ -258,6 +263,14 @@ pub enum RunStoreError {
     /// Another owner has claimed the run since.
     #[error("run {0} has another owner")]
     Fenced(RunId),
+    /// Only the region that started the run changes it.
+    #[error("run {id} is carried out in region '{region}'; ask there")]
+    Elsewhere {
+        /// Which run.
+        id: RunId,
+        /// Where it is carried out.
+        region: String,
+    },
     /// The key was used for another request.
     #[error("idempotency key '{0}' was used for another request within 24 hours; take a new key")]
     KeyReused(String),
@@ -279,9 +292,11 @@ impl RunStoreError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownRun(_) => ErrorKind::NotFound,
-            Self::Ended { .. } | Self::NotWaiting { .. } | Self::Fenced(_) | Self::KeyReused(_) => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::Ended { .. }
+            | Self::NotWaiting { .. }
+            | Self::Fenced(_)
+            | Self::Elsewhere { .. }
+            | Self::KeyReused(_) => ErrorKind::FailedPrecondition,
             Self::BadPageToken(_) => ErrorKind::InvalidArgument,
             Self::Failed { kind, .. } => *kind,
         }

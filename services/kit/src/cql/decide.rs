@@ -56,27 +56,39 @@ impl CqlSession {
     where
         L: Future<Output = Result<Seen, CqlError>>,
     {
-        let mut lost: Option<CqlError> = None;
-        for pause in pauses() {
-            match (self.decide(write, &values).await, &lost) {
-                (Ok(true), _) => return Ok(true),
-                (Ok(false), None) => return Ok(false),
-                // What stands in the way may be what was written by the try whose answer got lost.
-                (Ok(false), Some(_)) => {}
-                (Err(cause @ CqlError::Indeterminate { .. }), _) => lost = Some(cause),
-                (Err(cause), None) => return Err(cause),
-                (Err(_), Some(_)) => {}
-            }
-            match look().await {
-                Ok(Seen::Applied) => return Ok(true),
-                Ok(Seen::Refused) => return Ok(false),
-                // Nothing is under way any more that an answer could tell of, or the next try finds out.
-                Ok(Seen::Open) | Err(_) => sleep(pause).await,
-            }
-        }
-        Err(lost
-            .unwrap_or_else(|| of_fate(write.name, Effect::Writes, super::error::Fate::Unknown, "no answer".into())))
+        settle_by(write.name, || self.decide(write, &values), look).await
     }
+}
+
+/// Makes a conditional write by `decide` until it is certain whether its condition held.
+pub(super) async fn settle_by<D, L>(
+    name: &'static str,
+    decide: impl Fn() -> D,
+    look: impl Fn() -> L,
+) -> Result<bool, CqlError>
+where
+    D: Future<Output = Result<bool, CqlError>>,
+    L: Future<Output = Result<Seen, CqlError>>,
+{
+    let mut lost: Option<CqlError> = None;
+    for pause in pauses() {
+        match (decide().await, &lost) {
+            (Ok(true), _) => return Ok(true),
+            (Ok(false), None) => return Ok(false),
+            // What stands in the way may be what was written by the try whose answer got lost.
+            (Ok(false), Some(_)) => {}
+            (Err(cause @ CqlError::Indeterminate { .. }), _) => lost = Some(cause),
+            (Err(cause), None) => return Err(cause),
+            (Err(_), Some(_)) => {}
+        }
+        match look().await {
+            Ok(Seen::Applied) => return Ok(true),
+            Ok(Seen::Refused) => return Ok(false),
+            // Nothing is under way any more that an answer could tell of, or the next try finds out.
+            Ok(Seen::Open) | Err(_) => sleep(pause).await,
+        }
+    }
+    Err(lost.unwrap_or_else(|| of_fate(name, Effect::Writes, super::error::Fate::Unknown, "no answer".into())))
 }
 
 /// Pauses that double, each cut at random so that contenders do not meet again.
@@ -89,7 +101,7 @@ pub(super) fn pauses() -> impl Iterator<Item = Duration> {
 }
 
 /// Reads `[applied]` by its name: the servers answer with different further columns.
-fn applied(step: &'static str, answer: QueryResult) -> Result<bool, CqlError> {
+pub(super) fn applied(step: &'static str, answer: QueryResult) -> Result<bool, CqlError> {
     let damaged = |cause: String| CqlError::Damaged { what: step, cause };
     let rows = answer.into_rows_result().map_err(|cause| damaged(cause.to_string()))?;
     let column = rows.column_specs().get_by_name("[applied]").map(|(index, _)| index);

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use echotune_kit::embedded::{Batch, Db, Expiring, Key, Order, StoreError, Table, View, decode, get};
-use echotune_model::{Clock, Page, PageRequest, RunEventKind, RunId, RunState, UserId, UserName};
+use echotune_model::{Clock, Page, PageRequest, RunId, UserId, UserName};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Advance, Answer, Decision, Entry, Followed, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART, NewEntry, PinnedText,
-    Release, RunDraft, RunRecord, RunStore, RunStoreError,
+    Advance, Answer, Decision, Entry, Followed, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART, PinnedText, Release,
+    RunDraft, RunRecord, RunStore, RunStoreError, rules,
 };
 
 /// Run → record.
@@ -91,37 +90,50 @@ fn existing(view: &dyn View, id: RunId) -> Answer<RunRecord> {
 /// A run with its texts.
 fn filled(view: &dyn View, mut record: RunRecord) -> Answer<RunRecord> {
     record.input = get::<Pinned>(view, PINNED, &of(record.id))?.map(|pinned| pinned.input).unwrap_or_default();
-    record.output = get(view, OUTPUTS, &of(record.id))?.unwrap_or_default();
+    // An output that is being written is not in the view yet.
+    if record.output.is_empty() {
+        record.output = get(view, OUTPUTS, &of(record.id))?.unwrap_or_default();
+    }
     Ok(record)
 }
 
-fn owned(view: &dyn View, id: RunId, epoch: u64) -> Answer<RunRecord> {
-    let record = existing(view, id)?;
-    if record.epoch == epoch && record.leased_until_ms > 0 && !record.state.is_final() {
-        Ok(record)
-    } else {
-        Err(RunStoreError::Fenced(id))
-    }
-}
-
 /// Sets when a run can be claimed.
-fn set_due(batch: &mut Batch, record: &mut RunRecord, due_ms: Option<u64>) {
-    if let Some(before) = record.due_ms {
+fn set_due(batch: &mut Batch, before: Option<u64>, record: &RunRecord) {
+    if let Some(before) = before {
         batch.delete(DUE, timed(before, record.id));
     }
-    if let Some(due_ms) = due_ms {
+    if let Some(due_ms) = record.due_ms {
         batch.put_bytes(DUE, timed(due_ms, record.id), Vec::new());
     }
-    record.due_ms = due_ms;
 }
 
-/// Enters something into a journal.
-fn enter(batch: &mut Batch, record: &mut RunRecord, now_ms: u64, entry: NewEntry) {
-    let NewEntry { kind, step, detail } = entry;
-    record.sequence += 1;
-    record.journal_bytes += detail.len() as u64;
-    let entry = Entry { sequence: record.sequence, at_ms: now_ms, kind, step, detail };
-    batch.put(JOURNAL, of(record.id).u64(entry.sequence), &entry);
+/// What a change did: whether it did anything, and what it entered into the journal.
+type Changed = (bool, Vec<Entry>);
+
+/// Changes a run that was read.
+fn changed(
+    view: &dyn View,
+    id: RunId,
+    change: impl FnOnce(&mut RunRecord) -> Answer<Changed>,
+) -> Answer<(RunRecord, Batch)> {
+    let (mut record, mut batch) = (existing(view, id)?, Batch::default());
+    let (due_ms, ended) = (record.due_ms, record.state.is_final());
+    let (any, entries) = change(&mut record)?;
+    if !any {
+        return Ok((record, batch));
+    }
+    set_due(&mut batch, due_ms, &record);
+    for entry in entries {
+        batch.put(JOURNAL, of(id).u64(entry.sequence), &entry);
+    }
+    if record.state.is_final() && !ended {
+        batch.put_bytes(ENDED, timed(record.ended_at_ms, id), Vec::new());
+        if !record.output.is_empty() {
+            batch.put(OUTPUTS, of(id), &record.output);
+        }
+    }
+    batch.put(RUNS, of(id), &record);
+    Ok((record, batch))
 }
 
 impl EmbeddedRunStore {
@@ -148,8 +160,9 @@ impl EmbeddedRunStore {
                 for id in leased {
                     let mut record = existing(view, id)?;
                     if record.leased_until_ms > 0 {
+                        let before = record.due_ms.replace(now_ms);
                         record.leased_until_ms = 0;
-                        set_due(&mut batch, &mut record, Some(now_ms));
+                        set_due(&mut batch, before, &record);
                         batch.put(RUNS, of(id), &record);
                     }
                 }
@@ -158,18 +171,18 @@ impl EmbeddedRunStore {
             .await
     }
 
-    fn end(batch: &mut Batch, record: &mut RunRecord, now_ms: u64, end: super::End) {
-        record.state = end.state;
-        record.message = end.message;
-        record.output.clone_from(&end.output);
-        record.ended_at_ms = now_ms.max(record.started_at_ms);
-        record.leased_until_ms = 0;
-        record.waiting.clear();
-        set_due(batch, record, None);
-        batch.put_bytes(ENDED, timed(record.ended_at_ms, record.id), Vec::new());
-        if !end.output.is_empty() {
-            batch.put(OUTPUTS, of(record.id), &end.output);
-        }
+    /// Changes a run that is there, in one write; the run after it.
+    async fn change(
+        &self,
+        id: RunId,
+        change: impl FnOnce(&mut RunRecord) -> Answer<Changed> + Send + 'static,
+    ) -> Answer<RunRecord> {
+        self.db
+            .write(move |view| {
+                let (record, batch) = changed(view, id, change)?;
+                Ok((filled(view, record)?, batch))
+            })
+            .await
     }
 
     /// Removes a part of one run; whether all of it is gone.
@@ -225,10 +238,9 @@ impl RunStore for EmbeddedRunStore {
                         return Ok((filled(view, record)?, Batch::default()));
                     }
                 }
-                let (mut record, mut batch) = (new_record(&draft, now_ms), Batch::default());
-                let started = NewEntry { kind: RunEventKind::RunStarted, step: String::new(), detail: draft.detail };
-                enter(&mut batch, &mut record, now_ms, started);
-                set_due(&mut batch, &mut record, Some(now_ms));
+                let ((record, entry), mut batch) = (rules::start(&draft, now_ms), Batch::default());
+                batch.put(JOURNAL, of(record.id).u64(entry.sequence), &entry);
+                set_due(&mut batch, None, &record);
                 batch.put_bytes(BY_USER, user_key(&folded).fixed(record.id.0.as_bytes()), Vec::new());
                 batch.put(PINNED, of(record.id), &Pinned { input: draft.input, texts: draft.texts });
                 batch.put(RUNS, of(record.id), &record);
@@ -316,14 +328,10 @@ impl RunStore for EmbeddedRunStore {
                     Ok(false)
                 })?;
                 let Some(id) = first else { return Ok((None, Batch::default())) };
-                let (mut record, mut batch) = (existing(view, id)?, Batch::default());
-                record.state = RunState::Running;
-                record.message.clear();
-                record.epoch += 1;
-                record.leased_until_ms = now_ms + lease_ms;
-                let due = record.leased_until_ms;
-                set_due(&mut batch, &mut record, Some(due));
-                batch.put(RUNS, of(id), &record);
+                let (record, batch) = changed(view, id, |record| {
+                    rules::claim(record, now_ms, lease_ms);
+                    Ok((true, Vec::new()))
+                })?;
                 Ok::<_, RunStoreError>((Some(filled(view, record)?), batch))
             })
             .await
@@ -342,113 +350,35 @@ impl RunStore for EmbeddedRunStore {
     }
 
     async fn renew(&self, id: RunId, epoch: u64, lease_ms: u64) -> Answer<()> {
-        let until = self.now_ms() + lease_ms;
-        self.db
-            .write(move |view| {
-                let (mut record, mut batch) = (owned(view, id, epoch)?, Batch::default());
-                record.leased_until_ms = until;
-                set_due(&mut batch, &mut record, Some(until));
-                batch.put(RUNS, of(id), &record);
-                Ok(((), batch))
-            })
-            .await
+        let until_ms = self.now_ms().saturating_add(lease_ms);
+        self.change(id, move |record| rules::renew(record, epoch, until_ms).map(|()| (true, Vec::new()))).await?;
+        Ok(())
     }
 
     async fn append(&self, id: RunId, epoch: u64, advance: Advance) -> Answer<RunRecord> {
         let now_ms = self.now_ms();
-        self.db
-            .write(move |view| {
-                let (mut record, mut batch) = (owned(view, id, epoch)?, Batch::default());
-                for entry in advance.entries {
-                    enter(&mut batch, &mut record, now_ms, entry);
-                }
-                record.steps += advance.steps;
-                record.tool_calls += advance.tool_calls;
-                record.worked_ms = record.worked_ms.max(advance.worked_ms);
-                for (step, until) in advance.waiting {
-                    record.decided.remove(&step);
-                    record.waiting.insert(step, until);
-                }
-                if let Some(end) = advance.end {
-                    Self::end(&mut batch, &mut record, now_ms, end);
-                }
-                batch.put(RUNS, of(id), &record);
-                Ok((record, batch))
-            })
-            .await
+        self.change(id, move |record| Ok((true, rules::append(record, epoch, now_ms, advance)?))).await
     }
 
     async fn release(&self, id: RunId, epoch: u64, release: Release) -> Answer<()> {
         let now_ms = self.now_ms();
-        self.db
-            .write(move |view| {
-                let (mut record, mut batch) = (owned(view, id, epoch)?, Batch::default());
-                record.leased_until_ms = 0;
-                let mut due = Some(now_ms);
-                if let Release::Waiting(steps, message) = release
-                    && record.cancel.is_none()
-                    && steps.iter().all(|step| record.waiting.contains_key(step))
-                {
-                    record.state = RunState::AwaitingApproval;
-                    record.message = message;
-                    // Steps that no longer wait, since others around them failed, ask nobody.
-                    record.waiting.retain(|step, _| steps.contains(step));
-                    due = record.waiting.values().min().copied();
-                }
-                set_due(&mut batch, &mut record, due);
-                batch.put(RUNS, of(id), &record);
-                Ok(((), batch))
-            })
-            .await
+        let change = move |record: &mut RunRecord| rules::release(record, epoch, now_ms, release);
+        self.change(id, move |record| change(record).map(|()| (true, Vec::new()))).await?;
+        Ok(())
     }
 
     async fn cancel(&self, id: RunId, key: String) -> Answer<RunRecord> {
         let now_ms = self.now_ms();
-        self.db
-            .write(move |view| {
-                let (mut record, mut batch) = (existing(view, id)?, Batch::default());
-                if record.state.is_final() {
-                    let again = !key.is_empty() && record.cancel.as_deref() == Some(key.as_str());
-                    let ended = RunStoreError::Ended { id, state: record.state };
-                    return if again { Ok((filled(view, record)?, batch)) } else { Err(ended) };
-                }
-                if record.cancel.is_none() {
-                    record.cancel = Some(key);
-                    if record.leased_until_ms == 0 {
-                        set_due(&mut batch, &mut record, Some(now_ms));
-                    }
-                    batch.put(RUNS, of(id), &record);
-                }
-                Ok((filled(view, record)?, batch))
-            })
-            .await
+        self.change(id, move |record| Ok((rules::cancel(record, now_ms, key)?, Vec::new()))).await
     }
 
     async fn decide(&self, id: RunId, decision: Decision) -> Answer<RunRecord> {
         let now_ms = self.now_ms();
-        self.db
-            .write(move |view| {
-                let (mut record, mut batch) = (existing(view, id)?, Batch::default());
-                if record.waiting.remove(&decision.step).is_none() {
-                    if !decision.key.is_empty() && record.decided.get(&decision.step) == Some(&decision) {
-                        return Ok((filled(view, record)?, batch));
-                    }
-                    return Err(not_waiting(&record, decision.step));
-                }
-                let Decision { step, approved, comment, .. } = &decision;
-                let detail = json!({"approved": approved, "comment": comment}).to_string();
-                let entry = NewEntry { kind: RunEventKind::ApprovalDecided, step: step.clone(), detail };
-                enter(&mut batch, &mut record, now_ms, entry);
-                record.decided.insert(step.clone(), decision);
-                if record.leased_until_ms == 0 {
-                    record.state = RunState::Running;
-                    record.message.clear();
-                    set_due(&mut batch, &mut record, Some(now_ms));
-                }
-                batch.put(RUNS, of(id), &record);
-                Ok((filled(view, record)?, batch))
-            })
-            .await
+        let change = move |record: &mut RunRecord| {
+            let entry = rules::decide(record, now_ms, decision)?;
+            Ok((entry.is_some(), entry.into_iter().collect()))
+        };
+        self.change(id, change).await
     }
 
     async fn sweep(&self, ended_ms: u64) -> Answer<usize> {
@@ -488,39 +418,4 @@ impl RunStore for EmbeddedRunStore {
     async fn follow(&self, followed: Followed) -> Answer<()> {
         self.db.write(|_| Ok(((), erase::follow(followed)))).await
     }
-}
-
-fn new_record(draft: &RunDraft, now_ms: u64) -> RunRecord {
-    RunRecord {
-        id: draft.id,
-        workflow: draft.workflow.clone(),
-        user: draft.user.to_string(),
-        state: RunState::Queued,
-        message: String::new(),
-        traceparent: draft.traceparent.clone(),
-        started_at_ms: now_ms,
-        ended_at_ms: 0,
-        steps: 0,
-        tool_calls: 0,
-        worked_ms: 0,
-        sequence: 0,
-        journal_bytes: 0,
-        cancel: None,
-        waiting: std::collections::BTreeMap::new(),
-        decided: std::collections::BTreeMap::new(),
-        epoch: 0,
-        leased_until_ms: 0,
-        due_ms: None,
-        input: draft.input.clone(),
-        output: String::new(),
-    }
-}
-
-fn not_waiting(record: &RunRecord, step: String) -> RunStoreError {
-    if record.state.is_final() {
-        return RunStoreError::Ended { id: record.id, state: record.state };
-    }
-    let waiting = record.waiting.keys().map(|step| format!("'{step}'")).collect::<Vec<_>>().join(", ");
-    let waiting = if waiting.is_empty() { "none does now".to_owned() } else { format!("these do: {waiting}") };
-    RunStoreError::NotWaiting { id: record.id, step, waiting }
 }
