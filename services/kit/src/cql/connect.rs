@@ -6,9 +6,9 @@ use scylla::{
     client::{execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
     errors::{DbError, ExecutionError, RequestAttemptError},
     policies::{host_filter::DcHostFilter, load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
-    statement::{Consistency, SerialConsistency, unprepared::Statement},
+    statement::{Consistency, SerialConsistency},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     CqlConfig, CqlError, CqlSession, Server,
@@ -31,10 +31,11 @@ impl CqlSession {
         let opened = open(config).await.map_err(|cause| unreachable(cause.to_string()))?;
         check_datacenter(&opened, config).map_err(unreachable)?;
         let server = server(&opened).await?;
-        ensure_keyspace(&opened, config, server).await?;
-        opened.use_keyspace(&config.keyspace, false).await.map_err(|cause| unreachable(cause.to_string()))?;
         let permits = Semaphore::new(config.in_flight as usize);
-        Ok(Self { inner: Arc::new(Inner { session: opened, permits, config: config.clone(), server }) })
+        let session = Self { inner: Arc::new(Inner { session: opened, permits, config: config.clone(), server }) };
+        session.ensure_keyspace().await?;
+        session.enter_keyspace().await.map_err(unreachable)?;
+        Ok(session)
     }
 }
 
@@ -96,22 +97,33 @@ async fn server(session: &Session) -> Result<Server, CqlError> {
 }
 
 const KEYSPACE: &str = "make the keyspace";
+/// How long to wait for a keyspace that another process is making, and how often.
+const COMING: (Duration, u32) = (Duration::from_millis(300), 20);
 
-async fn ensure_keyspace(session: &Session, config: &CqlConfig, server: Server) -> Result<(), CqlError> {
-    let failed = |cause: ExecutionError| of_fate(KEYSPACE, Effect::Writes, fate(&cause), cause.to_string());
-    let found = session
-        .query_unpaged("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?", (&config.keyspace,))
-        .await
-        .map_err(failed)?;
-    let damaged = |cause: String| CqlError::Damaged { what: "the list of keyspaces", cause };
-    let found = found.into_rows_result().map_err(|cause| damaged(cause.to_string()))?;
-    // A service that may not make keyspaces can use one that was made for it.
-    if found.rows_num() == 0 {
-        let mut change = Statement::new(keyspace(config, server));
-        change.set_request_timeout(Some(config.schema_timeout.0));
-        session.query_unpaged(change, ()).await.map_err(failed)?;
+impl CqlSession {
+    async fn ensure_keyspace(&self) -> Result<(), CqlError> {
+        let failed = |cause: ExecutionError| of_fate(KEYSPACE, Effect::Writes, fate(&cause), cause.to_string());
+        let known = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
+        let found = self.driver().query_unpaged(known, (&self.config().keyspace,)).await.map_err(failed)?;
+        let damaged = |cause: String| CqlError::Damaged { what: "the list of keyspaces", cause };
+        let found = found.into_rows_result().map_err(|cause| damaged(cause.to_string()))?;
+        // A service that may not make keyspaces can use one that was made for it.
+        if found.rows_num() == 0 {
+            self.schema(KEYSPACE, &keyspace(self.config(), self.server())).await?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// A server lists a keyspace a moment before it can be used.
+    async fn enter_keyspace(&self) -> Result<(), String> {
+        for _ in 1..COMING.1 {
+            if self.driver().use_keyspace(&self.config().keyspace, false).await.is_ok() {
+                return Ok(());
+            }
+            sleep(COMING.0).await;
+        }
+        self.driver().use_keyspace(&self.config().keyspace, false).await.map_err(|cause| cause.to_string())
+    }
 }
 
 /// The statement that makes the keyspace. The one place where the two servers are told different things.

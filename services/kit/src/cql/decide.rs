@@ -92,7 +92,7 @@ where
 }
 
 /// Pauses that double, each cut at random so that contenders do not meet again.
-fn pauses() -> impl Iterator<Item = Duration> {
+pub(super) fn pauses() -> impl Iterator<Item = Duration> {
     (0..TRIES).map(|n| {
         let whole = PAUSES.0.saturating_mul(1 << n).min(PAUSES.1);
         let part = getrandom::u32().unwrap_or(u32::MAX / 2);

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     Batch, CqlConfig, CqlError, OwnedRow, Read, Write, WriteTime,
+    decide::pauses,
     error::{Effect, Fate, fate, of_fate},
 };
 
@@ -86,15 +87,38 @@ impl CqlSession {
     ) -> Result<Vec<R>, CqlError> {
         let (mut rows, mut state) = (Vec::new(), PagingState::start());
         loop {
-            let place = self.place(read.name).await?;
-            let answer = self.driver().execute_single_page(&read.prepared, &values, state).await;
-            drop(place);
-            let (page, next) =
-                answer.map_err(|cause| of_fate(read.name, Effect::Reads, fate(&cause), cause.to_string()))?;
+            let (page, next) = self.page(read, &values, state).await?;
             append(read.name, page, limit, &mut rows)?;
             match next {
                 PagingStateResponse::HasMorePages { state: next } if rows.len() < limit => state = next,
                 _ => return Ok(rows),
+            }
+        }
+    }
+
+    /// One page. A look that contenders stand in the way of is made again, since it changes nothing.
+    async fn page(
+        &self,
+        read: &Read,
+        values: &impl SerializeRow,
+        state: PagingState,
+    ) -> Result<(QueryResult, PagingStateResponse), CqlError> {
+        let mut pauses = pauses();
+        loop {
+            let place = self.place(read.name).await?;
+            let answer = self.driver().execute_single_page(&read.prepared, values, state.clone()).await;
+            drop(place);
+            let cause = match answer {
+                Ok(page) => return Ok(page),
+                Err(cause) => cause,
+            };
+            let failed = of_fate(read.name, Effect::Reads, fate(&cause), cause.to_string());
+            let late = matches!(cause, ExecutionError::RequestTimeout(_));
+            match pauses.next() {
+                Some(pause) if read.looks && !late && matches!(failed, CqlError::Unavailable { .. }) => {
+                    sleep(pause).await
+                }
+                _ => return Err(failed),
             }
         }
     }

@@ -42,19 +42,20 @@ impl Scope {
 }
 
 macro_rules! statement {
-    ($(#[$doc:meta])* $kind:ident) => {
+    ($(#[$doc:meta])* $kind:ident $($more:ident: $of:ty)?) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub struct $kind {
             pub(super) name: &'static str,
             pub(super) prepared: PreparedStatement,
+            $(pub(super) $more: $of,)?
         }
     };
 }
 
 statement!(
     /// A query.
-    Read
+    Read looks: bool
 );
 statement!(
     /// A plain write of rows that overwrite each other by their time: doing it twice is doing it once.
@@ -89,7 +90,7 @@ impl CqlSession {
         let mut prepared = self.prepare(name, cql).await?;
         prepared.set_is_idempotent(true);
         prepared.set_retry_policy(Some(Arc::new(DefaultRetryPolicy::new())));
-        Ok(Read { name, prepared })
+        Ok(Read { name, prepared, looks: false })
     }
 
     /// Prepares a query that sees every conditional write that was answered, and ends those that were cut off.
@@ -99,6 +100,7 @@ impl CqlSession {
     pub async fn look(&self, name: &'static str, cql: &str, scope: Scope) -> Result<Read, CqlError> {
         let mut read = self.read(name, cql).await?;
         read.prepared.set_consistency(scope.look());
+        read.looks = true;
         Ok(read)
     }
 

@@ -1,13 +1,13 @@
 //! Several processes on one keyspace.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use echotune_api::events::{Event, Payload};
 use echotune_kit::cql::{Scope, WriteClock};
-use echotune_model::{Hlc, Listen, NewPlaylist, PageRequest, Settings, Track, User, UserId, UserName};
+use echotune_model::{Clock, Hlc, Listen, NewPlaylist, PageRequest, Profile, Settings, Track, User, UserId, UserName};
 use echotune_users::{Checked, CqlUserStore, Idempotency, Stamp, UserStore, UserStoreError, conformance::drain};
 use futures::future::{join, join_all};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::place::Place;
@@ -38,6 +38,19 @@ pub(crate) fn all() -> PageRequest {
     PageRequest { size: 1_000, token: String::new() }
 }
 
+/// Waits until an account has come to the region of a store.
+async fn seen_by(store: &CqlUserStore, created: &User) {
+    let found = timeout(Duration::from_secs(30), async {
+        loop {
+            match store.by_name(&created.name).await.expect("read") {
+                Some(found) => return found,
+                None => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    });
+    assert_eq!(&found.await.expect("it comes"), created);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_is_given_once_and_the_same_call_twice_is_one() {
     let place = Place::take().await;
@@ -48,9 +61,11 @@ async fn a_name_is_given_once_and_the_same_call_twice_is_one() {
         let (won, lost): (Vec<_>, Vec<_>) = told.into_iter().partition(Result::is_ok);
         assert_eq!(won.len(), 1, "{won:?}");
         assert!(lost.iter().all(|one| matches!(one, Err(UserStoreError::NameTaken(_)))), "{lost:?}");
-        let kept = stores[1].by_name(&wanted).await.expect("read").expect("an account");
-        assert_eq!(kept, won[0].clone().expect("created"));
+        let created = won[0].clone().expect("created");
+        seen_by(&stores[1], &created).await;
+        seen_by(&stores[0], &created).await;
     }
+    let stores = [place.store_of(0, "three").await, place.store_of(0, "four").await];
     let calls = (0..4).map(|n| stores[n % 2].create(name("ben"), keyed("k")));
     let told: Vec<_> = join_all(calls).await.into_iter().collect::<Result<_, _>>().expect("created");
     assert!(told.iter().all(|user| *user == told[0]), "repeats at once are one call: {told:?}");
@@ -212,4 +227,24 @@ async fn what_is_larger_than_a_batch_is_kept_whole() {
     let receipt = store.record(ann.clone(), checked((0..500).map(long).collect()), keyed("l")).await.expect("recorded");
     assert_eq!(receipt.recorded, 500);
     assert_eq!(store.listens(ann.id, all()).await.expect("listed").rows.len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_ran_ahead_hides_no_later_write() {
+    let place = Place::take().await;
+    let clock = Arc::new(Clock::default());
+    clock.observe(Hlc::from_ms(clock.wall_ms() + 3_600_000));
+    let ahead = CqlUserStore::connect(place.sessions[0].clone(), "one", clock).await.expect("connected");
+    let ann = account(&ahead, "ann").await;
+    let settings = |artist: &str| Settings { blocked_artists: vec![artist.into()], ..Settings::default() };
+    let profile = |about: &str| Profile { about: about.into(), ..Profile::default() };
+    ahead.set_settings(ann.clone(), settings("Creed"), Stamp::default()).await.expect("set");
+    ahead.set_profile(ann.clone(), profile("before"), Stamp::default()).await.expect("set");
+    drop(ahead);
+    let again = place.store("one").await;
+    again.set_profile(ann.clone(), profile("after"), Stamp::default()).await.expect("set");
+    assert_eq!(again.profile(ann.id).await.expect("read"), profile("after"), "the same process after a restart");
+    let other = place.store("two").await;
+    other.set_settings(ann.clone(), settings("Nickelback"), Stamp::default()).await.expect("set");
+    assert_eq!(other.settings(ann.id).await.expect("read"), settings("Nickelback"), "another that read what was there");
 }

@@ -102,7 +102,7 @@ async fn nothing_is_left_in_any_table_and_nothing_comes_after() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_erase_at_once_take_the_same() {
     let place = Place::take().await;
-    let (one, two) = (place.store("one").await, place.store_of(1, "two").await);
+    let (one, two) = (place.store("one").await, place.store("two").await);
     account(&one, "ben").await;
     let ann = live(&one, "ann", &name("ben")).await;
     let (a, b) = join(one.erase(name("ann"), keyed("a")), two.erase(name("Ann"), keyed("b"))).await;

@@ -4,7 +4,7 @@
 use std::future::Future;
 
 use echotune_kit::cql::{CqlError, decode, encode};
-use echotune_model::{ErrorKind, Profile, Settings, User, UserId};
+use echotune_model::{ErrorKind, Hlc, Profile, Settings, User, UserId};
 use futures::future::try_join_all;
 use serde::Serialize;
 use uuid::Uuid;
@@ -36,6 +36,11 @@ impl CqlUserStore {
         let rows: Vec<(Vec<u8>,)> = self.rows(&self.of().blob, (user.0, of, version)).await?;
         let whole = i32::try_from(rows.len()).is_ok_and(|found| found == parts);
         Ok(whole.then(|| rows.into_iter().flat_map(|(bytes,)| bytes).collect()))
+    }
+
+    /// Lets what is written next be later than a version that was read, which another process with another clock wrote.
+    pub(super) fn follow(&self, version: Option<i64>) {
+        self.inner.times.observe(Hlc(version.unwrap_or_default().cast_unsigned()));
     }
 
     /// Reads until what is told of and what is there belong together.
@@ -75,6 +80,7 @@ impl CqlUserStore {
         };
         self.alive(user).await?;
         let before: Option<(Option<i64>, Option<i32>)> = self.one(&self.of().settings, (user.id.0,)).await?;
+        self.follow(before.and_then(|(version, _)| version));
         let (version, parts) = self.put_blob(user.id, SETTINGS, &settings).await?;
         let mut draft = self.draft("set settings", &stamp.traceparent);
         draft.batch.add(&self.of().put_settings, (user.id.0, version, parts));

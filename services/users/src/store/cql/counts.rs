@@ -7,9 +7,13 @@ use std::{
 };
 
 use echotune_kit::cql::Batch;
+use echotune_model::Hlc;
 
 use super::{CqlUserStore, schema::ALL};
 use crate::store::{Answer, COUNTED};
+
+/// The row beside the sums that holds the time of the latest batch.
+const LATEST: &str = "latest";
 
 /// What this process has counted, now and before.
 #[derive(Debug, Default)]
@@ -33,17 +37,24 @@ impl Counts {
 }
 
 impl CqlUserStore {
-    /// Goes on from what the writer of this name had counted, and makes it known.
+    /// Goes on from what the writer of this name had counted and from its time, and makes it known: a clock that ran
+    /// ahead before a restart would otherwise make later writes give way to earlier ones.
     pub(super) async fn take_up_counts(&self) -> Answer<()> {
         let (region, writer) = (&self.inner.region, &self.inner.writer);
         let before: Vec<(String, i64)> = self.rows(&self.of().counts, (region, writer)).await?;
-        self.inner.counts.sums().extend(before);
+        for (name, value) in before {
+            if name == LATEST {
+                self.inner.times.observe(Hlc(value.cast_unsigned()));
+            } else {
+                self.inner.counts.sums().insert(name, value);
+            }
+        }
         self.put(&self.of().put_writer, (ALL, region, writer)).await
     }
 
-    /// Adds to sums, with the batch.
-    pub(super) fn count(&self, batch: &mut Batch, changes: &[(&'static str, i64)]) {
-        for (name, sum) in self.inner.counts.add(changes) {
+    /// Adds to sums, with the batch of this time.
+    pub(super) fn count(&self, batch: &mut Batch, at: Hlc, changes: &[(&'static str, i64)]) {
+        for (name, sum) in self.inner.counts.add(changes).into_iter().chain([(LATEST, at.0.cast_signed())]) {
             batch.add(&self.of().put_count, (self.inner.region.clone(), self.inner.writer.clone(), name, sum));
         }
     }
@@ -59,7 +70,7 @@ impl CqlUserStore {
         let writers: Vec<(String, String)> = self.rows(&self.of().writers, (ALL,)).await?;
         for (region, writer) in writers {
             let counted: Vec<(String, i64)> = self.rows(&self.of().counts, (region, writer)).await?;
-            for (name, sum) in counted {
+            for (name, sum) in counted.into_iter().filter(|(name, _)| name != LATEST) {
                 *sums.entry(name).or_default() += sum;
             }
         }

@@ -82,7 +82,9 @@ impl Draft<'_> {
     /// Makes the batch.
     pub(super) async fn commit(mut self) -> Answer<()> {
         let store = self.store;
-        store.count(&mut self.batch, &self.counts);
+        if !(self.batch.is_empty() && self.counts.is_empty()) {
+            store.count(&mut self.batch, self.at.hlc, &self.counts);
+        }
         let made = store.inner.session.apply(self.batch).await;
         if made.as_ref().is_err_and(|cause: &CqlError| cause.kind() != ErrorKind::Indeterminate) {
             store.uncount(&self.counts);

@@ -131,6 +131,7 @@ impl CqlUserStore {
         };
         self.alive(user).await?;
         let before = self.playlist_row(user.id, id).await?.ok_or(UserStoreError::UnknownPlaylist(id))?;
+        self.follow(Some(before.version));
         let (version, parts) = self.put_blob(user.id, id.0, &content).await?;
         let mut draft = self.draft("change a playlist", &stamp.traceparent);
         let created = i64::try_from(before.created_at_ms).unwrap_or(i64::MAX);
