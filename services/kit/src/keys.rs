@@ -5,6 +5,8 @@
 //! cipher is XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), whose nonces of 192 bits may be random.
 
 pub mod conformance;
+#[cfg(feature = "cql")]
+mod cql;
 mod embedded;
 mod seal;
 
@@ -12,6 +14,8 @@ use async_trait::async_trait;
 use echotune_model::ErrorKind;
 use thiserror::Error;
 
+#[cfg(feature = "cql")]
+pub use self::cql::CqlSubjectKeys;
 pub use self::{
     embedded::EmbeddedSubjectKeys,
     seal::{DataKey, MasterKeys, Opened},

@@ -44,7 +44,9 @@ fn crates() -> anyhow::Result<Vec<String>> {
 /// The packages, and the feature in each.
 fn selection(crates: &[String]) -> Vec<String> {
     let mut words: Vec<_> = crates.iter().flat_map(|name| ["--package".to_owned(), name.clone()]).collect();
-    let features: Vec<_> = crates.iter().map(|name| format!("{name}/cql")).collect();
+    // Keys of subjects are kept on these servers too.
+    let features: Vec<_> =
+        crates.iter().map(|name| format!("{name}/cql")).chain(["echotune-kit/keys".into()]).collect();
     words.extend(["--locked".to_owned(), "--features".to_owned(), features.join(",")]);
     words
 }

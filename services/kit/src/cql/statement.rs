@@ -116,6 +116,17 @@ impl CqlSession {
         Ok(Write { name, prepared })
     }
 
+    /// Prepares a write that most copies of every data centre keep before it is answered; while one cannot be reached it
+    /// fails, and may have been made elsewhere.
+    ///
+    /// # Errors
+    /// The servers do not understand it, or cannot be reached.
+    pub async fn write_everywhere(&self, name: &'static str, cql: &str) -> Result<Write, CqlError> {
+        let mut write = self.write(name, cql).await?;
+        write.prepared.set_consistency(Consistency::EachQuorum);
+        Ok(write)
+    }
+
     /// Prepares a conditional write.
     ///
     /// # Errors

@@ -146,3 +146,31 @@ async fn servers_of_another_data_centre_are_not_used() {
     let refused = CqlSession::connect(&nobody).await.expect_err("nobody listens there");
     assert!(matches!(refused, CqlError::Unreachable { .. }), "{refused}");
 }
+
+#[cfg(feature = "keys")]
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_subjects_conform_and_are_gone_in_every_region() {
+    use echotune_kit::keys::{CqlSubjectKeys, MasterKeys, SubjectKeys as _, conformance};
+
+    let configs = scratch::configs("keys");
+    let first = connect(&configs[0]).await;
+    CqlSubjectKeys::migrate(&first).await.expect("migrated");
+    let mut regions = Vec::new();
+    for config in &configs {
+        let (session, times) = (connect(config).await, WriteClock::new(Default::default()));
+        let keys = CqlSubjectKeys::connect(session, MasterKeys::new(&[[7; 32]]), times).await;
+        regions.push(keys.expect("connected"));
+    }
+    conformance::keys(&regions[0], "ann").await;
+    // All regions at once make one key, and where it is destroyed does not matter.
+    let made = join_all(regions.iter().map(|keys| keys.key("ben"))).await;
+    let sealed = made[0].as_ref().expect("made").seal(b"x", b"plain").expect("sealed");
+    for key in made {
+        assert_eq!(key.expect("made").open(b"x", &sealed), echotune_kit::keys::Opened::Plain(b"plain".to_vec()));
+    }
+    regions[regions.len() - 1].destroy("ben").await.expect("destroyed");
+    for keys in &regions {
+        assert!(keys.existing("ben").await.expect("read").is_none(), "as soon as it is answered");
+    }
+    scratch::drop(&first).await.expect("dropped");
+}
