@@ -273,3 +273,20 @@ async fn an_erasure_reaches_runs_that_are_being_started() {
     assert!(after.iter().all(|(id, answer)| answer.is_ok() && left.contains(id)), "later runs are another's");
     all.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_start_an_erasure_refused_is_free() {
+    let all = Stores::open("keys").await;
+    let store = &all.stores[0];
+    let asked = |request: u8| Some(Idempotency { key: "k".into(), request: [request; 32] });
+    // Made before the erasure, and held up on the way until after it.
+    let late = draft(store, "ann");
+    sleep(Duration::from_millis(5)).await;
+    assert_eq!(store.erase("Ann".parse().expect("a name"), u64::MAX).await.expect("erased"), 0);
+    let refused = store.start(late.clone(), asked(1)).await.expect_err("from before the erasure");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    let id = store.start(draft(store, "ann"), asked(2)).await.expect("of another account").id;
+    assert!(id != late.id && store.run(late.id).await.expect("read").is_none());
+    assert_eq!(store.count().await.expect("counted"), 1);
+    all.close().await;
+}

@@ -77,3 +77,23 @@ async fn a_hint_of_a_change_that_may_still_come_stays() {
     }
     all.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_be_read_keeps_no_other_waiting() {
+    let all = Stores::open("hints").await;
+    let (session, store) = (&all.sessions[0], &all.stores[0]);
+    let damaged = draft(store, "ann").id;
+    let head = session.write("plant a head", "INSERT INTO runs (run_id, version, head) VALUES (?, 1, ?)").await;
+    let (head, times) = (head.expect("prepared"), WriteClock::new(Default::default()));
+    session.put(&head, (damaged.0, vec![99_u8]), times.now()).await.expect("planted");
+    plant(session, damaged, 1, LONG_AGO_MS).await;
+    let soon_ms = store.now_ms() + 10_000;
+    assert!(
+        due(store).await.is_some_and(|due_ms| due_ms > store.now_ms() && due_ms <= soon_ms),
+        "it is looked at again"
+    );
+    let id = store.start(draft(store, "ann"), None).await.expect("started").id;
+    assert_eq!(store.claim(1_000).await.expect("claimed").map(|run| run.id), Some(id));
+    assert_eq!(store.run(damaged).await.expect_err("told").kind(), ErrorKind::DataLoss);
+    all.close().await;
+}

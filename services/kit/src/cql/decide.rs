@@ -7,7 +7,7 @@ use scylla::{
     serialize::row::SerializeRow,
     value::{CqlValue, Row},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     CqlError, CqlSession, Decide,
@@ -16,6 +16,8 @@ use super::{
 
 /// How often a conditional write is tried whose answer got lost.
 const TRIES: u32 = 8;
+/// For how long new tries are made: a region that is cut off has each wait for the servers' own limit.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait at first, and at the most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -46,7 +48,7 @@ impl CqlSession {
     /// [`CqlSession::look`] of the same scope. The row must tell whose write it holds. Whether the condition held.
     ///
     /// # Errors
-    /// [`CqlError::Indeterminate`] when neither answers nor looks could be had for about four seconds.
+    /// [`CqlError::Indeterminate`] when neither answers nor looks could be had for ten seconds.
     pub async fn settle<L>(
         &self,
         write: &Decide,
@@ -70,8 +72,8 @@ where
     D: Future<Output = Result<bool, CqlError>>,
     L: Future<Output = Result<Seen, CqlError>>,
 {
-    let mut lost: Option<CqlError> = None;
-    for pause in pauses() {
+    let (mut lost, end): (Option<CqlError>, _) = (None, Instant::now() + PATIENCE);
+    for pause in pauses().take_while(|_| Instant::now() < end) {
         match (decide().await, &lost) {
             (Ok(true), _) => return Ok(true),
             (Ok(false), None) => return Ok(false),

@@ -8,7 +8,7 @@ use scylla::{
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -21,6 +21,9 @@ use super::{
 const TRIES: u32 = 3;
 /// How long to wait before the second try; twice as long before the third.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// For how long a look is made again.
+const LOOKING: Duration = Duration::from_secs(1);
 
 /// Which server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,14 +99,15 @@ impl CqlSession {
         }
     }
 
-    /// One page. A look that contenders stand in the way of is made again, since it changes nothing.
+    /// One page. A look that contenders stand in the way of is made again for a second, since it changes nothing: they
+    /// have it fail at once, while servers that are cut off have it fail late.
     async fn page(
         &self,
         read: &Read,
         values: &impl SerializeRow,
         state: PagingState,
     ) -> Result<(QueryResult, PagingStateResponse), CqlError> {
-        let mut pauses = pauses();
+        let (mut pauses, end) = (pauses(), Instant::now() + LOOKING);
         loop {
             let place = self.place(read.name).await?;
             let answer = self.driver().execute_single_page(&read.prepared, values, state.clone()).await;
@@ -113,11 +117,9 @@ impl CqlSession {
                 Err(cause) => cause,
             };
             let failed = of_fate(read.name, Effect::Reads, fate(&cause), cause.to_string());
-            let late = matches!(cause, ExecutionError::RequestTimeout(_));
+            let again = read.looks && Instant::now() < end;
             match pauses.next() {
-                Some(pause) if read.looks && !late && matches!(failed, CqlError::Unavailable { .. }) => {
-                    sleep(pause).await
-                }
+                Some(pause) if again && matches!(failed, CqlError::Unavailable { .. }) => sleep(pause).await,
                 _ => return Err(failed),
             }
         }

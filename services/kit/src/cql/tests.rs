@@ -1,10 +1,17 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use echotune_model::{Clock, ErrorKind, Hlc};
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError, WriteType};
 
 use super::{
     connect::keyspace,
+    decide::settle_by,
     error::{Effect, Fate, fate, of_fate},
     migrations::compare,
     *,
@@ -136,4 +143,44 @@ fn values_tell_their_format() {
         let refused = decode::<(String, i64)>("a row", bad).expect_err("damaged");
         assert_eq!(refused.kind(), ErrorKind::DataLoss, "{refused}");
     }
+}
+
+/// What settling makes of these answers, one after the other, each of which takes this long; and how often it tried.
+async fn settled(
+    answers: &[Result<bool, CqlError>],
+    looks: &[Result<Seen, CqlError>],
+    takes: Duration,
+) -> (Result<bool, ErrorKind>, usize, usize) {
+    let (tries, looked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let decide = || async {
+        tokio::time::sleep(takes).await;
+        let n = tries.fetch_add(1, Ordering::Relaxed);
+        answers.get(n).unwrap_or(&answers[answers.len() - 1]).clone()
+    };
+    let look = || async {
+        tokio::time::sleep(takes).await;
+        let n = looked.fetch_add(1, Ordering::Relaxed);
+        looks.get(n).expect("no further look").clone()
+    };
+    let told = settle_by("a step", decide, look).await.map_err(|cause| cause.kind());
+    (told, tries.into_inner(), looked.into_inner())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conditional_write_whose_answer_is_lost_is_settled_by_a_look() {
+    let soon = Duration::from_millis(1);
+    let lost = || Err(CqlError::Indeterminate { step: "a step", cause: "late".into() });
+    let away = || CqlError::Unavailable { step: "a step", cause: "away".into() };
+    assert_eq!(settled(&[Ok(false)], &[], soon).await, (Ok(false), 1, 0));
+    assert_eq!(settled(&[Err(away())], &[], soon).await, (Err(ErrorKind::Unavailable), 1, 0));
+    assert_eq!(settled(&[lost()], &[Ok(Seen::Applied)], soon).await, (Ok(true), 1, 1));
+    assert_eq!(settled(&[lost()], &[Ok(Seen::Refused)], soon).await, (Ok(false), 1, 1));
+    assert_eq!(settled(&[lost(), Ok(true)], &[Ok(Seen::Open)], soon).await, (Ok(true), 2, 1));
+    let own = settled(&[lost(), Ok(false)], &[Err(away()), Ok(Seen::Applied)], soon).await;
+    assert_eq!(own, (Ok(true), 2, 2), "what stood in the way was its own");
+    let began = tokio::time::Instant::now();
+    let looks: Vec<_> = (0..8).map(|_| Err(away())).collect();
+    let (told, tries, _) = settled(&[lost(), Err(away())], &looks, Duration::from_secs(2)).await;
+    assert_eq!((told, tries), (Err(ErrorKind::Indeterminate), 3), "what is not known is told so");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }

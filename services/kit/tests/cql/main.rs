@@ -1,7 +1,7 @@
 //! Sessions with real CQL servers: `cargo xtask e2e data` starts them and says where they are.
 
 use echotune_kit::cql::{
-    Batch, CqlConfig, CqlError, CqlSession, Migration, Migrations, Scope, Seen, WriteClock, WriteTime, scratch,
+    Batch, CqlConfig, CqlError, CqlSession, Joint, Migration, Migrations, Scope, Seen, WriteClock, WriteTime, scratch,
 };
 use futures::future::{join, join_all};
 use uuid::Uuid;
@@ -173,4 +173,27 @@ async fn keys_of_subjects_conform_and_are_gone_in_every_region() {
         assert!(keys.existing("ben").await.expect("read").is_none(), "as soon as it is answered");
     }
     scratch::drop(&first).await.expect("dropped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hangs_on_a_condition_is_made_with_it_or_not_at_all() {
+    let session = prepared().await;
+    let take = "INSERT INTO kept (part, place, value) VALUES (?, ?, ?) IF NOT EXISTS";
+    let take = session.conditional("take", take, Scope::Here).await.expect("prepared");
+    let put = session.write("put", "INSERT INTO kept (part, place, value) VALUES (?, ?, ?)").await.expect("prepared");
+    let read = "SELECT place, value FROM kept WHERE part = ?";
+    let (read, look) = (session.read("read", read).await, session.look("look", read, Scope::Here).await);
+    let (read, look) = (read.expect("prepared"), look.expect("prepared"));
+    for (value, more, expected) in [("mine", 2, true), ("theirs", 3, false)] {
+        let mut joint = Joint::new(&take, ("a".to_owned(), 1, value.to_owned()));
+        joint.add(&put, ("a".to_owned(), more, value.to_owned()));
+        let seen = || async {
+            let row = session.one::<(i32, String)>(&look, ("a",)).await?;
+            Ok(row.map_or(Seen::Open, |(_, found)| if found == value { Seen::Applied } else { Seen::Refused }))
+        };
+        assert_eq!(session.settle_joint(&joint, seen).await.expect("settled"), expected);
+    }
+    let rows = session.rows::<(i32, String)>(&read, ("a",), usize::MAX).await.expect("read");
+    assert_eq!(rows, [(1, "mine".to_owned()), (2, "mine".to_owned())]);
+    scratch::drop(&session).await.expect("dropped");
 }

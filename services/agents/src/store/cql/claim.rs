@@ -1,6 +1,6 @@
 //! Who gets which run, and when the next one is due.
 
-use echotune_model::RunId;
+use echotune_model::{ErrorKind, RunId};
 
 use super::{
     CqlRunStore,
@@ -34,7 +34,8 @@ impl CqlRunStore {
 
     /// Gives away the run of a hint, if it is due and nobody was faster.
     async fn claim_hinted(&self, hint: &Hint, lease_ms: u64) -> Answer<Option<RunRecord>> {
-        let (head, now_ms) = (self.head(hint.run).await?, self.now_ms());
+        let Some(head) = self.hinted_head(hint).await? else { return Ok(None) };
+        let now_ms = self.now_ms();
         match (judge(hint, head.as_ref(), now_ms), head) {
             (Verdict::Due(due_ms), Some(head)) if due_ms <= now_ms => self.claim_head(hint, &head, lease_ms).await,
             (verdict, head) => {
@@ -84,9 +85,21 @@ impl CqlRunStore {
         Ok(first)
     }
 
+    /// The head of the run of a hint; nothing when it cannot be read, which must not keep others waiting.
+    async fn hinted_head(&self, hint: &Hint) -> Answer<Option<Option<Head>>> {
+        match self.head(hint.run).await {
+            Err(cause) if cause.kind() == ErrorKind::DataLoss => {
+                tracing::warn!(run = %hint.run, %cause, "a run that is due cannot be read and is passed over");
+                Ok(None)
+            }
+            head => head.map(Some),
+        }
+    }
+
     /// When the run of a hint is due.
     async fn hinted_due_ms(&self, hint: &Hint) -> Answer<Option<u64>> {
-        let (head, now_ms) = (self.head(hint.run).await?, self.now_ms());
+        let (head, now_ms) = (self.hinted_head(hint).await?, self.now_ms());
+        let Some(head) = head else { return Ok(Some(hint.at_ms.max(now_ms + SOON_MS))) };
         let verdict = judge(hint, head.as_ref(), now_ms);
         self.tidy(hint, verdict, head.as_ref()).await?;
         Ok(match verdict {
@@ -114,11 +127,14 @@ impl CqlRunStore {
 
     /// Makes every change fail that was begun before now.
     pub(super) async fn fence(&self, run: RunId, head: Option<&Head>) -> Answer<()> {
-        let (next, decide) = match head {
-            Some(head) => (head.next(head.record.clone()), &self.statements().change),
-            // A start: its id is spent, and its caller starts another one.
-            None => (Head::first(None, self.region()), &self.statements().remove),
-        };
-        self.settle(run, &next, &Self::alone(decide, run, head, &next)).await.map(drop)
+        let Some(head) = head else { return self.spend(run).await };
+        let (next, decide) = (head.next(head.record.clone()), &self.statements().change);
+        self.settle(run, &next, &Self::alone(decide, run, Some(head), &next)).await.map(drop)
+    }
+
+    /// Has the id of a run that is not there start nothing any more.
+    pub(super) async fn spend(&self, run: RunId) -> Answer<()> {
+        let (next, decide) = (Head::first(None, self.region()), &self.statements().remove);
+        self.settle(run, &next, &Self::alone(decide, run, None, &next)).await.map(drop)
     }
 }

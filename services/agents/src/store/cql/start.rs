@@ -1,6 +1,6 @@
 //! How a run starts, once for each idempotency key.
 
-use echotune_kit::cql::{Joint, Seen, encode};
+use echotune_kit::cql::{CqlError, Joint, Seen, encode};
 use echotune_model::{ErrorKind, RunId};
 use futures::future::try_join;
 use sha2::{Digest as _, Sha256};
@@ -78,7 +78,7 @@ impl CqlRunStore {
     /// Has a free key lead to a run, unless somebody is faster.
     async fn take_key(&self, name: &[u8], request: &[u8; 32], run: RunId) -> Answer<()> {
         let values = (name, request.as_slice(), run.0);
-        let look = || self.seen_key(name, run);
+        let look = || self.seen_key(name, None, run);
         self.session().settle(&self.statements().take_key, values, look).await?;
         Ok(())
     }
@@ -86,24 +86,19 @@ impl CqlRunStore {
     /// Has a key that leads to a removed run lead to another one, unless somebody is faster.
     async fn pass_key(&self, name: &[u8], request: &[u8; 32], from: RunId, to: RunId) -> Answer<()> {
         let values = (request.as_slice(), to.0, name, from.0);
-        let look = || async {
-            let row = self.session().one::<(Vec<u8>, Option<Uuid>)>(&self.statements().look_key, (name,)).await?;
-            Ok(match row.and_then(|(_, run)| run) {
-                Some(run) if run == from.0 => Seen::Open,
-                Some(run) if run == to.0 => Seen::Applied,
-                _ => Seen::Refused,
-            })
-        };
+        let look = || self.seen_key(name, Some(from), to);
         self.session().settle(&self.statements().pass_key, values, look).await?;
         Ok(())
     }
 
-    async fn seen_key(&self, name: &[u8], run: RunId) -> Result<Seen, echotune_kit::cql::CqlError> {
+    /// What has become of a key that led to `from` and is to lead to `to`.
+    async fn seen_key(&self, name: &[u8], from: Option<RunId>, to: RunId) -> Result<Seen, CqlError> {
         let row = self.session().one::<(Vec<u8>, Option<Uuid>)>(&self.statements().look_key, (name,)).await?;
-        Ok(match row.and_then(|(_, found)| found) {
-            None => Seen::Open,
-            Some(found) if found == run.0 => Seen::Applied,
-            Some(_) => Seen::Refused,
+        let found = row.and_then(|(_, run)| run).map(RunId);
+        Ok(match found {
+            Some(found) if found == to => Seen::Applied,
+            found if found == from => Seen::Open,
+            _ => Seen::Refused,
         })
     }
 
@@ -117,6 +112,8 @@ impl CqlRunStore {
         let hint = Hint { at_ms: now_ms, run: draft.id, version: head.version };
         try_join(self.list(draft.id, &folded), self.hint(Queue::Due, hint)).await?;
         if self.erased_ms(&folded).await? >= draft.id.made_ms() {
+            // A key that leads here is free from now on.
+            self.spend(draft.id).await?;
             self.unlist(draft.id, &folded).await?;
             return Err(erased(draft));
         }
