@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use crate::{Excluded, e2e::target, testbed};
 
@@ -106,25 +106,14 @@ fn start(folder: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-/// One crate after the other, so that each has the servers for itself.
+/// One crate after the other, so that each has the servers for itself; all of them, whatever fails.
 fn run(crates: &[String], servers: &str, broker: &str) -> anyhow::Result<()> {
-    let mut failed = Vec::new();
-    if let Err(cause) = crate::cargo_with(&[&["test"], &LOG[..]].concat(), &[(BROKER, broker)]) {
-        println!("e2e {SUITE}: the event log FAILED: {cause}");
-        failed.push("echotune-eventlog");
-    }
-    for name in crates {
-        let tests = selection(std::slice::from_ref(name));
-        let words = ["test", "--test", "cql"].into_iter().chain(tests.iter().map(String::as_str));
-        let words: Vec<_> = words.collect();
-        if let Err(cause) = crate::cargo_with(&words, &[(SERVERS, servers)]) {
-            println!("e2e {SUITE}: {name} FAILED: {cause}");
-            failed.push(name.as_str());
-        }
-    }
-    if !failed.is_empty() {
-        bail!("{} do not do on these servers what they should", failed.join(", "));
-    }
+    let log = crate::cargo_with(&[&["test"], &LOG[..]].concat(), &[(BROKER, broker)]);
+    let of = selection(crates);
+    let before = ["test", "--no-fail-fast", "--test", "cql"];
+    let words: Vec<_> = before.into_iter().chain(of.iter().map(String::as_str)).collect();
+    crate::cargo_with(&words, &[(SERVERS, servers)]).context("a store does not do on these servers what it should")?;
+    log.context("the event log does not do on these brokers what it should")?;
     println!("e2e {SUITE}: passed for echotune-eventlog, {}", crates.join(", "));
     Ok(())
 }
