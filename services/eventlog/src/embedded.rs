@@ -8,7 +8,7 @@ use echotune_kit::embedded::{Batch, Db, Key, Order, StoreError, Table, View, dec
 use serde::Deserialize;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::{Delivered, EventLog, LogError, MAX_VALUE, Member, Positions, Reader, Record};
+use crate::{Delivered, EventLog, LogError, Member, Positions, Reader, Record, check_lengths};
 
 /// Topic, position → key and value.
 const LOG: Table = Table("log");
@@ -80,9 +80,7 @@ fn next_position(view: &dyn View, topic: &str) -> Result<u64, StoreError> {
 #[async_trait]
 impl EventLog for EmbeddedEventLog {
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
-        if let Some(long) = records.iter().find(|record| record.value.len() > MAX_VALUE) {
-            return Err(LogError::TooLong { key: long.key.clone(), bytes: long.value.len() });
-        }
+        check_lengths(&records)?;
         let topic = topic.to_owned();
         self.db
             .write(move |view| {

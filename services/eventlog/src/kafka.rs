@@ -33,7 +33,7 @@ use self::{
     sealed::Seals,
     streams::Stream,
 };
-use crate::{EventLog, LogError, MAX_VALUE, Member, Positions, Reader, Record};
+use crate::{EventLog, LogError, MAX_VALUE, Member, Positions, Reader, Record, check_lengths};
 
 /// Name of the header with the W3C trace context.
 const TRACEPARENT: &str = "traceparent";
@@ -210,9 +210,7 @@ impl KafkaEventLog {
 #[async_trait]
 impl EventLog for KafkaEventLog {
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
-        if let Some(long) = records.iter().find(|record| record.value.len() > MAX_VALUE) {
-            return Err(LogError::TooLong { key: long.key.clone(), bytes: long.value.len() });
-        }
+        check_lengths(&records)?;
         let count = records.len();
         let mut sent = Vec::with_capacity(count);
         for record in &records {

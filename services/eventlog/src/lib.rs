@@ -93,6 +93,14 @@ impl LogError {
     }
 }
 
+/// Refuses records that are too long, before any of them is appended.
+fn check_lengths(records: &[Record]) -> Result<(), LogError> {
+    match records.iter().find(|record| record.value.len() > MAX_VALUE) {
+        None => Ok(()),
+        Some(long) => Err(LogError::TooLong { key: long.key.clone(), bytes: long.value.len() }),
+    }
+}
+
 /// Reads from positions that its owner keeps.
 #[async_trait]
 pub trait Reader: Send {
