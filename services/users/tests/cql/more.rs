@@ -1,1 +1,0 @@
-//! What only servers that many use can go wrong in.
