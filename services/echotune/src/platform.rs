@@ -278,6 +278,8 @@ impl Platform {
     pub async fn serve(mut self, address: SocketAddr) -> anyhow::Result<Serving> {
         self.check_address(address)?;
         let mcp = self.config.mcp_address(address).context("mcp.listen is no address")?;
+        // Before real work: whoever gave a wrong file or address need not wait to be told.
+        let tls = tls::Bound::to(&self.config.tls).await?;
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; choose another address with --listen, such as 127.0.0.1:0")
         })?;
@@ -313,13 +315,16 @@ impl Platform {
         // Answers are small and must not wait for each other's acknowledgements.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         face()?.answer(&mut self.life, "the gRPC server", incoming).await;
-        let tls = tls::serve(&self.config.tls, face, &mut self.life).await?;
+        let over_tls = tls.as_ref().map(|tls| tls.address);
+        if let Some(tls) = tls {
+            tls.answer(face()?, &mut self.life).await;
+        }
         let reached = [("grpc", address.to_string()), ("mcp", format!("http://{mcp}/mcp"))];
-        let reached = reached.into_iter().chain(tls.map(|at| ("grpc over TLS", at.to_string())));
+        let reached = reached.into_iter().chain(over_tls.map(|at| ("grpc over TLS", at.to_string())));
         let reached = reached.map(|(name, at)| (name.to_owned(), at)).collect();
         self.addresses.set(reached).expect("a platform is served once: serving takes it");
         write_address(&self.folder, address).context("the data folder cannot be written")?;
-        Ok(Serving { address, mcp, tls, platform: self })
+        Ok(Serving { address, mcp, tls: over_tls, platform: self })
     }
 
     /// Stops the background work and releases the data folder.

@@ -48,8 +48,8 @@ impl TlsConfig {
 }
 
 #[cfg(feature = "tls")]
-mod serve {
-    use std::{convert::Infallible, sync::Arc};
+mod bound {
+    use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
     use anyhow::Context as _;
     use echotune_kit::{
@@ -61,43 +61,66 @@ mod serve {
     use super::TlsConfig;
     use crate::grpc::Face;
 
-    /// Answers over TLS where it is told to; answers with the address.
-    pub(crate) async fn serve(
-        config: &TlsConfig,
-        face: impl FnOnce() -> anyhow::Result<Face>,
-        life: &mut Life,
-    ) -> anyhow::Result<Option<std::net::SocketAddr>> {
-        if config.listen.is_empty() {
-            return Ok(None);
+    /// An address that is listened on, with the certificates of it.
+    pub(crate) struct Bound {
+        pub(crate) address: SocketAddr,
+        listener: TcpListener,
+        tls: Arc<Tls>,
+        reload_every: Duration,
+    }
+
+    impl Bound {
+        /// Reads the certificates and listens, where it is told to.
+        pub(crate) async fn to(config: &TlsConfig) -> anyhow::Result<Option<Self>> {
+            if config.listen.is_empty() {
+                return Ok(None);
+            }
+            let TlsConfig { listen, certificate, key, authorities, callers, reload_every } = config.clone();
+            let authorities = (!authorities.as_os_str().is_empty()).then_some(authorities);
+            let tls = Tls::load(TlsFiles { certificate, key, authorities }, callers)?;
+            let listener = TcpListener::bind(&listen).await;
+            let listener = listener.with_context(|| format!("cannot listen on {listen}; choose another tls.listen"))?;
+            Ok(Some(Self { address: listener.local_addr()?, listener, tls, reload_every: reload_every.0 }))
         }
-        let TlsConfig { listen, certificate, key, authorities, callers, reload_every } = config.clone();
-        let authorities = (!authorities.as_os_str().is_empty()).then_some(authorities);
-        let tls = Tls::load(TlsFiles { certificate, key, authorities }, callers)?;
-        let listener = TcpListener::bind(&listen).await;
-        let listener = listener.with_context(|| format!("cannot listen on {listen}; choose another tls.listen"))?;
-        let address = listener.local_addr()?;
-        let watched = Arc::clone(&tls).watch(reload_every.0, life.stop());
-        life.consumer("the watch on certificates", async move {
-            watched.await;
-            Ok::<_, Infallible>(())
-        });
-        face()?.answer(life, "the gRPC server over TLS", Box::pin(tls.accept(listener))).await;
-        Ok(Some(address))
+
+        /// Answers there.
+        pub(crate) async fn answer(self, face: Face, life: &mut Life) {
+            let Self { listener, tls, reload_every, .. } = self;
+            let watched = Arc::clone(&tls).watch(reload_every, life.stop());
+            life.consumer("the watch on certificates", async move {
+                watched.await;
+                Ok::<_, Infallible>(())
+            });
+            face.answer(life, "the gRPC server over TLS", Box::pin(tls.accept(listener))).await;
+        }
     }
 }
 
-#[cfg(feature = "tls")]
-pub(crate) use serve::serve;
-
-/// Nothing is answered over TLS: a configuration that wants it is refused.
 #[cfg(not(feature = "tls"))]
-pub(crate) async fn serve(
-    _: &TlsConfig,
-    _: impl FnOnce() -> anyhow::Result<crate::grpc::Face>,
-    _: &mut echotune_kit::lifecycle::Life,
-) -> anyhow::Result<Option<SocketAddr>> {
-    Ok(None)
+mod bound {
+    use std::net::SocketAddr;
+
+    use super::TlsConfig;
+    use crate::grpc::Face;
+
+    /// There is none: a configuration that wants TLS is refused.
+    pub(crate) struct Bound {
+        pub(crate) address: SocketAddr,
+        none: std::convert::Infallible,
+    }
+
+    impl Bound {
+        pub(crate) async fn to(_: &TlsConfig) -> anyhow::Result<Option<Self>> {
+            Ok(None)
+        }
+
+        pub(crate) async fn answer(self, _: Face, _: &mut echotune_kit::lifecycle::Life) {
+            match self.none {}
+        }
+    }
 }
+
+pub(crate) use bound::Bound;
 
 #[cfg(test)]
 mod tests {

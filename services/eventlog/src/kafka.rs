@@ -212,10 +212,14 @@ impl EventLog for KafkaEventLog {
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
         check_lengths(&records)?;
         let count = records.len();
-        let mut sent = Vec::with_capacity(count);
+        // All before any is sent: where a key cannot be had, nothing was appended.
+        let mut values = Vec::with_capacity(count);
         for record in &records {
-            let value = self.seals.seal(topic, record).await?;
-            let mut produced = FutureRecord::to(topic).key(&record.key).payload(&value);
+            values.push(self.seals.seal(topic, record).await?);
+        }
+        let mut sent = Vec::with_capacity(count);
+        for (record, value) in records.iter().zip(&values) {
+            let mut produced = FutureRecord::to(topic).key(&record.key).payload(value);
             if !record.traceparent.is_empty() {
                 let trace = Header { key: TRACEPARENT, value: Some(&record.traceparent) };
                 produced = produced.headers(OwnedHeaders::new_with_capacity(1).insert(trace));

@@ -12,6 +12,25 @@ use super::{
 /// A lease that no test outlives.
 const LONG: u64 = 3_600_000;
 
+/// Gives the names of the functions of `conformance` to a macro that makes a test of each: what every adapter of
+/// `RunStore` is held to, in one place.
+#[macro_export]
+macro_rules! each_promise {
+    ($each:ident) => {
+        $each!(
+            runs_are_kept_and_keys_give_the_first,
+            pages_hold_everything_once,
+            journals_are_in_order_without_gaps,
+            owners_are_fenced,
+            decisions_reach_their_step_once,
+            cancellations_are_kept,
+            ended_runs_are_removed_whole,
+            erasure_leaves_nothing,
+            accounts_are_followed
+        );
+    };
+}
+
 fn name(text: &str) -> UserName {
     text.parse().expect("a name")
 }

@@ -28,17 +28,7 @@ macro_rules! conforms {
     )*};
 }
 
-conforms!(
-    runs_are_kept_and_keys_give_the_first,
-    pages_hold_everything_once,
-    journals_are_in_order_without_gaps,
-    owners_are_fenced,
-    decisions_reach_their_step_once,
-    cancellations_are_kept,
-    ended_runs_are_removed_whole,
-    erasure_leaves_nothing,
-    accounts_are_followed
-);
+echotune_agents::each_promise!(conforms);
 
 #[tokio::test]
 async fn a_store_opened_again_takes_runs_from_their_dead_owner() {

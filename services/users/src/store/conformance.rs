@@ -7,6 +7,21 @@ use echotune_model::{Listen, NewPlaylist, NewToken, PageRequest, Role, Settings,
 
 use super::{Checked, Idempotency, KEY_LIFE_MS, Stamp, TokenDraft, UserStore, UserStoreError};
 
+/// Gives the names of the functions of `conformance` to a macro that makes a test of each: what every adapter of
+/// `UserStore` is held to, in one place.
+#[macro_export]
+macro_rules! each_promise {
+    ($each:ident) => {
+        $each!(
+            writes_announce_themselves_in_order,
+            totals_tell_the_strongest_mark,
+            pages_hold_everything_once,
+            keys_give_the_first_answer,
+            erasure_leaves_nothing
+        );
+    };
+}
+
 fn name(text: &str) -> UserName {
     text.parse().expect("a name")
 }

@@ -22,10 +22,4 @@ macro_rules! conforms {
     )*};
 }
 
-conforms!(
-    writes_announce_themselves_in_order,
-    totals_tell_the_strongest_mark,
-    pages_hold_everything_once,
-    keys_give_the_first_answer,
-    erasure_leaves_nothing
-);
+echotune_users::each_promise!(conforms);

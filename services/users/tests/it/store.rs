@@ -17,11 +17,6 @@ macro_rules! conforms {
     )*};
 }
 
-conforms!(
-    writes_announce_themselves_in_order,
-    totals_tell_the_strongest_mark,
-    pages_hold_everything_once,
-    keys_give_the_first_answer,
-    ended_keys_are_swept,
-    erasure_leaves_nothing
-);
+echotune_users::each_promise!(conforms);
+// Where keys end by themselves there is nothing to sweep.
+conforms!(ended_keys_are_swept);
