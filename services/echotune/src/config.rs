@@ -6,18 +6,13 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
 use echotune_api::MAX_LIMIT;
 use echotune_kit::{
     config::{self, Faults, Flag, Loaded, Period, Secret, Size, Sources},
-    edge,
-    lifecycle::Patience,
-    telemetry,
+    process::{ConfigFlags, Settings},
 };
 use echotune_recommendations::{Fitting, LEAST_FIT_BYTES, Policy, ReleaseLimits, candidate};
 use serde::{Deserialize, Serialize};
-
-use crate::tls::TlsConfig;
 
 /// Name of the configuration in a data folder; it need not exist.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -25,35 +20,15 @@ pub const CONFIG_FILE: &str = "config.toml";
 /// Folder of the model files in a data folder.
 const MODELS: &str = "models/recommendations";
 
-const DEFAULTS: &str = include_str!("defaults.toml");
-
-/// Flags of the command line that configure.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ConfigFlags {
-    /// Configuration file [default: config.toml of the data folder, when there is one].
-    #[arg(long, global = true, value_name = "PATH")]
-    pub config: Option<PathBuf>,
-    /// Set one configuration key, such as limits.deadline_max=1m.
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Print the configuration in force as TOML, and end.
-    #[arg(long, global = true)]
-    pub print_config: bool,
-}
+const DEFAULTS: &str =
+    concat!(include_str!("defaults.toml"), "\n", include_str!("../../kit/src/process/defaults.toml"));
 
 /// The configuration of the whole platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// Where gRPC is answered.
-    pub listen: SocketAddr,
-    /// Whether addresses beyond the loopback interface are served, without TLS.
-    pub allow_plaintext: bool,
-    /// The way in over TLS.
-    pub tls: TlsConfig,
-    /// Logs and spans.
-    pub telemetry: TelemetryConfig,
-    /// What a request may ask for.
-    pub limits: LimitsConfig,
+    /// Where it answers, and how it lives.
+    #[serde(flatten)]
+    pub process: Settings,
     /// Fitting and lists.
     pub recommendations: RecommendationsConfig,
     /// Releases of models.
@@ -64,34 +39,6 @@ pub struct Config {
     pub mcp: McpConfig,
     /// Runs of workflows.
     pub agents: AgentsConfig,
-    /// The way down.
-    pub shutdown: ShutdownConfig,
-}
-
-/// Logs and spans.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TelemetryConfig {
-    /// Which log lines are written.
-    pub log: String,
-    /// Finished spans held in process.
-    pub spans_kept: usize,
-    /// OTLP collector; empty for none.
-    pub otlp_endpoint: String,
-    /// The collector's `authorization` header.
-    pub otlp_authorization: Secret,
-    /// Spans that wait to be sent.
-    pub otlp_queue: usize,
-    /// How long one export may take.
-    pub otlp_timeout: Period,
-}
-
-/// What a request may ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitsConfig {
-    /// Deadline of a request that gives none.
-    pub deadline_default: Period,
-    /// The longest deadline.
-    pub deadline_max: Period,
 }
 
 /// Fitting and lists.
@@ -161,17 +108,6 @@ pub struct AgentsConfig {
     pub concurrent_runs: usize,
     /// How long ended runs are kept.
     pub run_retention: Period,
-}
-
-/// The way down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShutdownConfig {
-    /// Between "not ready" and taking no more requests.
-    pub notice: Period,
-    /// For requests under way, then again for background work.
-    pub drain_timeout: Period,
-    /// For spans that wait to be sent.
-    pub flush_timeout: Period,
 }
 
 impl RecommendationsConfig {
@@ -288,18 +224,6 @@ impl MlflowConfig {
     }
 }
 
-impl LimitsConfig {
-    pub(crate) const fn patience(&self) -> edge::Patience {
-        edge::Patience { default: self.deadline_default.0, max: self.deadline_max.0 }
-    }
-}
-
-impl ShutdownConfig {
-    pub(crate) const fn patience(&self) -> Patience {
-        Patience { notice: self.notice.0, drain: self.drain_timeout.0 }
-    }
-}
-
 impl config::Config for Config {
     fn check(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
@@ -308,42 +232,22 @@ impl config::Config for Config {
                 faults.push((key, why));
             }
         };
-        let (limits, telemetry) = (&self.limits, &self.telemetry);
-        let positive = |period: Period| period.0 > Duration::ZERO;
-        let more = || "must be longer than 0s".to_owned();
-        demand(positive(limits.deadline_default), "limits.deadline_default", more());
         let no_address =
-            self.mcp_address(self.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
+            self.mcp_address(self.process.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
         demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
-        demand(positive(self.agents.run_retention), "agents.run_retention", more());
+        demand(
+            self.agents.run_retention.0 > Duration::ZERO,
+            "agents.run_retention",
+            "must be longer than 0s".to_owned(),
+        );
         demand(
             (1..=1_000).contains(&self.agents.concurrent_runs),
             "agents.concurrent_runs",
             format!("{} is not between 1 and 1000", self.agents.concurrent_runs),
         );
-        demand(positive(telemetry.otlp_timeout), "telemetry.otlp_timeout", more());
-        demand(
-            limits.deadline_default <= limits.deadline_max,
-            "limits.deadline_default",
-            format!("{} is longer than limits.deadline_max, {}", limits.deadline_default, limits.deadline_max),
-        );
-        demand(
-            (1..=10_000_000).contains(&telemetry.spans_kept),
-            "telemetry.spans_kept",
-            format!("{} is not between 1 and 10000000", telemetry.spans_kept),
-        );
-        demand(
-            (1..=1_000_000).contains(&telemetry.otlp_queue),
-            "telemetry.otlp_queue",
-            format!("{} is not between 1 and 1000000", telemetry.otlp_queue),
-        );
-        let refused = telemetry::check_filter(&telemetry.log).err();
-        demand(refused.is_none(), "telemetry.log", refused.unwrap_or_default());
-        let refused = self.telemetry_options().otlp.and_then(|otlp| otlp.check().err()).map(|cause| cause.to_string());
-        demand(refused.is_none(), "telemetry.otlp_endpoint", refused.unwrap_or_default());
         faults.extend(self.recommendations.faults());
         faults.extend(self.models.faults());
-        faults.extend(self.tls.faults());
+        faults.extend(self.process.faults());
         faults.extend(self.mlflow.fault().map(|why| ("mlflow.tracking_uri", why)));
         faults
     }
@@ -363,10 +267,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, with where it was written. End with [`Faults::EXIT_CODE`].
     pub fn load(data: &Path, flags: &ConfigFlags, more: Vec<Flag>) -> Result<Loaded<Self>, Faults> {
-        // A name that is no Unicode is passed over: no key is written like that.
-        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        let env = env.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect();
-        Self::load_from(data, flags, more, env)
+        Self::load_from(data, flags, more, ConfigFlags::environment())
     }
 
     /// [`Config::load`] with an environment of one's own.
@@ -381,11 +282,7 @@ impl Config {
     ) -> Result<Loaded<Self>, Faults> {
         let own = data.join(CONFIG_FILE);
         let file = flags.config.as_deref().or_else(|| own.exists().then_some(own.as_path()));
-        let set = flags.set.iter().map(|set| {
-            let (key, value) = set.split_once('=').unwrap_or((set, ""));
-            Flag { name: format!("--set {key}"), key: key.trim().to_owned(), value: value.to_owned() }
-        });
-        let flags = set.chain(more).collect();
+        let flags = flags.settings().chain(more).collect();
         config::load(&Sources { defaults: DEFAULTS, file, env, flags })
     }
 
@@ -397,18 +294,6 @@ impl Config {
             return Some(SocketAddr::new(beside.ip(), port));
         }
         self.mcp.listen.parse().ok()
-    }
-
-    /// How telemetry is to be started.
-    pub fn telemetry_options(&self) -> telemetry::Options {
-        let from = &self.telemetry;
-        let otlp = (!from.otlp_endpoint.is_empty()).then(|| telemetry::OtlpOptions {
-            endpoint: from.otlp_endpoint.clone(),
-            authorization: from.otlp_authorization.clone(),
-            queue: from.otlp_queue,
-            timeout: from.otlp_timeout.0,
-        });
-        telemetry::Options { log: from.log.clone(), spans_kept: from.spans_kept, otlp }
     }
 }
 
@@ -429,7 +314,7 @@ mod tests {
     fn the_defaults_load_and_print_as_they_are() {
         let loaded = load(&[], &[]).unwrap();
         assert_eq!(loaded.to_toml().unwrap(), DEFAULTS);
-        assert!(loaded.config.telemetry_options().otlp.is_none());
+        assert!(loaded.config.process.telemetry.options().otlp.is_none());
     }
 
     #[test]
@@ -439,8 +324,8 @@ mod tests {
         let listen = Flag { name: "--listen".into(), key: "listen".into(), value: "127.0.0.1:0".into() };
         let loaded =
             Config::load_from(folder.path(), &ConfigFlags::default(), vec![listen], Vec::new()).unwrap().config;
-        assert_eq!(loaded.limits.deadline_max, Period(Duration::from_secs(90)));
-        assert_eq!(loaded.listen.port(), 0);
+        assert_eq!(loaded.process.limits.deadline_max, Period(Duration::from_secs(90)));
+        assert_eq!(loaded.process.listen.port(), 0);
         let elsewhere = ConfigFlags { config: Some(folder.path().join("none.toml")), ..ConfigFlags::default() };
         assert!(Config::load_from(folder.path(), &elsewhere, Vec::new(), Vec::new()).is_err());
     }

@@ -9,10 +9,10 @@ pub mod import;
 mod operations;
 mod output;
 mod platform;
-mod tls;
 mod tools;
 
 pub use client::Connection;
 pub use commands::run;
-pub use config::{CONFIG_FILE, Config, ConfigFlags};
+pub use config::{CONFIG_FILE, Config};
+pub use echotune_kit::process::ConfigFlags;
 pub use platform::{Platform, Serving};

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use echotune_agents::EmbeddedRunStore;
 use echotune_api::{
     Agents, Experiments, Models, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
@@ -19,6 +19,7 @@ use echotune_kit::{
     edge::{Edge, Patience},
     embedded::Db,
     lifecycle::{Exit, Life, Signal},
+    process::{Settings, Ways},
     telemetry::{
         SpanStore,
         metrics::{self, Meter},
@@ -30,11 +31,10 @@ use echotune_recommendations::{
     EmbeddedRecommendationStore, RecommendationsService, consume, refit, report_drift, watch_experiments,
 };
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
-use crate::{Config, grpc, operations::EmbeddedOperations, tls, tools};
+use crate::{Config, grpc, operations::EmbeddedOperations, tools};
 
 /// File in a data folder that says where its platform listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
@@ -133,7 +133,7 @@ impl Platform {
         let store = EmbeddedUserStore::new(db.clone(), Arc::clone(&clock));
         let service = recommendations(config, folder, db.clone())?;
         clock_after(&service, &store);
-        let mut life = Life::new(config.shutdown.patience());
+        let mut life = Life::new(config.process.shutdown.patience());
         // A store that fails once writes nothing more: better to go down and say why.
         life.consumer("the store", {
             let (failed, stop) = (db.failed(), life.stop());
@@ -225,7 +225,7 @@ impl Platform {
     /// # Errors
     /// The address cannot be listened on, or a workflow has faults.
     pub async fn start_agents(&mut self, address: SocketAddr, work: bool) -> anyhow::Result<SocketAddr> {
-        self.check_address(address)?;
+        self.config.process.check_plaintext(address).map_err(anyhow::Error::msg)?;
         let listener = tools::listen(address).await?;
         let address = listener.local_addr()?;
         let token = self.token()?;
@@ -241,7 +241,7 @@ impl Platform {
             hosts: [&self.config.mcp.hosts[..], &[reachable(address).ip().to_string()]].concat(),
             origins: self.config.mcp.origins.clone(),
         };
-        let Patience { default: deadline_default, max: deadline_max } = self.config.limits.patience();
+        let Patience { default: deadline_default, max: deadline_max } = self.config.process.limits.patience();
         let limits = Limits { deadline_default, deadline_max, ..Limits::default() };
         let servers = router(&services, access, limits, &self.life.stop());
         tools::serve(&mut self.life, listener, servers);
@@ -258,15 +258,6 @@ impl Platform {
         Ok(address)
     }
 
-    fn check_address(&self, address: SocketAddr) -> anyhow::Result<()> {
-        ensure!(
-            address.ip().is_loopback() || self.config.allow_plaintext,
-            "{address} is not on the loopback interface, and tokens would travel in clear; put a proxy with TLS before \
-             127.0.0.1, or set allow_plaintext = true where the network itself is trusted"
-        );
-        Ok(())
-    }
-
     fn token(&self) -> anyhow::Result<Token> {
         Token::read_or_create(&self.folder).context("the token of the data folder cannot be read or written")
     }
@@ -276,14 +267,11 @@ impl Platform {
     /// # Errors
     /// The address cannot be listened on, or the data folder not written.
     pub async fn serve(mut self, address: SocketAddr) -> anyhow::Result<Serving> {
-        self.check_address(address)?;
         let mcp = self.config.mcp_address(address).context("mcp.listen is no address")?;
         // Before real work: whoever gave a wrong file or address need not wait to be told.
-        let tls = tls::Bound::to(&self.config.tls).await?;
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}; choose another address with --listen, such as 127.0.0.1:0")
-        })?;
-        let address = listener.local_addr()?;
+        let settings = Settings { listen: address, ..self.config.process.clone() };
+        let ways = Ways::bind(&settings).await.map_err(anyhow::Error::from_boxed)?;
+        let (address, over_tls) = (ways.address, ways.over_tls());
         let mcp = self.start_agents(mcp, true).await?;
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
@@ -300,8 +288,11 @@ impl Platform {
         }
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
-        let edge =
-            Edge::new(self.token()?, Some(authenticator(Arc::clone(&self.users))), self.config.limits.patience());
+        let edge = Edge::new(
+            self.token()?,
+            Some(authenticator(Arc::clone(&self.users))),
+            self.config.process.limits.patience(),
+        );
         let services = grpc::Services {
             users: Arc::clone(&self.users),
             recommendations: Arc::clone(&self.recommendations),
@@ -311,14 +302,7 @@ impl Platform {
             agents,
             operations: Arc::clone(&self.operations),
         };
-        let face = || grpc::Face::new(edge.clone(), services.clone());
-        // Answers are small and must not wait for each other's acknowledgements.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        face()?.answer(&mut self.life, "the gRPC server", incoming).await;
-        let over_tls = tls.as_ref().map(|tls| tls.address);
-        if let Some(tls) = tls {
-            tls.answer(face()?, &mut self.life).await;
-        }
+        ways.answer(|| services.behind(&edge), &mut self.life).await.map_err(anyhow::Error::from_boxed)?;
         let reached = [("grpc", address.to_string()), ("mcp", format!("http://{mcp}/mcp"))];
         let reached = reached.into_iter().chain(over_tls.map(|at| ("grpc over TLS", at.to_string())));
         let reached = reached.map(|(name, at)| (name.to_owned(), at)).collect();

@@ -10,6 +10,8 @@ mod embedded;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod positions;
+#[cfg(feature = "region")]
+pub mod region;
 
 use async_trait::async_trait;
 use echotune_kit::embedded::StoreError;

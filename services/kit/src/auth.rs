@@ -66,18 +66,28 @@ impl Token {
     /// The file is absent or unreadable, or holds less than a token; the text says what to do.
     pub fn read(folder: &Path) -> io::Result<Self> {
         let path = folder.join(TOKEN_FILE);
-        let token = fs::read_to_string(&path)?.trim().to_owned();
-        let chars = token.chars().count();
-        if chars < MIN_CHARS {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "{} holds {chars} characters where a token has at least {MIN_CHARS}; delete the file, and the next start of the platform makes a new token",
-                    path.display()
-                ),
-            ));
+        let token = fs::read_to_string(&path)?;
+        Self::checked(&token, &path, "delete the file, and the next start of the platform makes a new token")
+    }
+
+    /// Reads a token from a file that somebody else made.
+    ///
+    /// # Errors
+    /// The file is absent or unreadable, or holds less than a token; the text names it.
+    pub fn read_file(path: &Path) -> io::Result<Self> {
+        let unreadable = |cause: io::Error| io::Error::new(cause.kind(), format!("{}: {cause}", path.display()));
+        let token = fs::read_to_string(path).map_err(unreadable)?;
+        Self::checked(&token, path, "write a longer one, such as `openssl rand -base64 32` makes")
+    }
+
+    fn checked(text: &str, path: &Path, way_out: &str) -> io::Result<Self> {
+        let token = text.trim();
+        let (chars, path) = (token.chars().count(), path.display());
+        if chars >= MIN_CHARS {
+            return Ok(Self(token.to_owned()));
         }
-        Ok(Self(token))
+        let why = format!("{path} holds {chars} characters where a token has at least {MIN_CHARS}; {way_out}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
     /// Reads the token of a data folder, generating it (256 bits, mode 0600) the first time. The file

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use echotune_model::ErrorKind;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -15,6 +16,53 @@ use tokio_util::sync::CancellationToken;
 
 /// Signals that are held until somebody asks: the first stops, the second ends at once.
 const SIGNALS: usize = 4;
+
+/// The first pause before work that failed is taken up again, doubled up to the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Whether it is worth to try again what ended by this.
+pub trait Passing: fmt::Display {
+    /// What a caller can do about it.
+    fn kind(&self) -> ErrorKind;
+
+    /// Whether servers that are away for a while can be the cause.
+    fn is_passing(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Indeterminate)
+    }
+}
+
+/// Takes up work again that ended because servers were away, until it ends by itself, for another cause, or when told to
+/// stop. The work must go on where it was.
+///
+/// # Errors
+/// Why it cannot go on.
+pub async fn persist<E: Passing, F>(
+    name: &'static str,
+    stop: CancellationToken,
+    mut work: impl FnMut() -> F,
+) -> Result<(), E>
+where
+    F: Future<Output = Result<(), E>>,
+{
+    let mut pause = PAUSES.0;
+    loop {
+        let began = Instant::now();
+        match work().await {
+            Err(cause) if cause.is_passing() => {
+                if began.elapsed() > PAUSES.1 {
+                    pause = PAUSES.0;
+                }
+                tracing::warn!(%cause, ?pause, "{name} is interrupted and goes on after a pause");
+            }
+            ended => return ended,
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
 
 /// What asks the process to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

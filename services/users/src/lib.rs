@@ -4,6 +4,8 @@
 //! the log but the id of the account and how much was erased. Pages of the file that were freed keep
 //! their bytes until they are written again. It does not recommend anything.
 
+#[cfg(feature = "region")]
+pub mod region;
 mod relay;
 mod rules;
 mod service;

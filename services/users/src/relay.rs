@@ -1,6 +1,7 @@
 use echotune_api::events::USERS_TOPIC;
 use echotune_eventlog::{EventLog, LogError};
-use echotune_kit::telemetry;
+use echotune_kit::{lifecycle::Passing, telemetry};
+use echotune_model::ErrorKind;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::Empty};
@@ -19,6 +20,15 @@ pub enum RelayError {
     /// The log cannot be used.
     #[error("events cannot be published: {0}")]
     Log(#[from] LogError),
+}
+
+impl Passing for RelayError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Log(error) => error.kind(),
+        }
+    }
 }
 
 /// Moves events from the outbox to the log in the order of their writes, until told to stop. An

@@ -1,11 +1,19 @@
 use std::time::Duration;
 
+use echotune_kit::lifecycle::Passing;
+use echotune_model::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{UserStore, UserStoreError};
 
 /// How long ended idempotency keys and erasures that were cut off may stay in the store.
 const PAUSE: Duration = Duration::from_secs(600);
+
+impl Passing for UserStoreError {
+    fn kind(&self) -> ErrorKind {
+        Self::kind(self)
+    }
+}
 
 /// Finishes the erasures that a dead process left or that failed half-way, and forgets ended
 /// idempotency keys: now and then every ten minutes, until told to stop.

@@ -303,9 +303,9 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
 
 /// Executes within telemetry, and sends what is left of it at the end.
 async fn traced(arguments: Arguments, command: Command, config: Config) -> anyhow::Result<()> {
-    let telemetry = telemetry::start(&config.telemetry_options())?;
+    let telemetry = telemetry::start(&config.process.telemetry.options())?;
     let done = execute(&arguments, &command, &config, &telemetry).await;
-    let patience = config.shutdown.flush_timeout.0;
+    let patience = config.process.shutdown.flush_timeout.0;
     let flushed = tokio::task::spawn_blocking(move || telemetry.shutdown(patience)).await?;
     if let Err(cause) = flushed {
         tracing::warn!(cause, "the last spans were not sent");

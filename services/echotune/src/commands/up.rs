@@ -23,7 +23,7 @@ pub(super) async fn up(
 ) -> anyhow::Result<()> {
     let signals = lifecycle::signals()?;
     let serving = Platform::open_with(config, &arguments.data, telemetry.spans.clone())?.metered(telemetry.meter());
-    let serving = serving.serve(config.listen).await?;
+    let serving = serving.serve(config.process.listen).await?;
     let (address, mcp) = (serving.address, serving.mcp);
     let tls = serving.tls.map(|at| format!(", gRPC over TLS on {at}")).unwrap_or_default();
     let (asked, stopping) = (serving.platform.asked(), serving.platform.stopping());

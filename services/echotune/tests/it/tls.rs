@@ -44,10 +44,10 @@ async fn callers_over_tls_need_a_certificate_and_a_token() {
     let (ours, theirs) = (authority(), authority());
     let TlsFiles { certificate, key, authorities } = issue(folder.path(), "localhost", &ours);
     let mut config = Config::default();
-    config.tls.listen = LOOPBACK.into();
-    (config.tls.certificate, config.tls.key) = (certificate, key);
-    config.tls.authorities = authorities.expect("written");
-    config.tls.callers = vec!["player".into()];
+    config.process.tls.listen = LOOPBACK.into();
+    (config.process.tls.certificate, config.process.tls.key) = (certificate, key);
+    config.process.tls.authorities = authorities.expect("written");
+    config.process.tls.callers = vec!["player".into()];
     let data = folder.path().join("data");
     fs::create_dir(&data).expect("made");
     let platform = Platform::open_with(&config, &data, spans()).expect("open");

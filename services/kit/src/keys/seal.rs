@@ -1,7 +1,8 @@
 //! Sealing and opening: pure but for random bytes.
 
-use std::fmt;
+use std::{fmt, fs, io, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead as _, KeyInit as _, Payload},
@@ -95,6 +96,26 @@ impl MasterKeys {
         Self(secrets.iter().map(|secret| DataKey::of(identity(secret), *secret)).collect())
     }
 
+    /// From a file with a secret in base64 in each line, the newest first.
+    ///
+    /// # Errors
+    /// The file cannot be read, is empty or holds something else; the text names file and line, and nothing of it.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let failed = |kind, why: String| io::Error::new(kind, format!("{}{why}", path.display()));
+        let text = fs::read_to_string(path).map_err(|cause| failed(cause.kind(), format!(": {cause}")))?;
+        let mut secrets = Vec::new();
+        for (line, secret) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let bytes = STANDARD.decode(secret.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+            let why = || failed(io::ErrorKind::InvalidData, format!(":{}: is not 32 bytes in base64", line + 1));
+            secrets.push(bytes.ok_or_else(why)?);
+        }
+        if secrets.is_empty() {
+            let why = ": holds no key; `openssl rand -base64 32` makes one".to_owned();
+            return Err(failed(io::ErrorKind::InvalidData, why));
+        }
+        Ok(Self::new(&secrets))
+    }
+
     /// A data key as it is kept: its identity and its sealed secret.
     ///
     /// # Errors
@@ -185,5 +206,20 @@ mod tests {
         assert!(gone.to_string().contains(&hex(&identity(&old))), "{gone}");
         let other = MasterKeys::new(&[old]).unwrap("ben", &kept).expect_err("somebody else's");
         assert!(matches!(other, KeyError::Damaged { .. }), "{other}");
+    }
+
+    #[test]
+    fn a_file_of_master_keys_is_read_and_a_wrong_line_is_told_without_what_it_says() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("master");
+        let (old, new) = ([1; KEY_BYTES], [2; KEY_BYTES]);
+        let kept = MasterKeys::new(&[old]).wrap("ann", &DataKey::random().expect("random")).expect("wrapped");
+        fs::write(&path, format!("{}\n\n{}\n", STANDARD.encode(new), STANDARD.encode(old))).expect("written");
+        MasterKeys::read(&path).expect("read").unwrap("ann", &kept).expect("opened by the second");
+        for (text, told) in [("", "openssl rand"), ("AAAA", "master:1:"), ("\nsecret!", "master:2:")] {
+            fs::write(&path, text).expect("written");
+            let error = MasterKeys::read(&path).expect_err("no keys").to_string();
+            assert!(error.contains(told) && !error.contains("secret!"), "{error}");
+        }
     }
 }

@@ -135,3 +135,43 @@ fn real_signals_stop_and_then_end_a_process() {
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
 }
+
+#[derive(Debug)]
+struct Away(ErrorKind);
+
+impl std::fmt::Display for Away {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl Passing for Away {
+    fn kind(&self) -> ErrorKind {
+        self.0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_goes_on_after_servers_were_away_and_ends_by_what_stays() {
+    let mut tries = Vec::new();
+    let ends = [Some(ErrorKind::Unavailable), Some(ErrorKind::Indeterminate), Some(ErrorKind::DataLoss), None];
+    let mut ends = ends.into_iter();
+    let began = tokio::time::Instant::now();
+    let done = persist("work", CancellationToken::new(), || {
+        tries.push(began.elapsed());
+        let end = ends.next().flatten();
+        async move { end.map_or(Ok(()), |kind| Err(Away(kind))) }
+    });
+    assert_eq!(done.await.expect_err("what was read is lost").0, ErrorKind::DataLoss);
+    assert_eq!(tries.len(), 3, "nothing is tried after that");
+    assert!(tries[2] - tries[1] > tries[1] - tries[0], "pauses grow: {tries:?}");
+
+    let stop = CancellationToken::new();
+    let away = persist("work", stop.clone(), || async { Err(Away(ErrorKind::Unavailable)) });
+    let ended = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stop.cancel();
+    };
+    let (done, ()) = tokio::join!(away, ended);
+    done.expect("told to stop");
+}

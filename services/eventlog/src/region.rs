@@ -1,0 +1,182 @@
+//! The servers of one region: a session with its CQL servers, and the log on its brokers with keys that are kept on the
+//! former. What every program has that runs beside others of its kind.
+
+use std::{path::PathBuf, sync::Arc};
+
+use echotune_kit::{
+    auth::Token,
+    config::Period,
+    cql::{CqlConfig, CqlSection, CqlSession, WriteClock},
+    keys::{CqlSubjectKeys, MasterKeys},
+    process::Failure,
+};
+use echotune_model::Clock;
+use serde::{Deserialize, Serialize};
+
+use crate::kafka::{KafkaConfig, KafkaEventLog, TopicSpec};
+
+/// The sections of [`RegionConfig`] with their defaults.
+pub const DEFAULTS: &str = include_str!("region.toml");
+
+/// Which region this is, and where its servers are. To be flattened into a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionConfig {
+    /// The own region and all there are.
+    pub region: RegionSection,
+    /// CQL servers.
+    pub cql: CqlSection,
+    /// Brokers.
+    pub kafka: KafkaSection,
+    /// Files of secrets.
+    pub secrets: SecretsSection,
+}
+
+/// The own region and all there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionSection {
+    /// The own one; the data centre of its CQL servers has this name.
+    pub name: String,
+    /// All of them, the own one among them.
+    pub all: Vec<String>,
+    /// Name of this process among those of its kind here.
+    pub replica: String,
+}
+
+/// Brokers of the own region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KafkaSection {
+    /// `HOST:PORT` of some.
+    pub bootstrap_servers: Vec<String>,
+    /// Partitions of a topic, when it is made.
+    pub partitions: i32,
+    /// Copies of a partition, when it is made; -1 for what the brokers are set to.
+    pub replicas: i32,
+    /// For how long topics keep what was not forgotten.
+    pub retention: Period,
+    /// How long a record is tried to be delivered.
+    pub delivery_timeout: Period,
+    /// For how long a key may still be used here after it was destroyed elsewhere.
+    pub key_life: Period,
+    /// How often new partitions and mirrored topics are looked for.
+    pub look_every: Period,
+}
+
+/// Files of secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsSection {
+    /// The token of the platform, the same in every process and region.
+    pub token_file: PathBuf,
+    /// Master keys, in base64, a line each.
+    pub master_keys_file: PathBuf,
+}
+
+impl RegionConfig {
+    /// What is wrong: the key at fault and why.
+    pub fn faults(&self) -> Vec<(&'static str, String)> {
+        let Self { region, cql, kafka, secrets } = self;
+        let key = |field| match field {
+            "contact_points" => "cql.contact_points",
+            "keyspace" => "cql.keyspace",
+            "replication" => "cql.copies",
+            "request_timeout" => "cql.request_timeout",
+            "connect_timeout" => "cql.connect_timeout",
+            "schema_timeout" => "cql.schema_timeout",
+            "in_flight" => "cql.in_flight",
+            "page_rows" => "cql.page_rows",
+            _ => "region.name",
+        };
+        let servers = cql.of(&region.name, &region.all).faults().into_iter().map(|(field, why)| (key(field), why));
+        let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
+        let checks = [
+            (
+                region.all.contains(&region.name),
+                "region.all",
+                format!("does not name '{}', the own region", region.name),
+            ),
+            (
+                !region.replica.is_empty() && region.replica.len() <= 128,
+                "region.replica",
+                "must name this process among those of its kind, the same after a restart, such as the pod's name"
+                    .into(),
+            ),
+            (!kafka.bootstrap_servers.is_empty(), "kafka.bootstrap_servers", "is empty; name a broker".into()),
+            (
+                (1..=10_000).contains(&kafka.partitions),
+                "kafka.partitions",
+                format!("{} is not between 1 and 10000", kafka.partitions),
+            ),
+            (
+                !is_empty(&secrets.token_file),
+                "secrets.token_file",
+                "is needed: a file with the platform's token".into(),
+            ),
+            (
+                !is_empty(&secrets.master_keys_file),
+                "secrets.master_keys_file",
+                "is needed: a file with 32 random bytes in base64".into(),
+            ),
+        ];
+        let wrong = checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why));
+        servers.chain(wrong).collect()
+    }
+
+    /// How the CQL servers are spoken to.
+    pub fn cql(&self) -> CqlConfig {
+        self.cql.of(&self.region.name, &self.region.all)
+    }
+
+    /// How the brokers are spoken to by a program of this name.
+    pub fn kafka(&self, program: &str) -> KafkaConfig {
+        let KafkaSection { bootstrap_servers, delivery_timeout, key_life, look_every, .. } = self.kafka.clone();
+        let region = &self.region;
+        KafkaConfig {
+            bootstrap_servers,
+            mirrored: region.all.iter().filter(|name| **name != region.name).cloned().collect(),
+            client_id: format!("{program}/{}", region.replica),
+            delivery_timeout: delivery_timeout.0,
+            key_life: key_life.0,
+            look_every: look_every.0,
+        }
+    }
+
+    /// How a topic is made that keeps records for the time told.
+    pub fn topic(&self, name: &str) -> TopicSpec {
+        let KafkaSection { partitions, replicas, retention, .. } = &self.kafka;
+        let settings = [("cleanup.policy", "delete".to_owned()), ("retention.ms", retention.0.as_millis().to_string())];
+        TopicSpec {
+            name: name.to_owned(),
+            partitions: *partitions,
+            replicas: *replicas,
+            settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+}
+
+/// What a program of a region works with.
+#[derive(Debug, Clone)]
+pub struct Region {
+    /// Its clock, which all writes take their times from.
+    pub clock: Arc<Clock>,
+    /// The CQL servers.
+    pub session: CqlSession,
+    /// The log.
+    pub log: KafkaEventLog,
+    /// The token of the platform.
+    pub token: Token,
+}
+
+impl Region {
+    /// Reads the secrets and connects to the CQL servers; the brokers are connected to when the log is used.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds something else, the servers cannot be reached, or the table of keys is not there.
+    pub async fn connect(config: &RegionConfig, program: &str) -> Result<Self, Failure> {
+        let token = Token::read_file(&config.secrets.token_file)?;
+        let master = MasterKeys::read(&config.secrets.master_keys_file)?;
+        let clock = Arc::new(Clock::default());
+        let session = CqlSession::connect(&config.cql()).await?;
+        let keys = CqlSubjectKeys::connect(session.clone(), master, WriteClock::new(Arc::clone(&clock))).await?;
+        let log = KafkaEventLog::new(config.kafka(program), Arc::new(keys))?;
+        Ok(Self { clock, session, log, token })
+    }
+}

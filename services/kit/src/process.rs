@@ -1,0 +1,20 @@
+//! What every program that serves gRPC is told and does in the same way: its flags, the settings that each of them has,
+//! the order of start and stop, the ways in with health and reflection.
+
+mod bound;
+mod face;
+mod flags;
+mod run;
+mod settings;
+
+pub use self::{
+    bound::Ways,
+    face::{Face, Health},
+    flags::ConfigFlags,
+    run::{About, Configured, Failure, Process, run},
+    settings::{LimitsConfig, Settings, ShutdownConfig, TelemetryConfig, TlsConfig},
+};
+
+/// The sections of [`Settings`] with their defaults, to be put after what a program has of its own. `listen` and
+/// `allow_plaintext` are not among them: each program has an address of its own.
+pub const DEFAULTS: &str = include_str!("process/defaults.toml");

@@ -1,0 +1,46 @@
+//! Flags of a command line that configure.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{self, Config, Faults, Flag, Loaded, Sources};
+
+/// Flags of the command line that configure.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigFlags {
+    /// Configuration file [default: config.toml of the data folder, when there is one].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Set one configuration key, such as limits.deadline_max=1m.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the configuration in force as TOML, and end.
+    #[arg(long, global = true)]
+    pub print_config: bool,
+}
+
+impl ConfigFlags {
+    /// What `--set` says.
+    pub fn settings(&self) -> impl Iterator<Item = Flag> {
+        self.set.iter().map(|set| {
+            let (key, value) = set.split_once('=').unwrap_or((set, ""));
+            Flag { name: format!("--set {key}"), key: key.trim().to_owned(), value: value.to_owned() }
+        })
+    }
+
+    /// The environment of this process. A name that is no Unicode is passed over: no key is written like that.
+    pub fn environment() -> Vec<(String, String)> {
+        let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        all.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
+    }
+
+    /// Loads a configuration from its defaults, the file of these flags, the environment and these flags.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with where it was written. End with [`Faults::EXIT_CODE`].
+    pub fn load<C: Config>(&self, defaults: &str) -> Result<Loaded<C>, Faults> {
+        let (env, flags) = (Self::environment(), self.settings().collect());
+        config::load(&Sources { defaults, file: self.config.as_deref(), env, flags })
+    }
+}

@@ -1,0 +1,10 @@
+//! Serves users in a region.
+
+use std::process::ExitCode;
+
+use echotune_kit::process;
+use echotune_users::region::{ABOUT, serve};
+
+fn main() -> ExitCode {
+    process::run(&ABOUT, serve)
+}
