@@ -185,3 +185,6 @@ impl Scratch {
         Db::start(self.0, Some(keeper))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -272,3 +272,6 @@ impl KeptTasks {
         self.lease.release().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
