@@ -10,9 +10,10 @@ type Words = HashMap<(Cow<'static, str>, Vec<u8>), Option<Vec<u8>>>;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     words: Words,
+    /// Bytes of all groups since then: what the journal holds, and no less than what is held here.
     bytes: usize,
     upto: i64,
-    /// Bytes of the round that is being written.
+    /// The same of the round that is being written.
     taken: usize,
 }
 
@@ -31,10 +32,7 @@ impl Backlog {
         self.upto = seq;
         for row in rows {
             self.bytes += row.bytes();
-            if let Some(before) = self.words.insert((row.table.clone(), row.key.clone()), row.value) {
-                let gone = Row { table: row.table, key: row.key, value: before };
-                self.bytes = self.bytes.saturating_sub(gone.bytes());
-            }
+            self.words.insert((row.table, row.key), row.value);
         }
     }
 
@@ -55,7 +53,7 @@ impl Backlog {
         self.upto
     }
 
-    /// Bytes that wait, those of the round under way among them.
+    /// Bytes in the journal and not in the rows, for all that is known here.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes + self.taken
     }

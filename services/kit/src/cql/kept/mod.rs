@@ -91,7 +91,7 @@ pub struct KeptOptions {
     pub lease: Duration,
     /// How long writes gather before they are brought into the rows. What was written within it is repeated at a start.
     pub gather: Duration,
-    /// Bytes of writes that may wait to be brought into the rows; then writers wait.
+    /// Bytes that the journal may hold and the rows not; then writers wait.
     pub backlog_bytes: usize,
 }
 

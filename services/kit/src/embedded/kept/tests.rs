@@ -80,21 +80,20 @@ async fn a_store_that_was_lost_or_may_be_ahead_of_this_one_takes_no_more() {
     assert!(db.failed().await.to_string().contains("no room"));
     put(&db, "b", b"2".into()).await.expect_err("for good");
     assert!(groups.try_recv().is_err(), "nobody is asked");
-    for drop_group in [true, false] {
-        let (db, breaker, mut groups) = open(folder.path(), &[]);
-        let (told, ()) = tokio::join!(put(&db, "a", b"1".into()), async {
-            if drop_group {
-                drop(groups.recv().await);
-            } else {
-                breaker.fail(StoreError::Closed);
-                groups.close();
-            }
-        });
-        let kind = if drop_group { ErrorKind::Indeterminate } else { ErrorKind::Unavailable };
-        assert_eq!(told.expect_err("nobody answers").kind(), kind);
-        db.failed().await;
-        assert_eq!(keys(&db), "");
-    }
+    let (db, _, mut groups) = open(folder.path(), &[]);
+    let (told, ()) = tokio::join!(put(&db, "a", b"1".into()), async { drop(groups.recv().await) });
+    assert_eq!(told.expect_err("nobody answers").kind(), ErrorKind::Indeterminate);
+    db.failed().await;
+    assert_eq!(keys(&db), "", "what may not be kept does not show");
+    let (db, _, groups) = open(folder.path(), &[]);
+    drop(groups);
+    assert_eq!(put(&db, "a", b"1".into()).await.expect_err("nobody keeps").kind(), ErrorKind::Unavailable);
+    assert!(db.failed().await.to_string().contains("start EchoTune again"));
+    let (db, breaker, mut groups) = open(folder.path(), &[]);
+    breaker.fail(StoreError::Closed);
+    breaker.fail(StoreError::Indeterminate("a later cause".into()));
+    assert!(matches!(put(&db, "a", b"1".into()).await, Err(StoreError::Closed)));
+    assert!(matches!(db.failed().await, StoreError::Closed) && groups.try_recv().is_err());
 }
 
 #[tokio::test]
