@@ -28,8 +28,10 @@ fn group() -> impl Strategy<Value = Vec<Row>> {
     })
 }
 
+/// A table and a key.
+type Place = (String, Vec<u8>);
 /// What a store holds.
-type Held = BTreeMap<(String, Vec<u8>), Vec<u8>>;
+type Held = BTreeMap<Place, Vec<u8>>;
 
 fn make(held: &mut Held, rows: &[Row]) {
     for row in rows {
@@ -44,7 +46,7 @@ fn make(held: &mut Held, rows: &[Row]) {
 /// Rows as servers keep them: each with the time of its last write, those that were removed too.
 #[derive(Default)]
 struct Servers {
-    rows: HashMap<(String, Vec<u8>), (i64, Option<Vec<u8>>)>,
+    rows: HashMap<Place, (i64, Option<Vec<u8>>)>,
     checkpoint: i64,
 }
 
