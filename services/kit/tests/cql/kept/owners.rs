@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use echotune_kit::cql::{KeptDb, KeptError};
+use echotune_kit::cql::{KeptDb, KeptError, KeptOptions};
 use echotune_model::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
@@ -11,14 +11,15 @@ use crate::way::Lost;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_waits_until_the_first_has_ended() {
+    const LEASE: Duration = Duration::from_secs(4);
     let place = Place::new().await;
-    let (first, tasks) = place.open(&place.session, quick()).await;
+    let (first, tasks) = place.open(&place.session, KeptOptions { lease: LEASE, ..quick() }).await;
     put(&first, "a", "1").await.expect("written");
     let stop = CancellationToken::new();
     let waits = KeptDb::open_with(&place.session, &place.name, place.folder(), quick(), stop.clone());
     let mut waits = Box::pin(waits);
-    // Longer than the lease: it is renewed.
-    let waited = tokio::time::timeout(Duration::from_secs(3), &mut waits).await;
+    // It is renewed.
+    let waited = tokio::time::timeout(LEASE * 2, &mut waits).await;
     assert!(waited.is_err(), "the first is there");
     stop.cancel();
     assert!(matches!(waits.await, Err(KeptError::Stopped(_))));
