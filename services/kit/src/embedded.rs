@@ -6,6 +6,7 @@
 
 mod error;
 mod expiring;
+mod kept;
 mod open;
 mod writer;
 
@@ -25,6 +26,7 @@ use crate::telemetry;
 
 pub use error::StoreError;
 pub use expiring::Expiring;
+pub use kept::{Breaker, Group, Row, Scratch, Unkept};
 
 /// File name of the store in a data folder.
 pub const STORE_FILE: &str = "echotune.redb";
@@ -253,17 +255,23 @@ impl Db {
             StoreError::Open(format!("data folder {} cannot be created: {cause}", folder.display()))
         })?;
         let database = open_store(folder).map_err(|cause| open_error(folder, &cause))?;
+        check_format(&database, folder)?;
+        Self::start(database, None).map(|(db, _)| db)
+    }
+
+    /// Starts the writer.
+    fn start(database: Database, keeper: Option<mpsc::Sender<Group>>) -> Result<(Self, Breaker), StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         let database = Arc::new(Held { database, open: watch::Sender::new(()) });
-        check_format(&database.database, folder)?;
         let (breaks, broken) = watch::channel(None);
-        let writer = Arc::downgrade(&database);
+        let breaker = Breaker(Arc::new(breaks));
+        let (writer, breaks) = (Arc::downgrade(&database), breaker.clone());
         thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || write_groups(&writer, queue, &committed, &breaks))
+            .spawn(move || write_groups(&writer, queue, keeper.as_ref(), &committed, &breaks))
             .map_err(|cause| StoreError::Open(format!("the store's writer cannot start: {cause}")))?;
-        Ok(Self { database, requests, commits, broken })
+        Ok((Self { database, requests, commits, broken }, breaker))
     }
 
     /// Reads within one snapshot.
@@ -330,12 +338,11 @@ impl Db {
     /// write until it is opened again, and without its writer none at all. Never done when the store is
     /// closed before; does not keep it open.
     pub fn failed(&self) -> impl Future<Output = StoreError> + Send + use<> {
-        let (mut broken, held) = (self.broken.clone(), Arc::downgrade(&self.database));
+        let mut broken = self.broken.clone();
         async move {
             let cause = broken.wait_for(Option::is_some).await.ok().and_then(|cause| cause.clone());
             match cause {
                 Some(cause) => cause,
-                None if held.strong_count() > 0 => writer_gone(),
                 None => std::future::pending().await,
             }
         }

@@ -28,6 +28,13 @@ impl Batch {
         Self { name, statements, values: Vec::new() }
     }
 
+    /// An empty one whose writes are all of one partition, which needs no log, made at this time.
+    pub(super) fn of_partition(name: &'static str, micros: i64) -> Self {
+        let mut statements = Statements::new(BatchType::Unlogged);
+        statements.set_timestamp(Some(micros));
+        Self { name, statements, values: Vec::new() }
+    }
+
     /// Adds a write.
     pub fn add(&mut self, write: &Write, values: impl SerializeRow + Send + Sync + 'static) {
         self.statements.append_statement(write.prepared.clone());

@@ -99,6 +99,19 @@ impl CqlSession {
         }
     }
 
+    /// The rows of one page, and where the next one begins.
+    pub(super) async fn one_page<R: OwnedRow>(
+        &self,
+        read: &Read,
+        values: impl SerializeRow,
+        state: PagingState,
+    ) -> Result<(Vec<R>, PagingStateResponse), CqlError> {
+        let (page, next) = self.page(read, &values, state).await?;
+        let mut rows = Vec::new();
+        append(read.name, page, usize::MAX, &mut rows)?;
+        Ok((rows, next))
+    }
+
     /// One page. A look that contenders stand in the way of is made again for a second, since it changes nothing: they
     /// have it fail at once, while servers that are cut off have it fail late.
     async fn page(

@@ -1,7 +1,7 @@
 //! Opening a data folder: who may see it, and whether it is one.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io,
     path::Path,
 };
@@ -11,7 +11,7 @@ use redb::{Database, backends::FileBackend};
 use super::{Batch, FORMAT, Key, META, STORE_FILE, StoreError, error::failed, get, writer::WriteView};
 
 /// Bytes of pages held in memory at the most; beyond them the system's page cache serves.
-const CACHE: usize = 64 << 20;
+pub(super) const CACHE: usize = 64 << 20;
 
 /// Creates a folder, and those above it, that only the owner may enter.
 pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
@@ -32,6 +32,15 @@ pub(super) fn open_store(folder: &Path) -> Result<Database, redb::DatabaseError>
     Database::builder().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
 }
 
+/// Creates a file that was not there, and that only the owner may read.
+pub(super) fn new_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 pub(super) fn open_error(folder: &Path, cause: &redb::DatabaseError) -> StoreError {
     let shown = folder.display();
     StoreError::Open(match cause {
@@ -46,7 +55,7 @@ pub(super) fn open_error(folder: &Path, cause: &redb::DatabaseError) -> StoreErr
 pub(super) fn check_format(database: &Database, folder: &Path) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(|cause| failed("write")(cause.into()))?;
     {
-        let view = WriteView::new(&transaction);
+        let view = WriteView::new(&transaction, false);
         let key = Key::new().text("format");
         match get::<u64>(&view, META, &key)? {
             Some(found) if found > FORMAT => {

@@ -1,5 +1,8 @@
 //! Sessions with real CQL servers: `cargo xtask e2e data` starts them and says where they are.
 
+mod kept;
+mod way;
+
 use echotune_kit::cql::{
     Batch, CqlConfig, CqlError, CqlSession, Joint, Migration, Migrations, Scope, Seen, WriteClock, WriteTime, scratch,
 };

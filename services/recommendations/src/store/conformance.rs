@@ -13,6 +13,31 @@ use echotune_model::{
 
 use super::{MAX_IMPRESSIONS, MAX_UNREADABLE, Named, Progress, RecommendationStore, Row, Totals, Unreadable};
 
+/// Gives a name and the function of `conformance` that it is of, for each, to a macro that makes a test of each: what
+/// every adapter of `RecommendationStore` is held to, in one place.
+#[macro_export]
+macro_rules! each_promise {
+    ($each:ident) => {
+        $each!(
+            replays_without_change: replay,
+            erases_everything_of_a_user: erasure,
+            tells_acceptance_by_model: acceptance,
+            gives_a_retaken_name_to_its_new_account: retaken_name,
+            bounds_what_it_holds_of_a_user: bounds,
+            exports_what_it_holds_of_a_user: export,
+            keeps_what_cannot_be_read: unreadable,
+            keeps_experiments: experiments::kept,
+            sums_experiments_up: experiments::accrual,
+            counts_listeners_when_their_windows_have_passed: experiments::windows,
+            tells_whose_items_were_preferred: experiments::interleaving,
+            takes_the_erased_out_of_experiments: experiments::erasure,
+            tells_what_was_explored: experiments::explored,
+            keeps_releases_and_their_record: releases::record,
+            bounds_releases_and_keeps_those_that_served: releases::bounds
+        );
+    };
+}
+
 /// An event of a user at a time.
 pub fn event(user: UserId, at: u64, payload: Payload) -> Event {
     let written_at = Hlc::from_ms(at);

@@ -1,0 +1,277 @@
+//! An embedded store that is kept on CQL servers, for what is to survive any machine and has one writer at a time.
+//!
+//! The file is a cache. What counts is a journal, to which each group of writes is appended before it is acknowledged, on
+//! condition that nobody else has appended: so of two processes one writes, whatever their clocks say. What the journal
+//! holds is brought into rows behind the writers' backs; a checkpoint tells how far, and the journal before it is removed.
+//! Who starts appends an entry of its own, reads the rows, and repeats what of the journal is not in them.
+//! A lease keeps a second process waiting while the first does well. See ADR 18.
+
+mod backlog;
+mod behind;
+mod code;
+mod journal;
+mod lease;
+mod load;
+mod schema;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use echotune_model::ErrorKind;
+use thiserror::Error;
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinHandle},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::{
+    behind::{Behind, RowWriter},
+    journal::{Journal, JournalTable},
+    lease::Lease,
+    load::Loader,
+    schema::{MIGRATIONS, RowStatements},
+};
+use super::{CqlError, CqlSession};
+use crate::embedded::{Db, StoreError};
+
+/// Bytes of the name of a store at the most.
+const MAX_NAME: usize = 200;
+
+/// Why a kept store cannot be opened.
+#[derive(Debug, Clone, Error)]
+pub enum KeptError {
+    /// The servers did not do what was asked.
+    #[error(transparent)]
+    Cql(#[from] CqlError),
+    /// The scratch file cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was written by a newer program.
+    #[error(
+        "store '{store}' was written by a newer version (format {format}, this program knows {known}); update EchoTune"
+    )]
+    Newer {
+        /// The store.
+        store: String,
+        /// Its format.
+        format: i32,
+        /// The newest known one.
+        known: i32,
+    },
+    /// The name cannot be used.
+    #[error("'{0}' is no name of a store: it has 1 to {MAX_NAME} bytes")]
+    Name(String),
+    /// It was asked to stop before it was open.
+    #[error("store '{0}' was not opened: the process is to stop")]
+    Stopped(String),
+    /// Another process took it over while it was being opened.
+    #[error("store '{0}' was taken over by another process while it was being opened; start EchoTune again")]
+    Lost(String),
+}
+
+impl KeptError {
+    /// What a caller can do about it.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Cql(cause) => cause.kind(),
+            Self::Store(cause) => cause.kind(),
+            Self::Newer { .. } => ErrorKind::FailedPrecondition,
+            Self::Name(_) => ErrorKind::InvalidArgument,
+            Self::Stopped(_) | Self::Lost(_) => ErrorKind::Unavailable,
+        }
+    }
+}
+
+/// How a store is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptOptions {
+    /// For how long a process that ended without a word keeps the next one waiting; whole seconds.
+    pub lease: Duration,
+    /// How long writes gather before they are brought into the rows. What was written within it is repeated at a start.
+    pub gather: Duration,
+    /// Bytes that the journal may hold and the rows not; then writers wait.
+    pub backlog_bytes: usize,
+}
+
+impl Default for KeptOptions {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(15), gather: Duration::from_millis(500), backlog_bytes: 64 << 20 }
+    }
+}
+
+/// Opens stores that are kept on CQL servers.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptDb;
+
+impl KeptDb {
+    /// Makes or renews the tables. In a new keyspace for one process at a time.
+    ///
+    /// # Errors
+    /// The servers refuse, or the tables are of a newer or changed EchoTune.
+    pub async fn migrate(session: &CqlSession) -> Result<Vec<i32>, CqlError> {
+        session.migrate(&MIGRATIONS).await
+    }
+
+    /// Opens the store of a name, such as `recommendations/us`: waits until no other process has it, and reads all of it
+    /// into a scratch file in `folder`. All processes that open it must be of one region. Takes as long as it takes to
+    /// read everything.
+    ///
+    /// # Errors
+    /// The servers cannot be reached or refuse, the scratch file cannot be written, or `stop` came first.
+    pub async fn open(
+        session: &CqlSession,
+        name: &str,
+        folder: &Path,
+        stop: CancellationToken,
+    ) -> Result<(Db, KeptTasks), KeptError> {
+        Self::open_with(session, name, folder, KeptOptions::default(), stop).await
+    }
+
+    /// As [`KeptDb::open`], with options.
+    ///
+    /// # Errors
+    /// As [`KeptDb::open`].
+    pub async fn open_with(
+        session: &CqlSession,
+        name: &str,
+        folder: &Path,
+        options: KeptOptions,
+        stop: CancellationToken,
+    ) -> Result<(Db, KeptTasks), KeptError> {
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(KeptError::Name(name.escape_debug().to_string()));
+        }
+        let writer = Uuid::new_v4();
+        let lease = Arc::new(Lease::new(session, name, writer, options.lease).await?);
+        let opened = match stop.run_until_cancelled(open(session, name, folder, options, writer, &lease)).await {
+            Some(opened) => opened,
+            None => Err(KeptError::Stopped(name.to_owned())),
+        };
+        if opened.is_err() {
+            lease.release().await;
+        }
+        opened
+    }
+}
+
+async fn open(
+    session: &CqlSession,
+    name: &str,
+    folder: &Path,
+    options: KeptOptions,
+    writer: Uuid,
+    lease: &Arc<Lease>,
+) -> Result<(Db, KeptTasks), KeptError> {
+    lease.take().await?;
+    let (stop_lease, lost) = (CancellationToken::new(), CancellationToken::new());
+    let holding = Task::spawn({
+        let (lease, stop, lost) = (Arc::clone(lease), stop_lease.clone(), lost.clone());
+        async move {
+            if lease.hold(&stop).await {
+                lost.cancel();
+            }
+        }
+    });
+    let behind = Arc::new(Behind::new(options.backlog_bytes));
+    let statements = Arc::new(RowStatements::prepare(session).await?);
+    let table = Arc::new(JournalTable::new(session, name).await?);
+    let journal = Journal::take_over(Arc::clone(&table), Arc::clone(&behind), writer).await?;
+    let loader = Loader { session, statements: &statements, journal: &table, behind: &behind, store: name };
+    let scratch = loader.load(folder.to_owned(), journal.upto()).await?;
+    if lost.is_cancelled() {
+        return Err(KeptError::Lost(name.to_owned()));
+    }
+    let (groups, queue) = mpsc::channel(1);
+    let (db, breaker) = scratch.open(groups)?;
+    let (stop, flush) = (CancellationToken::new(), CancellationToken::new());
+    let rows = RowWriter {
+        session: session.clone(),
+        statements,
+        journal: table,
+        store: name.to_owned(),
+        behind,
+        every: options.gather,
+    };
+    let tasks = KeptTasks {
+        name: name.to_owned(),
+        journal: Task::spawn(journal.run(queue, breaker, stop.clone(), lost)),
+        stop,
+        rows: Task::spawn(rows.run(flush.clone())),
+        flush,
+        holding,
+        stop_lease,
+        lease: Arc::clone(lease),
+    };
+    Ok((db, tasks))
+}
+
+/// A task that ends when it is dropped.
+#[derive(Debug)]
+struct Task {
+    handle: Option<JoinHandle<()>>,
+    abort: AbortHandle,
+}
+
+impl Task {
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        let handle = tokio::spawn(task);
+        Self { abort: handle.abort_handle(), handle: Some(handle) }
+    }
+
+    /// Waits for its end.
+    async fn ended(&mut self) {
+        if let Some(handle) = self.handle.take()
+            && let Err(cause) = handle.await
+        {
+            tracing::error!(%cause, "a task of a kept store was cut off");
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+/// What keeps a store while it is open. Dropped, it keeps nothing more: the store takes no write, and what was
+/// acknowledged is there at the next start.
+#[derive(Debug)]
+#[must_use = "a store is kept for as long as this is there"]
+pub struct KeptTasks {
+    name: String,
+    journal: Task,
+    stop: CancellationToken,
+    rows: Task,
+    flush: CancellationToken,
+    holding: Task,
+    stop_lease: CancellationToken,
+    lease: Arc<Lease>,
+}
+
+impl KeptTasks {
+    /// Ends in order: no further write is taken, what was is brought into the rows, and the next process is let in. After
+    /// `within` the rest is left to the next start, which only takes longer.
+    pub async fn close(mut self, within: Duration) {
+        self.stop.cancel();
+        let flushed = async {
+            self.journal.ended().await;
+            self.flush.cancel();
+            self.rows.ended().await;
+        };
+        if timeout(within, flushed).await.is_err() {
+            tracing::warn!(
+                store = self.name,
+                "a kept store was not flushed in time; the next start reads more of its journal"
+            );
+        }
+        self.stop_lease.cancel();
+        self.holding.ended().await;
+        self.lease.release().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
