@@ -11,10 +11,11 @@ use echotune_api::{
     Agents, AgentsClient, Experiments, ExperimentsClient, Models, ModelsClient, Operations, OperationsClient,
     Recommendations, RecommendationsClient, Training, TrainingClient, Users, UsersClient,
 };
-use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, telemetry::SpanStore};
+use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, process::upstream, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
 use tokio::time::sleep;
-use tonic::transport::Endpoint;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     Config,
@@ -54,12 +55,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the platform that runs on a data folder, or opens the folder when none runs. A
+    /// Connects to the services that are configured, or to the platform that runs on a data folder, or opens the folder when none runs. A
     /// folder that another command holds is waited for.
     ///
     /// # Errors
     /// Neither is possible; the error says why.
     pub async fn to(config: &Config, folder: &Path, spans: SpanStore) -> anyhow::Result<Self> {
+        if config.connect.is_elsewhere() {
+            return Self::elsewhere(config);
+        }
         let started = Instant::now();
         loop {
             // First the folder: whoever holds it wrote the address, so that the token goes to no one else.
@@ -89,17 +93,33 @@ impl Connection {
     pub async fn remote(folder: &Path, address: SocketAddr) -> anyhow::Result<Self> {
         let token = Token::read(folder).context("the token of the data folder cannot be read")?;
         let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
-        let credentials = Credentials { token };
-        Ok(Self {
-            users: Arc::new(UsersClient::new(channel.clone(), credentials.clone())),
-            recommendations: Arc::new(RecommendationsClient::new(channel.clone(), credentials.clone())),
-            experiments: Arc::new(ExperimentsClient::new(channel.clone(), credentials.clone())),
-            training: Arc::new(TrainingClient::new(channel.clone(), credentials.clone())),
-            models: Arc::new(ModelsClient::new(channel.clone(), credentials.clone())),
-            operations: Arc::new(OperationsClient::new(channel.clone(), credentials.clone())),
-            agents: Some(Arc::new(AgentsClient::new(channel, credentials))),
+        Ok(Self::over([&channel, &channel, &channel, &channel], &Credentials { token }))
+    }
+
+    /// Works with services at the addresses that are configured, which are connected to when they are used.
+    fn elsewhere(config: &Config) -> anyhow::Result<Self> {
+        let connect = &config.connect;
+        let token = Token::read_file(&connect.token_file).context("connect.token_file")?;
+        let channel = |own: &str| {
+            let channel = upstream(connect.address(own), &config.process, CancellationToken::new());
+            channel.map_err(anyhow::Error::from_boxed)
+        };
+        let (users, recommendations) = (channel(&connect.users)?, channel(&connect.recommendations)?);
+        let (agents, others) = (channel(&connect.agents)?, channel("")?);
+        Ok(Self::over([&users, &recommendations, &agents, &others], &Credentials { token }))
+    }
+
+    fn over([users, recommendations, agents, others]: [&Channel; 4], credentials: &Credentials) -> Self {
+        Self {
+            users: Arc::new(UsersClient::new(users.clone(), credentials.clone())),
+            recommendations: Arc::new(RecommendationsClient::new(recommendations.clone(), credentials.clone())),
+            experiments: Arc::new(ExperimentsClient::new(recommendations.clone(), credentials.clone())),
+            training: Arc::new(TrainingClient::new(recommendations.clone(), credentials.clone())),
+            models: Arc::new(ModelsClient::new(recommendations.clone(), credentials.clone())),
+            operations: Arc::new(OperationsClient::new(others.clone(), credentials.clone())),
+            agents: Some(Arc::new(AgentsClient::new(agents.clone(), credentials.clone()))),
             opened: None,
-        })
+        }
     }
 
     async fn opened(mut platform: Platform) -> anyhow::Result<Self> {

@@ -6,22 +6,23 @@ use std::{
     time::Duration,
 };
 
-use echotune_api::MAX_LIMIT;
 use echotune_kit::{
-    config::{self, Faults, Flag, Loaded, Period, Secret, Size, Sources},
-    process::{ConfigFlags, Settings},
+    config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
+    process::{ConfigFlags, Settings, check_upstream},
 };
-use echotune_recommendations::{Fitting, LEAST_FIT_BYTES, Policy, ReleaseLimits, candidate};
+use echotune_recommendations::FittingConfig;
 use serde::{Deserialize, Serialize};
 
 /// Name of the configuration in a data folder; it need not exist.
 pub const CONFIG_FILE: &str = "config.toml";
 
-/// Folder of the model files in a data folder.
-const MODELS: &str = "models/recommendations";
-
-const DEFAULTS: &str =
-    concat!(include_str!("defaults.toml"), "\n", include_str!("../../kit/src/process/defaults.toml"));
+const DEFAULTS: &str = concat!(
+    include_str!("defaults.toml"),
+    "\n",
+    include_str!("../../recommendations/src/defaults.toml"),
+    "\n",
+    include_str!("../../kit/src/process/defaults.toml")
+);
 
 /// The configuration of the whole platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,50 +30,17 @@ pub struct Config {
     /// Where it answers, and how it lives.
     #[serde(flatten)]
     pub process: Settings,
-    /// Fitting and lists.
-    pub recommendations: RecommendationsConfig,
-    /// Releases of models.
-    pub models: ModelsConfig,
+    /// Fitting and lists, and releases of models.
+    #[serde(flatten)]
+    pub fitting: FittingConfig,
     /// A tracking server.
     pub mlflow: MlflowConfig,
+    /// Services that run elsewhere.
+    pub connect: ConnectConfig,
     /// The MCP servers.
     pub mcp: McpConfig,
     /// Runs of workflows.
     pub agents: AgentsConfig,
-}
-
-/// Fitting and lists.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RecommendationsConfig {
-    /// How long new listens are gathered before a refit.
-    pub refit_debounce: Period,
-    /// What the most popular item gains beside co-listening.
-    pub trending_weight: f64,
-    /// Tracks of one artist in a list at the most; 0 for no limit.
-    pub max_per_artist: u32,
-    /// What calibration adds to an item at the most, as a share of the best score.
-    pub diversity_weight: f64,
-    /// What a fit may allocate.
-    pub fit_memory_max: Size,
-    /// Share of the requests whose listeners' lists are audited at the next fit.
-    pub audit_share: f64,
-}
-
-/// Releases of models.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelsConfig {
-    /// Listeners that must be judged for a comparison to say anything.
-    pub min_listeners: usize,
-    /// By what share of NDCG@10 a release may be worse than what serves.
-    pub quality_margin: f64,
-    /// How long 99 of 100 lists may take at the most.
-    pub latency_p99: Period,
-    /// How many times as long as by what serves.
-    pub latency_ratio: f64,
-    /// Effective impressions that an estimate from the log needs.
-    pub min_impressions: u32,
-    /// Whether a release needs that estimate.
-    pub require_impressions: bool,
 }
 
 /// An MLflow tracking server that releases are told to.
@@ -86,6 +54,50 @@ pub struct MlflowConfig {
     pub user: String,
     /// Password or token; empty sends none.
     pub password: Secret,
+}
+
+/// Services that run elsewhere, which commands work with in place of a data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectConfig {
+    /// Where all are that have no address of their own; empty for a data folder.
+    pub services: String,
+    /// Where users are.
+    pub users: String,
+    /// Where recommendations are, with experiments, models and training.
+    pub recommendations: String,
+    /// Where agents are.
+    pub agents: String,
+    /// File with the token to show.
+    pub token_file: PathBuf,
+}
+
+impl ConnectConfig {
+    /// Whether commands work with services elsewhere.
+    pub const fn is_elsewhere(&self) -> bool {
+        !self.services.is_empty()
+    }
+
+    /// Where a service is that may have an address of its own.
+    pub(crate) const fn address<'a>(&'a self, own: &'a str) -> &'a str {
+        if own.is_empty() { self.services.as_str() } else { own }
+    }
+
+    fn faults(&self, process: &Settings) -> Vec<(&'static str, String)> {
+        if !self.is_elsewhere() {
+            return Vec::new();
+        }
+        let addresses = [
+            ("connect.services", &self.services),
+            ("connect.users", &self.users),
+            ("connect.recommendations", &self.recommendations),
+            ("connect.agents", &self.agents),
+        ];
+        let wrong = addresses.into_iter().filter(|(_, address)| !address.is_empty());
+        let wrong = wrong.filter_map(|(key, address)| Some((key, check_upstream(address, process).err()?)));
+        let nobody = self.token_file.as_os_str().is_empty();
+        let nobody = nobody.then(|| ("connect.token_file", "is needed where services are elsewhere".to_owned()));
+        wrong.chain(nobody).collect()
+    }
 }
 
 /// The MCP servers.
@@ -108,91 +120,6 @@ pub struct AgentsConfig {
     pub concurrent_runs: usize,
     /// How long ended runs are kept.
     pub run_retention: Period,
-}
-
-impl RecommendationsConfig {
-    /// By what lists are made.
-    pub(crate) fn policy(&self) -> Policy {
-        let Self { trending_weight, max_per_artist, diversity_weight, .. } = *self;
-        Policy { trending_weight, max_per_artist, diversity_weight, ..Policy::default() }
-    }
-
-    /// What is wrong: the key at fault and why.
-    fn faults(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let share = |key, share: f64| ((0.0..=1.0).contains(&share), key, format!("{share} is not between 0 and 1"));
-        let (memory, least) = (self.fit_memory_max, Size(LEAST_FIT_BYTES));
-        let checks = [
-            (
-                self.refit_debounce.0 > Duration::ZERO,
-                "recommendations.refit_debounce",
-                "must be longer than 0s".to_owned(),
-            ),
-            share("recommendations.trending_weight", self.trending_weight),
-            share("recommendations.diversity_weight", self.diversity_weight),
-            share("recommendations.audit_share", self.audit_share),
-            (
-                self.max_per_artist <= MAX_LIMIT,
-                "recommendations.max_per_artist",
-                format!("{} is more than {MAX_LIMIT}", self.max_per_artist),
-            ),
-            (
-                memory.0 >= LEAST_FIT_BYTES,
-                "recommendations.fit_memory_max",
-                format!("{memory} is less than {least}, what a fit is given at the least"),
-            ),
-        ];
-        checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why))
-    }
-
-    /// How models are fitted, and where in a data folder they are kept.
-    pub(crate) fn fitting(&self, folder: &Path) -> Fitting {
-        Fitting {
-            models: Some(folder.join(MODELS)),
-            candidates: Some(folder.join(candidate::FOLDER)),
-            memory_max: self.fit_memory_max.0,
-            audit_share: self.audit_share,
-        }
-    }
-}
-
-impl ModelsConfig {
-    /// What a release is held to.
-    pub(crate) fn limits(&self) -> ReleaseLimits {
-        let Self { min_listeners, quality_margin, latency_ratio, min_impressions, require_impressions, .. } = *self;
-        let latency_p99_ms = self.latency_p99.0.as_secs_f64() * 1e3;
-        ReleaseLimits {
-            min_listeners,
-            quality_margin,
-            latency_p99_ms,
-            latency_ratio,
-            min_impressions,
-            require_impressions,
-        }
-    }
-
-    /// What is wrong: the key at fault and why.
-    fn faults(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let Self { min_listeners, quality_margin, latency_ratio, min_impressions, .. } = *self;
-        let between = |value: &dyn std::fmt::Display, least: &str, most: &str| {
-            format!("{value} is not between {least} and {most}")
-        };
-        let checks = [
-            (
-                (100..=1_000_000).contains(&min_listeners),
-                "models.min_listeners",
-                between(&min_listeners, "100", "1000000"),
-            ),
-            ((0.0..=1.0).contains(&quality_margin), "models.quality_margin", between(&quality_margin, "0", "1")),
-            (self.latency_p99.0 > Duration::ZERO, "models.latency_p99", "must be longer than 0s".to_owned()),
-            ((1.0..=1_000.0).contains(&latency_ratio), "models.latency_ratio", between(&latency_ratio, "1", "1000")),
-            (
-                (1..=1_000_000).contains(&min_impressions),
-                "models.min_impressions",
-                between(&min_impressions, "1", "1000000"),
-            ),
-        ];
-        checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why))
-    }
 }
 
 impl MlflowConfig {
@@ -245,9 +172,9 @@ impl config::Config for Config {
             "agents.concurrent_runs",
             format!("{} is not between 1 and 1000", self.agents.concurrent_runs),
         );
-        faults.extend(self.recommendations.faults());
-        faults.extend(self.models.faults());
+        faults.extend(self.fitting.faults());
         faults.extend(self.process.faults());
+        faults.extend(self.connect.faults(&self.process));
         faults.extend(self.mlflow.fault().map(|why| ("mlflow.tracking_uri", why)));
         faults
     }

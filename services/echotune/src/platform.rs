@@ -1,6 +1,5 @@
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -20,16 +19,11 @@ use echotune_kit::{
     embedded::Db,
     lifecycle::{Exit, Life, Signal},
     process::{Settings, Ways},
-    telemetry::{
-        SpanStore,
-        metrics::{self, Meter},
-    },
+    telemetry::{SpanStore, metrics::Meter},
 };
 use echotune_mcp_servers::{Access, Limits, Services, router};
 use echotune_model::Clock;
-use echotune_recommendations::{
-    EmbeddedRecommendationStore, RecommendationsService, consume, refit, report_drift, watch_experiments,
-};
+use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -41,12 +35,6 @@ pub(crate) const ADDRESS_FILE: &str = "address";
 
 /// How often it is looked whether events still move.
 const SETTLE_EVERY: Duration = Duration::from_millis(2);
-
-/// How often it is looked whether an experiment has found enough.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How often it is told how far serving is from the fit.
-const TELL_DRIFT_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the data folder may be held by work that nobody waits for.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -148,17 +136,12 @@ impl Platform {
             let (store, log, stop) = (store.clone(), log.clone(), life.stop());
             async move { relay(store, &log, stop).await }
         });
-        life.consumer("the consumer of histories", {
-            let (service, log, stop) = (service.clone(), log.clone(), life.stop());
-            async move { consume(service, &log, stop).await }
-        });
         let runs = EmbeddedRunStore::new(db.clone(), clock);
         life.consumer("the consumer of accounts", {
             let (runs, log, stop) = (runs.clone(), log.clone(), life.stop());
             async move { echotune_agents::consume(&runs, &log, stop).await }
         });
-        refits(&mut life, &service, config.recommendations.refit_debounce.0);
-        end_jobs_with(&mut life, &service);
+        service.follow(&mut life, log.clone(), config.fitting.recommendations.refit_debounce.0);
         let addresses = Arc::default();
         Ok(Self {
             operations: Arc::new(EmbeddedOperations {
@@ -276,16 +259,7 @@ impl Platform {
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
-        let watch = watch_experiments(self.flow.service.clone(), LOOK_EVERY, self.life.stop());
-        self.life.consumer("the watch on experiments", watch);
-        let gauge = self.meter.gauge(metrics::DRIFT);
-        if gauge.is_sent() {
-            let (service, stop) = (self.flow.service.clone(), self.life.stop());
-            self.life.consumer("the report of drift", async move {
-                report_drift(service, gauge, TELL_DRIFT_EVERY, stop).await;
-                Ok::<_, Infallible>(())
-            });
-        }
+        self.flow.service.watch(&mut self.life, &self.meter);
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
         let edge = Edge::new(
@@ -397,38 +371,19 @@ fn write_address(folder: &Path, address: SocketAddr) -> io::Result<()> {
     fs::rename(beside, folder.join(ADDRESS_FILE))
 }
 
-/// Has models fitted anew as histories change.
-fn refits(life: &mut Life, service: &RecommendationsService, debounce: Duration) {
-    let (service, stop) = (service.clone(), life.stop());
-    life.consumer("the refits of the models", async move {
-        refit(service, debounce, stop).await;
-        Ok::<_, Infallible>(())
-    });
-}
-
 /// recommendations over a data folder, as configured.
 fn recommendations(config: &Config, folder: &Path, db: Db) -> anyhow::Result<RecommendationsService> {
     let service = RecommendationsService::load_with(
         EmbeddedRecommendationStore::new(db),
-        config.recommendations.policy(),
-        config.models.limits(),
-        &config.recommendations.fitting(folder),
+        config.fitting.recommendations.policy(),
+        config.fitting.models.limits(),
+        &config.fitting.recommendations.fitting(folder),
     )?;
     #[cfg(feature = "mlflow")]
     if let Some(tracking) = config.mlflow.tracking().map_err(anyhow::Error::msg)? {
         service.track_releases(tracking);
     }
     Ok(service)
-}
-
-/// Jobs of models hold the store: they end when the platform does.
-fn end_jobs_with(life: &mut Life, service: &RecommendationsService) {
-    let (service, stop) = (service.clone(), life.stop());
-    life.consumer("the jobs of models", async move {
-        stop.cancelled().await;
-        service.end_jobs().await;
-        Ok::<_, Infallible>(())
-    });
 }
 
 /// Times given out after a restart must be later than all that were given out before it.

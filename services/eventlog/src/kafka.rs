@@ -89,6 +89,37 @@ impl KafkaConfig {
         client
     }
 
+    /// Makes topics that are not there yet; answers the names of those made.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached or refuse one.
+    pub async fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<String>, LogError> {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().map_err(|cause| failed(ErrorKind::InvalidArgument, "start", &cause))?;
+        let largest = (MAX_VALUE + AROUND).to_string();
+        let topics = specs.iter().map(|spec| {
+            let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replicas));
+            let topic = topic.set("max.message.bytes", &largest);
+            spec.settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+        });
+        let topics: Vec<NewTopic<'_>> = topics.collect();
+        let options = AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK));
+        let made = admin.create_topics(&topics, &options).await;
+        let made = made.map_err(|cause| failed(kind_of(&cause), "make topics", &cause))?;
+        let mut names = Vec::new();
+        for one in made {
+            match one {
+                Ok(name) => names.push(name),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    let message = format!("topic '{name}' cannot be made: {code}");
+                    return Err(LogError::Failed { kind: kind_of_code(code), message });
+                }
+            }
+        }
+        Ok(names)
+    }
+
     fn producer(&self) -> ClientConfig {
         let mut client = self.client();
         client
@@ -149,37 +180,6 @@ impl KafkaEventLog {
             config.producer().create().map_err(|cause| failed(ErrorKind::InvalidArgument, "start", &cause))?;
         let seals = Seals::new(keys, config.key_life);
         Ok(Self { config, producer, seals })
-    }
-
-    /// Makes topics that are not there yet; answers the names of those made.
-    ///
-    /// # Errors
-    /// The brokers cannot be reached or refuse one.
-    pub async fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<String>, LogError> {
-        let admin: AdminClient<DefaultClientContext> =
-            self.config.client().create().map_err(|cause| failed(ErrorKind::InvalidArgument, "start", &cause))?;
-        let largest = (MAX_VALUE + AROUND).to_string();
-        let topics = specs.iter().map(|spec| {
-            let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replicas));
-            let topic = topic.set("max.message.bytes", &largest);
-            spec.settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
-        });
-        let topics: Vec<NewTopic<'_>> = topics.collect();
-        let options = AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK));
-        let made = admin.create_topics(&topics, &options).await;
-        let made = made.map_err(|cause| failed(kind_of(&cause), "make topics", &cause))?;
-        let mut names = Vec::new();
-        for one in made {
-            match one {
-                Ok(name) => names.push(name),
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, code)) => {
-                    let message = format!("topic '{name}' cannot be made: {code}");
-                    return Err(LogError::Failed { kind: kind_of_code(code), message });
-                }
-            }
-        }
-        Ok(names)
     }
 
     fn source(&self, topic: &str) -> Source {

@@ -71,39 +71,16 @@ pub struct SecretsSection {
 }
 
 impl RegionConfig {
-    /// What is wrong: the key at fault and why.
+    /// What is wrong for a program that serves: the key at fault and why.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
-        let Self { region, cql, kafka, secrets } = self;
-        let key = |field| match field {
-            "contact_points" => "cql.contact_points",
-            "keyspace" => "cql.keyspace",
-            "replication" => "cql.copies",
-            "request_timeout" => "cql.request_timeout",
-            "connect_timeout" => "cql.connect_timeout",
-            "schema_timeout" => "cql.schema_timeout",
-            "in_flight" => "cql.in_flight",
-            "page_rows" => "cql.page_rows",
-            _ => "region.name",
-        };
-        let servers = cql.of(&region.name, &region.all).faults().into_iter().map(|(field, why)| (key(field), why));
+        let Self { region, secrets, .. } = self;
         let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
         let checks = [
-            (
-                region.all.contains(&region.name),
-                "region.all",
-                format!("does not name '{}', the own region", region.name),
-            ),
             (
                 !region.replica.is_empty() && region.replica.len() <= 128,
                 "region.replica",
                 "must name this process among those of its kind, the same after a restart, such as the pod's name"
                     .into(),
-            ),
-            (!kafka.bootstrap_servers.is_empty(), "kafka.bootstrap_servers", "is empty; name a broker".into()),
-            (
-                (1..=10_000).contains(&kafka.partitions),
-                "kafka.partitions",
-                format!("{} is not between 1 and 10000", kafka.partitions),
             ),
             (
                 !is_empty(&secrets.token_file),
@@ -116,8 +93,27 @@ impl RegionConfig {
                 "is needed: a file with 32 random bytes in base64".into(),
             ),
         ];
-        let wrong = checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why));
-        servers.chain(wrong).collect()
+        [self.servers_faults(), failed(checks)].concat()
+    }
+
+    /// What is wrong of what tells where the servers are: the key at fault and why.
+    pub fn servers_faults(&self) -> Vec<(&'static str, String)> {
+        let Self { region, cql, kafka, .. } = self;
+        let servers = cql.of(&region.name, &region.all).faults();
+        let checks = [
+            (
+                region.all.contains(&region.name),
+                "region.all",
+                format!("does not name '{}', the own region", region.name),
+            ),
+            (!kafka.bootstrap_servers.is_empty(), "kafka.bootstrap_servers", "is empty; name a broker".into()),
+            (
+                (1..=10_000).contains(&kafka.partitions),
+                "kafka.partitions",
+                format!("{} is not between 1 and 10000", kafka.partitions),
+            ),
+        ];
+        servers.into_iter().map(|(field, why)| (key_of(field), why)).chain(failed(checks)).collect()
     }
 
     /// How the CQL servers are spoken to.
@@ -139,7 +135,7 @@ impl RegionConfig {
         }
     }
 
-    /// How a topic is made that keeps records for the time told.
+    /// How a topic is made, when there is none, that keeps records for the time told.
     pub fn topic(&self, name: &str) -> TopicSpec {
         let KafkaSection { partitions, replicas, retention, .. } = &self.kafka;
         let settings = [("cleanup.policy", "delete".to_owned()), ("retention.ms", retention.0.as_millis().to_string())];
@@ -149,6 +145,26 @@ impl RegionConfig {
             replicas: *replicas,
             settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
         }
+    }
+}
+
+/// Those of the checks that do not hold.
+fn failed(checks: impl IntoIterator<Item = (bool, &'static str, String)>) -> Vec<(&'static str, String)> {
+    checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why)).collect()
+}
+
+/// The key of a field of [`CqlConfig`].
+fn key_of(field: &str) -> &'static str {
+    match field {
+        "contact_points" => "cql.contact_points",
+        "keyspace" => "cql.keyspace",
+        "replication" => "cql.copies",
+        "request_timeout" => "cql.request_timeout",
+        "connect_timeout" => "cql.connect_timeout",
+        "schema_timeout" => "cql.schema_timeout",
+        "in_flight" => "cql.in_flight",
+        "page_rows" => "cql.page_rows",
+        _ => "region.name",
     }
 }
 

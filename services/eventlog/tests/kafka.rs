@@ -33,14 +33,14 @@ impl World {
         let db = Db::open(folder.path()).expect("open");
         let keys = Arc::new(EmbeddedSubjectKeys::new(db, MasterKeys::new(&[[7; 32]])));
         let config = KafkaConfig { bootstrap_servers: vec![broker.clone()], ..KafkaConfig::default() };
-        let log = KafkaEventLog::new(config, keys).expect("a log");
         let admin = ClientConfig::new().set("bootstrap.servers", broker).create().expect("made");
         let run = folder.path().file_name().expect("named").to_string_lossy().replace('.', "t");
         let topics: Vec<String> = names.iter().map(|name| format!("test-{run}-{name}")).collect();
         let spec = |name: &String| TopicSpec { name: name.clone(), partitions: 3, replicas: -1, settings: Vec::new() };
         let specs: Vec<TopicSpec> = topics.iter().map(spec).collect();
-        assert_eq!(log.create_topics(&specs).await.expect("made"), topics);
-        assert!(log.create_topics(&specs).await.expect("there").is_empty(), "none is made twice");
+        assert_eq!(config.create_topics(&specs).await.expect("made"), topics);
+        assert!(config.create_topics(&specs).await.expect("there").is_empty(), "none is made twice");
+        let log = KafkaEventLog::new(config, keys).expect("a log");
         Self { log, admin, topics, _folder: folder }
     }
 

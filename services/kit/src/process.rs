@@ -6,6 +6,7 @@ mod face;
 mod flags;
 mod run;
 mod settings;
+mod upstream;
 
 pub use self::{
     bound::Ways,
@@ -13,6 +14,7 @@ pub use self::{
     flags::ConfigFlags,
     run::{About, Configured, Failure, Process, run},
     settings::{LimitsConfig, Settings, ShutdownConfig, TelemetryConfig, TlsConfig},
+    upstream::{check_upstream, upstream},
 };
 
 /// The sections of [`Settings`] with their defaults, to be put after what a program has of its own. `listen` and

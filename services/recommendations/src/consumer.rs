@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use echotune_api::events::{Event, EventError, USERS_TOPIC};
 use echotune_eventlog::{Delivered, EventLog, LogError, Record};
-use echotune_kit::telemetry;
+use echotune_kit::{lifecycle::Passing, telemetry};
 use echotune_model::ErrorKind;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -35,9 +35,8 @@ pub enum ConsumeError {
     Store(#[from] RecommendationStoreError),
 }
 
-impl ConsumeError {
-    /// What a caller can do about it.
-    pub const fn kind(&self) -> ErrorKind {
+impl Passing for ConsumeError {
+    fn kind(&self) -> ErrorKind {
         match self {
             Self::Log(error) => error.kind(),
             Self::Newer(_) => ErrorKind::FailedPrecondition,

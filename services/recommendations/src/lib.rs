@@ -6,7 +6,9 @@
 //! lists are made, and ends them by what listeners make of these.
 
 mod asked;
+mod background;
 pub mod candidate;
+mod config;
 mod consumer;
 mod diversity;
 mod experiments;
@@ -19,6 +21,8 @@ pub mod mlflow;
 mod model;
 mod policy;
 mod rank;
+#[cfg(feature = "region")]
+pub mod region;
 mod releases;
 mod serve;
 mod service;
@@ -32,6 +36,7 @@ mod told;
 mod training;
 mod what_if;
 
+pub use config::{FittingConfig, ModelsConfig, RecommendationsConfig};
 pub use consumer::{ConsumeError, consume, refit};
 pub use echotune_engine::budget::LEAST_FIT_BYTES;
 pub use experiments::watch_experiments;

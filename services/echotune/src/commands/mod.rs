@@ -5,6 +5,7 @@ mod experiments;
 mod items;
 mod mcp;
 mod models;
+mod region;
 mod runs;
 mod spark;
 mod tokens;
@@ -219,6 +220,10 @@ enum Command {
         #[command(subcommand)]
         action: mcp::McpAction,
     },
+    /// Make or renew the tables of a region on its CQL servers. Done before, it changes nothing.
+    Schema(region::Servers),
+    /// Make the topics of a region on its brokers. Those that are there stay as they are.
+    Topics(region::Servers),
     /// Show a trace as a tree of spans with durations.
     Trace {
         /// 32 hexadecimal digits.
@@ -261,6 +266,9 @@ fn formats_help() -> String {
 pub fn run() -> ExitCode {
     let mut arguments = Arguments::parse();
     match (arguments.command.take(), arguments.flags.print_config) {
+        // They are told of servers, not of a platform.
+        (Some(Command::Schema(_)), _) => ended(region::schema(&arguments.flags, arguments.output)),
+        (Some(Command::Topics(_)), _) => ended(region::topics(&arguments.flags, arguments.output)),
         (command, true) => ended(print_config(&arguments, command)),
         (Some(command), false) => ended(configured(arguments, command)),
         (None, false) => {
@@ -332,7 +340,7 @@ async fn execute(
             Ok(io::stdout().write_all(&pages)?)
         }
         command => {
-            if !command.makes_data() && !arguments.data.join(STORE_FILE).exists() {
+            if !config.connect.is_elsewhere() && !command.makes_data() && !arguments.data.join(STORE_FILE).exists() {
                 let message = format!(
                     "data folder {} holds no data; import a history, run `echotune up --demo`, or name another folder with --data",
                     arguments.data.display()
@@ -398,7 +406,9 @@ async fn with_connection(command: &Command, arguments: &Arguments, connection: &
         Command::Spark { action } => spark::manage(connection, &arguments.data, action, output).await,
         Command::Model { action } => action.run(connection, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
-        Command::Up { .. } | Command::Man | Command::Completions { .. } => unreachable!("handled without a connection"),
+        Command::Up { .. } | Command::Man | Command::Completions { .. } | Command::Schema(_) | Command::Topics(_) => {
+            unreachable!("handled without a connection")
+        }
     }
 }
 

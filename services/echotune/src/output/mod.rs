@@ -3,6 +3,8 @@
 mod accounts;
 mod experiments;
 mod models;
+#[cfg(feature = "region")]
+mod region;
 mod runs;
 mod spark;
 
@@ -19,6 +21,8 @@ use echotune_model::{
 };
 use serde_json::{Value, json};
 
+#[cfg(feature = "region")]
+pub(crate) use self::region::{schema, topics};
 #[cfg(feature = "spark")]
 pub(crate) use self::spark::{factors_imported, listens_exported};
 pub(crate) use self::{

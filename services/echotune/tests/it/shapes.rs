@@ -90,7 +90,7 @@ async fn world(data: &Path) -> Serving {
     to.close().await.expect("closed");
     // Lists that are evened out have changes to tell.
     let mut config = Config::default();
-    config.recommendations.diversity_weight = 1.0;
+    config.fitting.recommendations.diversity_weight = 1.0;
     let platform = Platform::open_with(&config, data, spans()).expect("open");
     let serving = platform.serve(LOOPBACK.parse().expect("address")).await.expect("serve");
     // The cut of a blend is told of.

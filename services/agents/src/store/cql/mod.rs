@@ -88,9 +88,8 @@ impl CqlRunStore {
     ///
     /// # Errors
     /// The tables are of a newer program, or the servers refuse.
-    pub async fn migrate(session: &CqlSession) -> Result<(), RunStoreError> {
-        session.migrate(&schema::MIGRATIONS).await?;
-        Ok(())
+    pub async fn migrate(session: &CqlSession) -> Result<Vec<i32>, RunStoreError> {
+        Ok(session.migrate(&schema::MIGRATIONS).await?)
     }
 
     /// The store behind this session, whose data centre is the region of the runs that start here. What other

@@ -1,0 +1,93 @@
+//! What the programs of a region need before they start: tables and topics.
+
+use clap::Args;
+use echotune_kit::process::ConfigFlags;
+
+use super::Output;
+
+/// Where the servers of a region are.
+#[derive(Debug, Args)]
+#[command(after_help = "Where the servers are is told by --config FILE with the sections [region], [cql] and [kafka] \
+    of a program of the region, by --set, or by the environment. --print-config prints all keys.")]
+pub(super) struct Servers;
+
+#[cfg(feature = "region")]
+mod made {
+    use anyhow::Context as _;
+    use echotune_agents::CqlRunStore;
+    use echotune_api::events::USERS_TOPIC;
+    use echotune_eventlog::region::{DEFAULTS, RegionConfig};
+    use echotune_kit::{
+        config::{Config, Loaded},
+        cql::{CqlSession, KeptDb},
+        keys::CqlSubjectKeys,
+    };
+    use echotune_users::CqlUserStore;
+    use serde::{Deserialize, Serialize};
+
+    use super::{ConfigFlags, Output};
+    use crate::output;
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct ServersConfig(RegionConfig);
+
+    impl Config for ServersConfig {
+        fn check(&self) -> Vec<(&'static str, String)> {
+            self.0.servers_faults()
+        }
+    }
+
+    /// The configuration, unless it was only to be printed.
+    fn load(flags: &ConfigFlags) -> anyhow::Result<Option<RegionConfig>> {
+        let loaded: Loaded<ServersConfig> = flags.load(DEFAULTS)?;
+        if flags.print_config {
+            output::say(loaded.to_toml()?.trim_end())?;
+            return Ok(None);
+        }
+        Ok(Some(loaded.config.0))
+    }
+
+    fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        tokio::runtime::Runtime::new().context("threads cannot be started")?.block_on(work)
+    }
+
+    pub(in super::super) fn schema(flags: &ConfigFlags, output: Output) -> anyhow::Result<()> {
+        let Some(config) = load(flags)? else { return Ok(()) };
+        let applied = wait(async {
+            let session = CqlSession::connect(&config.cql()).await?;
+            Ok(vec![
+                ("keys", CqlSubjectKeys::migrate(&session).await?),
+                ("users", CqlUserStore::migrate(&session).await?),
+                ("runs", CqlRunStore::migrate(&session).await?),
+                ("views", KeptDb::migrate(&session).await?),
+            ])
+        })?;
+        output::schema(&config.cql.keyspace, &applied, output)
+    }
+
+    pub(in super::super) fn topics(flags: &ConfigFlags, output: Output) -> anyhow::Result<()> {
+        let Some(config) = load(flags)? else { return Ok(()) };
+        let wanted = [config.topic(USERS_TOPIC)];
+        let made = wait(async { Ok(config.kafka("echotune").create_topics(&wanted).await?) })?;
+        let rows: Vec<_> = wanted.into_iter().map(|topic| (made.contains(&topic.name), topic)).collect();
+        output::topics(&rows.iter().map(|(is_new, topic)| (topic.name.as_str(), *is_new)).collect::<Vec<_>>(), output)
+    }
+}
+
+#[cfg(not(feature = "region"))]
+mod made {
+    use super::{ConfigFlags, Output};
+
+    const WHY: &str = "this program was built without the servers of a region; build it with the feature 'region'";
+
+    pub(in super::super) fn schema(_: &ConfigFlags, _: Output) -> anyhow::Result<()> {
+        anyhow::bail!(WHY)
+    }
+
+    pub(in super::super) fn topics(_: &ConfigFlags, _: Output) -> anyhow::Result<()> {
+        anyhow::bail!(WHY)
+    }
+}
+
+pub(super) use made::{schema, topics};

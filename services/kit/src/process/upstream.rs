@@ -1,0 +1,92 @@
+//! The way to another service of the platform.
+
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::{Failure, Settings};
+
+/// What is wrong with the address of a service: `http://HOST:PORT` on this machine, or `https://HOST:PORT` where the
+/// certificates of `[tls]` are shown and known by.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn check_upstream(address: &str, settings: &Settings) -> Result<(), String> {
+    let uri: Option<Uri> = address.parse().ok();
+    let uri = uri.filter(|uri| uri.host().is_some() && uri.port().is_some());
+    let uri = uri.ok_or_else(|| format!("'{address}' is no address; write one such as \"http://127.0.0.1:7430\""))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match uri.scheme_str() {
+        Some("http") if is_here || settings.allow_plaintext => Ok(()),
+        Some("http") => Err(format!(
+            "{address} is not on the loopback interface, and the token would travel in clear; use https, or set \
+             allow_plaintext = true where the network itself is trusted"
+        )),
+        Some("https") if !cfg!(feature = "tls") => {
+            Err("this program was built without TLS; build it with the feature 'tls'".to_owned())
+        }
+        Some("https") if settings.tls.authorities.as_os_str().is_empty() => {
+            Err("https needs tls.certificate, tls.key and tls.authorities, by which the other end is known".to_owned())
+        }
+        Some("https") => Ok(()),
+        _ => Err(format!("'{address}' is neither http nor https")),
+    }
+}
+
+/// A channel to another service, which connects when it is used and again whenever it broke; certificates are read anew
+/// until told to stop. Must be called within a Tokio runtime.
+///
+/// # Errors
+/// The address or the certificates cannot be used.
+pub fn upstream(address: &str, settings: &Settings, stop: CancellationToken) -> Result<Channel, Failure> {
+    check_upstream(address, settings)?;
+    match address.strip_prefix("https://") {
+        None => Ok(Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true).connect_lazy()),
+        Some(rest) => secure(rest, settings, stop),
+    }
+}
+
+#[cfg(feature = "tls")]
+fn secure(to: &str, settings: &Settings, stop: CancellationToken) -> Result<Channel, Failure> {
+    use std::sync::Arc;
+
+    use crate::tls::{Tls, TlsFiles};
+
+    let tls = settings.tls.clone();
+    let files = TlsFiles { certificate: tls.certificate, key: tls.key, authorities: Some(tls.authorities) };
+    let loaded = Tls::load(files, Vec::new())?;
+    tokio::spawn(Arc::clone(&loaded).watch(tls.reload_every.0, stop));
+    Ok(Endpoint::from_shared(format!("http://{to}"))?.connect_with_connector_lazy(loaded.connector()?))
+}
+
+#[cfg(not(feature = "tls"))]
+fn secure(_: &str, _: &Settings, _: CancellationToken) -> Result<Channel, Failure> {
+    Err("this program was built without TLS; build it with the feature 'tls'".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::DEFAULTS;
+
+    #[test]
+    fn a_token_travels_in_clear_on_this_machine_alone_unless_told_otherwise() {
+        let text = format!("listen = \"127.0.0.1:0\"\nallow_plaintext = false\n{DEFAULTS}");
+        let mut settings: Settings = toml::from_str(&text).expect("defaults that are read");
+        for here in ["http://127.0.0.1:7430", "http://localhost:1", "http://[::1]:7430"] {
+            assert_eq!(check_upstream(here, &settings), Ok(()));
+        }
+        let told = |address: &str, settings: &Settings| check_upstream(address, settings).expect_err("refused");
+        assert!(told("http://users.echotune.svc:7430", &settings).contains("in clear"));
+        for wrong in ["users:7430", "http://127.0.0.1", "ftp://127.0.0.1:1", ""] {
+            assert!(told(wrong, &settings).contains(wrong), "{wrong}");
+        }
+        settings.allow_plaintext = true;
+        assert_eq!(check_upstream("http://users.echotune.svc:7430", &settings), Ok(()));
+        assert!(told("https://users.echotune.svc:7430", &settings).contains(if cfg!(feature = "tls") {
+            "tls.authorities"
+        } else {
+            "without TLS"
+        }));
+    }
+}

@@ -1,0 +1,134 @@
+//! The program that serves recommendations in one region: the view kept on CQL servers, the log on Kafka. One process
+//! of a region serves; another waits until it has gone.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use echotune_api::{
+    FILE_DESCRIPTOR_SET, UsersClient, authenticator, experiments_server, models_server, recommendations_server,
+    training_server,
+};
+use echotune_eventlog::region::{Region, RegionConfig};
+use echotune_kit::{
+    config,
+    cql::KeptDb,
+    edge::{Credentials, Edge},
+    lifecycle::Exit,
+    process::{About, Configured, Failure, Process, Settings, check_upstream, upstream},
+};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{EmbeddedRecommendationStore, FittingConfig, RecommendationsService};
+
+const NAME: &str = "echotune-recommendations";
+/// Folder in the data folder for the copy of the view.
+const COPY: &str = "view";
+/// How long the rows may take at the end to come level with the journal; what is missing is repeated at the next start.
+const LEVEL: Duration = Duration::from_secs(10);
+
+/// What the program is.
+pub const ABOUT: About = About {
+    name: NAME,
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Serves recommendations with their reasons in one region, on CQL servers and Kafka.",
+    defaults: concat!(
+        include_str!("region.toml"),
+        "\n",
+        include_str!("defaults.toml"),
+        "\n",
+        include_str!("../../eventlog/src/region.toml"),
+        "\n",
+        include_str!("../../kit/src/process/defaults.toml")
+    ),
+};
+
+/// What it can be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Where it answers, and how it lives.
+    #[serde(flatten)]
+    pub process: Settings,
+    /// Where it is, and its servers.
+    #[serde(flatten)]
+    pub region: RegionConfig,
+    /// Fitting, lists and releases.
+    #[serde(flatten)]
+    pub fitting: FittingConfig,
+    /// Where users are served.
+    pub users: String,
+    /// Folder for what can be made anew.
+    pub data: PathBuf,
+}
+
+impl config::Config for Config {
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let users = check_upstream(&self.users, &self.process).err().map(|why| ("users", why));
+        let faults = [self.process.faults(), self.region.faults(), self.fitting.faults()].concat();
+        faults.into_iter().chain(users).collect()
+    }
+}
+
+impl Configured for Config {
+    fn settings(&self) -> &Settings {
+        &self.process
+    }
+}
+
+/// Serves until it is told to stop, once no other process of the region does.
+///
+/// # Errors
+/// The servers of the region cannot be reached at the start, or the tables are not there.
+pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
+    let Region { session, log, token, .. } = Region::connect(&config.region, NAME).await?;
+    let channel = upstream(&config.users, &config.process, process.life.stop())?;
+    let users = Arc::new(UsersClient::new(channel, Credentials { token: token.clone() }));
+    let name = format!("recommendations/{}", config.region.region.name);
+    let (db, kept) = KeptDb::open(&session, &name, &config.data.join(COPY), CancellationToken::new()).await?;
+    let (failed, stop) = (db.failed(), process.life.stop());
+    process.life.consumer("the view on the CQL servers", async move {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            error = failed => Err(error),
+        }
+    });
+    let settings = &config.fitting.recommendations;
+    let service = RecommendationsService::load_with(
+        EmbeddedRecommendationStore::new(db),
+        settings.policy(),
+        config.fitting.models.limits(),
+        &settings.fitting(&config.data),
+    )?;
+    service.follow(&mut process.life, log, settings.refit_debounce.0);
+    service.watch(&mut process.life, &process.telemetry.meter());
+    // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
+    service.refit_quickly().await;
+    let edge = Edge::new(token, Some(authenticator(users)), config.process.limits.patience());
+    let shared = Arc::new(service);
+    let exit = process.serve(&edge, FILE_DESCRIPTOR_SET, |face| {
+        let face = face.with(recommendations_server(shared.clone())).with(experiments_server(shared.clone()));
+        face.with(training_server(shared.clone())).with(models_server(shared.clone()))
+    });
+    let exit = exit.await?;
+    if !matches!(exit, Exit::Now(_)) {
+        kept.close(LEVEL).await;
+    }
+    Ok(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_kit::config::{Flag, Sources, load};
+
+    use super::*;
+
+    #[test]
+    fn what_a_region_needs_is_told_at_once() {
+        let flags = [("users", "users:1"), ("recommendations.audit_share", "2.0")];
+        let flags = flags.map(|(key, value)| Flag { name: key.into(), key: key.into(), value: value.into() });
+        let sources = Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags: flags.into() };
+        let faults = load::<Config>(&sources).expect_err("not enough").to_string();
+        for key in ["users: 'users:1'", "audit_share", "region.replica", "secrets.token_file"] {
+            assert!(faults.contains(key), "{key} is not in {faults}");
+        }
+    }
+}
