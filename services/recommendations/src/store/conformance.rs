@@ -91,7 +91,8 @@ pub async fn replay(store: &dyn RecommendationStore) {
     assert_eq!(rows(store).await, first);
 }
 
-/// Of totals of a track that come in any order, in one call or several, the larger stay; none of them outlives an erasure.
+/// Of totals of a track that come in any order, in one call or several, the larger stay; none of them outlives an
+/// erasure.
 ///
 /// # Panics
 /// The store does otherwise.
