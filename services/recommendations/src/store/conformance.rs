@@ -110,7 +110,7 @@ pub async fn totals(store: &dyn RecommendationStore) {
             let events = call.into_iter().cloned().map(heard).collect();
             store.apply(events, Vec::new(), progress(1)).await.expect("applied");
         }
-        assert_eq!(rows(store).await.0, [joined.clone()]);
+        assert_eq!(rows(store).await.0, std::slice::from_ref(&joined));
         let again = vec![event(user, 2, Payload::UserErased), heard(early.clone())];
         store.apply(again, Vec::new(), progress(2)).await.expect("applied");
         assert_eq!(rows(store).await.0, [Row::Tally(user, early.clone())], "what was erased counts no more");
