@@ -125,6 +125,11 @@ pub trait View {
     ) -> Result<(), StoreError>;
 }
 
+/// The bytes of a record, as [`Batch::put`] writes them.
+pub fn encode<T: serde::Serialize>(record: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(record).expect("records are plain data, which always serialises")
+}
+
 /// Reads a record written by [`Batch::put`].
 ///
 /// # Errors
@@ -150,8 +155,7 @@ pub struct Batch {
 impl Batch {
     /// Sets a key to a record.
     pub fn put<T: serde::Serialize>(&mut self, table: Table, key: Key, record: &T) {
-        let bytes = rmp_serde::to_vec_named(record).expect("records are plain data, which always serialises");
-        self.put_bytes(table, key, bytes);
+        self.put_bytes(table, key, encode(record));
     }
 
     /// Sets a key to bytes.

@@ -60,7 +60,8 @@ pub trait SubjectKeys: Send + Sync {
     /// The key of a subject; made when there is none. Callers at once get the same.
     async fn key(&self, subject: &str) -> Result<DataKey, KeyError>;
 
-    /// The key of a subject, if there is one.
+    /// The key of a subject, if there is one anywhere. None means that it was destroyed or never made: where that cannot
+    /// be told for certain it is an error.
     async fn existing(&self, subject: &str) -> Result<Option<DataKey>, KeyError>;
 
     /// Destroys the key of a subject for good. Doing it again does nothing; a key that is made afterwards is another.

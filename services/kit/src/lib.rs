@@ -1,8 +1,8 @@
 //! What every binary of EchoTune needs and what knows nothing of users, tracks or agents: the
 //! embedded store, configuration, the order of start and stop, telemetry with a span store, the gRPC
 //! edge with authentication. By feature also: what programs that serve have in common (`process`), sessions with CQL
-//! servers (`cql`), keys by which what is kept about somebody is sealed (`keys`), and TLS whose certificates are read
-//! anew (`tls`).
+//! servers and embedded stores that are kept there (`cql`), keys by which what is kept about somebody is sealed (`keys`),
+//! and TLS whose certificates are read anew (`tls`).
 
 pub mod auth;
 pub mod config;

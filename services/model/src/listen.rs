@@ -201,6 +201,21 @@ pub struct Tally {
     pub explicit: Option<bool>,
 }
 
+impl Tally {
+    /// What two totals of a track tell together: each only ever grows, so the larger is the later, in whatever order they
+    /// come.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        let track = if other.last_listened_at_ms < self.last_listened_at_ms { self.track } else { other.track };
+        Self {
+            track,
+            plays: self.plays.max(other.plays),
+            last_listened_at_ms: self.last_listened_at_ms.max(other.last_listened_at_ms),
+            explicit: self.explicit.max(other.explicit),
+        }
+    }
+}
+
 /// A listen that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {

@@ -167,15 +167,17 @@ impl State {
         let artist = self.artists.intern(ItemId::artist(&tally.track.artist), "", &tally.track.artist);
         let person = &mut self.people[place];
         person.loved = Default::default();
-        let mut before = 0;
+        let mut more = 0;
+        // As [`Tally::joined`]: an older total may come later, by another stream.
         let changed = self.tracks.edit(&mut person.tracks, track, !person.private, |known| {
-            before = std::mem::replace(&mut known.listens, tally.plays);
-            known.last_ms = tally.last_listened_at_ms;
-            known.explicit = tally.explicit;
+            more = tally.plays.saturating_sub(known.listens);
+            known.listens += more;
+            known.last_ms = known.last_ms.max(tally.last_listened_at_ms);
+            known.explicit = known.explicit.max(tally.explicit);
         });
         if changed {
             self.artists.edit(&mut person.artists, artist, !person.private, |known| {
-                known.listens = known.listens.saturating_add(tally.plays).saturating_sub(before);
+                known.listens = known.listens.saturating_add(more);
                 known.last_ms = known.last_ms.max(tally.last_listened_at_ms);
             });
         }
@@ -373,4 +375,60 @@ impl State {
 /// Does each, and answers whether any changed something.
 fn any<T>(all: &[T], mut each: impl FnMut(&T) -> bool) -> bool {
     all.iter().fold(false, |changed, one| each(one) | changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use echotune_model::Track;
+    use proptest::prelude::{Just, Strategy, prop, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn tally() -> impl Strategy<Value = Tally> {
+        let parts = (0..3_u8, 0..2_u8, 1..6_u32, 1..6_i64, prop::option::of(prop::bool::ANY));
+        parts.prop_map(|(title, artist, plays, last_listened_at_ms, explicit)| {
+            let track = Track { title: title.to_string(), artist: format!("by {artist}"), album: String::new() };
+            Tally { track, plays, last_listened_at_ms, explicit }
+        })
+    }
+
+    /// What is known of each item: plays, the latest one, and the mark.
+    fn known(tallies: &[Tally]) -> BTreeMap<ItemId, (u32, i64, Option<bool>)> {
+        let (mut state, user) = (State::default(), UserId::new(1));
+        for tally in tallies {
+            state.take(Row::Tally(user, tally.clone()));
+        }
+        let person = state.by_id(user).expect("there");
+        let of = |kind| {
+            let items = person.history(kind).iter();
+            items.map(move |one| (kind, one))
+        };
+        let all = of(ItemKind::Artist).chain(of(ItemKind::Track));
+        let id = |kind, item: u32| state.shelf(kind).entries[item as usize].id;
+        all.map(|(kind, one)| (id(kind, one.item), (one.listens, one.last_ms, one.explicit))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn totals_come_in_any_order_and_the_larger_stay(
+            (tallies, shuffled) in prop::collection::vec(tally(), 1..12)
+                .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))
+        ) {
+            let found = known(&tallies);
+            prop_assert_eq!(&known(&shuffled), &found);
+            let twice: Vec<_> = tallies.iter().chain(&shuffled).cloned().collect();
+            prop_assert_eq!(&known(&twice), &found);
+            let mut joined = BTreeMap::<ItemId, Tally>::new();
+            for tally in tallies {
+                let id = tally.track.id();
+                let held = joined.remove(&id);
+                joined.insert(id, held.map_or(tally.clone(), |held| held.joined(tally)));
+            }
+            for (id, tally) in joined {
+                prop_assert_eq!(found[&id], (tally.plays, tally.last_listened_at_ms, tally.explicit));
+            }
+        }
+    }
 }

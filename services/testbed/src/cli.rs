@@ -100,6 +100,10 @@ enum Command {
         /// The file.
         history: PathBuf,
     },
+    /// Drive the platform's programs in all regions while parts of it fail one after the other, and judge what came of
+    /// it. Needs a testbed that runs with mirrors, and a build with the feature `drive`.
+    #[cfg(feature = "drive")]
+    Faults(crate::faults::Faults),
     /// Run Cassandra's nodetool.
     Nodetool {
         /// Whose node.
@@ -276,6 +280,8 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Partition(partition) => open()?.partition(partition.cut()).await?,
         Command::Heal => open()?.heal().await?,
         Command::Judge { history } => return judge(&history, output),
+        #[cfg(feature = "drive")]
+        Command::Faults(faults) => return faults.run(&open()?, output == Output::Json).await,
         Command::Nodetool { region, arguments } => return pass(open()?.nodetool(region).await?, &arguments).await,
         Command::Kafka { region, tool, arguments } => {
             return pass(open()?.kafka_tool(region, &tool).await?, &arguments).await;

@@ -11,6 +11,8 @@
 #![cfg(target_os = "linux")]
 
 mod cassandra;
+#[cfg(feature = "drive")]
+pub mod drive;
 mod error;
 pub mod history;
 mod jars;

@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod cli;
+#[cfg(all(target_os = "linux", feature = "drive"))]
+mod faults;
 
 #[cfg(target_os = "linux")]
 #[tokio::main]

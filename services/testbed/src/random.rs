@@ -16,7 +16,7 @@ impl Random {
     }
 
     /// From 0 to below an end above 0; the bias is below end / 2^64.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "drive"))]
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }

@@ -9,7 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("engine", &[]),
     ("xtask", &[]),
-    ("testbed", &["api", "model"]),
+    ("testbed", &["api", "kit", "model"]),
     ("loadtest", &["proto", "model"]),
     ("kit", &["model"]),
     ("api", &["proto", "model", "kit"]),

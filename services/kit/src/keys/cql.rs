@@ -57,6 +57,11 @@ impl CqlSubjectKeys {
         Ok(Self { session, master, times, make, made, read, destroy })
     }
 
+    async fn near(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+        let kept = self.kept(&self.read, subject).await?;
+        kept.map(|kept| self.master.unwrap(subject, &kept)).transpose()
+    }
+
     async fn kept(&self, read: &Read, subject: &str) -> Result<Option<Vec<u8>>, CqlError> {
         let row: Option<(Vec<u8>,)> = self.session.one(read, (subject,)).await?;
         Ok(row.map(|(wrapped,)| wrapped))
@@ -66,7 +71,7 @@ impl CqlSubjectKeys {
 #[async_trait]
 impl SubjectKeys for CqlSubjectKeys {
     async fn key(&self, subject: &str) -> Result<DataKey, KeyError> {
-        if let Some(key) = self.existing(subject).await? {
+        if let Some(key) = self.near(subject).await? {
             return Ok(key);
         }
         let new = DataKey::random()?;
@@ -88,8 +93,13 @@ impl SubjectKeys for CqlSubjectKeys {
         }
     }
 
+    /// A key that is not here was destroyed, or was made a moment ago in another region, whose records may be quicker than
+    /// it: only most copies in the world can tell. A region that is cut off waits.
     async fn existing(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
-        let kept = self.kept(&self.read, subject).await?;
+        if let Some(key) = self.near(subject).await? {
+            return Ok(Some(key));
+        }
+        let kept = self.kept(&self.made, subject).await?;
         kept.map(|kept| self.master.unwrap(subject, &kept)).transpose()
     }
 

@@ -20,6 +20,7 @@ macro_rules! each_promise {
     ($each:ident) => {
         $each!(
             replays_without_change: replay,
+            keeps_the_later_of_totals_that_come_in_any_order: totals,
             erases_everything_of_a_user: erasure,
             tells_acceptance_by_model: acceptance,
             gives_a_retaken_name_to_its_new_account: retaken_name,
@@ -88,6 +89,33 @@ pub async fn replay(store: &dyn RecommendationStore) {
     assert!(first.0.contains(&Row::Friend(user, friend)) && first.0.contains(&Row::Friend(friend, user)));
     store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
     assert_eq!(rows(store).await, first);
+}
+
+/// Of totals of a track that come in any order, in one call or several, the larger stay; none of them outlives an
+/// erasure.
+///
+/// # Panics
+/// The store does otherwise.
+pub async fn totals(store: &dyn RecommendationStore) {
+    let user = UserId::new(1);
+    let tally = |plays, last_listened_at_ms, explicit| {
+        let track = Track { title: "Jóga".into(), artist: "Björk".into(), album: String::new() };
+        Tally { track, plays, last_listened_at_ms, explicit }
+    };
+    let heard = |tally| event(user, 1, Payload::HistoryChanged { tallies: vec![tally] });
+    let (early, late) = (tally(3, 1_000, Some(true)), tally(5, 2_000, None));
+    let joined = Row::Tally(user, tally(5, 2_000, Some(true)));
+    for calls in [vec![vec![&early, &late]], vec![vec![&late, &early]], vec![vec![&late], vec![&early], vec![&late]]] {
+        for call in calls {
+            let events = call.into_iter().cloned().map(heard).collect();
+            store.apply(events, Vec::new(), progress(1)).await.expect("applied");
+        }
+        assert_eq!(rows(store).await.0, std::slice::from_ref(&joined));
+        let again = vec![event(user, 2, Payload::UserErased), heard(early.clone())];
+        store.apply(again, Vec::new(), progress(2)).await.expect("applied");
+        assert_eq!(rows(store).await.0, [Row::Tally(user, early.clone())], "what was erased counts no more");
+        store.apply(vec![event(user, 3, Payload::UserErased)], Vec::new(), progress(3)).await.expect("applied");
+    }
 }
 
 /// Erasure leaves nothing of the user, whether written before or in the same call, and spares others.

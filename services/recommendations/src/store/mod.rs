@@ -158,7 +158,8 @@ pub trait RecommendationStore: ReleaseStore + Send + Sync {
 
     /// Writes what events say, in order, together with the progress after them and the records between
     /// them that could not be read. Keeps the last [`MAX_UNREADABLE`] of these, until their user is
-    /// erased. Writing the same again changes nothing but the progress.
+    /// erased. Writing the same again changes nothing but the progress, and a total that is older than the one held
+    /// lowers nothing ([`Tally::joined`]).
     async fn apply(&self, events: Vec<Event>, unreadable: Vec<Unreadable>, progress: Progress) -> Answer<()>;
 
     /// Notes an impression; one of the same user and trace is noted once. Keeps the newest

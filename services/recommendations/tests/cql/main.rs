@@ -1,5 +1,5 @@
-//! The store does what the port promises when what it holds is kept on real CQL servers, and a process that ends without a
-//! word leaves all of it to the next: `cargo xtask e2e data` starts them and says where they are.
+//! The store does what the port promises when what it holds is kept on real CQL servers, and a process that ends
+//! without a word leaves all of it to the next: `cargo xtask e2e data` starts them and says where they are.
 
 use std::time::Duration;
 

@@ -149,11 +149,12 @@ async fn a_fit_with_little_memory_is_smaller_and_says_so_and_none_is_tried_with_
 async fn an_older_file_serves_until_there_is_a_newer_fit_and_vanished_items_are_left_out() {
     let folder = tempfile::tempdir().expect("folder");
     let world = world(folder.path()).await;
-    world.join(500, "fan", &["Artist 3", "Artist 5", "Only Here"]).await;
+    world.join(500, "fan", &["Artist 3", "Artist 5"]).await;
+    world.publish(user(500), vec![counted("Only Here", 1, "elsewhere")]).await;
     assert!(world.service.refit().await);
     let version = world.service.model_version();
     // Nobody plays it any more, and somebody plays what is new.
-    world.publish(user(500), vec![played(&["Only Here"], 0)]).await;
+    world.publish(user(500), vec![counted("Only Here", 0, "elsewhere")]).await;
     world.publish(user(1), vec![counted("Artist 30", 9, "elsewhere")]).await;
     let again = load(&world, folder.path());
     assert!(again.ready() && again.model_version() == version);

@@ -25,14 +25,12 @@ const INLINE: usize = 16 << 10;
 const PART: usize = 64 << 10;
 /// Parts that are written at once.
 const PARTS_AT_ONCE: usize = 8;
-/// The times of parts and of their removal. A group has an id of its own and no part is written anew, so that these need no
-/// clock; and a part that arrives after its removal is gone.
+/// The times of parts and of their removal. A group has an id of its own and no part is written anew, so that these
+/// need no clock; and a part that arrives after its removal is gone.
 const WRITTEN: i64 = 1;
 const REMOVED: i64 = 2;
 /// Bytes of a key and of a value at the most; servers refuse keys of 64 KiB and writes of 16 MiB.
 const LARGEST: (usize, usize) = (32 << 10, 8 << 20);
-/// After how long without a write the journal is emptied, so that nothing stays in it that was erased.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// What an entry of the journal is made of.
 pub(super) struct Entry {
@@ -182,10 +180,12 @@ impl Journal {
         self.upto
     }
 
-    /// Appends the groups that come until there are no more, `stop`, or the store is lost.
+    /// Appends the groups that come until there are no more, `stop`, or the store is lost. When none has come for as long
+    /// as `idle`, the journal is emptied.
     pub(super) async fn run(
         mut self,
         mut groups: mpsc::Receiver<Group>,
+        idle: Duration,
         breaker: Breaker,
         stop: CancellationToken,
         lost: CancellationToken,
@@ -198,7 +198,7 @@ impl Journal {
                     breaker.fail(self.taken_over());
                     break;
                 }
-                next = timeout(IDLE, groups.recv()) => next,
+                next = timeout(idle, groups.recv()) => next,
             };
             let ended = match group {
                 Ok(Some(group)) => self.keep(group).await,

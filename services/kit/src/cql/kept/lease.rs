@@ -1,5 +1,5 @@
-//! Who may start: a row that ends by itself. It keeps a second process from fencing one that does well, and no more than
-//! that: what makes a writer safe is the journal.
+//! Who may start: a row that ends by itself. It keeps a second process from fencing one that does well, and no more
+//! than that: what makes a writer safe is the journal.
 
 use std::time::Duration;
 

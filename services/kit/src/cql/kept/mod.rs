@@ -1,9 +1,9 @@
 //! An embedded store that is kept on CQL servers, for what is to survive any machine and has one writer at a time.
 //!
-//! The file is a cache. What counts is a journal, to which each group of writes is appended before it is acknowledged, on
-//! condition that nobody else has appended: so of two processes one writes, whatever their clocks say. What the journal
-//! holds is brought into rows behind the writers' backs; a checkpoint tells how far, and the journal before it is removed.
-//! Who starts appends an entry of its own, reads the rows, and repeats what of the journal is not in them.
+//! The file is a cache. What counts is a journal, to which each group of writes is appended before it is acknowledged,
+//! on condition that nobody else has appended: so of two processes one writes, whatever their clocks say. What the
+//! journal holds is brought into rows behind the writers' backs; a checkpoint tells how far, and the journal before it
+//! is removed. Who starts appends an entry of its own, reads the rows, and repeats what of the journal is not in them.
 //! A lease keeps a second process waiting while the first does well. See ADR 18.
 
 mod backlog;
@@ -93,11 +93,18 @@ pub struct KeptOptions {
     pub gather: Duration,
     /// Bytes that the journal may hold and the rows not; then writers wait.
     pub backlog_bytes: usize,
+    /// How long after the last write the journal is emptied, so that nothing stays in it that was erased.
+    pub idle: Duration,
 }
 
 impl Default for KeptOptions {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(15), gather: Duration::from_millis(500), backlog_bytes: 64 << 20 }
+        Self {
+            lease: Duration::from_secs(15),
+            gather: Duration::from_millis(500),
+            backlog_bytes: 64 << 20,
+            idle: Duration::from_secs(30),
+        }
     }
 }
 
@@ -114,9 +121,9 @@ impl KeptDb {
         session.migrate(&MIGRATIONS).await
     }
 
-    /// Opens the store of a name, such as `recommendations/us`: waits until no other process has it, and reads all of it
-    /// into a scratch file in `folder`. All processes that open it must be of one region. Takes as long as it takes to
-    /// read everything.
+    /// Opens the store of a name, such as `recommendations/us`: waits until no other process has it, and reads all of
+    /// it into a scratch file in `folder`. All processes that open it must be of one region. Takes as long as it takes
+    /// to read everything.
     ///
     /// # Errors
     /// The servers cannot be reached or refuse, the scratch file cannot be written, or `stop` came first.
@@ -196,7 +203,7 @@ async fn open(
     };
     let tasks = KeptTasks {
         name: name.to_owned(),
-        journal: Task::spawn(journal.run(queue, breaker, stop.clone(), lost)),
+        journal: Task::spawn(journal.run(queue, options.idle, breaker, stop.clone(), lost)),
         stop,
         rows: Task::spawn(rows.run(flush.clone())),
         flush,
@@ -252,8 +259,8 @@ pub struct KeptTasks {
 }
 
 impl KeptTasks {
-    /// Ends in order: no further write is taken, what was is brought into the rows, and the next process is let in. After
-    /// `within` the rest is left to the next start, which only takes longer.
+    /// Ends in order: no further write is taken, what was is brought into the rows, and the next process is let in.
+    /// After `within` the rest is left to the next start, which only takes longer.
     pub async fn close(mut self, within: Duration) {
         self.stop.cancel();
         let flushed = async {

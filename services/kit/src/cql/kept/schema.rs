@@ -13,8 +13,8 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
         version: 1,
         name: "kept stores",
         statements: &[
-            // One partition for each store, of the groups that are not behind its checkpoint: some thousands of 16 KiB. Only
-            // conditional writes: its head, which is never deleted, is what fences writers.
+            // One partition for each store, of the groups that are not behind its checkpoint: some thousands of 16 KiB.
+            // Only conditional writes: its head, which is never deleted, is what fences writers.
             "CREATE TABLE IF NOT EXISTS kept_journal (store text, seq bigint, upto bigint static, writer uuid static, \
              format int static, entry uuid, parts int, rows blob, PRIMARY KEY (store, seq))",
             // Parts of 64 KiB of a group that is larger: a partition for each, of some MB.

@@ -45,12 +45,13 @@ async fn who_lost_the_store_writes_nothing_more_and_what_it_wrote_late_does_not_
     place.way.lose("kept_leases", Lost::Request, usize::MAX);
     let (new, new_tasks) = place.open(&place.session, quick()).await;
     assert_eq!(words(&new), of(&[("a", "old"), ("b", "old")]), "what was acknowledged is there");
-    put(&new, "a", "new").await.expect("written");
+    // Though the new one has written nothing yet.
     let refused = put(&old, "b", "late").await.expect_err("fenced");
     assert!(refused.kind() == ErrorKind::Unavailable && refused.to_string().contains("taken"), "{refused}");
     let failed = old.failed().await;
     assert!(failed.to_string().contains("taken"), "{failed}");
     put(&old, "b", "later").await.expect_err("for good");
+    put(&new, "a", "new").await.expect("written");
     drop(new);
     new_tasks.close(NEVER).await;
     // What the old one wrote before goes to the rows after what the new one wrote.
@@ -58,6 +59,28 @@ async fn who_lost_the_store_writes_nothing_more_and_what_it_wrote_late_does_not_
     drop(old);
     old_tasks.close(NEVER).await;
     assert_eq!(place.found().await, of(&[("a", "new"), ("b", "old")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_on_its_way_when_the_store_was_lost_is_not_taken_for_made() {
+    let place = Place::new().await;
+    let (old, _old_tasks) = place.open(&place.far, journal_only()).await;
+    place.way.lose("kept_leases", Lost::Request, usize::MAX);
+    place.way.lose("UPDATE kept_journal", Lost::Request, usize::MAX);
+    let mut on_its_way = Box::pin(put(&old, "a", "old"));
+    tokio::select! {
+        biased;
+        () = place.way.lost(1) => {}
+        written = &mut on_its_way => panic!("nothing has arrived: {written:?}"),
+    }
+    // In the place of that write stands the entry of the new one now.
+    let (told, (new, new_tasks)) = tokio::join!(on_its_way, place.open(&place.session, journal_only()));
+    let told = told.expect_err("not made").kind();
+    assert!(matches!(told, ErrorKind::Unavailable | ErrorKind::Indeterminate), "{told:?}");
+    old.failed().await;
+    drop(new);
+    new_tasks.close(NEVER).await;
+    assert_eq!(place.found().await, of(&[]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use echotune_api::events::{Event, Payload};
-use echotune_kit::embedded::{Batch, Key, Order, StoreError, Table, View, decode};
-use echotune_model::{ItemId, UserId, fold};
-use serde::Serialize;
+use echotune_kit::embedded::{Batch, Key, Order, StoreError, Table, View, decode, encode, get};
+use echotune_model::{ItemId, Tally, UserId, fold};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     sums::{Change, FEEDBACK_TOTAL, UNREADABLE_HELD, UNREADABLE_TOTAL, total},
@@ -18,13 +18,10 @@ use super::{
 };
 use crate::store::{MAX_UNREADABLE, Progress, Unreadable};
 
-/// Puts a record under a key.
-type Put = Box<dyn FnOnce(&mut Batch, Table, Key)>;
-
 /// The last word on each key, by table and key.
 #[derive(Default)]
 pub(super) struct Draft {
-    rows: BTreeMap<(&'static str, Vec<u8>), Option<Put>>,
+    rows: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
     change: Change,
 }
 
@@ -34,10 +31,16 @@ fn place(record: &Unreadable) -> Key {
 }
 
 impl Draft {
-    fn put<T: Serialize + Clone + 'static>(&mut self, table: Table, key: Key, record: &T) {
-        let record = record.clone();
-        let put: Put = Box::new(move |batch, table, key| batch.put(table, key, &record));
-        self.rows.insert((table.0, key.0), Some(put));
+    fn put<T: Serialize>(&mut self, table: Table, key: Key, record: &T) {
+        self.rows.insert((table.0, key.0), Some(encode(record)));
+    }
+
+    /// The record of a key as it is drafted, else as it is stored.
+    fn held<T: DeserializeOwned>(&self, view: &dyn View, table: Table, key: &Key) -> Result<Option<T>, StoreError> {
+        match self.rows.get(&(table.0, key.0.clone())) {
+            Some(drafted) => drafted.as_ref().map(|bytes| decode(table, bytes)).transpose(),
+            None => get(view, table, key),
+        }
     }
 
     fn delete(&mut self, table: Table, key: Vec<u8>) {
@@ -75,7 +78,7 @@ impl Draft {
             })?;
             let drafted = self.rows.range((table.0, begin.0.clone())..);
             let drafted = drafted.take_while(|((name, key), _)| *name == table.0 && key.starts_with(&begin.0));
-            rows.extend(drafted.filter(|(_, put)| put.is_some()).map(|((_, key), _)| key.clone()));
+            rows.extend(drafted.filter(|(_, bytes)| bytes.is_some()).map(|((_, key), _)| key.clone()));
             rows.sort_unstable();
             rows.dedup();
             for key in rows {
@@ -105,7 +108,12 @@ impl Draft {
             }
             Payload::HistoryChanged { tallies } => {
                 for tally in tallies {
-                    self.put(TALLIES, user.clone().fixed(tally.track.id().0.as_bytes()), tally);
+                    let key = user.clone().fixed(tally.track.id().0.as_bytes());
+                    // An older total may come later, by another stream.
+                    match self.held::<Tally>(view, TALLIES, &key)? {
+                        Some(held) => self.put(TALLIES, key, &held.joined(tally.clone())),
+                        None => self.put(TALLIES, key, tally),
+                    }
                 }
             }
             Payload::PlayCountsSet { counts } => {
@@ -168,7 +176,7 @@ impl Draft {
         let mut batch = Batch::default();
         for ((table, key), put) in self.rows {
             match put {
-                Some(put) => put(&mut batch, Table(table), Key(key)),
+                Some(bytes) => batch.put_bytes(Table(table), Key(key), bytes),
                 None => batch.delete(Table(table), Key(key)),
             }
         }

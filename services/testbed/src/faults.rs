@@ -1,0 +1,117 @@
+//! The command that drives the platform's programs while parts fail.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, BufWriter, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use comfy_table::{Table, presets};
+use echotune_testbed::{
+    Network, Testbed,
+    drive::{Drive, Fault, Report},
+};
+
+/// The namespace of a client outside of all regions, and the variable that says one is there.
+const OUTSIDE: (&str, &str) = ("echotune-hub", "ECHOTUNE_TESTBED_OUTSIDE");
+
+/// How it is driven.
+#[derive(Debug, Args)]
+pub(crate) struct Faults {
+    /// Folder of echotune, echotune-users and echotune-recommendations, built with the feature `region`.
+    #[arg(long)]
+    programs: PathBuf,
+    /// Seconds that each fault lasts.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    /// Seconds of quiet between two faults.
+    #[arg(long, default_value_t = 12)]
+    rest: u64,
+    /// Listeners in each region.
+    #[arg(long, default_value_t = 6)]
+    listeners: u64,
+    /// Milliseconds that a listener rests between two listens.
+    #[arg(long, default_value_t = 20)]
+    pause: u64,
+    /// How often all faults are gone through.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Only faults whose name holds this text.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Seed of what is drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for report.json and history.jsonl [default: faults in the run folder].
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+impl Faults {
+    pub(crate) async fn run(self, testbed: &Testbed, is_json: bool) -> anyhow::Result<ExitCode> {
+        let plan = testbed.plan();
+        ensure!(plan.mirror.is_some(), "regions that are not mirrored never agree; start the testbed with mirrors");
+        if plan.network == Network::Namespaces && env::var_os(OUTSIDE.1).is_none() {
+            return outside();
+        }
+        let faults = Fault::quick(plan);
+        let faults: Vec<_> = faults.into_iter().filter(|fault| fault.to_string().contains(&self.only)).collect();
+        ensure!(!faults.is_empty(), "no fault has a name with '{}' in it", self.only);
+        let drive = Drive {
+            programs: self.programs,
+            fault: Duration::from_secs(self.seconds),
+            rest: Duration::from_secs(self.rest),
+            listeners: self.listeners,
+            pause: Duration::from_millis(self.pause),
+            faults: std::iter::repeat_n(faults, self.rounds).flatten().collect(),
+            seed: self.seed,
+        };
+        let folder = self.report.unwrap_or_else(|| plan.run.join("faults"));
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        eprintln!("seed {}", drive.seed);
+        let (report, history) = drive.run(testbed, &|line| eprintln!("{line}")).await?;
+        history.write(BufWriter::new(File::create(folder.join("history.jsonl"))?))?;
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(folder.join("report.json"), &text)?;
+        if is_json {
+            writeln!(io::stdout(), "{text}")?
+        } else {
+            show(&report)?
+        }
+        eprintln!("history and report are in {}", folder.display());
+        Ok(if report.verdict.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Runs the same command where a client outside of all regions stands.
+fn outside() -> anyhow::Result<ExitCode> {
+    let mut command = std::process::Command::new("ip");
+    command.args(["netns", "exec", OUTSIDE.0]).arg(env::current_exe()?).args(env::args_os().skip(1));
+    let status = command.env(OUTSIDE.1, "1").status().context("ip netns exec")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn show(report: &Report) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["fault", "for", "ok", "failed", "unknown", "felt afterwards"]);
+    for told in &report.faults {
+        table.add_row([
+            told.fault.clone(),
+            format!("{:.1} s", told.seconds),
+            told.ok.to_string(),
+            told.failed.to_string(),
+            told.unknown.to_string(),
+            format!("{:.1} s", told.felt_after_s),
+        ]);
+    }
+    let (seconds, converged) = (report.seconds, report.converged_after_s);
+    let verdict = &report.verdict;
+    Ok(writeln!(io::stdout(), "{table}\n{seconds:.0} s; regions agreed after {converged:.1} s\n{verdict}")?)
+}
