@@ -4,6 +4,8 @@
 //! the log but the id of the account and how much was erased. Pages of the file that were freed keep
 //! their bytes until they are written again. It does not recommend anything.
 
+#[cfg(feature = "cql")]
+mod region;
 mod relay;
 mod rules;
 mod service;
@@ -11,6 +13,8 @@ mod store;
 mod sweeper;
 mod tokens;
 
+#[cfg(feature = "cql")]
+pub use region::{Homes, LAPSE, LOOK, Peer, RegionalUsers, relays};
 pub use relay::{RelayError, relay};
 pub use service::UsersService;
 #[cfg(feature = "cql")]
