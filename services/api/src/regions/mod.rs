@@ -18,8 +18,8 @@ pub trait Regions: Send + Sync {
     /// Where the writes of a user are made. `NotFound` when unknown.
     async fn get_home(&self, call: &Call, user: &str) -> Result<Home, Fault>;
 
-    /// Has this region, which is `to`, make the writes of the users of another, and give out the events that wait there;
-    /// what it answers tells how much of the other has come here. When it is itself the region, nothing is
+    /// Has this region, which is `to`, make the writes of the users of another, and give out the events that wait
+    /// there; what it answers tells how much of the other has come here. When it is itself the region, nothing is
     /// waited for. `Unavailable` when most regions cannot be reached, `FailedPrecondition` when this is not `to`.
     async fn fail_over(&self, call: &Call, region: &str, to: &str) -> Result<RegionStatus, Fault>;
 

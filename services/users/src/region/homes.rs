@@ -136,7 +136,11 @@ impl Homes {
 
     /// The home of an account, which is this region when it had none.
     pub(super) async fn take(&self, user: &User) -> Result<String, Fault> {
-        let home = self.store.take_home(user.id).await?;
+        let home = self.store.take_home(user.id).await.map_err(|cause| {
+            // Whether the home was taken or not, what the user asked for was not begun.
+            let why = "has no home region yet, for which most regions are needed; nothing was written";
+            Fault::new(ErrorKind::Unavailable, format!("'{}' {why}: {cause}", user.name))
+        })?;
         self.remember(user.id, &home);
         Ok(home)
     }

@@ -100,7 +100,8 @@ impl Rules {
         }
     }
 
-    /// The regions whose events are given out here: the own one unless another serves it, and those that are served here.
+    /// The regions whose events are given out here: the own one unless another serves it, and those that are served
+    /// here.
     pub(super) fn relayed(&self) -> Vec<String> {
         let others = self.served.iter().filter(|(region, served)| served.by == self.here && **region != self.here);
         let own = self.served(&self.here).by == self.here;

@@ -114,6 +114,11 @@ fn by(user: &User, role: Role) -> Call {
     Call { principal, ..Call::internal() }
 }
 
+/// Settings, each change of which is announced.
+fn blocking(artist: &str) -> Settings {
+    Settings { blocked_artists: vec![artist.into()], ..Settings::default() }
+}
+
 fn profile(about: &str) -> Profile {
     Profile { about: about.into(), ..Profile::default() }
 }
@@ -152,8 +157,9 @@ async fn a_write_is_made_at_home_on_behalf_of_whoever_asked() {
     let refused = eu.users.update_profile(&by(&ann, Role::Reader), "ann", profile("x")).await.expect_err("reads only");
     assert_eq!(refused.kind, ErrorKind::PermissionDenied, "{refused}");
     eu.users.create_token(&Call::internal(), "ann", token).await.expect("the operator may");
+    eu.users.update_settings(&writer, "ann", blocking("Creed")).await.expect("set");
     let told = written_in([&us, &eu], ann.id).await;
-    assert!(told.len() >= 4 && told.iter().all(|region| *region == us.name), "{told:?}");
+    assert!(told.len() >= 3 && told.iter().all(|region| *region == us.name), "{told:?}");
     // An erasure leaves nothing of the home.
     eu.users.erase_user(&writer, "ann").await.expect("erased");
     let homes = place.sessions[0].look(
@@ -212,7 +218,7 @@ async fn an_account_whose_creator_died_has_one_home_whoever_writes_first() {
         until("the account comes", || async { eu.users.get_user(&Call::internal(), &name).await.ok() }).await;
         let write = |n: usize| {
             let (users, name) = (if n % 2 == 0 { &us.users } else { &eu.users }, name.clone());
-            async move { users.update_settings(&Call::internal(), &name, Settings::default()).await }
+            async move { users.update_settings(&Call::internal(), &name, blocking("Creed")).await }
         };
         let written: Result<Vec<_>, Fault> = join_all((0..4).map(write)).await.into_iter().collect();
         written.expect("written");
@@ -226,11 +232,11 @@ async fn an_account_whose_creator_died_has_one_home_whoever_writes_first() {
 }
 
 /// Waits until a write is made; what it is refused with until then.
-async fn write_when_ready(at: &Region, about: &str) -> Vec<Fault> {
+async fn write_when_ready(at: &Region, artist: &str) -> Vec<Fault> {
     let mut refused = Vec::new();
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
-        match at.users.update_profile(&Call::internal(), "ann", profile(about)).await {
+        match at.users.update_settings(&Call::internal(), "ann", blocking(artist)).await {
             Ok(_) => return refused,
             Err(fault) => refused.push(fault),
         }
@@ -258,7 +264,7 @@ async fn a_region_takes_over_from_a_lost_one_and_gives_back() {
     let World { us, eu, place } = World::new().await;
     let call = Call::internal();
     let ann = account(&us, &eu, "ann").await;
-    us.users.update_profile(&call, "ann", profile("before")).await.expect("written at home");
+    us.users.update_settings(&call, "ann", blocking("before")).await.expect("written at home");
     // As if the region had been lost twenty minutes after its relay.
     let minute = i64::try_from(us.store.now_ms() / 60_000).expect("small") - 20;
     let marks =
@@ -267,6 +273,12 @@ async fn a_region_takes_over_from_a_lost_one_and_gives_back() {
     for shard in 0..4 {
         place.sessions[0].put(&marks, (&us.name, shard, minute), times.now()).await.expect("put");
     }
+    let (folder, stop) = (tempfile::tempdir().expect("folder"), CancellationToken::new());
+    let log = Arc::new(EmbeddedEventLog::new(Db::open(folder.path()).expect("open")));
+    let relaying = {
+        let (homes, log, stop) = (Arc::clone(eu.users.homes()), Arc::clone(&log), stop.clone());
+        tokio::spawn(async move { relays(&homes, log.as_ref(), stop).await })
+    };
     let refused = us.users.fail_over(&call, &us.name, &eu.name).await.expect_err("not asked of eu");
     assert_eq!(refused.kind, ErrorKind::FailedPrecondition, "{refused}");
     let refused = eu.users.fail_over(&call, "moon", &eu.name).await.expect_err("unknown");
@@ -282,14 +294,8 @@ async fn a_region_takes_over_from_a_lost_one_and_gives_back() {
     assert!(!refused.is_empty() && refused.iter().all(|fault| fault.kind == ErrorKind::Unavailable), "{refused:?}");
     // The lost one comes back, and looks.
     assert_eq!(us.users.list_regions(&call).await.expect("listed").len(), 2);
-    us.users.update_profile(&call, "ann", profile("from the lost one")).await.expect("passed on");
+    us.users.update_settings(&call, "ann", blocking("from the lost one")).await.expect("passed on");
 
-    let (folder, stop) = (tempfile::tempdir().expect("folder"), CancellationToken::new());
-    let log = Arc::new(EmbeddedEventLog::new(Db::open(folder.path()).expect("open")));
-    let relaying = {
-        let (homes, log, stop) = (Arc::clone(eu.users.homes()), Arc::clone(&log), stop.clone());
-        tokio::spawn(async move { relays(&homes, log.as_ref(), stop).await })
-    };
     given_out(&log, ann.id, &[&us.name, &eu.name]).await;
     let mark = place.sessions[1].read("mark", "SELECT minute FROM users_outbox_marks WHERE region = ? AND shard = ?");
     let mark = mark.await.expect("prepared");
@@ -297,6 +303,8 @@ async fn a_region_takes_over_from_a_lost_one_and_gives_back() {
         let left: Option<(i64,)> = place.sessions[1].one(&mark, (&us.name, shard)).await.expect("read");
         assert_eq!(left, Some((minute,)), "where the lost region goes on stays");
     }
+    stop.cancel();
+    relaying.await.expect("ended").expect("well");
 
     let refused = eu.users.fail_back(&call, &us.name).await.expect_err("not asked of us");
     assert_eq!(refused.kind, ErrorKind::FailedPrecondition, "{refused}");
@@ -305,9 +313,8 @@ async fn a_region_takes_over_from_a_lost_one_and_gives_back() {
     let refused = write_when_ready(&us, "after").await;
     assert!(!refused.is_empty(), "who gives back may not know yet");
     eu.users.list_regions(&call).await.expect("looked");
-    eu.users.update_profile(&call, "ann", profile("through eu")).await.expect("passed on");
-    let told = written_in([&us, &us], ann.id).await;
+    eu.users.update_settings(&call, "ann", blocking("through eu")).await.expect("passed on");
+    let told = written_in([&us, &eu], ann.id).await;
     assert!(told.len() >= 2 && told.iter().all(|region| *region == us.name), "{told:?}");
-    stop.cancel();
-    relaying.await.expect("ended").expect("well");
+    assert_eq!(us.users.get_settings(&call, "ann").await, Ok(blocking("through eu")));
 }

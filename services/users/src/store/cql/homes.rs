@@ -1,5 +1,5 @@
-//! Which region the writes of a user are of, and which region serves those of another. Both change by conditional writes
-//! that most copies of the world agree on.
+//! Which region the writes of a user are of, and which region serves those of another. Both change by conditional
+//! writes that most copies of the world agree on.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ impl CqlUserStore {
         Ok(())
     }
 
-    /// Which region serves each region that does not serve its own, or did not once; as most copies of the world have it.
+    /// Which region serves each region that does not serve its own, or did not once; as most copies of the world have
+    /// it.
     pub(crate) async fn regions_now(&self) -> Answer<BTreeMap<String, Served>> {
         let rows: Vec<(String, String, i64, i64)> = self.rows(&self.of().regions_now, (ALL,)).await?;
         let served = |(region, by, epoch, since_ms): (String, String, i64, i64)| {
