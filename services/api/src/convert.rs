@@ -1,7 +1,10 @@
 use std::time::Instant;
 
-use echotune_kit::edge::Deadline;
-use echotune_model::{Call, Fault, Hlc, Principal, TraceId, Traceparent};
+use echotune_kit::{
+    auth::{FORWARDED_BY, ON_BEHALF_OF},
+    edge::Deadline,
+};
+use echotune_model::{Call, Fault, ForwardedBy, Hlc, Principal, TraceId, Traceparent};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use crate::status::{to_fault, to_status};
@@ -30,6 +33,7 @@ pub fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned(),
+        forwarded_by: extensions.get::<ForwardedBy>().map(|region| region.0.clone()).unwrap_or_default(),
     })
 }
 
@@ -46,10 +50,10 @@ where
     run(call, request.into_inner()).await.map(Response::new).map_err(|fault| to_status(&fault))
 }
 
-/// A message with what the context says: deadline, trace and idempotency key.
+/// A message with what the context says: deadline, trace, idempotency key, and for whom it is passed on.
 ///
 /// # Errors
-/// The deadline has passed, or the idempotency key cannot travel.
+/// The deadline has passed, or the idempotency key or the name of the region cannot travel.
 pub(crate) fn request_of<T>(call: &Call, message: T) -> Result<Request<T>, Fault> {
     call.check_deadline()?;
     let mut request = Request::new(message);
@@ -61,6 +65,12 @@ pub(crate) fn request_of<T>(call: &Call, message: T) -> Result<Request<T>, Fault
         let key = MetadataValue::try_from(call.idempotency_key.as_str())
             .map_err(|_| Fault::invalid("the idempotency key is not 1 to 128 printable ASCII characters"))?;
         metadata.insert(IDEMPOTENCY_KEY, key);
+    }
+    if !call.forwarded_by.is_empty() {
+        let unfit = |_| Fault::invalid("the region that passes a call on has a name that is not printable ASCII");
+        metadata.insert(FORWARDED_BY, MetadataValue::try_from(call.forwarded_by.as_str()).map_err(unfit)?);
+        let principal = MetadataValue::try_from(call.principal.encode());
+        metadata.insert(ON_BEHALF_OF, principal.map_err(|_| Fault::invalid("the principal cannot travel"))?);
     }
     if let Ok(traceparent) = MetadataValue::try_from(call.traceparent.as_str()) {
         metadata.insert("traceparent", traceparent);

@@ -8,6 +8,7 @@ mod experiments;
 mod models;
 mod operations;
 mod recommendations;
+mod regions;
 mod status;
 mod training;
 mod users;
@@ -20,6 +21,7 @@ pub use operations::{CutAudit, Operations, OperationsClient, Status as PlatformS
 pub use recommendations::{
     MAX_LIMIT, MAX_REASONS, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,
 };
+pub use regions::{Regions, RegionsClient, regions_server};
 pub use training::{
     Histories, KnownItem, ListenerHistory, MAX_HISTORY_ROWS, Training, TrainingClient, training_server,
 };

@@ -11,9 +11,14 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use echotune_model::{ErrorKind, Fault, Principal};
+use echotune_model::{ErrorKind, Fault, ForwardedBy, Principal};
 use http::{HeaderMap, header::AUTHORIZATION};
 
+/// Header that names the principal on whose behalf a part of the platform passes a request on, as
+/// [`Principal::encode`] writes it.
+pub const ON_BEHALF_OF: &str = "echotune-on-behalf-of";
+/// Header that names the region that passes a request on; it comes with [`ON_BEHALF_OF`] and never alone.
+pub const FORWARDED_BY: &str = "echotune-forwarded-by";
 /// File name of the token in a data folder.
 pub const TOKEN_FILE: &str = "token";
 /// Longest secret that is looked at, in bytes.
@@ -147,11 +152,33 @@ impl Callers {
         Self { token, others }
     }
 
-    /// Who presents these headers.
+    /// For whom these headers ask: whoever presents them, or the principal on whose behalf a part of the platform
+    /// passes a request on ([`ON_BEHALF_OF`]). Only the operator's token may name another, which can only narrow.
     ///
     /// # Errors
-    /// `Unauthenticated` when nobody that is known; otherwise what kept the port from telling.
+    /// `Unauthenticated` when nobody that is known; `PermissionDenied` when a user names another, and
+    /// `InvalidArgument` when the name is malformed; otherwise what kept the port from telling.
     pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
+        let presents = self.presents(headers).await?;
+        let (other, region) = match (headers.get(ON_BEHALF_OF), headers.get(FORWARDED_BY)) {
+            (None, None) => return Ok(presents),
+            (None, Some(_)) => return Err(Fault::invalid(format!("'{FORWARDED_BY}' comes without '{ON_BEHALF_OF}'"))),
+            (Some(other), region) => (other, region),
+        };
+        if presents != Principal::Operator {
+            return Err(Fault::new(
+                ErrorKind::PermissionDenied,
+                format!("'{ON_BEHALF_OF}' is for parts of the platform, which have the operator's token; leave it out"),
+            ));
+        }
+        if !region.is_some_and(|region| region.to_str().is_ok_and(|region| !region.is_empty())) {
+            return Err(Fault::invalid(format!("'{ON_BEHALF_OF}' comes without '{FORWARDED_BY}: REGION'")));
+        }
+        let other = other.to_str().map_err(|_| Fault::invalid(format!("'{ON_BEHALF_OF}' is not ASCII")))?;
+        Principal::decode(other)
+    }
+
+    async fn presents(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
         let refusal = || {
             Fault::new(
                 ErrorKind::Unauthenticated,
@@ -168,6 +195,12 @@ impl Callers {
             _ => Err(refusal()),
         }
     }
+}
+
+/// The region that passed a request on whose headers [`Callers::principal`] has accepted.
+pub(crate) fn forwarded_by(headers: &HeaderMap) -> Option<ForwardedBy> {
+    let region = headers.get(FORWARDED_BY)?.to_str().ok()?;
+    Some(ForwardedBy(region.to_owned()))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    auth::{Authenticator, Callers, Token},
+    auth::{Authenticator, Callers, Token, forwarded_by},
     telemetry,
 };
 
@@ -87,6 +87,8 @@ impl Edge {
 fn status_of(fault: &Fault) -> Status {
     match fault.kind {
         ErrorKind::Unauthenticated => Status::unauthenticated(&fault.message),
+        ErrorKind::PermissionDenied => Status::permission_denied(&fault.message),
+        ErrorKind::InvalidArgument => Status::invalid_argument(&fault.message),
         ErrorKind::ResourceExhausted => Status::resource_exhausted(&fault.message),
         // Whatever else went wrong says nothing about the caller.
         _ => Status::unavailable(&fault.message),
@@ -194,10 +196,14 @@ where
         Ok(Err(fault)) => return Ok(status_of(&fault).into_http()),
         Err(_) => return Ok(late().into_http()),
     };
+    let forwarded = forwarded_by(&parts.headers);
     request = Request::from_parts(parts, body);
     let span = span_of(&request);
     let extensions = request.extensions_mut();
     extensions.insert(principal);
+    if let Some(forwarded) = forwarded {
+        extensions.insert(forwarded);
+    }
     extensions.insert(telemetry::trace_of(&span));
     extensions.insert(Traceparent(telemetry::traceparent_of(&span)));
     extensions.insert(Deadline(deadline));

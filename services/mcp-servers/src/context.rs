@@ -69,6 +69,7 @@ impl Asked {
             traceparent: telemetry::traceparent_of(span),
             principal: self.principal,
             idempotency_key: String::new(),
+            forwarded_by: String::new(),
         };
         // Where nothing is traced, the caller's trace goes on all the same.
         if call.traceparent.is_empty()

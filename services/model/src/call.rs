@@ -40,6 +40,56 @@ pub enum Principal {
     },
 }
 
+impl Principal {
+    /// The principal as printable ASCII for a header, which [`Principal::decode`] reads: `operator`, or
+    /// `user/ID/ROLE/NAME` with the name's bytes as hexadecimal digits, for names have letters of all scripts.
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Operator => OPERATOR.to_owned(),
+            Self::User { id, name, role } => {
+                let role = if *role == Role::Writer { WRITER } else { READER };
+                let name: String = name.as_str().bytes().map(|byte| format!("{byte:02x}")).collect();
+                format!("{USER}/{id}/{role}/{name}")
+            }
+        }
+    }
+
+    /// The principal of [`Principal::encode`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for anything else, without repeating it.
+    pub fn decode(text: &str) -> Result<Self, Fault> {
+        let malformed = || Fault::invalid("a principal is malformed: expected 'operator' or 'user/ID/ROLE/NAME'");
+        if text == OPERATOR {
+            return Ok(Self::Operator);
+        }
+        let parts: Vec<_> = text.split('/').collect();
+        let [USER, id, role, name] = parts.as_slice() else { return Err(malformed()) };
+        let role = match *role {
+            READER => Role::Reader,
+            WRITER => Role::Writer,
+            _ => return Err(malformed()),
+        };
+        let name = bytes_of_hex(name).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(malformed)?;
+        let (id, name) = (id.parse().map_err(|_| malformed())?, name.parse().map_err(|_| malformed())?);
+        Ok(Self::User { id, name, role })
+    }
+}
+
+const OPERATOR: &str = "operator";
+const USER: &str = "user";
+const READER: &str = "reader";
+const WRITER: &str = "writer";
+
+fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let byte = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(byte).collect()
+}
+
 /// The context of one call, handed from the edge to the store.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -53,6 +103,9 @@ pub struct Call {
     pub principal: Principal,
     /// A key under which a repeated write gives the first one's answer; empty when not given.
     pub idempotency_key: String,
+    /// The region that passed the call on, on behalf of the principal; empty when the caller itself sent it. Such a
+    /// call is not passed on again.
+    pub forwarded_by: String,
 }
 
 impl Call {
@@ -64,6 +117,7 @@ impl Call {
             traceparent: String::new(),
             principal: Principal::Operator,
             idempotency_key: String::new(),
+            forwarded_by: String::new(),
         }
     }
 
@@ -128,3 +182,33 @@ impl Call {
 /// W3C `traceparent` of the span that serves a request; empty when not traced.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traceparent(pub String);
+
+/// The region that passed a request on, as the edge found it; absent from requests that came straight here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedBy(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_comes_out_of_a_header_as_it_went_in() {
+        let id: UserId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("an id");
+        let user = |name: &str, role| Principal::User { id, name: name.parse().expect("a name"), role };
+        let all = [Principal::Operator, user("ann", Role::Reader), user("björk.Γ-1", Role::Writer)];
+        for principal in all {
+            let text = principal.encode();
+            assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text}");
+            assert_eq!(Principal::decode(&text), Ok(principal));
+        }
+        let whole = user("ann", Role::Writer).encode();
+        let cut = (0..whole.len()).filter(|end| Principal::decode(&whole[..*end]).is_ok()).collect::<Vec<_>>();
+        // What is left of a name is a name: a header is never cut, but an empty or half one must not pass.
+        assert_eq!(cut, [whole.len() - 4, whole.len() - 2]);
+        for wrong in ["", "Operator", "operator/", "user", "user/x/reader/616e6e", "root", "user//reader/616e6e"] {
+            assert!(Principal::decode(wrong).is_err(), "{wrong}");
+        }
+        let (role, owner) = (whole.replace("writer", "owner"), whole.replace("616e6e", "6120"));
+        assert!(Principal::decode(&role).is_err() && Principal::decode(&owner).is_err());
+    }
+}

@@ -9,6 +9,7 @@ mod id;
 mod listen;
 mod page;
 mod recommendation;
+mod region;
 mod release;
 mod run;
 mod time;
@@ -17,7 +18,7 @@ pub use account::{
     ApiToken, ErasureReceipt, ExplicitContent, ExportRecord, LibraryEntry, NewPlaylist, NewToken, PlayCount, Playlist,
     Profile, Role, Settings, Tagging,
 };
-pub use call::{Call, Principal, TraceId, Traceparent};
+pub use call::{Call, ForwardedBy, Principal, TraceId, Traceparent};
 pub use error::{ErrorKind, Fault};
 pub use experiment::{
     Arm, Decision, Evidence, Experiment, ExperimentKind, ExperimentSpec, ExperimentState, Exposure, Finding, Guardrail,
@@ -33,6 +34,7 @@ pub use recommendation::{
     Acceptance, Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal,
     SimilarItem, StageChange,
 };
+pub use region::{Home, RegionStatus};
 pub use release::{
     Drift, GateOutcome, GateReport, Measure, ModelJob, ModelJobKind, ModelJobState, Release, ReleaseAction,
     ReleaseDecision, ReleaseState, TrainingRecord, TrainingSpec,

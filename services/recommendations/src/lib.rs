@@ -20,9 +20,9 @@ pub mod mapped;
 pub mod mlflow;
 mod model;
 mod policy;
-mod rank;
 #[cfg(feature = "region")]
-pub mod region;
+pub mod program;
+mod rank;
 mod releases;
 mod serve;
 mod service;

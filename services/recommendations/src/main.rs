@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use echotune_kit::process;
-use echotune_recommendations::region::{ABOUT, serve};
+use echotune_recommendations::program::{ABOUT, serve};
 
 fn main() -> ExitCode {
     process::run(&ABOUT, serve)

@@ -5,7 +5,9 @@
 //! their bytes until they are written again. It does not recommend anything.
 
 #[cfg(feature = "region")]
-pub mod region;
+pub mod program;
+#[cfg(feature = "cql")]
+mod region;
 mod relay;
 mod rules;
 mod service;
@@ -13,6 +15,8 @@ mod store;
 mod sweeper;
 mod tokens;
 
+#[cfg(feature = "cql")]
+pub use region::{Homes, LAPSE, LOOK, Peer, RegionalUsers, relays};
 pub use relay::{RelayError, relay};
 pub use service::UsersService;
 #[cfg(feature = "cql")]

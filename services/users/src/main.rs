@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use echotune_kit::process;
-use echotune_users::region::{ABOUT, serve};
+use echotune_users::program::{ABOUT, serve};
 
 fn main() -> ExitCode {
     process::run(&ABOUT, serve)

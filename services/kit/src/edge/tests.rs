@@ -106,6 +106,43 @@ async fn callers_are_named_and_those_that_stop_waiting_are_cut_off() {
     assert_eq!((code, seen.is_some()), (Code::DeadlineExceeded, true));
 }
 
+/// What becomes of a request with this secret and these further headers.
+async fn on_behalf(secret: &str, headers: &[(&str, &str)]) -> (tonic::Code, Option<Principal>) {
+    let (seen, mut was_seen) = tokio::sync::mpsc::unbounded_channel();
+    let mut request = request(secret);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = edge().layer(Inner { answers: true, seen }).call(request.body(()).expect("a request")).await;
+    (code(&answer.expect("answered")), was_seen.try_recv().ok().and_then(|(principal, _)| principal))
+}
+
+#[tokio::test]
+async fn only_the_operator_acts_on_behalf_of_another_and_has_no_more_than_that_one() {
+    use crate::auth::{FORWARDED_BY, ON_BEHALF_OF};
+    use tonic::Code;
+    let ann = Doorman.principal("ann").await.expect("known");
+    let (named, operator) = (ann.encode(), Principal::Operator.encode());
+    let by = (FORWARDED_BY, "eu");
+    assert_eq!(on_behalf("root", &[(ON_BEHALF_OF, &named), by]).await, (Code::Ok, Some(ann)));
+    assert_eq!(on_behalf("root", &[(ON_BEHALF_OF, &operator), by]).await, (Code::Ok, Some(Principal::Operator)));
+    for other in [&named, &operator] {
+        let refused = on_behalf("ann", &[(ON_BEHALF_OF, other), by]).await;
+        assert_eq!(refused, (Code::PermissionDenied, None), "a user is no part of the platform");
+    }
+    assert_eq!(on_behalf("nobody", &[(ON_BEHALF_OF, &operator), by]).await, (Code::Unauthenticated, None));
+    let malformed: [&[(&str, &str)]; 5] = [
+        &[(ON_BEHALF_OF, "root"), by],
+        &[(ON_BEHALF_OF, ""), by],
+        &[(ON_BEHALF_OF, &named)],
+        &[(ON_BEHALF_OF, &named), (FORWARDED_BY, "")],
+        &[by],
+    ];
+    for headers in malformed {
+        assert_eq!(on_behalf("root", headers).await, (Code::InvalidArgument, None), "{headers:?}");
+    }
+}
+
 fn code(answer: &Response<()>) -> tonic::Code {
     Status::from_header_map(answer.headers()).map_or(tonic::Code::Ok, |status| status.code())
 }

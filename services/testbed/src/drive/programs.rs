@@ -161,6 +161,11 @@ impl Programs {
         // The namespaces' network is this machine's own.
         set("allow_plaintext", "true".to_owned());
         set("region.replica", format!("{program}-0"));
+        if program == Program::Users {
+            let others = self.regions.iter().filter(|other| **other != region);
+            let peer = |other: &Region| format!("\"{other}=http://{}\"", self.address(*other, program));
+            set("peers", format!("[{}]", others.map(peer).collect::<Vec<_>>().join(", ")));
+        }
         if program == Program::Recommendations {
             set("users", format!("http://{}", self.address(region, Program::Users)));
             set("data", self.folder.join(format!("data-{region}")).display().to_string());

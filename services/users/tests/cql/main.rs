@@ -4,6 +4,7 @@ mod crowd;
 mod erasure;
 mod faces;
 mod place;
+mod regions;
 #[path = "../it/serve.rs"]
 mod serve;
 // Every call of the service, over this store.

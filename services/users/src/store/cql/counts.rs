@@ -13,7 +13,7 @@ use super::{CqlUserStore, schema::ALL};
 use crate::store::{Answer, COUNTED};
 
 /// The row beside the sums that holds the time of the latest batch.
-const LATEST: &str = "latest";
+pub(super) const LATEST: &str = "latest";
 
 /// What this process has counted, now and before.
 #[derive(Debug, Default)]

@@ -111,6 +111,7 @@ impl CqlUserStore {
             Some(receipt) => receipt,
             None => self.take(&under_way).await?,
         };
+        self.free_home(id).await?;
         self.free_name(&under_way.user).await?;
         let mut draft = self.draft("end an erasure", "");
         let left = Erased { under_way: None, receipt: Some(receipt.clone()) };

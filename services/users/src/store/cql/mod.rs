@@ -11,6 +11,7 @@ mod draft;
 mod erase;
 mod export;
 mod fill;
+mod homes;
 mod keys;
 mod listens;
 mod outbox;
@@ -51,9 +52,11 @@ struct Inner {
     writer: String,
     /// Tells events of this writer from those that others write at the same time.
     sequence: u32,
-    times: WriteClock,
+    times: Arc<WriteClock>,
     counts: Counts,
     scan: Scan,
+    /// Whether the region is another's, whose marks stay as they are.
+    stands_in: bool,
     wake: Notify,
 }
 
@@ -80,26 +83,45 @@ impl CqlUserStore {
     /// # Errors
     /// The servers cannot be reached, or the tables are not there.
     pub async fn connect(session: CqlSession, writer: &str, clock: Arc<Clock>) -> Result<Self, UserStoreError> {
-        let statements = Statements::prepare(&session).await?;
         let region = session.config().datacenter.clone();
-        let digest = Sha256::digest(format!("{region}/{writer}"));
-        let sequence = digest.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
-        let store = Self {
-            inner: Arc::new(Inner {
-                session,
-                statements,
-                region,
-                writer: writer.to_owned(),
-                sequence,
-                times: WriteClock::new(clock),
-                counts: Counts::default(),
-                scan: Scan::default(),
-                wake: Notify::new(),
-            }),
-        };
+        let store = Self::over(session, region, writer, Arc::new(WriteClock::new(clock)), false).await?;
         store.take_up_counts().await?;
         store.take_up_marks().await?;
         Ok(store)
+    }
+
+    /// Gives out the events that wait in another region, in its stead. Where that region goes on one day stays as it
+    /// left it: what appears late by as long as it was away is found then.
+    pub(crate) async fn stand_in(&self, region: &str) -> Answer<Self> {
+        let Inner { session, writer, times, .. } = self.inner.as_ref();
+        let store = Self::over(session.clone(), region.to_owned(), writer, Arc::clone(times), true).await?;
+        store.take_up_marks().await?;
+        Ok(store)
+    }
+
+    async fn over(
+        session: CqlSession,
+        region: String,
+        writer: &str,
+        times: Arc<WriteClock>,
+        stands_in: bool,
+    ) -> Answer<Self> {
+        let statements = Statements::prepare(&session).await?;
+        let digest = Sha256::digest(format!("{region}/{writer}"));
+        let sequence = digest.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        let inner = Inner {
+            session,
+            statements,
+            region,
+            writer: writer.to_owned(),
+            sequence,
+            times,
+            counts: Counts::default(),
+            scan: Scan::default(),
+            stands_in,
+            wake: Notify::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     fn of(&self) -> &Statements {

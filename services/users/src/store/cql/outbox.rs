@@ -75,6 +75,7 @@ impl CqlUserStore {
             let mark: Option<(i64,)> = self.one(&self.of().mark, (&self.inner.region, shard)).await?;
             let mark = match mark {
                 Some((mark,)) => mark,
+                None if self.inner.stands_in => now - WINDOW,
                 None => {
                     self.put(&self.of().put_mark, (&self.inner.region, shard, now - WINDOW)).await?;
                     now - WINDOW
@@ -137,7 +138,9 @@ impl CqlUserStore {
             }
         }
         if let Some(minute) = empty {
-            self.put(&self.of().put_mark, (region, shard, minute + 1)).await?;
+            if !self.inner.stands_in {
+                self.put(&self.of().put_mark, (region, shard, minute + 1)).await?;
+            }
             let mut progress = self.inner.scan.progress();
             progress.marks.insert(shard, minute + 1);
             progress.published.retain(|(of, at), _| *of != shard || *at > minute);

@@ -41,8 +41,22 @@ pub(super) fn shard(user: Uuid) -> i32 {
     i32::from(user.as_bytes()[15]) % SHARDS
 }
 
-pub(super) const MIGRATIONS: Migrations =
-    Migrations { owner: "users", steps: &[Migration { version: 1, name: "users", statements: TABLES }] };
+pub(super) const MIGRATIONS: Migrations = Migrations {
+    owner: "users",
+    steps: &[
+        Migration { version: 1, name: "users", statements: TABLES },
+        Migration { version: 2, name: "home regions", statements: REGIONS },
+    ],
+};
+
+const REGIONS: &[&str] = &[
+    // Which region's writes a user's are. Only conditional writes.
+    "CREATE TABLE IF NOT EXISTS users_homes (user_id uuid PRIMARY KEY, region text)",
+    // Which region serves those of a region that does not serve its own, or did not once: one partition, so that one look
+    // sees all. Only conditional writes.
+    "CREATE TABLE IF NOT EXISTS users_regions (part int, region text, served_by text, epoch bigint, since_ms bigint, \
+     PRIMARY KEY (part, region))",
+];
 
 const TABLES: &[&str] = &[
     // One row for each name. Only conditional writes: it is what makes names unique in the world.

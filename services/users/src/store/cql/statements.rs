@@ -77,6 +77,7 @@ statements! {
         writers: "SELECT region, writer FROM users_writers WHERE part = ?";
         erasing: "SELECT user_id FROM users_erasing WHERE part = ?";
         erased: "SELECT value FROM users_erased WHERE user_id = ?";
+        home: "SELECT region FROM users_homes WHERE user_id = ?";
     }
     writes {
         put_account: "INSERT INTO users_accounts (user_id, created, value) VALUES (?, ?, ?)";
@@ -136,10 +137,16 @@ statements! {
     looks {
         name_now: "SELECT user_id, created, name, asked FROM users_names WHERE folded = ?";
         erasure_counts: "SELECT value FROM users_erasure_counts WHERE user_id = ?";
+        home_now: "SELECT region FROM users_homes WHERE user_id = ?";
+        regions_now: "SELECT region, served_by, epoch, since_ms FROM users_regions WHERE part = ?";
     }
     decides {
         take_name: "INSERT INTO users_names (folded, user_id, created, name, asked) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
         free_name: "DELETE FROM users_names WHERE folded = ? IF user_id = ?";
+        take_home: "INSERT INTO users_homes (user_id, region) VALUES (?, ?) IF NOT EXISTS";
+        free_home: "DELETE FROM users_homes WHERE user_id = ? IF EXISTS";
+        serve_first: "INSERT INTO users_regions (part, region, served_by, epoch, since_ms) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
+        serve_next: "UPDATE users_regions SET served_by = ?, epoch = ?, since_ms = ? WHERE part = ? AND region = ? IF epoch = ?";
         count_erasure: "INSERT INTO users_erasure_counts (user_id, value) VALUES (?, ?) IF NOT EXISTS";
     }
 }

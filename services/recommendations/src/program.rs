@@ -32,7 +32,7 @@ pub const ABOUT: About = About {
     version: env!("CARGO_PKG_VERSION"),
     about: "Serves recommendations with their reasons in one region, on CQL servers and Kafka.",
     defaults: concat!(
-        include_str!("region.toml"),
+        include_str!("program.toml"),
         "\n",
         include_str!("defaults.toml"),
         "\n",

@@ -1,0 +1,155 @@
+//! The program that serves users in one region: the store on CQL servers, the log on Kafka.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+
+use echotune_api::{FILE_DESCRIPTOR_SET, RegionsClient, UsersClient, authenticator, regions_server, users_server};
+use echotune_eventlog::{
+    kafka::KafkaEventLog,
+    region::{Region, RegionConfig},
+};
+use echotune_kit::{
+    config,
+    edge::{Credentials, Edge},
+    lifecycle::{Exit, Life, persist},
+    process::{About, Configured, Face, Failure, Process, Settings, check_upstream, upstream},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{CqlUserStore, Homes, Peer, RegionalUsers, UsersService, relays, sweeper};
+
+const NAME: &str = "echotune-users";
+
+/// What the program is.
+pub const ABOUT: About = About {
+    name: NAME,
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Serves accounts and what they listen to in one region, on CQL servers and Kafka.",
+    defaults: concat!(
+        include_str!("program.toml"),
+        "\n",
+        include_str!("../../eventlog/src/region.toml"),
+        "\n",
+        include_str!("../../kit/src/process/defaults.toml")
+    ),
+};
+
+/// What it can be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Where it answers, and how it lives.
+    #[serde(flatten)]
+    pub process: Settings,
+    /// Where it is, and its servers.
+    #[serde(flatten)]
+    pub region: RegionConfig,
+    /// Where users are served in other regions, as `REGION=ADDRESS`.
+    pub peers: Vec<String>,
+}
+
+impl Config {
+    /// Regions and addresses, of those that are written as they should be.
+    fn peers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.peers.iter().filter_map(|peer| peer.split_once('='))
+    }
+
+    fn peer_faults(&self) -> Vec<(&'static str, String)> {
+        let region = &self.region.region;
+        let fault = |peer: &String| match peer.split_once('=') {
+            None => Some(format!("'{peer}' is not REGION=ADDRESS, such as eu=https://users.eu.example.org:7443")),
+            Some((name, _)) if name == region.name || !region.all.iter().any(|known| known == name) => {
+                Some(format!("'{name}' is none of the other regions in region.all"))
+            }
+            Some((_, address)) => check_upstream(address, &self.process).err(),
+        };
+        let wrong = self.peers.iter().filter_map(fault);
+        let missing =
+            region.all.iter().filter(|name| **name != region.name && self.peers().all(|(peer, _)| peer != *name));
+        let missing = missing.map(|name| format!("names no address in '{name}', which region.all names"));
+        wrong.chain(missing).map(|why| ("peers", why)).collect()
+    }
+}
+
+impl config::Config for Config {
+    fn check(&self) -> Vec<(&'static str, String)> {
+        [self.process.faults(), self.region.faults(), self.peer_faults()].concat()
+    }
+}
+
+impl Configured for Config {
+    fn settings(&self) -> &Settings {
+        &self.process
+    }
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// The servers of the region cannot be reached at the start, or the tables are not there.
+pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
+    let Region { clock, session, log, token } = Region::connect(&config.region, NAME).await?;
+    let store = CqlUserStore::connect(session, &config.region.region.replica, clock).await?;
+    let homes = Arc::new(Homes::new(store.clone()));
+    let mut peers = BTreeMap::new();
+    for (name, address) in config.peers() {
+        let channel = upstream(address, &config.process, process.life.stop())?;
+        let credentials = Credentials { token: token.clone() };
+        let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
+        peers.insert(name.to_owned(), Peer { users, regions: Arc::new(RegionsClient::new(channel, credentials)) });
+    }
+    let users = Arc::new(RegionalUsers::new(UsersService::new(store.clone()), Arc::clone(&homes), peers));
+    background(&mut process.life, &homes, &log, &store);
+    let edge = Edge::new(token, Some(authenticator(users.clone())), config.process.limits.patience());
+    let services = |face: Face| face.with(users_server(users.clone())).with(regions_server(users.clone()));
+    process.serve(&edge, FILE_DESCRIPTOR_SET, services).await
+}
+
+/// What goes on beside serving.
+fn background(life: &mut Life, homes: &Arc<Homes>, log: &KafkaEventLog, store: &CqlUserStore) {
+    let (watched, stop) = (Arc::clone(homes), life.stop());
+    life.consumer("the watch on regions", async move {
+        watched.watch(stop).await;
+        Ok::<_, Infallible>(())
+    });
+    let (homes, log, stop) = (Arc::clone(homes), log.clone(), life.stop());
+    let relaying = move || {
+        let (homes, log, stop) = (Arc::clone(&homes), log.clone(), stop.clone());
+        async move { relays(&homes, &log, stop).await }
+    };
+    let name = "the relay of the outbox";
+    life.consumer(name, persist(name, life.stop(), relaying));
+    let (store, stop) = (store.clone(), life.stop());
+    let name = "the sweeper of users";
+    life.consumer(name, persist(name, life.stop(), move || sweeper(store.clone(), stop.clone())));
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_kit::config::{Flag, Sources, load};
+
+    use super::*;
+
+    #[test]
+    fn what_a_region_needs_is_told_at_once_and_a_whole_configuration_is_read() {
+        let set = |(key, value): (&str, &str)| Flag { name: key.into(), key: key.into(), value: value.into() };
+        let with = |flags: &[(&str, &str)]| {
+            let flags = flags.iter().copied().map(set).collect();
+            load::<Config>(&Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags })
+        };
+        let faults = with(&[("region.all", "[\"us\"]")]).expect_err("not enough").to_string();
+        for key in ["region.replica", "region.all", "peers", "secrets.token_file", "secrets.master_keys_file"] {
+            assert!(faults.contains(key), "{key} is not in {faults}");
+        }
+        let told = [
+            ("region.name", "us"),
+            ("region.all", "[\"us\", \"eu\"]"),
+            ("peers", "[\"eu=http://127.0.0.2:7430\"]"),
+            ("region.replica", "users-0"),
+            ("secrets.token_file", "token"),
+            ("secrets.master_keys_file", "master"),
+        ];
+        let config = with(&told).expect("a region").config;
+        assert_eq!(config.region.cql().replication.len(), 2);
+        assert_eq!(config.region.kafka(NAME).mirrored, ["eu"]);
+        assert_eq!(config.region.kafka(NAME).client_id, "echotune-users/users-0");
+    }
+}

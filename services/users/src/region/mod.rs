@@ -1,0 +1,22 @@
+//! Home regions. The writes of a user are made in one region, which serves the user's home; those that come elsewhere
+//! are passed on there. Reads are answered where they come, from what has come there so far.
+//!
+//! A home is taken once, by the region that makes the account or, when that one died at it, by the first that is asked
+//! to write: nothing was written before. Which region serves the homes of another is decided by the operator when that
+//! one is lost, by a conditional write of most regions. Every process looks at that decision every [`LOOK`]; one that
+//! cannot look goes on with what it knew, so that a region that is cut off serves its own, and one that never looked
+//! takes no writes. Whoever takes over waits until those who looked before have looked again ([`Rules::lapse`]).
+
+mod homes;
+mod operate;
+mod peers;
+mod relays;
+mod rules;
+mod service;
+
+pub use homes::Homes;
+pub use peers::Peer;
+pub use relays::relays;
+pub(crate) use rules::Served;
+pub use rules::{LAPSE, LOOK};
+pub use service::RegionalUsers;

@@ -1,0 +1,289 @@
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use echotune_api::Users;
+use echotune_model::{
+    ApiToken, Call, ErasureReceipt, ErrorKind, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen,
+    ListenReceipt, NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile,
+    Settings, Tagging, TokenId, Track, User, UserId, UserName,
+};
+
+use super::{Homes, Peer, rules::Way};
+use crate::{UsersService, store::UserStore as _};
+
+/// users of one region among several: reads are answered here, and writes are made where the user is at home.
+#[derive(Clone)]
+pub struct RegionalUsers {
+    local: UsersService,
+    pub(super) homes: Arc<Homes>,
+    pub(super) peers: Arc<BTreeMap<String, Peer>>,
+}
+
+impl fmt::Debug for RegionalUsers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionalUsers").field("homes", &self.homes).field("peers", &self.names()).finish()
+    }
+}
+
+/// Where a call is answered.
+struct At<'r> {
+    users: &'r dyn Users,
+    call: Cow<'r, Call>,
+    /// The region it is passed on to.
+    region: Option<String>,
+}
+
+impl At<'_> {
+    /// Names the region in what it, or the way to it, says.
+    fn told<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        let Some(region) = &self.region else { return answer };
+        answer.map_err(|fault| match fault.kind {
+            ErrorKind::Unavailable => Fault::new(
+                fault.kind,
+                format!("region '{region}', which makes the writes of this user, cannot be used now: {fault}"),
+            ),
+            ErrorKind::Indeterminate => {
+                Fault::new(fault.kind, format!("region '{region}', to which the write was passed on: {fault}"))
+            }
+            // It is this platform that it does not know, and not the caller.
+            ErrorKind::Unauthenticated => Fault::new(
+                ErrorKind::FailedPrecondition,
+                format!("region '{region}' does not know this region; give this one the token of that platform"),
+            ),
+            _ => fault,
+        })
+    }
+}
+
+/// Answers a write where its user is at home.
+macro_rules! at_home {
+    ($self:ident, $call:ident, $at:ident($whose:expr), $method:ident($($value:expr),*)) => {{
+        let at = $self.$at($call, $whose).await?;
+        at.told(at.users.$method(&at.call, $($value),*).await)
+    }};
+}
+
+impl RegionalUsers {
+    /// The users of the region of `homes`, over the service of the same store, and the ways to the other regions.
+    pub fn new(local: UsersService, homes: Arc<Homes>, peers: BTreeMap<String, Peer>) -> Self {
+        Self { local, homes, peers: Arc::new(peers) }
+    }
+
+    /// The homes that it asks.
+    pub fn homes(&self) -> &Arc<Homes> {
+        &self.homes
+    }
+
+    /// All regions there are as far as is known: this one and those there is a way to.
+    pub(super) fn names(&self) -> BTreeSet<&str> {
+        self.peers.keys().map(String::as_str).chain([self.homes.region()]).collect()
+    }
+
+    fn here<'r>(&'r self, call: &'r Call) -> At<'r> {
+        At { users: &self.local, call: Cow::Borrowed(call), region: None }
+    }
+
+    /// Where a write of the user of this name is made. What will be refused anyway is refused here.
+    async fn at<'r>(&'r self, call: &'r Call, user: &str) -> Result<At<'r>, Fault> {
+        call.check_deadline()?;
+        let name: UserName = user.parse()?;
+        if call.may_write(&name).is_err() {
+            return Ok(self.here(call));
+        }
+        let id = match &call.principal {
+            Principal::User { id, .. } => Some(*id),
+            Principal::Operator => self.homes.store.id_of_name(&name).await?,
+        };
+        let Some(id) = id else { return Ok(self.here(call)) };
+        if let Some(home) = self.homes.home(id).await? {
+            return self.at_region(call, &home).await;
+        }
+        match self.homes.store.by_name(&name).await? {
+            Some(user) if user.id == id => self.at_region(call, &self.homes.take(&user).await?).await,
+            _ => Ok(self.here(call)),
+        }
+    }
+
+    /// Where a write of a playlist is made. A user writes none but their own, which may have been made elsewhere a
+    /// moment ago.
+    async fn at_playlist<'r>(&'r self, call: &'r Call, id: PlaylistId) -> Result<At<'r>, Fault> {
+        call.check_deadline()?;
+        let owner = match &call.principal {
+            Principal::User { id, .. } => Some(*id),
+            Principal::Operator => self.homes.store.playlist_owner(id).await?,
+        };
+        let Some(owner) = owner else { return Ok(self.here(call)) };
+        match self.home_of(owner).await? {
+            Some(home) => self.at_region(call, &home).await,
+            None => Ok(self.here(call)),
+        }
+    }
+
+    /// The home of an account; none when there is no account.
+    pub(super) async fn home_of(&self, user: UserId) -> Result<Option<String>, Fault> {
+        if let Some(home) = self.homes.home(user).await? {
+            return Ok(Some(home));
+        }
+        match self.homes.store.by_id(user).await? {
+            Some(user) => Ok(Some(self.homes.take(&user).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn at_region<'r>(&'r self, call: &'r Call, home: &str) -> Result<At<'r>, Fault> {
+        let region = match self.homes.way(home).await? {
+            Way::Here => return Ok(self.here(call)),
+            Way::Soon(left) => return Err(soon(self.homes.region(), home, left.as_secs() + 1)),
+            Way::To(region) => region,
+        };
+        let here = self.homes.region();
+        if !call.forwarded_by.is_empty() {
+            let from = &call.forwarded_by;
+            return Err(Fault::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "region '{from}' passed this on to '{here}', which has it made in '{region}'; nothing was written, and all regions know within {} s: repeat it then",
+                    self.homes.rules().await?.lapse().as_secs() + 1
+                ),
+            ));
+        }
+        let peer = self.peers.get(&region).ok_or_else(|| {
+            Fault::new(
+                ErrorKind::FailedPrecondition,
+                format!("writes of this user are made in region '{region}', to which '{here}' has no way; add its address to the configuration"),
+            )
+        })?;
+        let call = Call { forwarded_by: here.to_owned(), ..call.clone() };
+        Ok(At { users: peer.users.as_ref(), call: Cow::Owned(call), region: Some(region) })
+    }
+}
+
+fn soon(here: &str, home: &str, seconds: u64) -> Fault {
+    let why = format!("region '{here}' takes over the users of '{home}' once all regions know of it");
+    Fault::new(ErrorKind::Unavailable, format!("{why}; nothing was written: repeat it in {seconds} s"))
+}
+
+#[async_trait]
+impl Users for RegionalUsers {
+    async fn create_user(&self, call: &Call, name: &str) -> Result<User, Fault> {
+        let user = self.local.create_user(call, name).await?;
+        // The account is there in any case; the first write takes a home for it that has none.
+        if let Err(cause) = self.homes.take(&user).await {
+            tracing::warn!(user = %user.id, %cause, "an account was made that has no home yet");
+        }
+        Ok(user)
+    }
+
+    async fn get_user(&self, call: &Call, name: &str) -> Result<User, Fault> {
+        self.local.get_user(call, name).await
+    }
+
+    async fn list_users(&self, call: &Call, page: &PageRequest) -> Result<Page<User>, Fault> {
+        self.local.list_users(call, page).await
+    }
+
+    async fn get_profile(&self, call: &Call, user: &str) -> Result<Profile, Fault> {
+        self.local.get_profile(call, user).await
+    }
+
+    async fn update_profile(&self, call: &Call, user: &str, profile: Profile) -> Result<Profile, Fault> {
+        at_home!(self, call, at(user), update_profile(user, profile))
+    }
+
+    async fn get_settings(&self, call: &Call, user: &str) -> Result<Settings, Fault> {
+        self.local.get_settings(call, user).await
+    }
+
+    async fn update_settings(&self, call: &Call, user: &str, settings: Settings) -> Result<Settings, Fault> {
+        at_home!(self, call, at(user), update_settings(user, settings))
+    }
+
+    async fn record_listens(&self, call: &Call, user: &str, listens: Vec<Listen>) -> Result<ListenReceipt, Fault> {
+        at_home!(self, call, at(user), record_listens(user, listens))
+    }
+
+    async fn list_listens(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<HistoryEntry>, Fault> {
+        self.local.list_listens(call, user, page).await
+    }
+
+    async fn set_play_counts(&self, call: &Call, user: &str, counts: Vec<PlayCount>) -> Result<ListenReceipt, Fault> {
+        at_home!(self, call, at(user), set_play_counts(user, counts))
+    }
+
+    async fn add_taggings(&self, call: &Call, user: &str, taggings: Vec<Tagging>) -> Result<ListenReceipt, Fault> {
+        at_home!(self, call, at(user), add_taggings(user, taggings))
+    }
+
+    async fn add_friends(&self, call: &Call, user: &str, friends: Vec<String>) -> Result<ListenReceipt, Fault> {
+        at_home!(self, call, at(user), add_friends(user, friends))
+    }
+
+    async fn list_friends(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<String>, Fault> {
+        self.local.list_friends(call, user, page).await
+    }
+
+    async fn add_to_library(&self, call: &Call, user: &str, tracks: Vec<Track>) -> Result<ListenReceipt, Fault> {
+        at_home!(self, call, at(user), add_to_library(user, tracks))
+    }
+
+    async fn remove_from_library(&self, call: &Call, user: &str, track: ItemId) -> Result<bool, Fault> {
+        at_home!(self, call, at(user), remove_from_library(user, track))
+    }
+
+    async fn list_library(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<LibraryEntry>, Fault> {
+        self.local.list_library(call, user, page).await
+    }
+
+    async fn create_playlist(&self, call: &Call, user: &str, playlist: NewPlaylist) -> Result<Playlist, Fault> {
+        at_home!(self, call, at(user), create_playlist(user, playlist))
+    }
+
+    async fn get_playlist(&self, call: &Call, id: PlaylistId) -> Result<Playlist, Fault> {
+        self.local.get_playlist(call, id).await
+    }
+
+    async fn update_playlist(&self, call: &Call, id: PlaylistId, playlist: NewPlaylist) -> Result<Playlist, Fault> {
+        at_home!(self, call, at_playlist(id), update_playlist(id, playlist))
+    }
+
+    async fn delete_playlist(&self, call: &Call, id: PlaylistId) -> Result<bool, Fault> {
+        at_home!(self, call, at_playlist(id), delete_playlist(id))
+    }
+
+    async fn list_playlists(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<Playlist>, Fault> {
+        self.local.list_playlists(call, user, page).await
+    }
+
+    async fn create_token(&self, call: &Call, user: &str, token: NewToken) -> Result<(ApiToken, String), Fault> {
+        at_home!(self, call, at(user), create_token(user, token))
+    }
+
+    async fn list_tokens(&self, call: &Call, user: &str) -> Result<Vec<ApiToken>, Fault> {
+        self.local.list_tokens(call, user).await
+    }
+
+    async fn revoke_token(&self, call: &Call, user: &str, token: TokenId) -> Result<bool, Fault> {
+        at_home!(self, call, at(user), revoke_token(user, token))
+    }
+
+    async fn authenticate(&self, secret: &str) -> Result<Principal, Fault> {
+        self.local.authenticate(secret).await
+    }
+
+    async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
+        self.local.export_user(call, user, page).await
+    }
+
+    async fn erase_user(&self, call: &Call, user: &str) -> Result<ErasureReceipt, Fault> {
+        at_home!(self, call, at(user), erase_user(user))
+    }
+
+    async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
+        self.local.counts(call).await
+    }
+}
