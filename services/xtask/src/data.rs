@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{Excluded, e2e::target, testbed};
+use crate::{Excluded, e2e::target, faults, testbed};
 
 pub(crate) const SUITE: &str = "data";
 /// Where the tests look for servers.
@@ -85,7 +85,8 @@ pub(crate) fn suite() -> anyhow::Result<()> {
     if let Some(folder) = folder {
         testbed::run(&["--run", text(&folder)?, "down", "--wipe"])?;
     }
-    done
+    done?;
+    faults::run(&["--quick"])
 }
 
 fn folder() -> anyhow::Result<PathBuf> {

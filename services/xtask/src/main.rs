@@ -1,4 +1,4 @@
-//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `spark` and `testbed`.
+//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `faults`, `spark` and `testbed`.
 
 mod contracts;
 mod conventions;
@@ -7,6 +7,7 @@ mod data;
 mod e2e;
 mod edges;
 mod eval;
+mod faults;
 mod limits;
 mod spark;
 mod testbed;
@@ -33,7 +34,7 @@ impl Excluded {
 }
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 16] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -70,6 +71,8 @@ const CHECKS: [(&str, Check); 15] = [
     }),
     // Nor for a driver of CQL servers.
     ("cql", data::check),
+    // Nor for all of that together, as the programs of a region have it.
+    ("region", faults::check),
 ];
 
 fn main() -> ExitCode {
@@ -86,12 +89,14 @@ fn main() -> ExitCode {
         ["e2e"] => e2e::run_all(None),
         ["e2e", wanted] => e2e::run_all(Some(wanted)),
         ["eval", words @ ..] => eval::run(words),
+        ["faults", words @ ..] => faults::run(words),
         ["spark", words @ ..] => spark::run(words),
         ["testbed", words @ ..] => testbed::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            let commands = "coverage | e2e [SUITE] | eval --help | spark --data DIR | testbed --help";
+            let commands =
+                "coverage | e2e [SUITE] | eval --help | faults [--quick] | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }

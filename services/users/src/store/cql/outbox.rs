@@ -14,6 +14,7 @@ use std::{
 use echotune_api::events::{Event, Payload};
 use echotune_eventlog::Record;
 use echotune_kit::cql::{CqlError, decode};
+use echotune_model::Hlc;
 use futures::future::try_join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -152,6 +153,8 @@ impl CqlUserStore {
         let places: Vec<Place> =
             places.iter().map(|place| decode("the place of an event", place)).collect::<Result<_, _>>()?;
         let region = &self.inner.region;
+        // A clock that is behind that of the writer would remove nothing.
+        places.iter().for_each(|(_, _, at, _)| self.inner.times.observe(Hlc(at.cast_unsigned())));
         let drop = |(shard, minute, at, id): Place| self.put(&self.of().drop_outbox, (region, shard, minute, at, id));
         try_join_all(places.iter().copied().map(drop)).await?;
         let mut progress = self.inner.scan.progress();

@@ -1,0 +1,77 @@
+//! `cargo xtask faults`: the platform's programs in three regions of the testbed, of which parts fail one after the
+//! other. Words go to `echotune-testbed faults`; `--quick` goes through every kind of fault once, for a short while.
+
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::{Excluded, e2e::target};
+
+/// The programs of a region, and what drives them.
+const PROGRAMS: [&str; 10] = [
+    "--locked",
+    "--package",
+    "echotune",
+    "--package",
+    "echotune-users",
+    "--package",
+    "echotune-recommendations",
+    "--features",
+    "echotune/region,echotune-users/region,echotune-recommendations/region",
+    "--quiet",
+];
+const DRIVER: [&str; 6] = ["--locked", "--package", "echotune-testbed", "--features", "drive", "--quiet"];
+/// Every kind of fault once, in four minutes.
+const QUICK: [&str; 6] = ["--seconds", "5", "--rest", "6", "--listeners", "4"];
+
+/// Lints the programs of a region and what drives them, and tests what of them needs no server.
+pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
+    for of in [&PROGRAMS[..], &DRIVER[..]] {
+        crate::cargo(&[&["clippy", "--all-targets"], of, &["--", "-D", "warnings"]].concat())?;
+    }
+    crate::cargo(&[&["test", "--lib"], &PROGRAMS[..], &["program", "region"]].concat())
+}
+
+/// Whether regions can live in namespaces of their own.
+fn can_cut() -> bool {
+    let says = |program: &str, word: &str| Command::new(program).arg(word).output().ok();
+    let is_root = says("id", "-u").is_some_and(|id| id.stdout.trim_ascii() == b"0");
+    is_root && ["ip", "iptables"].iter().all(|program| says(program, "-V").is_some_and(|told| told.status.success()))
+}
+
+/// Builds all of it, starts three regions, drives them and ends them.
+pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
+    crate::cargo(&[&["build"], &PROGRAMS[..]].concat())?;
+    crate::cargo(&[&["build"], &DRIVER[..]].concat())?;
+    let programs = target().join("debug");
+    let folder = target().join("faults");
+    std::fs::create_dir_all(&folder)?;
+    let (programs, folder) = (programs.canonicalize()?, folder.canonicalize()?);
+    let words: Vec<&str> = match words {
+        ["--quick", words @ ..] => QUICK.iter().chain(words).copied().collect(),
+        words => words.to_vec(),
+    };
+    let network = if can_cut() {
+        "namespaces"
+    } else {
+        println!("EXCLUDED cuts between regions: they need root, iproute2 and iptables");
+        "loopback"
+    };
+    let driver = programs.join("echotune-testbed");
+    let testbed = |words: &[&str]| {
+        let status = Command::new(&driver)
+            .arg("--run")
+            .arg(&folder)
+            .args(words)
+            .status()
+            .with_context(|| driver.display().to_string())?;
+        anyhow::ensure!(status.success(), "{} ended with {status}", words.join(" "));
+        Ok(())
+    };
+    println!("faults: on Apache Cassandra, Apache Kafka and MirrorMaker 2 of three regions in {network}");
+    testbed(&["up", "data", "--network", network, "--mirror-topics", "users\\.v1"])?;
+    let programs = programs.to_str().context("a path of letters")?;
+    let done = testbed(&[&["faults", "--programs", programs], &words[..]].concat());
+    let ended = testbed(&["down", "--wipe"]);
+    done.and(ended)
+}
