@@ -6,7 +6,10 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{Drive, DriveError, Notes, Program, Programs};
-use crate::{Cut, Loss, Network, Part, Plan, Region, Silent, Testbed, history::Outcome};
+use crate::{
+    Cut, Loss, Network, Part, Plan, Region, Silent, Testbed,
+    history::{Entry, Op, Outcome},
+};
 
 /// Something that fails on purpose, and is mended after a while.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +59,8 @@ pub struct Told {
     pub failed: usize,
     /// Of unknown outcome.
     pub unknown: usize,
-    /// How long after it was mended the last operation was not acknowledged, in seconds.
+    /// How long after it was mended the last operation ended that was neither acknowledged nor refused for a reason, in
+    /// seconds.
     pub felt_after_s: f64,
 }
 
@@ -169,7 +173,13 @@ fn felt(fault: &Fault, began: u64, mended: u64, notes: &Notes) -> Told {
     let entries = notes.entries();
     let during: Vec<_> = entries.iter().filter(|entry| entry.ended >= began && entry.began <= mended).collect();
     let count = |outcome| during.iter().filter(|entry| entry.outcome == outcome).count();
-    let last = entries.iter().filter(|entry| entry.outcome != Outcome::Ok && entry.ended > mended);
+    // Of two who claim a name one is refused, which is no harm.
+    let is_harm = |entry: &&Entry| match entry.outcome {
+        Outcome::Ok => false,
+        Outcome::Failed => !matches!(entry.op, Op::Claim { .. }),
+        Outcome::Unknown => true,
+    };
+    let last = entries.iter().filter(is_harm).filter(|entry| entry.ended > mended);
     let last = last.map(|entry| entry.ended).max().unwrap_or(mended);
     Told {
         fault: fault.to_string(),
