@@ -15,7 +15,8 @@ use echotune_kit::{
     embedded::Db,
 };
 use echotune_model::{
-    Call, ErrorKind, Fault, NewPlaylist, NewToken, PlaylistId, Principal, Profile, Role, Settings, User, UserId,
+    Call, ErrorKind, Fault, NewPlaylist, NewToken, PlayCount, PlaylistId, Principal, Profile, Role, Settings, User,
+    UserId,
 };
 use echotune_users::{CqlUserStore, Homes, Peer, RegionalUsers, UserStore, UsersService, conformance::drain, relays};
 use futures::future::join_all;
@@ -213,12 +214,13 @@ async fn an_account_whose_creator_died_has_one_home_whoever_writes_first() {
         let name = format!("ann{round}");
         let user = local.create_user(&Call::internal(), &name).await.expect("created");
         until("the account comes", || async { eu.users.get_user(&Call::internal(), &name).await.ok() }).await;
-        let write = |n: usize| {
-            let (users, name) = (if n % 2 == 0 { &us.users } else { &eu.users }, name.clone());
-            async move { users.update_settings(&Call::internal(), &name, blocking("Creed")).await }
+        let write = |n: u32| {
+            let (users, name) = (if n.is_multiple_of(2) { &us.users } else { &eu.users }, name.clone());
+            let counts = vec![PlayCount { artist: format!("artist {n}"), plays: 1, source: "test".into() }];
+            async move { users.set_play_counts(&Call::internal(), &name, counts).await }
         };
         let written: Result<Vec<_>, Fault> = join_all((0..4).map(write)).await.into_iter().collect();
-        written.expect("written");
+        assert!(written.expect("written").iter().all(|receipt| receipt.recorded == 1), "none is there before");
         let home = us.users.get_home(&Call::internal(), &name).await.expect("a home");
         let remote = reached(eu.users.clone()).await.regions;
         assert_eq!(remote.get_home(&Call::internal(), &name).await.expect("a home"), home);
