@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use echotune_api::{
     Agents, AgentsClient, Experiments, ExperimentsClient, Models, ModelsClient, Operations, OperationsClient,
-    Recommendations, RecommendationsClient, Training, TrainingClient, Users, UsersClient,
+    Recommendations, RecommendationsClient, Regions, RegionsClient, Training, TrainingClient, Users, UsersClient,
 };
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, process::upstream, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
@@ -51,6 +51,8 @@ pub struct Connection {
     pub operations: Arc<dyn Operations>,
     /// Runs of workflows; in a folder that was opened, once they have been started.
     pub agents: Option<Arc<dyn Agents>>,
+    /// Who makes whose writes, where there are several regions.
+    pub regions: Option<Arc<dyn Regions>>,
     opened: Option<Platform>,
 }
 
@@ -106,7 +108,10 @@ impl Connection {
         };
         let (users, recommendations) = (channel(&connect.users)?, channel(&connect.recommendations)?);
         let (agents, others) = (channel(&connect.agents)?, channel("")?);
-        Ok(Self::over([&users, &recommendations, &agents, &others], &Credentials { token }))
+        let credentials = Credentials { token };
+        let regions = RegionsClient::new(users.clone(), credentials.clone());
+        let services = Self::over([&users, &recommendations, &agents, &others], &credentials);
+        Ok(Self { regions: Some(Arc::new(regions)), ..services })
     }
 
     fn over([users, recommendations, agents, others]: [&Channel; 4], credentials: &Credentials) -> Self {
@@ -118,6 +123,7 @@ impl Connection {
             models: Arc::new(ModelsClient::new(recommendations.clone(), credentials.clone())),
             operations: Arc::new(OperationsClient::new(others.clone(), credentials.clone())),
             agents: Some(Arc::new(AgentsClient::new(agents.clone(), credentials.clone()))),
+            regions: None,
             opened: None,
         }
     }
@@ -132,6 +138,7 @@ impl Connection {
             models: Arc::clone(&platform.models),
             operations: Arc::clone(&platform.operations),
             agents: None,
+            regions: None,
             opened: Some(platform),
         })
     }
@@ -183,7 +190,8 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { opened, users, recommendations, experiments, models, training, operations, agents } = self;
+        let Self { opened, users, recommendations, experiments, models, training, operations, agents, regions: _ } =
+            self;
         drop((users, recommendations, experiments, models, training, operations, agents));
         match opened {
             Some(platform) => platform.stop().await,

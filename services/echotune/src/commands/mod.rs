@@ -6,6 +6,7 @@ mod items;
 mod mcp;
 mod models;
 mod region;
+mod regions;
 mod runs;
 mod spark;
 mod tokens;
@@ -220,6 +221,11 @@ enum Command {
         #[command(subcommand)]
         action: mcp::McpAction,
     },
+    /// Which region makes the writes of which users, where there are several.
+    Region {
+        #[command(subcommand)]
+        action: regions::RegionAction,
+    },
     /// Make or renew the tables of a region on its CQL servers. Done before, it changes nothing.
     Schema(region::Servers),
     /// Make the topics of a region on its brokers. Those that are there stay as they are.
@@ -406,6 +412,7 @@ async fn with_connection(command: &Command, arguments: &Arguments, connection: &
         Command::Spark { action } => spark::manage(connection, &arguments.data, action, output).await,
         Command::Model { action } => action.run(connection, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
+        Command::Region { action } => regions::manage(connection, action, output).await,
         Command::Up { .. } | Command::Man | Command::Completions { .. } | Command::Schema(_) | Command::Topics(_) => {
             unreachable!("handled without a connection")
         }

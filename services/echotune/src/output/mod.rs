@@ -5,6 +5,7 @@ mod experiments;
 mod models;
 #[cfg(feature = "region")]
 mod region;
+mod regions;
 mod runs;
 mod spark;
 
@@ -29,6 +30,7 @@ pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
     experiments::{experiment, experiment_begun, experiments},
     models::{drift, model_card, model_export, model_job, release, releases},
+    regions::{home, regions},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
     spark::candidates,
 };
