@@ -37,6 +37,10 @@ fn cut(message: &str) -> String {
 }
 
 pub(crate) fn to_fault(status: &Status) -> Fault {
+    if status.code() == Code::Unimplemented && status.message().is_empty() {
+        let why = "the program that was asked does not serve this; see that each service is sought where it is served";
+        return Fault::new(ErrorKind::FailedPrecondition, why);
+    }
     let kind = match status.code() {
         // What the transport says of a message beyond its limits.
         Code::OutOfRange => ErrorKind::InvalidArgument,
@@ -88,6 +92,13 @@ mod tests {
             let fault = Fault::new(kind, "why");
             assert_eq!(to_fault(&to_status(&fault)), fault);
         }
+    }
+
+    #[test]
+    fn a_service_that_is_sought_at_the_wrong_place_is_told_so() {
+        let fault = read_fault(&Call::internal(), &Status::unimplemented(""));
+        assert_eq!(fault.kind, ErrorKind::FailedPrecondition);
+        assert!(fault.message.contains("does not serve"), "{fault}");
     }
 
     #[test]
