@@ -2,6 +2,7 @@
 
 use echotune_api::events::{Event, EventError, Payload, USERS_TOPIC};
 use echotune_eventlog::{EventLog, LogError, Positions};
+use echotune_kit::lifecycle::Passing;
 use echotune_model::{ErrorKind, UserName};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -27,14 +28,19 @@ pub enum ConsumeError {
     Store(#[from] RunStoreError),
 }
 
-impl ConsumeError {
-    /// What a caller can do about it.
-    pub const fn kind(&self) -> ErrorKind {
+impl Passing for ConsumeError {
+    fn kind(&self) -> ErrorKind {
         match self {
             Self::Log(error) => error.kind(),
             Self::Newer(_) => ErrorKind::FailedPrecondition,
             Self::Store(error) => error.kind(),
         }
+    }
+}
+
+impl Passing for RunStoreError {
+    fn kind(&self) -> ErrorKind {
+        Self::kind(self)
     }
 }
 

@@ -4,8 +4,11 @@
 //! belongs to its user, and that a changed workflow file never changes a running run. It does not know
 //! users or music: everything it does goes through the tools of MCP servers.
 
+mod config;
 mod events;
 mod expr;
+#[cfg(feature = "region")]
+pub mod program;
 mod run;
 mod service;
 mod store;
@@ -13,6 +16,7 @@ mod tools;
 mod worker;
 mod workflow;
 
+pub use config::AgentsConfig;
 pub use events::{ConsumeError, GROUP, consume};
 pub use service::{AgentsService, LoadError, Options};
 #[cfg(feature = "cql")]

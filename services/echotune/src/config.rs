@@ -1,15 +1,13 @@
 //! What the platform can be told: `defaults.toml` beside this file is the reference.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
+use echotune_agents::AgentsConfig;
 use echotune_kit::{
-    config::{self, Faults, Flag, Loaded, Period, Secret, Sources},
+    config::{self, Faults, Flag, Loaded, Secret, Sources},
     process::{ConfigFlags, Settings, check_upstream},
 };
+use echotune_mcp_servers::McpConfig;
 use echotune_recommendations::FittingConfig;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +16,10 @@ pub const CONFIG_FILE: &str = "config.toml";
 
 const DEFAULTS: &str = concat!(
     include_str!("defaults.toml"),
+    "\n",
+    include_str!("../../mcp-servers/src/defaults.toml"),
+    "\n",
+    include_str!("../../agents/src/defaults.toml"),
     "\n",
     include_str!("../../recommendations/src/defaults.toml"),
     "\n",
@@ -100,28 +102,6 @@ impl ConnectConfig {
     }
 }
 
-/// The MCP servers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct McpConfig {
-    /// Where they are reached over HTTP; empty for the port after the one of gRPC.
-    pub listen: String,
-    /// Values of `Host` that are served beside those of loopback.
-    pub hosts: Vec<String>,
-    /// Values of `Origin` that are served.
-    pub origins: Vec<String>,
-}
-
-/// Runs of workflows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentsConfig {
-    /// Folder of further workflow files; empty for `workflows` in the data folder.
-    pub workflows: PathBuf,
-    /// Runs carried out at one time.
-    pub concurrent_runs: usize,
-    /// How long ended runs are kept.
-    pub run_retention: Period,
-}
-
 impl MlflowConfig {
     /// Where releases are told, if anywhere.
     #[cfg(feature = "mlflow")]
@@ -160,18 +140,9 @@ impl config::Config for Config {
             }
         };
         let no_address =
-            self.mcp_address(self.process.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
+            self.mcp.address(self.process.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
         demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
-        demand(
-            self.agents.run_retention.0 > Duration::ZERO,
-            "agents.run_retention",
-            "must be longer than 0s".to_owned(),
-        );
-        demand(
-            (1..=1_000).contains(&self.agents.concurrent_runs),
-            "agents.concurrent_runs",
-            format!("{} is not between 1 and 1000", self.agents.concurrent_runs),
-        );
+        faults.extend(self.agents.faults());
         faults.extend(self.fitting.faults());
         faults.extend(self.process.faults());
         faults.extend(self.connect.faults(&self.process));
@@ -212,21 +183,13 @@ impl Config {
         let flags = flags.settings().chain(more).collect();
         config::load(&Sources { defaults: DEFAULTS, file, env, flags })
     }
-
-    /// Where the MCP servers of a platform that listens on `beside` are reached. `None` when what is
-    /// written is no address.
-    pub fn mcp_address(&self, beside: SocketAddr) -> Option<SocketAddr> {
-        if self.mcp.listen.is_empty() {
-            let port = if beside.port() == 0 { 0 } else { beside.port().checked_add(1)? };
-            return Some(SocketAddr::new(beside.ip(), port));
-        }
-        self.mcp.listen.parse().ok()
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, time::Duration};
+
+    use echotune_kit::config::Period;
 
     use super::*;
 

@@ -250,7 +250,7 @@ impl Platform {
     /// # Errors
     /// The address cannot be listened on, or the data folder not written.
     pub async fn serve(mut self, address: SocketAddr) -> anyhow::Result<Serving> {
-        let mcp = self.config.mcp_address(address).context("mcp.listen is no address")?;
+        let mcp = self.config.mcp.address(address).context("mcp.listen is no address")?;
         // Before real work: whoever gave a wrong file or address need not wait to be told.
         let settings = Settings { listen: address, ..self.config.process.clone() };
         let ways = Ways::bind(&settings).await.map_err(anyhow::Error::from_boxed)?;

@@ -10,11 +10,14 @@
 //! elsewhere. For the latter the tools check permission themselves: a client carries the rights of its
 //! process, not those of the caller.
 
+mod config;
 mod context;
 mod gate;
 mod http;
 mod limits;
 mod playlist_files;
+#[cfg(feature = "region")]
+pub mod program;
 mod server;
 mod servers;
 mod sessions;
@@ -25,6 +28,7 @@ use std::{fmt, sync::Arc};
 
 use echotune_api::{Experiments, Operations, Recommendations, Users};
 
+pub use config::McpConfig;
 pub use http::{Access, router};
 pub use limits::Limits;
 pub use servers::{SERVERS, ServerSummary};

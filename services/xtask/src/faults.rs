@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::{Excluded, e2e::target};
 
 /// The programs of a region, and what drives them.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 14] = [
     "--locked",
     "--package",
     "echotune",
@@ -16,8 +16,12 @@ const PROGRAMS: [&str; 10] = [
     "echotune-users",
     "--package",
     "echotune-recommendations",
+    "--package",
+    "echotune-agents",
+    "--package",
+    "echotune-mcp-servers",
     "--features",
-    "echotune/region,echotune-users/region,echotune-recommendations/region",
+    "echotune/region,echotune-users/region,echotune-recommendations/region,echotune-agents/region,echotune-mcp-servers/region",
     "--quiet",
 ];
 const DRIVER: [&str; 6] = ["--locked", "--package", "echotune-testbed", "--features", "drive", "--quiet"];

@@ -21,6 +21,11 @@ use session::Session;
 
 use crate::workflow::Schema;
 
+#[cfg(feature = "region")]
+mod offered;
+#[cfg(feature = "region")]
+pub(crate) use offered::offered;
+
 /// Tools of one server at the most.
 const MAX_TOOLS: usize = 1_000;
 

@@ -40,7 +40,7 @@ mod made {
 
     /// The configuration, unless it was only to be printed.
     fn load(flags: &ConfigFlags) -> anyhow::Result<Option<RegionConfig>> {
-        let loaded: Loaded<ServersConfig> = flags.load(DEFAULTS)?;
+        let loaded: Loaded<ServersConfig> = flags.load(DEFAULTS, None)?;
         if flags.print_config {
             output::say(loaded.to_toml()?.trim_end())?;
             return Ok(None);

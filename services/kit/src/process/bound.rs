@@ -26,7 +26,7 @@ impl Ways {
         settings.check_plaintext(address)?;
         let tls = tls::Bound::to(&settings.tls).await?;
         let listener = TcpListener::bind(address).await.map_err(|cause| {
-            format!("cannot listen on {address}; choose another address with listen, such as 127.0.0.1:0: {cause}")
+            format!("cannot listen on {address}; choose another address with --listen, such as 127.0.0.1:0: {cause}")
         })?;
         Ok(Self { address: listener.local_addr()?, listener, tls })
     }

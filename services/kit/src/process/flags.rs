@@ -35,12 +35,12 @@ impl ConfigFlags {
         all.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
     }
 
-    /// Loads a configuration from its defaults, the file of these flags, the environment and these flags.
+    /// Loads a configuration from its defaults, the file of these flags, the environment, these flags and `more` of them.
     ///
     /// # Errors
     /// Everything that is wrong, with where it was written. End with [`Faults::EXIT_CODE`].
-    pub fn load<C: Config>(&self, defaults: &str) -> Result<Loaded<C>, Faults> {
-        let (env, flags) = (Self::environment(), self.settings().collect());
+    pub fn load<C: Config>(&self, defaults: &str, more: Option<Flag>) -> Result<Loaded<C>, Faults> {
+        let (env, flags) = (Self::environment(), self.settings().chain(more).collect());
         config::load(&Sources { defaults, file: self.config.as_deref(), env, flags })
     }
 }

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Args as _, Command, FromArgMatches as _};
+use clap::{Arg, Args as _, Command, FromArgMatches as _};
 
 use super::{ConfigFlags, Face, Settings, Ways};
 use crate::{
-    config::{Config, Faults, Loaded},
+    config::{Config, Faults, Flag, Loaded},
     edge::Edge,
     lifecycle::{self, Exit, Life},
     telemetry::{self, Telemetry},
@@ -67,6 +67,9 @@ impl Process {
 const EXIT_CODES: &str = "Exit codes: 0 stopped when asked, 1 failed, 2 wrong usage, 64 wrong configuration.\n\
     Every key can be set by the environment too: ECHOTUNE__SECTION__KEY.";
 
+/// The flag and the key of where gRPC is answered.
+const LISTEN: &str = "listen";
+
 /// Runs a program: loads its configuration, starts telemetry, listens, and hands over to `body`, which ends by
 /// [`Process::serve`]. Sends at the end what is left of the spans.
 pub fn run<C: Configured, F>(about: &About, body: impl FnOnce(C, Process) -> F) -> ExitCode
@@ -74,9 +77,15 @@ where
     F: Future<Output = Result<Exit, Failure>>,
 {
     let command = Command::new(about.name).version(about.version).about(about.about).after_help(EXIT_CODES);
-    let found = ConfigFlags::augment_args(command).get_matches();
+    let listen = Arg::new(LISTEN).long(LISTEN).value_name("ADDRESS").help("Where to listen; port 0 chooses a free one");
+    let found = ConfigFlags::augment_args(command.arg(listen)).get_matches();
     let flags = ConfigFlags::from_arg_matches(&found).unwrap_or_else(|wrong| wrong.exit());
-    let loaded: Loaded<C> = match flags.load(about.defaults) {
+    let listen = found.get_one::<String>(LISTEN).map(|address| Flag {
+        name: format!("--{LISTEN}"),
+        key: LISTEN.to_owned(),
+        value: address.clone(),
+    });
+    let loaded: Loaded<C> = match flags.load(about.defaults, listen) {
         Ok(loaded) => loaded,
         Err(faults) => return told(&faults, Faults::EXIT_CODE),
     };
