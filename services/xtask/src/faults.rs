@@ -33,7 +33,7 @@ pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
     for of in [&PROGRAMS[..], &DRIVER[..]] {
         crate::cargo(&[&["clippy", "--all-targets"], of, &["--", "-D", "warnings"]].concat())?;
     }
-    crate::cargo(&[&["test", "--lib"], &PROGRAMS[..], &["program", "region"]].concat())
+    crate::cargo(&[&["test", "--lib"], &PROGRAMS[..], &["--", "program", "region"]].concat())
 }
 
 /// Whether regions can live in namespaces of their own.

@@ -137,7 +137,6 @@ impl Programs {
     async fn command(&self, region: Region, word: &str) -> Result<(), DriveError> {
         let mut command = self.network.command(region, self.binaries.join("echotune"));
         command.arg("--config").arg(self.config(region)).arg(word).stdin(Stdio::null());
-        let mut command = tokio::process::Command::from(command);
         let done = command.kill_on_drop(true).output().await?;
         if done.status.success() {
             return Ok(());
@@ -172,7 +171,7 @@ impl Programs {
         }
         command.arg("--config").arg(self.config(region));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let child = command.kill_on_drop(true).spawn()?;
         self.running().insert((region, program), child);
         Ok(())
     }
