@@ -180,7 +180,15 @@ proptest! {
             let real = never.service.recommend(&call(), &name(0), &wanted).await.expect("listed");
             assert_sums(&imagined);
             assert_sums(&with.list(&name(0)).await);
-            assert_eq!(artists(&imagined), artists(&real));
+            // What is trending differs, for the extra plays were made, and with it the order of items of nearly one score.
+            let by_name = |items: &[Recommendation]| {
+                let mut items = items.to_vec();
+                items.sort_by(|one, other| one.artist.cmp(&other.artist));
+                items
+            };
+            let (imagined_items, real_items) = (by_name(&imagined.items), by_name(&real.items));
+            let names = |items: &[Recommendation]| items.iter().map(|item| item.artist.clone()).collect::<Vec<_>>();
+            assert_eq!(names(&imagined_items), names(&real_items));
             // Each tells its score as it is.
             for item in &imagined.items {
                 let told = with.service.explain(&call(), &name(0), item.id).await.expect("explained");
@@ -188,8 +196,7 @@ proptest! {
                 assert!((before - now).abs() <= 1e-9 * now.abs(), "{before} {now}: {item:?}");
             }
             assert!(real.items.iter().all(|item| item.score_before.is_none()));
-            // What is trending differs: there the extra plays count, for they were made.
-            for (imagined, real) in imagined.items.iter().zip(&real.items) {
+            for (imagined, real) in imagined_items.iter().zip(&real_items) {
                 let (imagined, real) = (listened(imagined), listened(real));
                 assert_eq!(imagined.len(), real.len());
                 for (imagined, real) in imagined.iter().zip(&real) {
