@@ -75,7 +75,11 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
     println!("faults: on Apache Cassandra, Apache Kafka and MirrorMaker 2 of three regions in {network}");
     testbed(&["up", "data", "--network", network, "--mirror-topics", "users\\.v1"])?;
     let programs = programs.to_str().context("a path of letters")?;
-    let done = testbed(&[&["faults", "--programs", programs], &words[..]].concat());
+    // Beside the folder that is wiped.
+    let report = folder.with_file_name("faults-report");
+    let report = ["--report", report.to_str().context("a path of letters")?];
+    let report = if words.contains(&"--report") { &[][..] } else { &report[..] };
+    let done = testbed(&[&["faults", "--programs", programs], report, &words[..]].concat());
     let ended = testbed(&["down", "--wipe"]);
     done.and(ended)
 }
