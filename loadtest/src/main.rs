@@ -8,7 +8,7 @@ use comfy_table::Table;
 use echotune_loadtest::{
     drive::{Measured, closed, open, paced},
     scenario::{Arrivals, Scenario},
-    target::Target,
+    target::{Place, Target},
 };
 use serde_json::{Value, json};
 
@@ -20,6 +20,15 @@ struct Arguments {
     /// Data folder of the running platform.
     #[arg(long, default_value = "data")]
     data: PathBuf,
+    /// Where users are served, such as http://127.0.0.2:7430, instead of a platform in one process.
+    #[arg(long, requires = "recommendations", requires = "token_file")]
+    users: Option<String>,
+    /// Where recommendations are served then.
+    #[arg(long, requires = "users")]
+    recommendations: Option<String>,
+    /// The file with their token.
+    #[arg(long, requires = "users")]
+    token_file: Option<PathBuf>,
     /// Process id of the platform, to print its memory.
     #[arg(long)]
     pid: Option<u32>,
@@ -40,7 +49,11 @@ async fn main() -> anyhow::Result<()> {
     let text = fs::read_to_string(&arguments.scenario)
         .with_context(|| format!("{} cannot be read", arguments.scenario.display()))?;
     let scenario = Scenario::read(&text).map_err(anyhow::Error::msg)?;
-    let target = Target::prepare(&arguments.data, &scenario).await?;
+    let at = match (&arguments.users, &arguments.recommendations, &arguments.token_file) {
+        (Some(users), Some(recommendations), Some(token)) => Place::elsewhere(users, recommendations, token)?,
+        _ => Place::of_folder(&arguments.data)?,
+    };
+    let target = Target::prepare(at, &scenario).await?;
     let request = move |number| target.clone().send(number);
     let measured = match scenario.arrivals {
         Arrivals::Open { per_second, requests, in_flight } => {

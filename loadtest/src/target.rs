@@ -45,6 +45,37 @@ impl Interceptor for Bearer {
 
 type Connected = InterceptedService<Channel, Bearer>;
 
+/// Where a platform answers.
+pub struct Place {
+    users: String,
+    recommendations: String,
+    token: String,
+}
+
+impl Place {
+    /// One process, by the files `address` and `token` of its data folder.
+    ///
+    /// # Errors
+    /// No platform runs there.
+    pub fn of_folder(data: &Path) -> anyhow::Result<Self> {
+        let read = |name: &str| {
+            fs::read_to_string(data.join(name))
+                .with_context(|| format!("no file '{name}' in {}: does `echotune up` run on it?", data.display()))
+        };
+        let address = format!("http://{}", read("address")?.trim());
+        Ok(Self { users: address.clone(), recommendations: address, token: read("token")? })
+    }
+
+    /// Services with addresses of their own.
+    ///
+    /// # Errors
+    /// The file of the token cannot be read.
+    pub fn elsewhere(users: &str, recommendations: &str, token: &Path) -> anyhow::Result<Self> {
+        let token = fs::read_to_string(token).with_context(|| token.display().to_string())?;
+        Ok(Self { users: users.to_owned(), recommendations: recommendations.to_owned(), token })
+    }
+}
+
 /// A running platform.
 #[derive(Clone)]
 pub struct Target {
@@ -56,24 +87,21 @@ pub struct Target {
 }
 
 impl Target {
-    /// Connects with the files `address` and `token` of a data folder, and finds or creates the
-    /// scenario's listeners.
+    /// Connects, and finds or creates the scenario's listeners.
     ///
     /// # Errors
     /// No platform runs there, or it refuses.
-    pub async fn prepare(data: &Path, scenario: &Scenario) -> anyhow::Result<Self> {
-        let read = |name: &str| {
-            fs::read_to_string(data.join(name))
-                .with_context(|| format!("no file '{name}' in {}: does `echotune up` run on it?", data.display()))
+    pub async fn prepare(at: Place, scenario: &Scenario) -> anyhow::Result<Self> {
+        let connect = async |address: &str| {
+            let endpoint = Endpoint::from_shared(address.to_owned()).with_context(|| address.to_owned())?;
+            endpoint.connect().await.with_context(|| format!("nobody answers at {address}"))
         };
-        let (address, token) = (read("address")?, read("token")?);
-        let channel = Endpoint::from_shared(format!("http://{}", address.trim()))?.connect().await?;
-        let bearer = Bearer(format!("Bearer {}", token.trim()).parse().context("the token is no header")?);
+        let bearer = Bearer(format!("Bearer {}", at.token.trim()).parse().context("the token is no header")?);
         let began = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let began_ms = i64::try_from(began.as_millis())?;
         let mut target = Self {
-            users: UsersServiceClient::with_interceptor(channel.clone(), bearer.clone()),
-            recommendations: RecommendationsServiceClient::with_interceptor(channel, bearer),
+            users: UsersServiceClient::with_interceptor(connect(&at.users).await?, bearer.clone()),
+            recommendations: RecommendationsServiceClient::with_interceptor(connect(&at.recommendations).await?, bearer),
             names: Arc::default(),
             request: scenario.request,
             // In the past, so that every listen has a time of its own that has been.

@@ -2,7 +2,7 @@
 
 use echotune_api::events::{Event, EventError, Payload, USERS_TOPIC};
 use echotune_eventlog::{EventLog, LogError, Positions};
-use echotune_kit::lifecycle::Passing;
+use echotune_kit::{failpoint, lifecycle::Passing};
 use echotune_model::{ErrorKind, UserName};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,7 @@ pub async fn consume(store: &dyn RunStore, log: &dyn EventLog, stop: Cancellatio
         if followed != Followed::default() {
             store.follow(followed).await?;
         }
+        failpoint::reach("agents.events.followed");
         member.commit(&done).await?;
     }
 }

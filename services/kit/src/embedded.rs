@@ -385,4 +385,6 @@ fn write_span() -> Span {
 }
 
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod cql;
 pub mod edge;
 pub mod embedded;
+pub mod failpoint;
 #[cfg(feature = "keys")]
 pub mod keys;
 pub mod lifecycle;

@@ -11,6 +11,7 @@ use echotune_api::{
 };
 use echotune_engine::{Scores, budget::FitTooLarge};
 use echotune_eventlog::Positions;
+use echotune_kit::failpoint;
 use echotune_model::{Clock, ErrorKind, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
@@ -226,6 +227,7 @@ impl RecommendationsService {
         };
         let forgets = self.forget_if_told(&events).await?;
         self.0.store.apply(events.clone(), unreadable, next.clone()).await?;
+        failpoint::reach("recommendations.events.applied");
         // One event at a time, so that lists are made between them.
         let mut changed = false;
         for event in &events {

@@ -56,7 +56,7 @@ fn yaml(plan: &Plan, region: Region, home: &Home) -> String {
             ("TOKEN", &region.number().to_string()),
             ("SEEDS", &seeds.join(",")),
             ("ADDR", &plan.network.address(region).to_string()),
-            ("DIR", &home.folder().to_string_lossy()),
+            ("DIR", &home.data().to_string_lossy()),
             ("COMMITLOG_SYNC", sync),
             ("HINT_WINDOW", &format!("{}s", plan.cassandra.hint_window_s)),
             ("PHI", &plan.cassandra.phi.to_string()),

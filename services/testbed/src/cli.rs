@@ -162,6 +162,9 @@ struct Data {
     /// Use the first variant of Paxos.
     #[arg(long)]
     paxos_v1: bool,
+    /// Give each CQL server and broker a disk in memory of so many MiB, which can be filled. Needs root.
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -207,7 +210,7 @@ impl Data {
             Where::Loopback => Network::Loopback,
             Where::Namespaces => Network::Namespaces,
         };
-        let mut plan = Plan { regions: self.regions, network, ..Plan::data(run) };
+        let mut plan = Plan { regions: self.regions, network, disk_mib: self.disk, ..Plan::data(run) };
         plan.kafka.brokers = self.brokers;
         plan.cassandra.hint_window_s = self.hint_window;
         plan.cassandra.paxos = if self.paxos_v1 { Paxos::V1 } else { Paxos::V2 };

@@ -102,6 +102,9 @@ pub enum TestbedError {
     /// Another command has the run folder.
     #[error("another command of the testbed works in {}", .0.display())]
     Busy(PathBuf),
+    /// A part has no disk of its own that could be filled.
+    #[error("{0} has no small disk: start the testbed with --disk MIB, as root")]
+    NoDisk(Part),
     /// There is nothing to be cut between parts that share a network.
     #[error("regions on loopback addresses cannot be cut off from each other: use --network namespaces, or the proxy")]
     Uncuttable,

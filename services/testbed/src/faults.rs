@@ -1,6 +1,7 @@
 //! The command that drives the platform's programs while parts fail.
 
 use std::{
+    collections::BTreeMap,
     env,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
@@ -23,7 +24,7 @@ const OUTSIDE: (&str, &str) = ("echotune-hub", "ECHOTUNE_TESTBED_OUTSIDE");
 /// How it is driven.
 #[derive(Debug, Args)]
 pub(crate) struct Faults {
-    /// Folder of echotune, echotune-users and echotune-recommendations, built with the feature `region`.
+    /// Folder of echotune and the programs of a region, built with the features `region` and `failpoints`.
     #[arg(long)]
     programs: PathBuf,
     /// Seconds that each fault lasts.
@@ -41,9 +42,15 @@ pub(crate) struct Faults {
     /// How often all faults are gone through.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Only the faults that take little time.
+    #[arg(long)]
+    quick: bool,
     /// Only faults whose name holds this text.
     #[arg(long, default_value = "")]
     only: String,
+    /// Folder of HetRec 2011, of which each region imports a part before anything fails.
+    #[arg(long)]
+    hetrec: Option<PathBuf>,
     /// Seed of what is drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -59,7 +66,7 @@ impl Faults {
         if plan.network == Network::Namespaces && env::var_os(OUTSIDE.1).is_none() {
             return outside();
         }
-        let faults = Fault::quick(plan);
+        let faults = if self.quick { Fault::quick(plan) } else { Fault::all(plan) };
         let faults: Vec<_> = faults.into_iter().filter(|fault| fault.to_string().contains(&self.only)).collect();
         ensure!(!faults.is_empty(), "no fault has a name with '{}' in it", self.only);
         let drive = Drive {
@@ -69,6 +76,7 @@ impl Faults {
             listeners: self.listeners,
             pause: Duration::from_millis(self.pause),
             faults: std::iter::repeat_n(faults, self.rounds).flatten().collect(),
+            hetrec: self.hetrec,
             seed: self.seed,
         };
         let folder = self.report.unwrap_or_else(|| plan.run.join("faults"));
@@ -98,9 +106,17 @@ fn outside() -> anyhow::Result<ExitCode> {
 }
 
 fn show(report: &Report) -> anyhow::Result<()> {
+    if let Some(imported) = &report.imported {
+        let told = |of: &BTreeMap<String, usize>| {
+            of.iter().map(|(region, count)| format!("{region} {count}")).collect::<Vec<_>>().join(", ")
+        };
+        writeln!(io::stdout(), "imported in {:.0} s: {} listeners", imported.seconds, told(&imported.listeners))?;
+        let (lists, after) = (told(&imported.recommended), imported.served_after_s);
+        writeln!(io::stdout(), "items that each region recommends to listeners of all: {lists}, {after:.1} s later")?;
+    }
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["fault", "for", "ok", "failed", "unknown", "felt afterwards"]);
+    table.set_header(["fault", "for", "ok", "failed", "unknown", "p50", "p99", "felt afterwards"]);
     for told in &report.faults {
         table.add_row([
             told.fault.clone(),
@@ -108,6 +124,8 @@ fn show(report: &Report) -> anyhow::Result<()> {
             told.ok.to_string(),
             told.failed.to_string(),
             told.unknown.to_string(),
+            format!("{:.0} ms", told.p50_ms),
+            format!("{:.0} ms", told.p99_ms),
             format!("{:.1} s", told.felt_after_s),
         ]);
     }

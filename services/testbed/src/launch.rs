@@ -7,7 +7,7 @@ use std::{
 
 use tokio::process::Command;
 
-use crate::{Part, Plan, Progress, TestbedError, cassandra, jars::Jars, java, kafka, mirror, process::Process};
+use crate::{Part, Plan, Progress, TestbedError, cassandra, disk, jars::Jars, java, kafka, mirror, process::Process};
 
 /// What has to be on the machine before anything starts.
 #[derive(Debug, Clone)]
@@ -45,6 +45,11 @@ impl Home {
         self.0.join(name)
     }
 
+    /// Folder of what must outlive its process.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.file("data")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.file("log")
     }
@@ -79,6 +84,9 @@ impl Home {
 /// Writes a part's configuration and starts its process.
 pub(crate) async fn launch(plan: &Plan, machine: &Machine, part: Part) -> Result<Process, TestbedError> {
     let home = Home::of(plan, part);
+    if let (Some(mib), Part::Cassandra(_) | Part::Kafka(..)) = (plan.disk_mib, part) {
+        disk::mount(&home, mib).await?;
+    }
     let command = match part {
         Part::Cassandra(region) => cassandra::prepare(plan, machine, region, &home)?,
         Part::Kafka(region, broker) => kafka::prepare(plan, machine, region, broker, &home).await?,

@@ -13,6 +13,7 @@
 mod cassandra;
 #[cfg(feature = "drive")]
 pub mod drive;
+mod disk;
 mod error;
 pub mod history;
 mod jars;
@@ -31,6 +32,7 @@ mod random;
 mod template;
 mod testbed;
 mod wait;
+mod way;
 
 pub use self::{
     error::TestbedError,
@@ -40,4 +42,5 @@ pub use self::{
     process::State,
     progress::{Progress, Silent, Terminal},
     testbed::{PartStatus, Testbed},
+    way::Way,
 };

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fmt, fs, io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     str::FromStr,
@@ -15,7 +15,12 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
-use tokio::{process::Command, sync::oneshot};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    process::Command,
+    sync::oneshot,
+};
 
 use crate::{Region, TestbedError, process::last_lines};
 
@@ -23,6 +28,8 @@ use crate::{Region, TestbedError, process::last_lines};
 const HUB: &str = "echotune-hub";
 /// The chain of rules that cut regions off.
 const CHAIN: &str = "ECHOTUNE";
+/// The mark of what a proxy sends on, which is not turned round to it again.
+const THROUGH: u32 = 0x7430;
 /// Where `ip netns` keeps namespaces.
 const NAMESPACES: &str = "/run/netns";
 const NO_IP: &str = "; install iproute2";
@@ -203,6 +210,31 @@ impl Network {
             self.rules(*region, &["-F", CHAIN]).await?;
         }
         Ok(())
+    }
+
+    /// Has new connections from a region to another end at a port of its own loopback interface.
+    pub(crate) async fn redirect(self, from: Region, to: Region, port: u16) -> Result<(), TestbedError> {
+        let (to, port, mark) = (self.address(to).to_string(), port.to_string(), format!("{THROUGH:#x}"));
+        let rule = ["-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-d", &to, "-m", "mark", "!", "--mark", &mark];
+        self.rules(from, &[&rule[..], &["-j", "REDIRECT", "--to-ports", &port]].concat()).await
+    }
+
+    /// Has new connections from a region go where they are to go.
+    pub(crate) async fn redirect_nothing(self, from: Region) -> Result<(), TestbedError> {
+        self.rules(from, &["-t", "nat", "-F", "OUTPUT"]).await
+    }
+
+    /// A connection from a region to an address that is not turned round.
+    pub(crate) async fn through(self, from: Region, to: SocketAddr) -> Result<TcpStream, TestbedError> {
+        let failed = move |source| TestbedError::Namespace { name: namespace(from), source };
+        let socket = move || {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_mark(THROUGH)?;
+            socket.set_nonblocking(true)?;
+            Ok::<_, io::Error>(socket)
+        };
+        let socket = self.within(from, socket).await?.map_err(failed)?;
+        TcpSocket::from_std_stream(socket.into()).connect(to).await.map_err(failed)
     }
 
     async fn drop_from(self, from: Region, to: Region, loss: Loss) -> Result<(), TestbedError> {

@@ -8,6 +8,8 @@ use crate::{Mirror, Network, Part, Region};
 
 /// MiB of heap of one Java process at the least and at the most.
 const HEAP_MIB: std::ops::RangeInclusive<u32> = 128..=8192;
+/// Of the disk of one server.
+const DISK_MIB: std::ops::RangeInclusive<u32> = 256..=16_384;
 /// Hint windows up to a week.
 const HINT_WINDOW_MAX_S: u32 = 7 * 24 * 3600;
 /// What a path of a run folder may hold: it stands in YAML, in properties, in a URL and in a class path.
@@ -29,6 +31,10 @@ pub struct Plan {
     pub kafka: KafkaPlan,
     /// Settings of MirrorMaker 2; `None` leaves it out.
     pub mirror: Option<MirrorPlan>,
+    /// MiB of the disk of each CQL server and broker, a file system in memory; `None` for folders of the machine's own
+    /// disk. Needs root.
+    #[serde(default)]
+    pub disk_mib: Option<u32>,
 }
 
 /// Settings of the CQL servers.
@@ -189,6 +195,12 @@ pub enum PlanError {
     /// A threshold at which nodes are never or always marked down.
     #[error("cassandra.phi: {0} is not within 5 to 16")]
     Phi(u8),
+    /// A disk that is full at the start, or larger than a machine's memory may be.
+    #[error("disk_mib: {mib} MiB is not within {} to {} MiB", DISK_MIB.start(), DISK_MIB.end())]
+    Disk {
+        /// What was asked.
+        mib: u32,
+    },
     /// There is nothing to mirror between.
     #[error("mirror: one region has nothing to mirror from; leave mirroring out (--no-mirror) or name another region")]
     MirrorAlone,
@@ -221,6 +233,7 @@ impl Plan {
             },
             kafka: KafkaPlan { brokers: Brokers::One, heap_mib: 320 },
             mirror: Some(MirrorPlan::of(Network::Loopback)),
+            disk_mib: None,
         }
     }
 
@@ -246,6 +259,9 @@ impl Plan {
         }
         if !(5..=16).contains(&self.cassandra.phi) {
             return Err(PlanError::Phi(self.cassandra.phi));
+        }
+        if let Some(mib) = self.disk_mib.filter(|mib| !DISK_MIB.contains(mib)) {
+            return Err(PlanError::Disk { mib });
         }
         heap("cassandra.heap_mib", self.cassandra.heap_mib)?;
         heap("kafka.heap_mib", self.kafka.heap_mib)?;
@@ -307,6 +323,7 @@ mod tests {
         assert_eq!(refused(|plan| plan.regions.truncate(1)), PlanError::MirrorAlone);
         assert_eq!(refused(|plan| plan.cassandra.hint_window_s = 0), PlanError::HintWindow(0));
         assert_eq!(refused(|plan| plan.cassandra.phi = 40), PlanError::Phi(40));
+        assert_eq!(refused(|plan| plan.disk_mib = Some(1)), PlanError::Disk { mib: 1 });
         let heap = PlanError::Heap { field: "kafka.heap_mib", mib: 1 };
         assert_eq!(refused(|plan| plan.kafka.heap_mib = 1), heap);
         let topics = |value: &str| PlanError::MirrorList { field: "topics", value: value.into() };

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::{
-    Cut, Network, Part, Plan, Progress, Region, Silent, State, TestbedError, cassandra, kafka,
+    Cut, Network, Part, Plan, Progress, Region, Silent, State, TestbedError, cassandra, disk, kafka,
     launch::{Home, Machine, launch, ready},
     process::Process,
     progress::telling,
@@ -224,6 +224,34 @@ impl Testbed {
         self.plan.network.heal(&self.plan.regions).await
     }
 
+    /// Takes all room on a part's disk, which the plan has made a small one.
+    ///
+    /// # Errors
+    ///
+    /// [`TestbedError::NoDisk`], [`TestbedError::Unknown`], [`TestbedError::File`].
+    pub async fn fill(&self, part: Part) -> Result<(), TestbedError> {
+        let home = self.disk(part)?;
+        let done = tokio::task::spawn_blocking(move || disk::fill(&home)).await;
+        done.unwrap_or_else(|cause| Err(TestbedError::file(&self.plan.run)(cause.into())))
+    }
+
+    /// Gives back what [`Testbed::fill`] took.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Testbed::fill`].
+    pub fn free_disk(&self, part: Part) -> Result<(), TestbedError> {
+        disk::free(&self.disk(part)?)
+    }
+
+    fn disk(&self, part: Part) -> Result<Home, TestbedError> {
+        self.known(part)?;
+        match part {
+            Part::Cassandra(_) | Part::Kafka(..) if self.plan.disk_mib.is_some() => Ok(Home::of(&self.plan, part)),
+            _ => Err(TestbedError::NoDisk(part)),
+        }
+    }
+
     /// Cassandra's `nodetool`, connected to the node of a region; arguments are to be added.
     ///
     /// # Errors
@@ -271,6 +299,9 @@ impl Testbed {
         }
         self.disconnect().await?;
         if wipe {
+            for part in self.plan.parts() {
+                disk::unmount(&Home::of(&self.plan, part)).await?;
+            }
             self.wipe()?;
         }
         progress.done("the testbed is down", start.elapsed());

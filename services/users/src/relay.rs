@@ -1,6 +1,6 @@
 use echotune_api::events::USERS_TOPIC;
 use echotune_eventlog::{EventLog, LogError};
-use echotune_kit::{lifecycle::Passing, telemetry};
+use echotune_kit::{failpoint, lifecycle::Passing, telemetry};
 use echotune_model::ErrorKind;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ pub async fn relay(store: impl UserStore, log: &dyn EventLog, stop: Cancellation
         }
         appended?;
         drop(spans);
+        failpoint::reach("users.relay.appended");
         for user in erased {
             log.forget(USERS_TOPIC, &user).await?;
         }

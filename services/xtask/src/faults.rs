@@ -21,12 +21,35 @@ const PROGRAMS: [&str; 14] = [
     "--package",
     "echotune-mcp-servers",
     "--features",
-    "echotune/region,echotune-users/region,echotune-recommendations/region,echotune-agents/region,echotune-mcp-servers/region",
+    "echotune/region,echotune-users/region,echotune-recommendations/region,echotune-agents/region,\
+     echotune-mcp-servers/region,echotune-users/failpoints,echotune-recommendations/failpoints,echotune-agents/failpoints",
     "--quiet",
 ];
 const DRIVER: [&str; 6] = ["--locked", "--package", "echotune-testbed", "--features", "drive", "--quiet"];
+/// Faults that want the same servers.
+struct Pass {
+    /// What `up data` is told as root.
+    servers: &'static [&'static str],
+    /// What it is told by others, or for a short while.
+    any_servers: &'static [&'static str],
+    /// What `faults` is told.
+    faults: &'static [&'static str],
+    /// Folder of its report.
+    report: &'static str,
+}
+
+/// All faults, then an outage that is longer than hints are kept: no other would pass without hints.
+const PASSES: [Pass; 2] = [
+    Pass { servers: &["--disk", "1024"], any_servers: &[], faults: &[], report: "faults-report" },
+    Pass {
+        servers: &["--hint-window", "15"],
+        any_servers: &["--hint-window", "15"],
+        faults: &["--only", "outlast"],
+        report: "faults-report-hints",
+    },
+];
 /// Every kind of fault once, in four minutes.
-const QUICK: [&str; 6] = ["--seconds", "5", "--rest", "6", "--listeners", "4"];
+const QUICK: [&str; 7] = ["--quick", "--seconds", "5", "--rest", "6", "--listeners", "4"];
 
 /// Lints the programs of a region and what drives them, and tests what of them needs no server.
 pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
@@ -51,6 +74,7 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
     let folder = target().join("faults");
     std::fs::create_dir_all(&folder)?;
     let (programs, folder) = (programs.canonicalize()?, folder.canonicalize()?);
+    let is_quick = words.first() == Some(&"--quick");
     let words: Vec<&str> = match words {
         ["--quick", words @ ..] => QUICK.iter().chain(words).copied().collect(),
         words => words.to_vec(),
@@ -73,13 +97,19 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
         Ok(())
     };
     println!("faults: on Apache Cassandra, Apache Kafka and MirrorMaker 2 of three regions in {network}");
-    testbed(&["up", "data", "--network", network, "--mirror-topics", "users\\.v1"])?;
     let programs = programs.to_str().context("a path of letters")?;
-    // Beside the folder that is wiped.
-    let report = folder.with_file_name("faults-report");
-    let report = ["--report", report.to_str().context("a path of letters")?];
-    let report = if words.contains(&"--report") { &[][..] } else { &report[..] };
-    let done = testbed(&[&["faults", "--programs", programs], report, &words[..]].concat());
-    let ended = testbed(&["down", "--wipe"]);
-    done.and(ended)
+    let mut done = Ok(());
+    for pass in if is_quick { &PASSES[..1] } else { &PASSES[..] } {
+        // Disks in memory are mounted, as only root may.
+        let servers = if network == "namespaces" && !is_quick { pass.servers } else { pass.any_servers };
+        let up = ["up", "data", "--network", network, "--mirror-topics", "users\\.v1"];
+        // Beside the folder that is wiped.
+        let report = folder.with_file_name(pass.report);
+        let report = ["--report", report.to_str().context("a path of letters")?];
+        let report = if words.contains(&"--report") { &[][..] } else { &report[..] };
+        let drive = [&["faults", "--programs", programs], report, pass.faults, &words[..]].concat();
+        let driven = testbed(&[&up, servers].concat()).and_then(|()| testbed(&drive));
+        done = done.and(driven).and(testbed(&["down", "--wipe"]));
+    }
+    done
 }

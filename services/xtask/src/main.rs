@@ -86,8 +86,8 @@ fn main() -> ExitCode {
             None => Err(anyhow::anyhow!("no check is named '{wanted}'")),
         },
         ["coverage"] => coverage::run(),
-        ["e2e"] => e2e::run_all(None),
-        ["e2e", wanted] => e2e::run_all(Some(wanted)),
+        ["e2e"] => e2e::run_all(None, &[]),
+        ["e2e", wanted, words @ ..] => e2e::run_all(Some(wanted), words),
         ["eval", words @ ..] => eval::run(words),
         ["faults", words @ ..] => faults::run(words),
         ["spark", words @ ..] => spark::run(words),
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
             let commands =
-                "coverage | e2e [SUITE] | eval --help | faults [--quick] | spark --data DIR | testbed --help";
+                "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use echotune_kit::failpoint;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -168,6 +169,7 @@ impl Execution {
 
     /// Takes a result that has the right shape.
     async fn accept(&self, step: &ToolStep, path: &str, result: Value) -> Result<Value, Stop> {
+        failpoint::reach("agents.tool.answered");
         let own = self.shared.tools.known().get(&step.tool).and_then(|info| info.output_schema.clone());
         let (wanted, checked) = (step.output.clone(), Arc::new(result));
         let value = Arc::clone(&checked);

@@ -10,10 +10,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use echotune_api::{Training as _, TrainingClient, Users as _, UsersClient};
+use echotune_api::{AgentsClient, Training as _, TrainingClient, Users as _, UsersClient};
 use echotune_kit::{auth::Token, edge::Credentials};
 use echotune_model::{Call, ErrorKind, Fault, ItemId, ItemKind, Listen, MAX_PAGE, PageRequest, Track, UserId};
 use futures::{StreamExt as _, future::join_all};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
@@ -27,11 +28,11 @@ use crate::{
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a client asks again, under the same key, when it does not know what became of a request.
-const TRIES: u32 = 10;
+pub(super) const TRIES: u32 = 10;
 /// Times between them, and between looks at the end.
-const REST: Duration = Duration::from_millis(500);
+pub(super) const REST: Duration = Duration::from_millis(500);
 /// Of so many listens one is sent several times at once, and so often.
-const REPEATED: (u64, usize) = (8, 3);
+const REPEATED: (u64, usize) = (8, 10);
 /// How often names are claimed.
 const CLAIM_EVERY: Duration = Duration::from_millis(700);
 /// Milliseconds between two listens of a listener, as they say of themselves, and how many there may be.
@@ -62,9 +63,10 @@ pub enum DriveError {
 /// The services of a region.
 #[derive(Clone)]
 pub(super) struct Client {
-    region: Region,
-    users: Arc<UsersClient>,
-    training: Arc<TrainingClient>,
+    pub(super) region: Region,
+    pub(super) users: Arc<UsersClient>,
+    pub(super) training: Arc<TrainingClient>,
+    pub(super) agents: Arc<AgentsClient>,
 }
 
 /// Whose listens are recorded in one region.
@@ -88,17 +90,18 @@ pub(super) fn connect(testbed: &Testbed, programs: &Programs) -> Result<Vec<Clie
             region: *region,
             users: Arc::new(UsersClient::new(channel(Program::Users)?, credentials.clone())),
             training: Arc::new(TrainingClient::new(channel(Program::Recommendations)?, credentials.clone())),
+            agents: Arc::new(AgentsClient::new(channel(Program::Agents)?, credentials.clone())),
         })
     };
     testbed.plan().regions.iter().map(client).collect()
 }
 
-fn call(key: String) -> Call {
+pub(super) fn call(key: String) -> Call {
     Call { deadline: Some(Instant::now() + PATIENCE), idempotency_key: key, ..Call::internal() }
 }
 
 /// What a fault says of a write: refused for good, or nobody knows.
-fn outcome(fault: &Fault) -> Outcome {
+pub(super) fn outcome(fault: &Fault) -> Outcome {
     match fault.kind {
         ErrorKind::InvalidArgument
         | ErrorKind::NotFound
@@ -129,7 +132,7 @@ pub(super) async fn create(clients: &[Client], each: u64, notes: &Notes) -> Resu
 }
 
 /// Claims a name, and asks again until it is known what became of it; whose it then is.
-async fn claim(client: &Client, name: &str, notes: &Notes) -> Option<UserId> {
+pub(super) async fn claim(client: &Client, name: &str, notes: &Notes) -> Option<UserId> {
     let began = notes.now();
     let key = format!("{}-{name}", client.region);
     for _ in 0..TRIES {
@@ -150,28 +153,28 @@ async fn claim(client: &Client, name: &str, notes: &Notes) -> Option<UserId> {
     None
 }
 
-/// Everything that clients do until they are told to stop.
+/// Has every listener listen and names be claimed, until told to stop.
 pub(super) fn work(
     clients: &[Client],
     listeners: &[Listener],
     drive: &Drive,
     notes: &Arc<Notes>,
     stop: &CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let mut tasks = Vec::new();
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
     for (nth, listener) in listeners.iter().cloned().enumerate() {
         let (client, notes, stop) = (clients[listener.home].clone(), Arc::clone(notes), stop.clone());
         let (pause, mut random) = (drive.pause, Random(drive.seed ^ nth as u64));
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             while !stop.is_cancelled() {
                 listen(&client, &listener, &mut random, &notes).await;
                 tokio::time::sleep(pause).await;
             }
-        }));
+        });
     }
     let (clients, notes, stop) = (clients.to_vec(), Arc::clone(notes), stop.clone());
     let run = notes.began.elapsed().subsec_nanos();
-    tasks.push(tokio::spawn(async move {
+    tasks.spawn(async move {
         for nth in 0_usize.. {
             if stop.is_cancelled() {
                 return;
@@ -181,10 +184,8 @@ pub(super) fn work(
             tokio::join!(claim(one, &name, &notes), claim(other, &name, &notes));
             tokio::time::sleep(CLAIM_EVERY).await;
         }
-    }));
-    async {
-        join_all(tasks).await;
-    }
+    });
+    tasks
 }
 
 fn listen_of(listener: &Listener, element: u64) -> Listen {
@@ -247,7 +248,7 @@ async fn elements(client: &Client, listener: &Listener) -> Result<Vec<u64>, Faul
 type Plays = BTreeSet<(UserId, ItemId, u64)>;
 
 /// Who has played what how often, as recommendations of a region know it.
-async fn plays(client: &Client, of: &BTreeSet<UserId>) -> Result<Plays, Fault> {
+pub(super) async fn plays(client: &Client, of: &BTreeSet<UserId>) -> Result<Plays, Fault> {
     let call = Call { deadline: Some(Instant::now() + 10 * PATIENCE), ..Call::internal() };
     let mut histories = client.training.export_histories(&call, None).await?;
     let mut plays = BTreeSet::new();

@@ -2,11 +2,16 @@
 //! is there at the end.
 //!
 //! Each region has its programs and its listeners, whose listens are recorded there one after the other, some of them by
-//! the same request several times at once. Names are claimed in two regions at the same moment. After each fault is
-//! undone, and once more at the end, every region must come to hold what was acknowledged anywhere, once.
+//! the same request ten times at once. Names are claimed in two regions at the same moment, agents run and make a
+//! playlist each, and accounts are made and erased. At the end every region must come to hold what was acknowledged
+//! anywhere, once, and nothing of what was erased.
 
 mod clients;
+mod erasures;
+mod fault;
+mod import;
 mod programs;
+mod runs;
 mod schedule;
 
 use std::{
@@ -20,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     clients::DriveError,
+    fault::Fault,
+    import::Imported,
     programs::{Program, Programs},
-    schedule::{Fault, Told},
+    schedule::Told,
 };
 use crate::{
     Region, Testbed,
@@ -34,7 +41,7 @@ const AGREE: Duration = Duration::from_secs(180);
 /// What is to be done.
 #[derive(Debug, Clone)]
 pub struct Drive {
-    /// Folder of the programs: `echotune`, `echotune-users` and `echotune-recommendations`.
+    /// Folder of the programs: `echotune` and those of a region, built with the features `region` and `failpoints`.
     pub programs: PathBuf,
     /// How long each fault lasts.
     pub fault: Duration,
@@ -46,6 +53,8 @@ pub struct Drive {
     pub pause: Duration,
     /// Which faults, in their order.
     pub faults: Vec<Fault>,
+    /// Folder of HetRec 2011, to be imported before anything fails.
+    pub hetrec: Option<PathBuf>,
     /// Seed of the order in which listens are repeated.
     pub seed: u64,
 }
@@ -59,6 +68,9 @@ pub struct Report {
     pub began_at_ms: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
+    /// What was imported before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// What was done to it, and how long clients felt it.
     pub faults: Vec<Told>,
     /// How long all regions took to hold everything after the last fault, in seconds.
@@ -98,19 +110,32 @@ impl Drive {
         let began_at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let notes = Arc::new(Notes { began: Instant::now(), entries: Mutex::default() });
         let programs = Programs::start(testbed, &self.programs, tell).await?;
+        let imported = match &self.hetrec {
+            Some(folder) => Some(programs.import(folder, tell).await?),
+            None => None,
+        };
         let clients = clients::connect(testbed, &programs)?;
         let listeners = clients::create(&clients, self.listeners, &notes).await?;
         let stop = CancellationToken::new();
-        let working = clients::work(&clients, &listeners, self, &notes, &stop);
-        tell("listeners listen");
+        let runs = Arc::new(runs::Runs::new(self.users_of_runs(&clients, &notes).await?));
+        let erased = Arc::new(erasures::Erased::default());
+        let mut working = clients::work(&clients, &listeners, self, &notes, &stop);
+        for at in 0..clients.len() {
+            working.spawn(runs::start(clients.clone(), at, Arc::clone(&runs), Arc::clone(&notes), stop.clone()));
+        }
+        working.spawn(erasures::erase(clients.clone(), Arc::clone(&erased), Arc::clone(&notes), stop.clone()));
+        tell("listeners listen, agents run, accounts are erased");
         let faults = schedule::carry_out(self, testbed, &programs, &notes, tell).await;
         stop.cancel();
-        working.await;
+        while working.join_next().await.is_some() {}
         let faults = faults?;
         tell("all faults are undone; waiting until the regions agree");
         let settled = Instant::now();
         clients::agree(&clients, &listeners, &notes, AGREE, tell).await?;
         let converged_after_s = settled.elapsed().as_secs_f64();
+        tell("waiting for the ends of runs, and searching for what was erased");
+        runs::end(&clients, &runs, &notes, AGREE).await?;
+        erasures::search(&clients, &erased, &notes, AGREE).await?;
         programs.stop().await;
         let header = Header {
             scenario: self.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -120,7 +145,21 @@ impl Drive {
         let entries = std::mem::take(&mut *notes.entries());
         let history = History { header: header.clone(), entries };
         let seconds = notes.began.elapsed().as_secs_f64();
-        let report = Report { header, began_at_ms, seconds, faults, converged_after_s, verdict: history.judge() };
+        let verdict = history.judge();
+        let report = Report { header, began_at_ms, seconds, imported, faults, converged_after_s, verdict };
         Ok((report, history))
+    }
+
+    /// An account in each region, for whom agents run.
+    async fn users_of_runs(&self, clients: &[clients::Client], notes: &Notes) -> Result<Vec<String>, DriveError> {
+        let run = notes.began.elapsed().subsec_nanos();
+        let mut names = Vec::new();
+        for client in clients {
+            let name = runs::user(client.region, run);
+            let made = clients::claim(client, &name, notes).await;
+            made.ok_or_else(|| DriveError::Program(format!("account '{name}' was not made")))?;
+            names.push(name);
+        }
+        Ok(names)
     }
 }

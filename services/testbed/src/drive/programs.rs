@@ -6,10 +6,11 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{process::Child, time::timeout};
 
 use super::DriveError;
@@ -26,15 +27,22 @@ pub enum Program {
     Users,
     /// `echotune-recommendations`.
     Recommendations,
+    /// `echotune-mcp-servers`.
+    McpServers,
+    /// `echotune-agents`.
+    Agents,
 }
 
 impl Program {
-    const ALL: [Self; 2] = [Self::Users, Self::Recommendations];
+    /// All there are, in the order in which they need each other.
+    pub const ALL: [Self; 4] = [Self::Users, Self::Recommendations, Self::McpServers, Self::Agents];
 
     fn name(self) -> &'static str {
         match self {
             Self::Users => "echotune-users",
             Self::Recommendations => "echotune-recommendations",
+            Self::McpServers => "echotune-mcp-servers",
+            Self::Agents => "echotune-agents",
         }
     }
 
@@ -42,9 +50,29 @@ impl Program {
         match self {
             Self::Users => 7430,
             Self::Recommendations => 7440,
+            Self::McpServers => 7450,
+            Self::Agents => 7460,
         }
     }
 }
+
+/// Where MCP is spoken.
+const MCP_PORT: u16 = 7451;
+/// Added to the port of a program by each further copy of it.
+const COPY_PORTS: u16 = 100;
+/// Where the library is that tells a program another time.
+const FAKETIME: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib64/faketime/libfaketime.so.1",
+];
+/// A workflow whose effect can be counted.
+const WORKFLOW: &str = include_str!("../../templates/drive/mixtape.yaml");
+
+/// A program of a region; copies beside the first are members of its group for a while.
+type Which = (Region, Program, u16);
+
+type Variables = Vec<(&'static str, String)>;
 
 impl fmt::Display for Program {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +88,9 @@ pub struct Programs {
     regions: Vec<Region>,
     /// Where the token is that all of them take.
     pub token: String,
-    running: Mutex<BTreeMap<(Region, Program), Child>>,
+    running: Mutex<BTreeMap<Which, Child>>,
+    /// What programs are told by their environment, as long as a fault lasts.
+    told: Mutex<BTreeMap<(Region, Program), Variables>>,
 }
 
 impl Programs {
@@ -74,6 +104,8 @@ impl Programs {
         let folder = plan.run.join("programs");
         fs::create_dir_all(&folder)?;
         let token = write_secrets(&folder)?;
+        fs::create_dir_all(folder.join("workflows"))?;
+        fs::write(folder.join("workflows/mixtape.yaml"), WORKFLOW)?;
         let programs = Self {
             folder,
             binaries: binaries.to_owned(),
@@ -81,6 +113,7 @@ impl Programs {
             regions: plan.regions.clone(),
             token,
             running: Mutex::default(),
+            told: Mutex::default(),
         };
         for region in plan.regions.iter().copied() {
             fs::write(programs.config(region), programs.servers(testbed, region))?;
@@ -93,13 +126,12 @@ impl Programs {
                 programs.command(region, word).await?;
             }
         }
-        for region in plan.regions.iter().copied() {
-            for program in Program::ALL {
+        // Each needs those before it.
+        for program in Program::ALL {
+            for region in plan.regions.iter().copied() {
                 programs.launch(region, program)?;
             }
-        }
-        for region in plan.regions.iter().copied() {
-            for program in Program::ALL {
+            for region in plan.regions.iter().copied() {
                 programs.ready(region, program).await?;
                 tell(&format!("{program} serves in {region}"));
             }
@@ -134,8 +166,18 @@ impl Programs {
         )
     }
 
+    /// The command `echotune`, to be run in a region.
+    pub(super) fn command_of(&self, region: Region) -> tokio::process::Command {
+        self.network.command(region, self.binaries.join("echotune"))
+    }
+
+    /// The file of the token that all programs take.
+    pub(super) fn token_file(&self) -> PathBuf {
+        self.folder.join("token")
+    }
+
     async fn command(&self, region: Region, word: &str) -> Result<(), DriveError> {
-        let mut command = self.network.command(region, self.binaries.join("echotune"));
+        let mut command = self.command_of(region);
         command.arg("--config").arg(self.config(region)).arg(word).stdin(Stdio::null());
         let done = command.kill_on_drop(true).output().await?;
         if done.status.success() {
@@ -151,33 +193,99 @@ impl Programs {
     ///
     /// It is not there.
     pub fn launch(&self, region: Region, program: Program) -> Result<(), DriveError> {
+        self.launch_copy(region, program, 0)
+    }
+
+    /// Starts a copy of a program beside it.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn launch_copy(&self, region: Region, program: Program, copy: u16) -> Result<(), DriveError> {
         let log = fs::File::options().create(true).append(true).open(self.log(region, program))?;
         let mut command = self.network.command(region, self.binaries.join(program.name()));
-        let mut set = |key: &str, value: String| {
+        for (key, value) in self.settings(region, program, copy) {
             command.args(["--set", &format!("{key}={value}")]);
-        };
-        set("listen", self.address(region, program).to_string());
-        // The namespaces' network is this machine's own.
-        set("allow_plaintext", "true".to_owned());
-        set("region.replica", format!("{program}-0"));
-        if program == Program::Users {
-            let others = self.regions.iter().filter(|other| **other != region);
-            let peer = |other: &Region| format!("\"{other}=http://{}\"", self.address(*other, program));
-            set("peers", format!("[{}]", others.map(peer).collect::<Vec<_>>().join(", ")));
         }
-        if program == Program::Recommendations {
-            set("users", format!("http://{}", self.address(region, Program::Users)));
-            set("data", self.folder.join(format!("data-{region}")).display().to_string());
+        if program != Program::McpServers {
+            command.arg("--config").arg(self.config(region));
         }
-        command.arg("--config").arg(self.config(region));
+        if copy == 0 {
+            let told = locked(&self.told);
+            command.envs(told.get(&(region, program)).into_iter().flatten().map(|(key, value)| (key, value)));
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.kill_on_drop(true).spawn()?;
-        self.running().insert((region, program), child);
+        self.running().insert((region, program, copy), child);
         Ok(())
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Region, Program), Child>> {
-        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// What a program is told besides the configuration of its region.
+    fn settings(&self, region: Region, program: Program, copy: u16) -> Vec<(&'static str, String)> {
+        let near = |program| format!("http://{}", self.address(region, program));
+        let mut listen = self.address(region, program);
+        listen.set_port(listen.port() + copy * COPY_PORTS);
+        // The namespaces' network is this machine's own.
+        let mut settings = vec![("listen", listen.to_string()), ("allow_plaintext", "true".to_owned())];
+        if program != Program::McpServers {
+            settings.push(("region.replica", format!("{program}-{copy}")));
+        }
+        settings.extend(match program {
+            Program::Users => {
+                let others = self.regions.iter().filter(|other| **other != region);
+                let peer = |other: &Region| format!("\"{other}=http://{}\"", self.address(*other, program));
+                vec![("peers", format!("[{}]", others.map(peer).collect::<Vec<_>>().join(", ")))]
+            }
+            Program::Recommendations => {
+                let data = self.folder.join(format!("data-{region}")).display().to_string();
+                vec![("users", near(Program::Users)), ("data", data)]
+            }
+            Program::McpServers => vec![
+                ("users", near(Program::Users)),
+                ("recommendations", near(Program::Recommendations)),
+                ("token_file", self.folder.join("token").display().to_string()),
+                ("mcp.listen", SocketAddr::new(listen.ip(), MCP_PORT).to_string()),
+            ],
+            Program::Agents => vec![
+                ("users", near(Program::Users)),
+                ("tools", format!("http://{}/mcp", SocketAddr::new(listen.ip(), MCP_PORT))),
+                ("agents.workflows", self.folder.join("workflows").display().to_string()),
+            ],
+        });
+        settings
+    }
+
+    /// Has a program die whenever it comes to a point, from its next start on.
+    pub fn crash_at(&self, region: Region, program: Program, point: &str) {
+        let told = vec![(echotune_kit::failpoint::VARIABLE, point.to_owned())];
+        locked(&self.told).insert((region, program), told);
+    }
+
+    /// Has a program's clock go so many minutes ahead, from its next start on. What it measures is not touched.
+    ///
+    /// # Errors
+    ///
+    /// The library that does so is not installed.
+    pub fn shift_clock(&self, region: Region, program: Program, minutes: i64) -> Result<(), DriveError> {
+        let library = FAKETIME.into_iter().find(|path| Path::new(path).exists());
+        let library = library.ok_or_else(|| DriveError::Program("no libfaketime was found; install faketime".into()))?;
+        let told = vec![
+            ("LD_PRELOAD", library.to_owned()),
+            ("FAKETIME", format!("{minutes:+}m")),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        locked(&self.told).insert((region, program), told);
+        Ok(())
+    }
+
+    /// From its next start on a program is as it should be.
+    pub fn as_it_should_be(&self, region: Region, program: Program) {
+        locked(&self.told).remove(&(region, program));
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Which, Child>> {
+        locked(&self.running)
     }
 
     fn log(&self, region: Region, program: Program) -> PathBuf {
@@ -213,7 +321,7 @@ impl Programs {
     ///
     /// It cannot be started.
     pub fn revive(&self, region: Region, program: Program) -> Result<bool, DriveError> {
-        let ended = match self.running().get_mut(&(region, program)) {
+        let ended = match self.running().get_mut(&(region, program, 0)) {
             Some(child) => child.try_wait()?.is_some(),
             None => false,
         };
@@ -229,11 +337,32 @@ impl Programs {
     ///
     /// It does not run.
     pub async fn kill(&self, region: Region, program: Program) -> Result<(), DriveError> {
-        let child = self.running().remove(&(region, program));
-        let mut child = child.ok_or_else(|| DriveError::Program(format!("{program} does not run in {region}")))?;
+        self.kill_copy(region, program, 0).await
+    }
+
+    /// Ends a copy of a program by SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub async fn kill_copy(&self, region: Region, program: Program, copy: u16) -> Result<(), DriveError> {
+        let child = self.running().remove(&(region, program, copy));
+        let mut child = child.ok_or_else(|| absent(region, program))?;
         child.start_kill()?;
         child.wait().await?;
         Ok(())
+    }
+
+    /// Freezes a program, or lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn signal(&self, region: Region, program: Program, signal: Signal) -> Result<(), DriveError> {
+        let running = self.running();
+        let pid = running.get(&(region, program, 0)).and_then(Child::id).and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(Pid::from_raw).ok_or_else(|| absent(region, program))?;
+        Ok(kill_process(pid, signal).map_err(io::Error::from)?)
     }
 
     /// Ends all.
@@ -245,6 +374,14 @@ impl Programs {
             }
         }
     }
+}
+
+fn absent(region: Region, program: Program) -> DriveError {
+    DriveError::Program(format!("{program} does not run in {region}"))
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether something takes connections and answers that it serves.

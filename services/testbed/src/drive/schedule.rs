@@ -1,50 +1,24 @@
 //! What is done to the platform, one thing after the other.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
+use futures::future::try_join_all;
+use rustix::process::Signal;
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{Drive, DriveError, Notes, Program, Programs};
+use super::{Drive, DriveError, Fault, Notes, Program, Programs};
 use crate::{
-    Cut, Loss, Network, Part, Plan, Region, Silent, Testbed,
+    Cut, Loss, Part, Region, Silent, Testbed, TestbedError, Way,
     history::{Entry, Op, Outcome},
+    proxy::Shape,
 };
 
-/// Something that fails on purpose, and is mended after a while.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Fault {
-    /// A program is killed and started again.
-    Kill(Program, Region),
-    /// A server is killed and started again on its data.
-    KillPart(Part),
-    /// A server is frozen.
-    Pause(Part),
-    /// Two regions cannot reach each other, or one of them not the other.
-    Partition {
-        /// From whom.
-        from: Region,
-        /// To whom.
-        to: Region,
-        /// Whether only this way.
-        one_way: bool,
-    },
-    /// As many of a hundred packets between two regions vanish.
-    Loss(Region, Region, u8),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kill(program, region) => write!(formatter, "kill {program}/{region}"),
-            Self::KillPart(part) => write!(formatter, "kill {part}"),
-            Self::Pause(part) => write!(formatter, "pause {part}"),
-            Self::Partition { from, to, one_way: false } => write!(formatter, "partition {from} {to}"),
-            Self::Partition { from, to, one_way: true } => write!(formatter, "partition {from} to {to} alone"),
-            Self::Loss(from, to, percent) => write!(formatter, "lose {percent} % between {from} and {to}"),
-        }
-    }
-}
+/// Where everything of the platform is.
+const KEYSPACE: &str = "echotune";
+/// Members of a group that come and go, and how long one stays alone.
+const STORM: [u16; 2] = [1, 2];
+const SHOWER: Duration = Duration::from_millis(1_500);
 
 /// What was done, and how long clients felt it.
 #[derive(Debug, Clone, Serialize)]
@@ -59,65 +33,171 @@ pub struct Told {
     pub failed: usize,
     /// Of unknown outcome.
     pub unknown: usize,
+    /// How long a listen took until it was acknowledged, tries included, in milliseconds: half of them at the most.
+    pub p50_ms: f64,
+    /// And 99 of a hundred.
+    pub p99_ms: f64,
     /// How long after it was mended the last operation ended that was neither acknowledged nor refused for a reason, in
     /// seconds.
     pub felt_after_s: f64,
 }
 
-impl Fault {
-    /// Those that take a minute or two: every kind, once.
-    ///
-    /// # Panics
-    ///
-    /// Never: the names are of parts.
-    pub fn quick(plan: &Plan) -> Vec<Self> {
-        let part = |name: &str| Part::from_str(name).expect("a part");
-        let (us, eu, ap) = (Region::Us, Region::Eu, Region::Ap);
-        let mirrors = plan.parts().into_iter().filter(|part| part.to_string().starts_with("mirror/"));
-        let mut faults = vec![
-            Self::Kill(Program::Users, us),
-            Self::Kill(Program::Recommendations, eu),
-            Self::KillPart(part("kafka/us/1")),
-            Self::KillPart(part("cassandra/eu")),
-            Self::Pause(part("kafka/ap/1")),
-            Self::Pause(part("cassandra/ap")),
-        ];
-        faults.extend(mirrors.take(1).map(Self::KillPart));
-        if plan.network == Network::Namespaces {
-            faults.push(Self::Partition { from: us, to: eu, one_way: false });
-            faults.push(Self::Partition { from: eu, to: ap, one_way: true });
-            faults.push(Self::Loss(ap, us, 30));
+/// What is done while a fault lasts.
+struct Stage<'a> {
+    testbed: &'a Testbed,
+    programs: &'a Programs,
+    /// The way between regions, if it is another one than usual.
+    way: Option<Way>,
+}
+
+impl Stage<'_> {
+    async fn begin(&mut self, fault: &Fault, seed: u64) -> Result<(), DriveError> {
+        let Self { testbed, programs, .. } = *self;
+        match fault {
+            Fault::Kill(program, region) => programs.kill(*region, *program).await?,
+            Fault::Crash(program, region, point) => {
+                programs.crash_at(*region, *program, point);
+                self.restart(*region, *program).await?;
+            }
+            Fault::Clock(program, region, minutes) => {
+                programs.shift_clock(*region, *program, *minutes)?;
+                self.restart(*region, *program).await?;
+                programs.ready(*region, *program).await?;
+            }
+            Fault::Freeze(program, region) => programs.signal(*region, *program, Signal::STOP)?,
+            // What comes and goes is told by `during`.
+            Fault::Storm(..) => {}
+            Fault::KillPart(part) => testbed.kill(*part).await?,
+            Fault::KillDatabases => {
+                let all = testbed.plan().regions.iter().map(|region| testbed.kill(Part::Cassandra(*region)));
+                try_join_all(all).await?;
+            }
+            Fault::Lose(region) => self.lose(*region).await?,
+            Fault::Pause(part) => testbed.pause(*part)?,
+            Fault::Fill(part) => testbed.fill(*part).await?,
+            Fault::Outlast(region) => {
+                testbed.kill(Part::Cassandra(*region)).await?;
+                sleep(Duration::from_secs(testbed.plan().cassandra.hint_window_s.into())).await;
+            }
+            Fault::Partition { from, to, one_way } => {
+                testbed.partition(Cut { from: *from, to: *to, one_way: *one_way, loss: Loss::Silence }).await?;
+            }
+            Fault::Isolate(region) => {
+                for other in testbed.plan().regions.iter().filter(|other| *other != region) {
+                    testbed.partition(Cut { from: *region, to: *other, one_way: false, loss: Loss::Silence }).await?;
+                }
+            }
+            Fault::Loss(from, to, percent) => {
+                let percent = percent.to_string().parse().map_err(DriveError::Program)?;
+                testbed.partition(Cut { from: *from, to: *to, one_way: false, loss: Loss::Percent(percent) }).await?;
+            }
+            Fault::Far(delay, jitter) => {
+                let shape = Shape::delayed(*delay, *jitter).map_err(|cause| DriveError::Program(cause.to_string()))?;
+                self.take(shape, seed).await?;
+            }
+            Fault::Narrow(bytes) => self.take(Shape::default().narrow(*bytes), seed).await?,
         }
-        faults
+        Ok(())
     }
 
-    async fn begin(&self, testbed: &Testbed, programs: &Programs) -> Result<(), DriveError> {
-        match self {
-            Self::Kill(program, region) => programs.kill(*region, *program).await?,
-            Self::KillPart(part) => testbed.kill(*part).await?,
-            Self::Pause(part) => testbed.pause(*part)?,
-            Self::Partition { from, to, one_way } => {
-                let cut = Cut { from: *from, to: *to, one_way: *one_way, loss: Loss::Silence };
-                testbed.partition(cut).await?;
+    async fn mend(&mut self, fault: &Fault) -> Result<(), DriveError> {
+        let Self { testbed, programs, .. } = *self;
+        match fault {
+            Fault::Kill(program, region) => {
+                programs.launch(*region, *program)?;
+                programs.ready(*region, *program).await?;
             }
-            Self::Loss(from, to, percent) => {
-                let percent = percent.to_string().parse().map_err(DriveError::Program)?;
-                let cut = Cut { from: *from, to: *to, one_way: false, loss: Loss::Percent(percent) };
-                testbed.partition(cut).await?;
+            Fault::Crash(program, region, _) | Fault::Clock(program, region, _) => {
+                programs.as_it_should_be(*region, *program);
+                self.restart(*region, *program).await?;
+                programs.ready(*region, *program).await?;
+            }
+            Fault::Freeze(program, region) => programs.signal(*region, *program, Signal::CONT)?,
+            Fault::Storm(..) => {}
+            Fault::KillPart(part) => testbed.start(*part, &Silent).await?,
+            Fault::KillDatabases => {
+                Testbed::up(testbed.plan().clone()).await?;
+                self.repair(testbed.plan().regions[0]).await?;
+            }
+            Fault::Lose(region) => {
+                Testbed::up(testbed.plan().clone()).await?;
+                self.repair(*region).await?;
+                for program in Program::ALL {
+                    programs.launch(*region, program)?;
+                    programs.ready(*region, program).await?;
+                }
+            }
+            Fault::Pause(part) => testbed.resume(*part)?,
+            Fault::Fill(part) => {
+                testbed.free_disk(*part)?;
+                // Whoever could not write has ended, or has stopped serving for good.
+                match testbed.kill(*part).await {
+                    Ok(()) | Err(TestbedError::NotRunning(_)) => testbed.start(*part, &Silent).await?,
+                    Err(other) => return Err(other.into()),
+                }
+            }
+            Fault::Outlast(region) => {
+                testbed.start(Part::Cassandra(*region), &Silent).await?;
+                self.repair(*region).await?;
+            }
+            Fault::Partition { .. } | Fault::Isolate(_) | Fault::Loss(..) => testbed.heal().await?,
+            Fault::Far(..) | Fault::Narrow(_) => {
+                if let Some(way) = self.way.take() {
+                    way.end().await?;
+                }
             }
         }
         Ok(())
     }
 
-    async fn mend(&self, testbed: &Testbed, programs: &Programs) -> Result<(), DriveError> {
-        match self {
-            Self::Kill(program, region) => {
-                programs.launch(*region, *program)?;
-                programs.ready(*region, *program).await?;
+    /// Kills a program that may have ended by itself, and starts it again.
+    async fn restart(&self, region: Region, program: Program) -> Result<(), DriveError> {
+        self.programs.kill(region, program).await?;
+        self.programs.launch(region, program)
+    }
+
+    async fn lose(&self, region: Region) -> Result<(), DriveError> {
+        for program in Program::ALL {
+            self.programs.kill(region, program).await?;
+        }
+        for part in self.testbed.plan().parts().into_iter().filter(|part| part.region() == Some(region)) {
+            self.testbed.kill(part).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, shape: Shape, seed: u64) -> Result<(), DriveError> {
+        let plan = self.testbed.plan();
+        self.way = Some(Way::begin(plan.network, &plan.regions, shape, seed).await?);
+        Ok(())
+    }
+
+    /// Compares all rows of a region with those of the others: hints end with whoever holds them, and after a while.
+    async fn repair(&self, region: Region) -> Result<(), DriveError> {
+        let mut tool = self.testbed.nodetool(region).await?;
+        let done = tool.args(["repair", "-full", KEYSPACE]).kill_on_drop(true).output().await?;
+        if done.status.success() {
+            return Ok(());
+        }
+        let told = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+        Err(DriveError::Program(format!("nodetool repair in {region} ended with {}: {told}", done.status)))
+    }
+
+    /// What goes on while a fault lasts, besides that programs are started again that end by themselves.
+    async fn during(&self, fault: &Fault, time: Duration, tell: &dyn Fn(&str)) -> Result<(), DriveError> {
+        let Fault::Storm(program, region) = *fault else {
+            return watch(time, self.programs, Some(fault), tell).await;
+        };
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            for copy in STORM {
+                self.programs.launch_copy(region, program, copy)?;
+                watch(SHOWER, self.programs, None, tell).await?;
             }
-            Self::KillPart(part) => testbed.start(*part, &Silent).await?,
-            Self::Pause(part) => testbed.resume(*part)?,
-            Self::Partition { .. } | Self::Loss(..) => testbed.heal().await?,
+            for copy in STORM {
+                self.programs.kill_copy(region, program, copy).await?;
+                watch(SHOWER / 2, self.programs, None, tell).await?;
+            }
         }
         Ok(())
     }
@@ -132,13 +212,14 @@ pub(super) async fn carry_out(
     tell: &dyn Fn(&str),
 ) -> Result<Vec<Told>, DriveError> {
     let mut told = Vec::new();
+    let mut stage = Stage { testbed, programs, way: None };
     watch(drive.rest, programs, None, tell).await?;
-    for fault in &drive.faults {
-        tell(&fault.to_string());
+    for (nth, fault) in drive.faults.iter().enumerate() {
+        tell(&format!("{} of {}: {fault}", nth + 1, drive.faults.len()));
         let began = notes.now();
-        fault.begin(testbed, programs).await?;
-        watch(drive.fault, programs, Some(fault), tell).await?;
-        fault.mend(testbed, programs).await?;
+        stage.begin(fault, drive.seed).await?;
+        stage.during(fault, drive.fault, tell).await?;
+        stage.mend(fault).await?;
         let mended = notes.now();
         watch(drive.rest, programs, None, tell).await?;
         told.push(felt(fault, began, mended, notes));
@@ -153,13 +234,18 @@ async fn watch(
     but: Option<&Fault>,
     tell: &dyn Fn(&str),
 ) -> Result<(), DriveError> {
-    let end = tokio::time::Instant::now() + time;
-    while tokio::time::Instant::now() < end {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
         sleep(Duration::from_millis(200)).await;
         for region in programs.regions() {
-            for program in [Program::Users, Program::Recommendations] {
-                let is_down = matches!(but, Some(Fault::Kill(of, at)) if *of == program && at == region);
-                if !is_down && programs.revive(*region, program)? {
+            for program in Program::ALL {
+                let is_down = match but {
+                    Some(Fault::Kill(of, at)) => *of == program && at == region,
+                    Some(Fault::Lose(at)) => at == region,
+                    _ => false,
+                };
+                let is_meant = matches!(but, Some(Fault::Crash(..)));
+                if !is_down && programs.revive(*region, program)? && !is_meant {
                     tell(&format!("{program} in {region} has ended by itself and is started again"));
                 }
             }
@@ -179,6 +265,10 @@ fn felt(fault: &Fault, began: u64, mended: u64, notes: &Notes) -> Told {
         Outcome::Failed => !matches!(entry.op, Op::Claim { .. }),
         Outcome::Unknown => true,
     };
+    let is_listen = |entry: &&&Entry| entry.outcome == Outcome::Ok && matches!(entry.op, Op::Add { .. });
+    let mut took: Vec<_> = during.iter().filter(is_listen).map(|entry| entry.ended - entry.began).collect();
+    took.sort_unstable();
+    let quantile = |of: usize| took.get(took.len() * of / 100).map_or(0.0, |micros| *micros as f64 / 1e3);
     let last = entries.iter().filter(is_harm).filter(|entry| entry.ended > mended);
     let last = last.map(|entry| entry.ended).max().unwrap_or(mended);
     Told {
@@ -187,6 +277,8 @@ fn felt(fault: &Fault, began: u64, mended: u64, notes: &Notes) -> Told {
         ok: count(Outcome::Ok),
         failed: count(Outcome::Failed),
         unknown: count(Outcome::Unknown),
+        p50_ms: quantile(50),
+        p99_ms: quantile(99),
         felt_after_s: (last - mended) as f64 / 1e6,
     }
 }

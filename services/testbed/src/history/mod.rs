@@ -7,6 +7,7 @@ mod claims;
 mod counters;
 mod deliveries;
 mod effects;
+mod erasures;
 mod sets;
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,18 @@ pub enum Op {
         run: String,
         /// The step.
         step: u32,
+    },
+    /// Asked that everything of somebody is erased, everywhere.
+    Erase {
+        /// Whose.
+        of: String,
+    },
+    /// Searched a region for what is there of somebody.
+    Remains {
+        /// Of whom.
+        of: String,
+        /// How much was found.
+        rows: u64,
     },
     /// Saw the state of something that is to be the same in all regions.
     View {
@@ -236,7 +249,8 @@ impl History {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         entries.sort_by_key(|entry| (entry.began, entry.ended));
         let mut verdict = Verdict::of(&entries);
-        for check in [sets::check, counters::check, claims::check, deliveries::check, effects::check, views::check] {
+        let checks = [sets::check, counters::check, claims::check, deliveries::check, effects::check];
+        for check in checks.into_iter().chain([erasures::check, views::check]) {
             check(&entries, &mut verdict);
         }
         verdict

@@ -291,3 +291,35 @@ fn a_history_is_read_as_it_was_written_and_bad_lines_are_named() {
         + "\n{\"region\":\"us\",\"began\":2,\"ended\":1,\"outcome\":\"ok\",\"op\":\"view\",\"of\":\"x\",\"digest\":1}\n";
     assert_eq!(told(&backwards), "line 2 of the history: it ended at 1 and began at 2");
 }
+
+/// Accounts that are erased in every region before it is said so. The bug: one region is told and not waited for, and
+/// is cut off.
+fn erasing(draw: &mut Draw, bug: bool) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for account in 0..20 {
+        let of = format!("account-{account}");
+        let forgets = bug && draw.one_in(10);
+        let (began, outcome) = (account * 10, draw.outcome());
+        let cut_off = draw.region();
+        entries.push(entry(draw.region(), (began, began + 5), outcome, Op::Erase { of: of.clone() }));
+        for region in Region::ALL {
+            let kept = match outcome {
+                Outcome::Ok => forgets && region == cut_off,
+                Outcome::Unknown => draw.one_in(2),
+                Outcome::Failed => true,
+            };
+            let early = Op::Remains { of: of.clone(), rows: draw.below(9) };
+            entries.push(entry(region, (began + 1, began + 2), Outcome::Ok, early));
+            let op = Op::Remains { of: of.clone(), rows: u64::from(kept) };
+            entries.push(entry(region, (9_000, 9_001), Outcome::Ok, op));
+        }
+    }
+    entries
+}
+
+#[test]
+fn an_erasure_that_leaves_out_a_region_is_caught() {
+    caught(erasing, &[Kind::Remains]);
+    let erase = entry(Region::Us, (1, 2), Outcome::Ok, Op::Erase { of: "ann".into() });
+    assert_eq!(judged(vec![erase]).unchecked, 1, "an erasure that nobody looked into is no pass");
+}

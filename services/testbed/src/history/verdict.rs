@@ -25,6 +25,22 @@ pub enum Kind {
     TwoOwners,
     /// Regions do not agree at the end.
     Diverged,
+    /// What was erased is still there.
+    Remains,
+}
+
+impl Kind {
+    /// All there are.
+    pub const ALL: [Self; 8] = [
+        Self::Lost,
+        Self::Duplicated,
+        Self::Stale,
+        Self::Reordered,
+        Self::Phantom,
+        Self::TwoOwners,
+        Self::Diverged,
+        Self::Remains,
+    ];
 }
 
 /// One thing that a correct system does not do.
@@ -94,6 +110,7 @@ impl fmt::Display for Kind {
             Self::Phantom => "phantom",
             Self::TwoOwners => "two owners",
             Self::Diverged => "diverged",
+            Self::Remains => "not erased",
         })
     }
 }
@@ -106,9 +123,7 @@ impl fmt::Display for Verdict {
         if *unchecked > 0 {
             writeln!(formatter, "NOT CHECKED: {unchecked} acknowledged and never looked for")?;
         }
-        for kind in
-            [Kind::Lost, Kind::Duplicated, Kind::Stale, Kind::Reordered, Kind::Phantom, Kind::TwoOwners, Kind::Diverged]
-        {
+        for kind in Kind::ALL {
             writeln!(formatter, "{kind}: {}", self.count(kind))?;
         }
         for Finding { kind, what } in &self.findings {

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -23,7 +24,7 @@ use tokio::{
 
 pub use self::shape::{Shape, ShapeError};
 use self::{pipe::Pipe, shape::Lane};
-use crate::random::Random;
+use crate::{Network, Region, random::Random};
 
 /// Connections at a time; more are closed at once.
 const CONNECTIONS: usize = 4096;
@@ -64,10 +65,24 @@ impl Proxy {
     ///
     /// That of binding the address.
     pub async fn start(listen: SocketAddr, target: SocketAddr, shape: Shape, seed: u64) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+        Self::run(TcpListener::bind(listen).await?, Onward::To(target), shape, seed)
+    }
+
+    /// Carries the connections of a region that the kernel turned round to this listener, to where they were to go.
+    pub(crate) fn between(
+        listener: std::net::TcpListener,
+        network: Network,
+        region: Region,
+        shape: Shape,
+        seed: u64,
+    ) -> io::Result<Self> {
+        Self::run(TcpListener::from_std(listener)?, Onward::Meant(network, region), shape, seed)
+    }
+
+    fn run(listener: TcpListener, onward: Onward, shape: Shape, seed: u64) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (setting, seen) = watch::channel(Setting { shape, link: Link::Open, epoch: 0 });
-        let accepting = tokio::spawn(accept(listener, target, seen, Random(seed)));
+        let accepting = tokio::spawn(accept(listener, onward, seen, Random(seed)));
         Ok(Self { address, setting, accepting })
     }
 
@@ -99,6 +114,28 @@ impl Drop for Proxy {
     }
 }
 
+/// Where connections go.
+#[derive(Debug, Clone, Copy)]
+enum Onward {
+    /// All to one address.
+    To(SocketAddr),
+    /// From this region, each to where it was to go before the kernel turned it round.
+    Meant(Network, Region),
+}
+
+impl Onward {
+    async fn connect(self, client: &TcpStream) -> io::Result<TcpStream> {
+        match self {
+            Self::To(target) => TcpStream::connect(target).await,
+            Self::Meant(network, region) => {
+                let meant = SockRef::from(client).original_dst_v4()?.as_socket();
+                let meant = meant.ok_or_else(|| io::Error::other("the kernel does not know where it was to go"))?;
+                network.through(region, meant).await.map_err(io::Error::other)
+            }
+        }
+    }
+}
+
 /// When the two directions of a link are free again. All connections share them.
 #[derive(Debug, Clone, Default)]
 struct Lanes {
@@ -110,7 +147,7 @@ fn locked(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
     lane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, setting: watch::Receiver<Setting>, mut random: Random) {
+async fn accept(listener: TcpListener, onward: Onward, setting: watch::Receiver<Setting>, mut random: Random) {
     let lanes = Lanes::default();
     let mut connections = JoinSet::new();
     loop {
@@ -124,20 +161,20 @@ async fn accept(listener: TcpListener, target: SocketAddr, setting: watch::Recei
             reset(&client);
             continue;
         }
-        connections.spawn(carry(client, target, setting.clone(), lanes.clone(), random.fork()));
+        connections.spawn(carry(client, onward, setting.clone(), lanes.clone(), random.fork()));
     }
 }
 
 /// Carries one connection until both sides have ended, one has failed, or it is dropped on command.
 async fn carry(
     mut client: TcpStream,
-    target: SocketAddr,
+    onward: Onward,
     mut setting: watch::Receiver<Setting>,
     lanes: Lanes,
     mut random: Random,
 ) {
     let epoch = setting.borrow().epoch;
-    let Ok(mut server) = TcpStream::connect(target).await else {
+    let Ok(mut server) = onward.connect(&client).await else {
         reset(&client);
         return;
     };

@@ -1,0 +1,134 @@
+//! How many durable listens a second the store of users takes, beside logged batches of the same rows by the same
+//! session, without anything that a store does before and after:
+//! `ECHOTUNE_CQL=us=127.0.0.1:9042 cargo run --release -p echotune-users --features cql --example logged`.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use echotune_api::Users as _;
+use echotune_kit::cql::{Batch, CqlSession, Write, WriteClock, scratch};
+use echotune_model::{Call, Clock, Listen, Track};
+use echotune_users::{CqlUserStore, UsersService};
+use futures::{StreamExt as _, stream};
+use uuid::Uuid;
+
+/// For how long each is measured.
+const MEASURED: Duration = Duration::from_secs(10);
+/// How often both are measured, in turns.
+const ROUNDS: usize = 3;
+/// Listeners of the store.
+const LISTENERS: u64 = 256;
+/// Bytes of an outbox event and of what it needs, as one listen has them.
+const EVENT: (usize, usize) = (180, 40);
+
+/// The rows that one listen makes.
+struct Rows {
+    listen: Write,
+    period: Write,
+    by_track: Write,
+    outbox: Write,
+    count: Write,
+}
+
+impl Rows {
+    async fn prepare(session: &CqlSession) -> Self {
+        let write = async |name, cql| session.write(name, cql).await.expect("prepared");
+        Self {
+            listen: write(
+                "listen",
+                "INSERT INTO users_listens (user_id, period, listened_at, listen_id, value) VALUES (?, ?, ?, ?, ?)",
+            )
+            .await,
+            period: write("period", "INSERT INTO users_periods (user_id, period) VALUES (?, ?)").await,
+            by_track: write(
+                "by track",
+                "INSERT INTO users_listens_by_track (user_id, bucket, track_id, listened_at, listen_id, mark) \
+                 VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .await,
+            outbox: write(
+                "outbox",
+                "INSERT INTO users_outbox (region, shard, minute, at, event_id, user_id, event, needs) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .await,
+            count: write("count", "INSERT INTO users_counts (region, writer, name, value) VALUES (?, ?, ?, ?)").await,
+        }
+    }
+
+    /// One logged batch of them.
+    async fn put(&self, session: &CqlSession, times: &WriteClock, n: u64) {
+        let time = times.now();
+        let (user, n) = (Uuid::from_u128(u128::from(n % LISTENERS) << 64 | 7), n.cast_signed());
+        let (listen, track) = (Uuid::new_v4(), Uuid::new_v4());
+        let mut batch = Batch::new("raw", time);
+        batch.add(&self.period, (user, 1_i64));
+        batch.add(&self.listen, (user, 1_i64, n, listen, vec![7_u8; 60]));
+        batch.add(&self.by_track, (user, 1_i32, track, n, listen, 0_i8));
+        let place = ("raw".to_owned(), 0_i32, time.micros / 60_000_000, time.micros, listen);
+        let event = (vec![7_u8; EVENT.0], vec![7_u8; EVENT.1]);
+        batch.add(&self.outbox, (place.0, place.1, place.2, place.3, place.4, user, event.0, event.1));
+        batch.add(&self.count, ("raw".to_owned(), "raw".to_owned(), "listens".to_owned(), n));
+        session.apply(batch).await.expect("written");
+    }
+}
+
+/// What so many callers at once did in a second, each waiting for the answer, and the 99th of a hundred answers.
+async fn rate<F: Future<Output = ()>>(callers: usize, write: impl Fn(u64) -> F) -> (f64, Duration) {
+    let began = Instant::now();
+    let numbers = stream::iter(0..).take_while(|_| std::future::ready(began.elapsed() < MEASURED));
+    let timed = numbers.map(|n| {
+        let write = write(n);
+        async {
+            let began = Instant::now();
+            write.await;
+            began.elapsed()
+        }
+    });
+    let mut took: Vec<_> = timed.buffer_unordered(callers).collect().await;
+    took.sort_unstable();
+    #[expect(clippy::cast_precision_loss, reason = "a figure to be read")]
+    let done = took.len() as f64 / began.elapsed().as_secs_f64();
+    (done, took[took.len() * 99 / 100])
+}
+
+#[tokio::main]
+async fn main() {
+    let config = scratch::configs("logged").remove(0);
+    let session = CqlSession::connect(&config).await.expect("connected");
+    CqlUserStore::migrate(&session).await.expect("migrated");
+    let clock = Arc::new(Clock::default());
+    let store = CqlUserStore::connect(session.clone(), "example", Arc::clone(&clock)).await.expect("connected");
+    let service = UsersService::new(store);
+    for listener in 0..LISTENERS {
+        service.create_user(&Call::internal(), &format!("listener-{listener}")).await.expect("made");
+    }
+    let (rows, times) = (Rows::prepare(&session).await, WriteClock::new(clock));
+    println!("single listens, {} s each; a second, and the slowest of 99 in a hundred", MEASURED.as_secs());
+    println!("{:>8} {:>16} {:>16} {:>6}", "callers", "users", "logged batches", "ratio");
+    let mut from = 0;
+    for callers in [16, 64, 256] {
+        for _ in 0..ROUNDS {
+            let raw = rate(callers, |n| rows.put(&session, &times, n)).await;
+            let ours = rate(callers, |n| {
+                let name = format!("listener-{}", n % LISTENERS);
+                let (service, at) = (&service, 1_700_000_000_000 + (from + n).cast_signed() * 1_000);
+                let track = Track { title: n.to_string(), artist: "somebody".into(), album: String::new() };
+                let listen =
+                    Listen { track, listened_at_ms: at, played_ms: 0, source: "example".into(), explicit: None };
+                async move {
+                    let receipt = service.record_listens(&Call::internal(), &name, vec![listen]).await;
+                    assert_eq!(receipt.expect("recorded").recorded, 1, "a listen that was there measures nothing");
+                }
+            })
+            .await;
+            from += 10_000_000;
+            let show = |(rate, slow): (f64, Duration)| format!("{rate:.0}/s {:.0} ms", slow.as_secs_f64() * 1e3);
+            println!("{callers:>8} {:>16} {:>16} {:>6.2}", show(ours), show(raw), ours.0 / raw.0);
+        }
+    }
+    scratch::drop(&session).await.expect("dropped");
+}
