@@ -101,7 +101,10 @@ impl Target {
         let began_ms = i64::try_from(began.as_millis())?;
         let mut target = Self {
             users: UsersServiceClient::with_interceptor(connect(&at.users).await?, bearer.clone()),
-            recommendations: RecommendationsServiceClient::with_interceptor(connect(&at.recommendations).await?, bearer),
+            recommendations: RecommendationsServiceClient::with_interceptor(
+                connect(&at.recommendations).await?,
+                bearer,
+            ),
             names: Arc::default(),
             request: scenario.request,
             // In the past, so that every listen has a time of its own that has been.

@@ -13,7 +13,7 @@ use crate::{
     wait::Wait,
 };
 
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 const PROPERTIES: &str = include_str!("../templates/kafka/server.properties");
 pub(crate) const LOG4J: &str = include_str!("../templates/kafka/log4j2.properties");
 

@@ -11,9 +11,9 @@
 #![cfg(target_os = "linux")]
 
 mod cassandra;
+mod disk;
 #[cfg(feature = "drive")]
 pub mod drive;
-mod disk;
 mod error;
 pub mod history;
 mod jars;

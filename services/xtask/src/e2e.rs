@@ -46,7 +46,8 @@ type Suite = fn(&Path, &Path) -> anyhow::Result<()>;
 pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()> {
     ensure!(words.is_empty() || wanted == Some(data::SUITE), "only the suite '{}' is told more", data::SUITE);
     if wanted.is_none_or(|wanted| wanted == data::SUITE) {
-        data::suite(words).with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", data::SUITE))?;
+        data::suite(words)
+            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", data::SUITE))?;
         if wanted.is_some() {
             return Ok(());
         }

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use redb::{BackendIoError, StorageBackend};
+use redb::StorageBackend;
 
 use super::*;
 
@@ -91,22 +92,22 @@ impl Failing {
 }
 
 impl StorageBackend for Failing {
-    fn len(&self) -> Result<u64, BackendIoError> {
+    fn len(&self) -> Result<u64, io::Error> {
         Ok(self.disk().now.len() as u64)
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), BackendIoError> {
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
         let at = usize::try_from(offset).expect("a small store");
         out.copy_from_slice(&self.disk().now[at..at + out.len()]);
         Ok(())
     }
 
-    fn set_len(&self, len: u64) -> Result<(), BackendIoError> {
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
         self.change(Change::Length(usize::try_from(len).expect("a small store")));
         Ok(())
     }
 
-    fn sync_data(&self) -> Result<(), BackendIoError> {
+    fn sync_data(&self) -> Result<(), io::Error> {
         let mut disk = self.disk();
         self.count(&mut disk);
         if !disk.lies {
@@ -116,7 +117,7 @@ impl StorageBackend for Failing {
         Ok(())
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), BackendIoError> {
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.change(Change::Write(usize::try_from(offset).expect("a small store"), data.to_vec()));
         Ok(())
     }

@@ -155,7 +155,10 @@ mod tests {
             fs::write(from.path().join(name), "userID\tother\n2\t1\n2\t5\n3\t1\n4\t1\n").unwrap();
         }
         let parts = split(from.path(), to.path(), 3).unwrap();
-        assert_eq!(parts.iter().map(|(_, listeners)| listeners.clone()).collect::<Vec<_>>(), [vec![3], vec![4], vec![2]]);
+        assert_eq!(
+            parts.iter().map(|(_, listeners)| listeners.clone()).collect::<Vec<_>>(),
+            [vec![3], vec![4], vec![2]]
+        );
         let read = |part: usize, name: &str| fs::read_to_string(parts[part].0.join(name)).unwrap();
         assert_eq!(read(2, "user_artists.dat"), "userID\tother\n2\t1\n2\t5\n");
         assert_eq!(read(0, FRIENDS), "userID\tother\n");

@@ -268,7 +268,8 @@ impl Programs {
     /// The library that does so is not installed.
     pub fn shift_clock(&self, region: Region, program: Program, minutes: i64) -> Result<(), DriveError> {
         let library = FAKETIME.into_iter().find(|path| Path::new(path).exists());
-        let library = library.ok_or_else(|| DriveError::Program("no libfaketime was found; install faketime".into()))?;
+        let library =
+            library.ok_or_else(|| DriveError::Program("no libfaketime was found; install faketime".into()))?;
         let told = vec![
             ("LD_PRELOAD", library.to_owned()),
             ("FAKETIME", format!("{minutes:+}m")),

@@ -50,7 +50,13 @@ impl Runs {
 }
 
 /// Starts one run after the other in a region, until told to stop.
-pub(super) async fn start(clients: Vec<Client>, at: usize, runs: Arc<Runs>, notes: Arc<Notes>, stop: CancellationToken) {
+pub(super) async fn start(
+    clients: Vec<Client>,
+    at: usize,
+    runs: Arc<Runs>,
+    notes: Arc<Notes>,
+    stop: CancellationToken,
+) {
     let (client, user) = (&clients[at], &runs.users[at]);
     for nth in 0_u64.. {
         if stop.is_cancelled() {
