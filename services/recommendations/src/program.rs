@@ -4,8 +4,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_api::{
-    FILE_DESCRIPTOR_SET, UsersClient, authenticator, experiments_server, models_server, recommendations_server,
-    training_server,
+    FILE_DESCRIPTOR_SET, UsersClient, accounts, authenticator, experiments_server, models_server,
+    recommendations_server, training_server,
 };
 use echotune_eventlog::region::{Region, RegionConfig};
 use echotune_kit::{
