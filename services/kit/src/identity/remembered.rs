@@ -26,6 +26,17 @@ impl<K, V> Expiry<K, Result<V, Fault>> for Believed {
     fn expire_after_create(&self, _: &K, told: &Result<V, Fault>, _: Instant) -> Option<Duration> {
         Some(if told.is_ok() { self.0 } else { REFUSAL.min(self.0) })
     }
+
+    /// An answer that comes after another has ended is one of its own.
+    fn expire_after_update(
+        &self,
+        key: &K,
+        told: &Result<V, Fault>,
+        at: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, told, at)
+    }
 }
 
 /// Whether a fault is an answer; anything else says that there is none.

@@ -72,12 +72,9 @@ async fn every_signature_of_a_key_pair_is_taken_and_a_spoiled_one_is_not() {
     let other = Key::new("ES256", "ES256");
     assert!(edge.why(&other.jwt(&issuer.claims("ann"))).await.contains("signature"));
 
-    let few = Edge::of(&{
-        let mut settings = settings(&issuer.url);
-        settings.identity.algorithms = vec!["ES256".into()];
-        settings
-    });
-    let few = few.await;
+    let mut few = settings(&issuer.url);
+    few.identity.algorithms = vec!["ES256".into()];
+    let few = Edge::of(&few).await;
     assert_eq!(few.who(&keys[6].jwt(&issuer.claims("ann"))).await, Ok(user("ann", Role::Writer)));
     for key in keys.iter().filter(|key| key.alg != "ES256") {
         let why = few.why(&key.jwt(&issuer.claims("ann"))).await;

@@ -21,11 +21,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-pub fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
@@ -33,16 +33,16 @@ type Sign = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 /// A key pair with its public half as a JWK.
 #[derive(Clone)]
-pub struct Key {
-    pub alg: &'static str,
-    pub kid: String,
-    pub jwk: Value,
-    pub sign: Sign,
+pub(crate) struct Key {
+    pub(crate) alg: &'static str,
+    pub(crate) kid: String,
+    pub(crate) jwk: Value,
+    pub(crate) sign: Sign,
 }
 
 impl Key {
     /// A new key on a curve: ES256, ES384 or EdDSA.
-    pub fn new(alg: &'static str, kid: &str) -> Self {
+    pub(crate) fn new(alg: &'static str, kid: &str) -> Self {
         let random = SystemRandom::new();
         let (mut jwk, sign): (Value, Sign) = if alg == "EdDSA" {
             let document = Ed25519KeyPair::generate_pkcs8(&random).expect("random");
@@ -67,12 +67,12 @@ impl Key {
     }
 
     /// A JWT of these claims.
-    pub fn jwt(&self, claims: &Value) -> String {
+    pub(crate) fn jwt(&self, claims: &Value) -> String {
         self.jwt_with(&json!({ "alg": self.alg, "kid": self.kid, "typ": "JWT" }), claims)
     }
 
     /// A JWT with this header.
-    pub fn jwt_with(&self, header: &Value, claims: &Value) -> String {
+    pub(crate) fn jwt_with(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", base64url(header.to_string()), base64url(claims.to_string()));
         let signature = base64url((self.sign)(message.as_bytes()));
         format!("{message}.{signature}")
@@ -81,7 +81,7 @@ impl Key {
 
 /// How the keys are told.
 #[derive(Clone)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// As they are.
     Well,
     /// The connection is taken, and nothing comes.
@@ -102,8 +102,8 @@ struct Told {
 }
 
 /// An issuer that answers until it is dropped.
-pub struct Issuer {
-    pub url: String,
+pub(crate) struct Issuer {
+    pub(crate) url: String,
     told: Arc<Mutex<Told>>,
     discoveries: Arc<AtomicUsize>,
     fetches: Arc<AtomicUsize>,
@@ -118,13 +118,13 @@ impl Drop for Issuer {
 
 impl Issuer {
     /// An issuer with these keys.
-    pub async fn new(keys: &[&Key]) -> Self {
+    pub(crate) async fn new(keys: &[&Key]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         Self::on(listener, keys)
     }
 
     /// An issuer on a listener, which may have been there before.
-    pub fn on(listener: TcpListener, keys: &[&Key]) -> Self {
+    pub(crate) fn on(listener: TcpListener, keys: &[&Key]) -> Self {
         let url = format!("http://{}/realm", listener.local_addr().expect("an address"));
         let keys = keys.iter().map(|key| key.jwk.clone()).collect();
         let told = Arc::new(Mutex::new(Told { keys, manner: Manner::Well, discovery: None }));
@@ -151,30 +151,30 @@ impl Issuer {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn rotate(&self, keys: &[&Key]) {
+    pub(crate) fn rotate(&self, keys: &[&Key]) {
         self.told().keys = keys.iter().map(|key| key.jwk.clone()).collect();
     }
 
-    pub fn tells(&self, manner: Manner) {
+    pub(crate) fn tells(&self, manner: Manner) {
         self.told().manner = manner;
     }
 
-    pub fn discovers(&self, document: Value) {
+    pub(crate) fn discovers(&self, document: Value) {
         self.told().discovery = Some(document);
     }
 
     /// How often the keys were asked for.
-    pub fn fetches(&self) -> usize {
+    pub(crate) fn fetches(&self) -> usize {
         self.fetches.load(Ordering::SeqCst)
     }
 
     /// How often it was asked where they are.
-    pub fn discoveries(&self) -> usize {
+    pub(crate) fn discoveries(&self) -> usize {
         self.discoveries.load(Ordering::SeqCst)
     }
 
     /// Claims of somebody, for an hour.
-    pub fn claims(&self, sub: &str) -> Value {
+    pub(crate) fn claims(&self, sub: &str) -> Value {
         json!({ "iss": self.url, "aud": "echotune", "sub": sub, "exp": now_s() + 3_600 })
     }
 }

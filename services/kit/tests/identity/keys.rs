@@ -79,15 +79,15 @@ async fn a_storm_of_keys_that_are_not_there_makes_for_one_look_in_a_while() {
     let issuer = Issuer::new(&[&key]).await;
     let mut settings = settings(&issuer.url);
     settings.identity.ask_again_after = Period(Duration::from_secs(2));
-    let edge = std::sync::Arc::new(Edge::of(&settings).await);
+    let edge = Edge::of(&settings).await;
     sleep(Duration::from_secs(2)).await;
     issuer.tells(Manner::Slow(Duration::from_millis(500)));
     let began = Instant::now();
     let mut storm = JoinSet::new();
     for n in 0..500 {
         let jwt = key.jwt_with(&json!({ "alg": "ES256", "kid": format!("made up {n}") }), &issuer.claims("ann"));
-        let edge = std::sync::Arc::clone(&edge);
-        storm.spawn(async move { edge.who(&jwt).await.expect_err("refused").kind });
+        let callers = edge.callers.clone();
+        storm.spawn(async move { crate::who(&callers, &jwt).await.expect_err("refused").kind });
     }
     let known = key.jwt(&issuer.claims("ann"));
     while storm.len() > 400 {

@@ -60,7 +60,10 @@ async fn those_who_ask_at_once_make_for_one_call_and_a_revoked_token_ends_soon()
     users.revoked.store(false, Ordering::SeqCst);
     assert!(known.principal("etk_ann").await.is_err());
     sleep(Duration::from_millis(1_100)).await;
-    assert_eq!(known.principal("etk_ann").await, Ok(user("ann", Role::Reader)));
+    for _ in 0..3 {
+        assert_eq!(known.principal("etk_ann").await, Ok(user("ann", Role::Reader)));
+    }
+    assert_eq!(users.asked.load(Ordering::SeqCst), 3, "an answer in the place of one that ended is kept as well");
 }
 
 #[tokio::test]
