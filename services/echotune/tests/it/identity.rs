@@ -82,6 +82,11 @@ async fn a_jwt_opens_what_an_api_token_of_its_user_would() {
     assert_eq!(kind(writes.counts(&call).await), ErrorKind::PermissionDenied);
     let token = echotune_model::NewToken { label: "x".into(), role: Role::Writer, expires_at_ms: 0 };
     assert_eq!(kind(writes.create_token(&call, "ann", token).await), ErrorKind::PermissionDenied);
+    // What an issuer tells of somebody may be much.
+    let long = jwt("ann", json!({ "groups": ["x".repeat(5_800)] }));
+    assert!((7_900..8_192).contains(&long.len()), "{}", long.len());
+    assert_eq!(users(&serving, &long).await.get_user(&call, "ann").await.expect("her own").name.as_str(), "ann");
+    assert_eq!(listed(&serving, &long).await, 200);
     let operates = users(&serving, &jwt("root", json!({ "roles": ["echotune-operator"] }))).await;
     assert_eq!(operates.counts(&call).await.expect("an operator")["listens"], 1, "without an account");
 
