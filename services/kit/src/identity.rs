@@ -27,7 +27,7 @@ use self::{
 };
 pub use self::{
     keys::KeySet,
-    remembered::{REMEMBERED, remembered},
+    remembered::remembered,
     source::{KeysError, MAX_DOCUMENT_BYTES},
 };
 use crate::{

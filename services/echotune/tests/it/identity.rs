@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use echotune_api::{Users, UsersClient};
-use echotune_kit::{auth::Token, config::Period, edge::Credentials, lifecycle::Exit};
+use echotune_kit::{auth::Token, config::Period, edge::Credentials};
 use echotune_model::{Fault, Profile, Role};
 use serde_json::json;
 use tokio::{

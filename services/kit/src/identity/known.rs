@@ -89,6 +89,10 @@ impl Keys {
         }
         let mut looks = self.looks.subscribe();
         let seen = looks.borrow_and_update().clone();
+        // A look may have ended since.
+        if let Some(key) = self.keys.load().find(head)? {
+            return Ok(key);
+        }
         if seen.fault.is_some() {
             return Err(self.away());
         }

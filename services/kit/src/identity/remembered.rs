@@ -15,7 +15,7 @@ use super::REFUSAL;
 use crate::auth::Authenticator;
 
 /// Answers that are held at the most; those that are asked for least go first.
-pub const REMEMBERED: u64 = 10_000;
+const REMEMBERED: u64 = 10_000;
 
 /// Answers for a while. Those who ask the same at once wait for one answer.
 pub(super) struct Memory<K, V>(Option<Cache<K, Result<V, Fault>>>);

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// More than what must be between two looks that callers make for.
-const A_WHILE: Duration = Duration::from_millis(350);
+const A_WHILE: Duration = Duration::from_millis(1_100);
 
 fn writer() -> Result<Principal, echotune_model::Fault> {
     Ok(user("ann", Role::Writer))
@@ -27,7 +27,7 @@ fn writer() -> Result<Principal, echotune_model::Fault> {
 async fn at_once(edge: &Edge, jwt: &str) -> ErrorKind {
     let began = Instant::now();
     let kind = edge.who(jwt).await.expect_err("refused").kind;
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     kind
 }
 
@@ -81,7 +81,7 @@ async fn a_storm_of_keys_that_are_not_there_makes_for_one_look_in_a_while() {
     settings.identity.ask_again_after = Period(Duration::from_secs(2));
     let edge = Edge::of(&settings).await;
     sleep(Duration::from_secs(2)).await;
-    issuer.tells(Manner::Slow(Duration::from_millis(500)));
+    issuer.tells(Manner::Slow(Duration::from_millis(1_000)));
     let began = Instant::now();
     let mut storm = JoinSet::new();
     for n in 0..500 {
@@ -94,7 +94,7 @@ async fn a_storm_of_keys_that_are_not_there_makes_for_one_look_in_a_while() {
         storm.join_next().await;
     }
     assert_eq!(edge.who(&known).await, writer());
-    assert!(began.elapsed() < Duration::from_millis(400), "whoever has a key waits for nobody: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(900), "whoever has a key waits for nobody: {:?}", began.elapsed());
     let kinds = storm.join_all().await;
     assert_eq!(issuer.fetches(), 2, "one at the start, and one for all of them");
     let waited = kinds.iter().filter(|kind| **kind == ErrorKind::Unauthenticated).count();

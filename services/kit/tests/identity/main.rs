@@ -73,7 +73,7 @@ fn settings(issuer: &str) -> Settings {
     settings.identity = IdentityConfig {
         issuer: issuer.to_owned(),
         audiences: vec!["echotune".into()],
-        ask_again_after: Period(Duration::from_millis(300)),
+        ask_again_after: Period(Duration::from_secs(1)),
         fetch_timeout: Period(Duration::from_millis(1_500)),
         ..settings.identity
     };
