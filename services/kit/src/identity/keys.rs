@@ -153,11 +153,7 @@ fn bytes(text: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 fn exactly(text: &str, length: usize) -> Result<Vec<u8>, &'static str> {
-    bytes(text)?
-        .try_into()
-        .ok()
-        .filter(|bytes: &Vec<u8>| bytes.len() == length)
-        .ok_or("has a coordinate of a wrong length")
+    Some(bytes(text)?).filter(|bytes| bytes.len() == length).ok_or("has a coordinate of a wrong length")
 }
 
 /// RFC 7518 section 6.3.1.1: some write a zero before a number, which is not part of it.
