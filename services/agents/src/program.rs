@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, agents_server, authenticator};
+use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, accounts, agents_server, authenticator};
 use echotune_eventlog::region::{Region, RegionConfig};
 use echotune_kit::{
     config::{self, Period},
     edge::{Credentials, Edge},
+    identity::remembered,
     lifecycle::{Exit, persist},
     process::{About, Configured, Failure, Process, Settings, check_upstream, upstream},
 };
@@ -93,7 +94,10 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let (working, drain) = (agents.clone(), process.life.drain());
     let name = "the runs of agents";
     process.life.server(name, persist(name, process.life.drain(), move || working.work(drain.clone())));
-    let edge = Edge::new(token, Some(authenticator(users)), config.process.limits.patience());
+    let tokens = remembered(authenticator(users.clone()), config.process.identity.remember.0);
+    let meter = process.telemetry.meter();
+    let callers = config.process.callers(token, tokens, accounts(users), &mut process.life, &meter).await?;
+    let edge = Edge::knowing(callers, config.process.limits.patience());
     let agents = Arc::new(agents);
     process.serve(&edge, FILE_DESCRIPTOR_SET, |face| face.with(agents_server(agents.clone()))).await
 }

@@ -27,7 +27,7 @@ pub use training::{
 };
 pub use users::{
     MAX_BATCH, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, MAX_STREAM_REJECTIONS, StreamReceipt, Users, UsersClient,
-    authenticator, users_server,
+    accounts, authenticator, users_server,
 };
 
 /// File descriptors of every service, for reflection.

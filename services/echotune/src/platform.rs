@@ -10,7 +10,8 @@ use std::{
 use anyhow::Context as _;
 use echotune_agents::EmbeddedRunStore;
 use echotune_api::{
-    Agents, Experiments, Models, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
+    Agents, Experiments, Models, Operations, Recommendations, Training, Users, accounts, authenticator,
+    events::USERS_TOPIC,
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
 use echotune_kit::{
@@ -208,6 +209,11 @@ impl Platform {
     /// # Errors
     /// The address cannot be listened on, or a workflow has faults.
     pub async fn start_agents(&mut self, address: SocketAddr, work: bool) -> anyhow::Result<SocketAddr> {
+        let callers = Callers::new(self.token()?, Some(authenticator(Arc::clone(&self.users))));
+        self.start_tools(address, work, callers).await
+    }
+
+    async fn start_tools(&mut self, address: SocketAddr, work: bool, callers: Callers) -> anyhow::Result<SocketAddr> {
         self.config.process.check_plaintext(address).map_err(anyhow::Error::msg)?;
         let listener = tools::listen(address).await?;
         let address = listener.local_addr()?;
@@ -219,7 +225,7 @@ impl Platform {
             operations: Arc::clone(&self.operations),
         };
         let access = Access {
-            callers: Callers::new(token.clone(), Some(authenticator(Arc::clone(&self.users)))),
+            callers,
             // Agents name the address itself.
             hosts: [&self.config.mcp.hosts[..], &[reachable(address).ip().to_string()]].concat(),
             origins: self.config.mcp.origins.clone(),
@@ -241,6 +247,14 @@ impl Platform {
         Ok(address)
     }
 
+    /// Who is known where it serves.
+    async fn callers(&mut self) -> anyhow::Result<Callers> {
+        let (token, users, accounts) =
+            (self.token()?, authenticator(Arc::clone(&self.users)), accounts(Arc::clone(&self.users)));
+        let known = self.config.process.callers(token, users, accounts, &mut self.life, &self.meter).await;
+        known.map_err(anyhow::Error::from_boxed)
+    }
+
     fn token(&self) -> anyhow::Result<Token> {
         Token::read_or_create(&self.folder).context("the token of the data folder cannot be read or written")
     }
@@ -255,18 +269,15 @@ impl Platform {
         let settings = Settings { listen: address, ..self.config.process.clone() };
         let ways = Ways::bind(&settings).await.map_err(anyhow::Error::from_boxed)?;
         let (address, over_tls) = (ways.address, ways.over_tls());
-        let mcp = self.start_agents(mcp, true).await?;
+        let callers = self.callers().await?;
+        let mcp = self.start_tools(mcp, true, callers.clone()).await?;
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
         self.flow.service.watch(&mut self.life, &self.meter);
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
-        let edge = Edge::new(
-            self.token()?,
-            Some(authenticator(Arc::clone(&self.users))),
-            self.config.process.limits.patience(),
-        );
+        let edge = Edge::knowing(callers, self.config.process.limits.patience());
         let services = grpc::Services {
             users: Arc::clone(&self.users),
             recommendations: Arc::clone(&self.recommendations),

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use echotune_model::{ErrorKind, Fault, ForwardedBy, Principal};
+use echotune_model::{ErrorKind, Fault, ForwardedBy, Principal, User, UserName};
 use http::{HeaderMap, header::AUTHORIZATION};
 
 /// Header that names the principal on whose behalf a part of the platform passes a request on, as
@@ -23,6 +23,8 @@ pub const FORWARDED_BY: &str = "echotune-forwarded-by";
 pub const TOKEN_FILE: &str = "token";
 /// Longest secret that is looked at, in bytes.
 const MAX_SECRET_BYTES: usize = 256;
+/// Longest JWT that is looked at, in bytes: half of what the headers of a request may have.
+pub const MAX_JWT_BYTES: usize = 8 << 10;
 /// Under which name a token is written before it is whole.
 const DRAFT_FILE: &str = "token.new";
 /// Characters of the token at the least: 192 bits in the alphabet of the generated ones.
@@ -33,6 +35,13 @@ const MIN_CHARS: usize = 32;
 pub trait Authenticator: Send + Sync {
     /// Whose secret this is. `Unauthenticated` when nobody's, or no longer.
     async fn principal(&self, secret: &str) -> Result<Principal, Fault>;
+}
+
+/// Finds accounts by their names, for those who are known by something else than a secret of their account.
+#[async_trait]
+pub trait Accounts: Send + Sync {
+    /// The account of this name. `NotFound` when there is none.
+    async fn account(&self, name: &UserName) -> Result<User, Fault>;
 }
 
 /// A bearer token. Its text is never printed.
@@ -138,18 +147,26 @@ impl Token {
 pub struct Callers {
     token: Token,
     others: Option<Arc<dyn Authenticator>>,
+    issued: Option<Arc<dyn Authenticator>>,
 }
 
 impl fmt::Debug for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Callers").field("others", &self.others.is_some()).finish_non_exhaustive()
+        let (others, issued) = (self.others.is_some(), self.issued.is_some());
+        f.debug_struct("Callers").field("others", &others).field("issued", &issued).finish_non_exhaustive()
     }
 }
 
 impl Callers {
     /// Knows the operator by `token`, and others by what `others` says of their secret.
     pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>) -> Self {
-        Self { token, others }
+        Self { token, others, issued: None }
+    }
+
+    /// Knows those as well who present a JWT, by what `issued` says of it.
+    #[must_use]
+    pub fn with_issuer(self, issued: Arc<dyn Authenticator>) -> Self {
+        Self { issued: Some(issued), ..self }
     }
 
     /// For whom these headers ask: whoever presents them, or the principal on whose behalf a part of the platform
@@ -179,21 +196,35 @@ impl Callers {
     }
 
     async fn presents(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
-        let refusal = || {
-            Fault::new(
-                ErrorKind::Unauthenticated,
-                "no valid token: send 'authorization: Bearer TOKEN' with the token of the data folder's file 'token' or an API token",
-            )
-        };
-        let presented = headers.get(AUTHORIZATION).ok_or_else(refusal)?.as_bytes();
+        let presented = headers.get(AUTHORIZATION).ok_or_else(|| self.refusal(""))?.as_bytes();
         if self.token.accepts(presented) {
             return Ok(Principal::Operator);
         }
         let secret = presented.strip_prefix(b"Bearer ").and_then(|secret| std::str::from_utf8(secret).ok());
-        match (&self.others, secret) {
-            (Some(others), Some(secret)) if secret.len() <= MAX_SECRET_BYTES => others.principal(secret).await,
-            _ => Err(refusal()),
+        let secret = secret.ok_or_else(|| self.refusal(""))?;
+        // Neither tokens of data folders nor API tokens have a dot, and every JWT has (RFC 7515 section 3.1).
+        match (&self.issued, &self.others) {
+            (Some(issued), _) if secret.contains('.') => {
+                if secret.len() > MAX_JWT_BYTES {
+                    let why = format!("the JWT has {} bytes, and {MAX_JWT_BYTES} are looked at", secret.len());
+                    return Err(Fault::new(ErrorKind::Unauthenticated, why));
+                }
+                issued.principal(secret).await
+            }
+            (None, _) if secret.starts_with("eyJ") && secret.contains('.') => {
+                Err(self.refusal("; a JWT was sent, and no issuer of such is known here (identity.issuer)"))
+            }
+            (_, Some(others)) if secret.len() <= MAX_SECRET_BYTES => others.principal(secret).await,
+            _ => Err(self.refusal("")),
         }
+    }
+
+    fn refusal(&self, more: &str) -> Fault {
+        let jwt = if self.issued.is_some() { ", an API token or a JWT of the issuer" } else { " or an API token" };
+        let why = format!(
+            "no valid token: send 'authorization: Bearer TOKEN' with the token of the data folder's file 'token'{jwt}{more}"
+        );
+        Fault::new(ErrorKind::Unauthenticated, why)
     }
 }
 

@@ -70,8 +70,13 @@ impl Patience {
 impl Edge {
     /// An edge that knows the operator by `token`, and others by what `others` says of their secret.
     pub fn new(token: Token, others: Option<Arc<dyn Authenticator>>, patience: Patience) -> Self {
+        Self::knowing(Callers::new(token, others), patience)
+    }
+
+    /// An edge that knows these callers.
+    pub fn knowing(callers: Callers, patience: Patience) -> Self {
         let room = Arc::new(Semaphore::new(MAX_UNDER_WAY));
-        Self { callers: Callers::new(token, others), patience, room, max_under_way: MAX_UNDER_WAY }
+        Self { callers, patience, room, max_under_way: MAX_UNDER_WAY }
     }
 
     /// The edge with room for so many requests under way, where [`Edge::new`] has it for 4,096. A

@@ -2,7 +2,7 @@
 //! embedded store, configuration, the order of start and stop, telemetry with a span store, the gRPC
 //! edge with authentication. By feature also: what programs that serve have in common (`process`), sessions with CQL
 //! servers and embedded stores that are kept there (`cql`), keys by which what is kept about somebody is sealed (`keys`),
-//! and TLS whose certificates are read anew (`tls`).
+//! TLS whose certificates are read anew (`tls`), and callers that are known by JWTs of an issuer (`identity`).
 
 pub mod auth;
 pub mod config;
@@ -11,6 +11,8 @@ pub mod cql;
 pub mod edge;
 pub mod embedded;
 pub mod failpoint;
+#[cfg(feature = "identity")]
+pub mod identity;
 #[cfg(feature = "keys")]
 pub mod keys;
 pub mod lifecycle;

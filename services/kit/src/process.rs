@@ -2,8 +2,10 @@
 //! the order of start and stop, the ways in with health and reflection.
 
 mod bound;
+mod callers;
 mod face;
 mod flags;
+mod identity;
 mod run;
 mod settings;
 mod upstream;
@@ -12,6 +14,7 @@ pub use self::{
     bound::Ways,
     face::{Face, Health},
     flags::ConfigFlags,
+    identity::{ALGORITHMS, IdentityConfig, check_url},
     run::{About, Configured, Failure, Process, run},
     settings::{LimitsConfig, Settings, ShutdownConfig, TelemetryConfig, TlsConfig},
     upstream::{check_upstream, upstream},

@@ -12,6 +12,8 @@ use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
 use self::files::Loaded;
+#[cfg(feature = "identity")]
+pub(crate) use self::files::authorities;
 pub use self::{accept::TlsConnection, connect::TlsConnector};
 
 /// Files in PEM. They may be replaced at any time, also by the symbolic links of a Kubernetes secret.

@@ -235,6 +235,8 @@ fn holding(response: Response, place: Option<OwnedSemaphorePermit>) -> Response 
 fn refused(fault: &Fault) -> Response {
     let status = match fault.kind {
         ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+        ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
         // Whatever else went wrong says nothing about the caller.

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use axum::serve::ListenerExt as _;
 use echotune_api::{
     Experiments, ExperimentsClient, FILE_DESCRIPTOR_SET, Operations, PlatformStatus, Recommendations,
-    RecommendationsClient, TraceSpan, Users, UsersClient, authenticator, operations_server,
+    RecommendationsClient, TraceSpan, Users, UsersClient, accounts, authenticator, operations_server,
 };
 use echotune_kit::{
-    auth::{Callers, Token},
+    auth::Token,
     config,
     edge::{Credentials, Edge, Patience},
+    identity::remembered,
     lifecycle::Exit,
     process::{About, Configured, Failure, Process, Settings, check_upstream, upstream},
     telemetry::SpanStore,
@@ -98,10 +99,12 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         spans: process.telemetry.spans.clone(),
         mcp: format!("http://{}/mcp", listener.local_addr()?),
     });
-    let known = authenticator(Arc::clone(&users));
+    let tokens = remembered(authenticator(Arc::clone(&users)), config.process.identity.remember.0);
+    let (accounts, meter) = (accounts(Arc::clone(&users)), process.telemetry.meter());
+    let callers = config.process.callers(token, tokens, accounts, &mut process.life, &meter).await?;
     let services = Services { users, recommendations, experiments, operations: Arc::clone(&operations) };
     let access = Access {
-        callers: Callers::new(token.clone(), Some(Arc::clone(&known))),
+        callers: callers.clone(),
         hosts: [&config.mcp.hosts[..], &[address.ip().to_string()]].concat(),
         origins: config.mcp.origins.clone(),
     };
@@ -115,7 +118,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     process.life.consumer("the MCP servers", async move {
         axum::serve(listener, servers).with_graceful_shutdown(stop.cancelled_owned()).await
     });
-    let edge = Edge::new(token, Some(known), patience);
+    let edge = Edge::knowing(callers, patience);
     process.serve(&edge, FILE_DESCRIPTOR_SET, |face| face.with(operations_server(Arc::clone(&operations)))).await
 }
 

@@ -4,14 +4,15 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_api::{
-    FILE_DESCRIPTOR_SET, UsersClient, authenticator, experiments_server, models_server, recommendations_server,
-    training_server,
+    FILE_DESCRIPTOR_SET, UsersClient, accounts, authenticator, experiments_server, models_server,
+    recommendations_server, training_server,
 };
 use echotune_eventlog::region::{Region, RegionConfig};
 use echotune_kit::{
     config,
     cql::KeptDb,
     edge::{Credentials, Edge},
+    identity::remembered,
     lifecycle::Exit,
     process::{About, Configured, Failure, Process, Settings, check_upstream, upstream},
 };
@@ -102,7 +103,10 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     service.watch(&mut process.life, &process.telemetry.meter());
     // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
     service.refit_quickly().await;
-    let edge = Edge::new(token, Some(authenticator(users)), config.process.limits.patience());
+    let tokens = remembered(authenticator(users.clone()), config.process.identity.remember.0);
+    let meter = process.telemetry.meter();
+    let callers = config.process.callers(token, tokens, accounts(users), &mut process.life, &meter).await?;
+    let edge = Edge::knowing(callers, config.process.limits.patience());
     let shared = Arc::new(service);
     let exit = process.serve(&edge, FILE_DESCRIPTOR_SET, |face| {
         let face = face.with(recommendations_server(shared.clone())).with(experiments_server(shared.clone()));

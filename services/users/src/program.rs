@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
-use echotune_api::{FILE_DESCRIPTOR_SET, RegionsClient, UsersClient, authenticator, regions_server, users_server};
+use echotune_api::{
+    FILE_DESCRIPTOR_SET, RegionsClient, UsersClient, accounts, authenticator, regions_server, users_server,
+};
 use echotune_eventlog::{
     kafka::KafkaEventLog,
     region::{Region, RegionConfig},
@@ -98,7 +100,10 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     }
     let users = Arc::new(RegionalUsers::new(UsersService::new(store.clone()), Arc::clone(&homes), peers));
     background(&mut process.life, &homes, &log, &store);
-    let edge = Edge::new(token, Some(authenticator(users.clone())), config.process.limits.patience());
+    let (tokens, accounts) = (authenticator(users.clone()), accounts(users.clone()));
+    let meter = process.telemetry.meter();
+    let callers = config.process.callers(token, tokens, accounts, &mut process.life, &meter).await?;
+    let edge = Edge::knowing(callers, config.process.limits.patience());
     let services = |face: Face| face.with(users_server(users.clone())).with(regions_server(users.clone()));
     process.serve(&edge, FILE_DESCRIPTOR_SET, services).await
 }

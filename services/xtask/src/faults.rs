@@ -56,7 +56,10 @@ pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
     for of in [&PROGRAMS[..], &DRIVER[..]] {
         crate::cargo(&[&["clippy", "--all-targets"], of, &["--", "-D", "warnings"]].concat())?;
     }
-    crate::cargo(&[&["test", "--lib"], &PROGRAMS[..], &["--", "program", "region"]].concat())
+    crate::cargo(&[&["test", "--lib"], &PROGRAMS[..], &["--", "program", "region"]].concat())?;
+    // The one that needs no server but one of the test itself.
+    let of = ["--package", "echotune-mcp-servers", "--features", "echotune-mcp-servers/region", "--locked", "--quiet"];
+    crate::cargo(&[&["test", "--test", "it"], &of[..], &["program::"]].concat())
 }
 
 /// Whether regions can live in namespaces of their own.

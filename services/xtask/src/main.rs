@@ -60,14 +60,14 @@ const CHECKS: [(&str, Check); 16] = [
         cargo(&[&["clippy", "--all-targets"], &of[..], &["--", "-D", "warnings"]].concat())?;
         cargo(&[&["test", "--lib"], &of[..]].concat())
     }),
-    // Nor for TLS and sealing.
+    // Nor for TLS, sealing and callers of an issuer.
     ("secrets", |_| {
-        let kit = ["--package", "echotune-kit", "--features", "keys,tls", "--locked"];
-        let up = ["--package", "echotune", "--features", "tls", "--locked"];
+        let kit = ["--package", "echotune-kit", "--features", "identity,keys,tls", "--locked"];
+        let up = ["--package", "echotune", "--features", "identity,tls", "--locked"];
         cargo(&[&["clippy", "--all-targets"], &kit[..], &["--", "-D", "warnings"]].concat())?;
         cargo(&[&["clippy", "--all-targets"], &up[..], &["--", "-D", "warnings"]].concat())?;
-        cargo(&[&["test", "--lib"], &kit[..]].concat())?;
-        cargo(&[&["test", "--test", "it"], &up[..], &["tls"]].concat())
+        cargo(&[&["test", "--lib", "--test", "identity"], &kit[..]].concat())?;
+        cargo(&[&["test", "--test", "it"], &up[..], &["--", "tls", "identity"]].concat())
     }),
     // Nor for a driver of CQL servers.
     ("cql", data::check),

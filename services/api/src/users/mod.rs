@@ -5,11 +5,11 @@ mod server;
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use echotune_kit::auth::Authenticator;
+use echotune_kit::auth::{Accounts, Authenticator};
 use echotune_model::{
     ApiToken, Call, ErasureReceipt, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen, ListenReceipt,
     NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile, Settings, Tagging,
-    TokenId, Track, User,
+    TokenId, Track, User, UserName,
 };
 
 pub use client::{StreamReceipt, UsersClient};
@@ -121,7 +121,21 @@ pub fn authenticator(users: Arc<dyn Users>) -> Arc<dyn Authenticator> {
     Arc::new(ByToken(users))
 }
 
+/// Finds the accounts of callers who are known by something else than a token of theirs.
+pub fn accounts(users: Arc<dyn Users>) -> Arc<dyn Accounts> {
+    Arc::new(ByName(users))
+}
+
 struct ByToken(Arc<dyn Users>);
+
+struct ByName(Arc<dyn Users>);
+
+#[async_trait]
+impl Accounts for ByName {
+    async fn account(&self, name: &UserName) -> Result<User, Fault> {
+        self.0.get_user(&Call::internal(), name.as_str()).await
+    }
+}
 
 #[async_trait]
 impl Authenticator for ByToken {

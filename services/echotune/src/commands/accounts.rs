@@ -32,6 +32,11 @@ pub(super) enum UserAction {
         #[arg(short = 'n', default_value_t = 100)]
         limit: u32,
     },
+    /// Make an account, for somebody who is to come in by a JWT; a listen or an import makes one too.
+    Create {
+        /// Its name: 1 to 64 letters, digits, '.', '_' or '-'.
+        name: String,
+    },
     /// Show how a person wants to be served, and change it.
     Settings(SettingsChange),
     /// Secrets with which programs call for one person.
@@ -99,6 +104,11 @@ pub(super) async fn account(connection: &mut Connection, action: &UserAction, ou
         UserAction::List { limit } => {
             let page = PageRequest { size: *limit, ..PageRequest::default() };
             output::users(&connection.users.list_users(&call(), &page).await?.rows, output)
+        }
+        UserAction::Create { name } => {
+            let made = connection.users.create_user(&call(), name).await?;
+            connection.settle().await?;
+            output::users(&[made], output)
         }
         UserAction::Settings(change) => settings(connection, change, output).await,
         UserAction::Token { action } => tokens::manage(connection, action, output).await,

@@ -182,6 +182,10 @@ fn accounts_have_settings_tokens_and_opinions() {
     assert_eq!(json(data, &["user", "token", "revoke", "ben", id])["revoked"], true);
     assert_eq!(json(data, &["user", "token", "list", "ben"])["tokens"], serde_json::json!([]));
     refused(data, &["user", "token", "create", "ben", "--expires", "soon"], 2, "length of time");
+
+    assert_eq!(json(data, &["user", "create", "cat"])["users"][0]["name"], "cat");
+    refused(data, &["user", "create", "CAT"], 1, "taken");
+    assert_eq!(json(data, &["user", "list"])["users"].as_array().expect("rows").len(), 3);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod command;
 mod double;
 mod faults;
+#[cfg(feature = "identity")]
+mod identity;
 mod import;
 mod rpcs;
 mod runs;

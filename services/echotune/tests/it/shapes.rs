@@ -178,7 +178,7 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
         ("experiment status, experiment stop", json(data, &["experiment", "status", "fewer"])),
         ("mcp list", json(data, &["mcp", "list"])),
         ("status", json(data, &["status"])),
-        ("user list", json(data, &["user", "list"])),
+        ("user list, user create", json(data, &["user", "list"])),
         ("user settings", json(data, &["user", "settings", "ann", "--block", "Moby"])),
         ("user token create", token),
         ("user token list", json(data, &["user", "token", "list", "ann"])),

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::IdentityConfig;
 use crate::{
     config::{Period, Secret},
     edge, lifecycle, telemetry,
@@ -18,6 +19,8 @@ pub struct Settings {
     pub allow_plaintext: bool,
     /// The way in over TLS.
     pub tls: TlsConfig,
+    /// Who is known by JWTs.
+    pub identity: IdentityConfig,
     /// Logs and spans.
     pub telemetry: TelemetryConfig,
     /// What a request may ask for.
@@ -80,12 +83,13 @@ pub struct ShutdownConfig {
     pub flush_timeout: Period,
 }
 
-type Faults = Vec<(&'static str, String)>;
+pub(super) type Faults = Vec<(&'static str, String)>;
 
 impl Settings {
     /// What is wrong: the key at fault and why.
     pub fn faults(&self) -> Faults {
-        [self.limits.faults(), self.telemetry.faults(), self.tls.faults()].concat()
+        let identity = self.identity.faults(self.allow_plaintext);
+        [self.limits.faults(), self.telemetry.faults(), self.tls.faults(), identity].concat()
     }
 
     /// Whether tokens may be sent in clear to an address; else why not.
@@ -104,7 +108,7 @@ impl Settings {
 }
 
 /// Those of the checks that do not hold.
-fn failed(checks: impl IntoIterator<Item = (bool, &'static str, String)>) -> Faults {
+pub(super) fn failed(checks: impl IntoIterator<Item = (bool, &'static str, String)>) -> Faults {
     checks.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, why)| (key, why)).collect()
 }
 

@@ -24,6 +24,13 @@ pub const DRIFT: Name = Name {
     description: "Population stability index between the fit of the serving model and what is served; for new_items their share.",
 };
 
+/// Age of the keys by which JWTs are checked; it grows past `identity.refresh_every` while the issuer does not answer.
+pub const KEYS_AGE: Name = Name {
+    name: "echotune.identity.keys_age",
+    unit: "s",
+    description: "How long ago the keys of the issuer of JWTs were fetched, at each look for them.",
+};
+
 /// Where metrics go: nowhere, unless telemetry sends to a collector. Clones send to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(pub(super) Option<SdkMeterProvider>);

@@ -98,3 +98,9 @@ fn roots(path: &Path, bytes: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
     }
     Ok(Arc::new(roots))
 }
+
+/// The authorities of a file.
+#[cfg(feature = "identity")]
+pub(crate) fn authorities(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    roots(path, &bytes(path)?)
+}

@@ -3,6 +3,8 @@
 mod edge;
 mod eras;
 mod house;
+#[cfg(feature = "region")]
+mod program;
 mod stdio;
 mod tools;
 mod traces;
