@@ -31,7 +31,7 @@ pub use listen::{
 };
 pub use page::{MAX_PAGE, Page, PageRequest};
 pub use recommendation::{
-    Acceptance, Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal,
+    Acceptance, Feedback, Impression, Item, ItemKind, PastFeedback, Reason, ReasonKind, Recommendation, Recommendations, Signal,
     SimilarItem, StageChange,
 };
 pub use region::{Home, RegionStatus};
