@@ -4,6 +4,7 @@ mod command;
 mod double;
 mod faults;
 mod import;
+mod migrate;
 mod rpcs;
 mod runs;
 mod shapes;

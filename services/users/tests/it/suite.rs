@@ -340,6 +340,6 @@ async fn restored_secrets_open_what_they_did(users: &dyn Users) {
         assert_eq!(fault.kind, ErrorKind::InvalidArgument, "{fault}");
     }
     let caller = Call { principal, ..Call::internal() };
-    let fault = users.restore_token(&caller, "ann", token, &stored.hash).await.expect_err("refused");
+    let fault = elsewhere.object.restore_token(&caller, "ann", token, &stored.hash).await.expect_err("refused");
     assert_eq!(fault.kind, ErrorKind::PermissionDenied, "{fault}");
 }
