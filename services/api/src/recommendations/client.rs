@@ -4,8 +4,7 @@ use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{
     Acceptance, Call, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, Page, PageRequest,
-    PastFeedback,
-    Recommendations as List, SimilarItem, TraceId,
+    PastFeedback, Recommendations as List, SimilarItem, TraceId,
 };
 use echotune_proto::recommendations::v1::{self as pb, recommendations_service_client::RecommendationsServiceClient};
 use tonic::{service::interceptor::InterceptedService, transport::Channel};

@@ -1,6 +1,6 @@
 use echotune_model::{
-    Acceptance, ErrorKind, Exposure, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, PastFeedback, Reason, ReasonKind,
-    Recommendation, Recommendations as List, Signal, SimilarItem, StageChange, TraceId,
+    Acceptance, ErrorKind, Exposure, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, PastFeedback, Reason,
+    ReasonKind, Recommendation, Recommendations as List, Signal, SimilarItem, StageChange, TraceId,
 };
 use echotune_proto::recommendations::v1 as pb;
 

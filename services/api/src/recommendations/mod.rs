@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use echotune_model::{
     Acceptance, Call, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, Page, PageRequest,
-    PastFeedback,
-    Recommendations as List, SimilarItem,
+    PastFeedback, Recommendations as List, SimilarItem,
 };
 
 pub use client::RecommendationsClient;

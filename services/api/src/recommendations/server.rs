@@ -14,8 +14,8 @@ use tonic::{Request, Response, Status};
 use super::{
     DEFAULT_LIMIT, RecommendQuery, Recommendations,
     convert::{
-        acceptance_to_pb, feedback_from_pb, ids_from_pb, impression_from_pb, item_to_pb, kind_from_pb, list_to_pb, past_from_pb,
-        scored_to_pb,
+        acceptance_to_pb, feedback_from_pb, ids_from_pb, impression_from_pb, item_to_pb, kind_from_pb, list_to_pb,
+        past_from_pb, scored_to_pb,
     },
 };
 use crate::{

@@ -383,10 +383,7 @@ impl UsersService for Server {
         .await
     }
 
-    async fn find_user(
-        &self,
-        request: Request<pb::FindUserRequest>,
-    ) -> Result<Response<pb::FindUserResponse>, Status> {
+    async fn find_user(&self, request: Request<pb::FindUserRequest>) -> Result<Response<pb::FindUserResponse>, Status> {
         let users = &self.0;
         serve(request, |call, m| async move {
             let user = users.find_user(&call, m.user_id.parse()?).await?;

@@ -89,10 +89,8 @@ pub(super) async fn run(wanted: &MigrateArguments, arguments: &Arguments, config
         return Err(Fault::invalid(why).into());
     }
     let connection = Connection::elsewhere(config)?;
-    let destination = Destination {
-        users: Arc::clone(&connection.users),
-        recommendations: Arc::clone(&connection.recommendations),
-    };
+    let destination =
+        Destination { users: Arc::clone(&connection.users), recommendations: Arc::clone(&connection.recommendations) };
     let mode = match (wanted.dry_run, wanted.verify) {
         (true, _) => Mode::DryRun,
         (false, true) => Mode::Verify,

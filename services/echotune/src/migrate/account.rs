@@ -1,6 +1,10 @@
 //! One account: what is missing at the destination is sent, then both sides are compared.
 
-use std::{collections::HashSet, mem, sync::atomic::{AtomicU64, Ordering}};
+use std::{
+    collections::HashSet,
+    mem,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use echotune_api::MAX_BATCH;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -26,12 +30,7 @@ pub(super) struct Held {
 
 impl Migration {
     /// Moves an account, or only compares it.
-    pub(super) async fn account(
-        &self,
-        account: &Account,
-        names: &Names,
-        mode: Mode,
-    ) -> Result<Outcome, MigrateError> {
+    pub(super) async fn account(&self, account: &Account, names: &Names, mode: Mode) -> Result<Outcome, MigrateError> {
         if !names.contains_key(&account.user.id) {
             return Ok(self.absent(account));
         }

@@ -51,7 +51,9 @@ pub enum MigrateError {
         new: UserName,
     },
     /// Two accounts would have one name.
-    #[error("'{one}' and '{other}' would both be '{name}' at the destination; give one of them another name by --rename")]
+    #[error(
+        "'{one}' and '{other}' would both be '{name}' at the destination; give one of them another name by --rename"
+    )]
     OneName {
         /// The name that both would have.
         name: UserName,

@@ -140,15 +140,15 @@ impl Migration {
         self.progress.begin(Amount::Rows(counted * passes));
         let mut accounts = self.plan(wanted).await?;
         let mut report = Report::new(request.mode, self.source.left_behind().await?);
-        if request.mode == Mode::DryRun {
-            accounts.iter().for_each(|account| report.planned(account));
-            return Ok(report);
-        }
         if request.mode == Mode::Move {
             self.make_accounts(&accounts, &mut report).await?;
         }
         let names = self.names(&accounts, request.mode).await?;
         self.befriend(&mut accounts, &names, request.mode, &mut report).await?;
+        if request.mode == Mode::DryRun {
+            accounts.iter().for_each(|account| report.planned(account));
+            return Ok(report);
+        }
         let done = stream::iter(accounts.iter()).map(|account| self.account(account, &names, request.mode));
         let mut done = done.buffer_unordered(self.parallel);
         while let Some(outcome) = done.try_next().await? {
@@ -261,9 +261,9 @@ impl Migration {
         Ok(())
     }
 
-    /// Who is at the destination of those who move and of their friends.
+    /// Who is at the destination, or would be, of those who move and of their friends.
     async fn names(&self, accounts: &[Account], mode: Mode) -> Result<Names, MigrateError> {
-        let there = accounts.iter().filter(|account| account.arrived || mode == Mode::Move);
+        let there = accounts.iter().filter(|account| account.arrived || mode != Mode::Verify);
         let mut names: Names = there.map(|account| (account.user.id, account.name.clone())).collect();
         let moving: HashMap<_, _> = accounts.iter().map(|account| (account.user.id, ())).collect();
         let friends = accounts.iter().flat_map(|account| &account.friends).copied();

@@ -1,8 +1,8 @@
 //! Rows as both sides tell them, and the form in which they are compared.
 
 use echotune_model::{
-    ApiToken, ExportRecord, Fault, Feedback, ItemId, LibraryEntry, Listen, ErrorKind, PastFeedback, PlayCount, Playlist,
-    Profile, Settings, Signal, Tagging, TraceId, User, UserName, fold,
+    ApiToken, ErrorKind, ExportRecord, Fault, Feedback, ItemId, LibraryEntry, Listen, PastFeedback, PlayCount,
+    Playlist, Profile, Settings, Signal, Tagging, TraceId, User, UserName, fold,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -248,12 +248,14 @@ mod tests {
         ExportRecord { kind: kind.into(), json: json.into() }
     }
 
-    const LISTEN: &str = r#"{"listened_at_ms":7,"track":{"title":"Jóga","artist":"Björk","album":""},"played_ms":0,"source":""}"#;
+    const LISTEN: &str =
+        r#"{"listened_at_ms":7,"track":{"title":"Jóga","artist":"Björk","album":""},"played_ms":0,"source":""}"#;
 
     #[test]
     fn rows_are_read_from_exports_and_equal_however_they_were_written() {
         let row = |kind, json| Row::of(&record(kind, json)).expect("read").expect("moves");
-        let other = r#"{"source":"","played_ms":0,"listened_at_ms":7,"track":{"album":"","artist":"Björk","title":"Jóga"}}"#;
+        let other =
+            r#"{"source":"","played_ms":0,"listened_at_ms":7,"track":{"album":"","artist":"Björk","title":"Jóga"}}"#;
         assert_eq!(row("listen", LISTEN).digest(), row("listen", other).digest());
         assert_eq!(row("friend", r#"{"name":"Ann"}"#).digest(), row("friend", r#"{"name":"ANN"}"#).digest());
         assert_eq!(Row::of(&record("impression", "{}")), Ok(None));

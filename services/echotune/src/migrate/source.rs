@@ -5,10 +5,7 @@ use std::{path::Path, sync::Arc};
 use echotune_agents::{EmbeddedRunStore, RunStore as _};
 use echotune_kit::embedded::Db;
 use echotune_model::{Clock, ExportRecord, MAX_PAGE, PageRequest, TokenId, User, UserId, UserName};
-use echotune_recommendations::{
-    EmbeddedRecommendationStore, RecommendationStore as _,
-    store::ReleaseStore as _,
-};
+use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationStore as _, store::ReleaseStore as _};
 use echotune_users::{EmbeddedUserStore, UserStore as _};
 use futures::{Stream, StreamExt as _, stream};
 

@@ -198,9 +198,7 @@ impl Target {
             .ask(|call| async move {
                 match at {
                     At::Users(token) => users.export_user(&call, user.as_str(), &page(token)).await,
-                    At::Recommendations(token) => {
-                        recommendations.export_user(&call, user.as_str(), &page(token)).await
-                    }
+                    At::Recommendations(token) => recommendations.export_user(&call, user.as_str(), &page(token)).await,
                 }
             })
             .await;

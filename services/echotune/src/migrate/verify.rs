@@ -86,12 +86,7 @@ impl Migration {
     }
 
     /// The tables in which the two sides differ, with the first rows that do.
-    async fn differences(
-        &self,
-        account: &Account,
-        names: &Names,
-        held: &Sums,
-    ) -> Result<Vec<Mismatch>, MigrateError> {
+    async fn differences(&self, account: &Account, names: &Names, held: &Sums) -> Result<Vec<Mismatch>, MigrateError> {
         let differing = held.differing(&account.sums);
         let mut found = Difference::default();
         self.each_there(account, |row| {

@@ -108,7 +108,9 @@ fn closing(report: &Report) -> String {
     let mut lines = vec![match report.mode {
         Mode::DryRun => {
             let new = accounts - there;
-            format!("{accounts} accounts would move: {new} are not at the destination yet, {there} are. Nothing was written.")
+            format!(
+                "{accounts} accounts would move: {new} are not at the destination yet, {there} are. Nothing was written."
+            )
         }
         Mode::Move => format!(
             "{accounts} accounts, of which {} were made now and {there} were there before; {} rows written.",

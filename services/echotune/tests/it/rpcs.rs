@@ -9,7 +9,7 @@ use echotune_kit::{auth::Token, edge::Credentials, telemetry};
 use echotune_model::{
     ApiToken, Approval, Call, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Hlc, Impression, ItemId,
     ItemKind, LibraryEntry, Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PastFeedback, Playlist,
-    PlaylistId, PolicyChange, Profile, Role, Settings, Signal, Tagging, TokenId, Track, TrainingSpec, TraceId, User,
+    PlaylistId, PolicyChange, Profile, Role, Settings, Signal, Tagging, TokenId, TraceId, Track, TrainingSpec, User,
     UserId, Variant, Verdict,
 };
 use prost::Message as _;

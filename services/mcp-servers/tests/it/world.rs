@@ -17,9 +17,9 @@ use echotune_model::{
     Acceptance, ApiToken, Arm, Call, Decision, ErasureReceipt, ErrorKind, Evidence, Experiment, ExperimentKind,
     ExperimentSpec, ExperimentState, ExportRecord, Fault, Feedback, Finding, HistoryEntry, Hlc, Impression, Item,
     ItemId, ItemKind, LibraryEntry, Listen, ListenId, ListenReceipt, Metric, NewPlaylist, NewToken, Page, PageRequest,
-    PastFeedback, PlayCount, Playlist, PlaylistId, Principal, Profile, Reason, ReasonKind, Recommendation, Recommendations as List,
-    Rejection, Role, Settings, SimilarItem, StageChange, Tagging, TokenId, TraceId, Track, User, UserId, UserName,
-    Verdict, fold,
+    PastFeedback, PlayCount, Playlist, PlaylistId, Principal, Profile, Reason, ReasonKind, Recommendation,
+    Recommendations as List, Rejection, Role, Settings, SimilarItem, StageChange, Tagging, TokenId, TraceId, Track,
+    User, UserId, UserName, Verdict, fold,
 };
 use tokio::sync::Semaphore;
 

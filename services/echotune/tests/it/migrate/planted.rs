@@ -13,9 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use echotune::{Connection, Platform, migrate::Destination};
-use echotune_api::{
-    Recommendations, RecommendationsClient, Users, UsersClient, recommendations_server, users_server,
-};
+use echotune_api::{Recommendations, RecommendationsClient, Users, UsersClient, recommendations_server, users_server};
 use echotune_kit::{
     auth::Token,
     edge::{Credentials, Edge, Patience},

@@ -43,8 +43,11 @@ async fn a_move_that_is_killed_or_interrupted_goes_on_when_it_is_run_again() {
     there.plant(Planted::Slow(40));
     let mut cut = 0;
     for (name, writes) in [("-KILL", 1), ("-INT", 4), ("-KILL", 7), ("-TERM", 10)] {
-        let mut child =
-            command(&there, home.path(), &["--parallel", "1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        let mut child = command(&there, home.path(), &["--parallel", "1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
         // Each time a little further, in the middle of a write.
         let until = there.writes() + writes;
         while there.writes() < until && child.try_wait().expect("asked").is_none() {

@@ -177,7 +177,9 @@ impl CqlUserStore {
             rejections: tracks.rejections,
             ..ListenReceipt::default()
         };
-        let bytes = |(_, (track, _)): &(Uuid, (Track, Option<i64>))| track.title.len() + track.artist.len() + track.album.len() + 160;
+        let bytes = |(_, (track, _)): &(Uuid, (Track, Option<i64>))| {
+            track.title.len() + track.artist.len() + track.album.len() + 160
+        };
         let fresh = parts(fresh.into_iter().collect(), bytes);
         self.add_parts("add tracks", fresh, (&stamp, key), receipt, |draft, tracks| {
             draft.count("library", signed(tracks.len()));

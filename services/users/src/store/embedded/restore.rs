@@ -6,9 +6,7 @@ use echotune_model::{ErasureReceipt, Playlist, User, UserId};
 
 use super::{
     Draft, lists,
-    tables::{
-        ACCOUNTS, ERASED, ERASING, NAMES, PLAYLISTS, PLAYLISTS_OF, TOKENS, TOKENS_OF, name_key, of,
-    },
+    tables::{ACCOUNTS, ERASED, ERASING, NAMES, PLAYLISTS, PLAYLISTS_OF, TOKENS, TOKENS_OF, name_key, of},
 };
 use crate::store::{Answer, MAX_PLAYLISTS, MAX_TOKENS, StoredToken, UserStoreError};
 

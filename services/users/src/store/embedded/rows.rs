@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use echotune_api::events::Payload;
 use echotune_kit::embedded::{Key, decode, get};
 use echotune_model::{
-    HistoryEntry, Hlc, LibraryEntry, Listen, ListenReceipt, PlayCount, Rejection, Tagging, Tally, Track, User,
-    UserId, UserName,
+    HistoryEntry, Hlc, LibraryEntry, Listen, ListenReceipt, PlayCount, Rejection, Tagging, Tally, Track, User, UserId,
+    UserName,
 };
 
 use super::{
