@@ -99,7 +99,7 @@ impl Connection {
     }
 
     /// Works with services at the addresses that are configured, which are connected to when they are used.
-    fn elsewhere(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn elsewhere(config: &Config) -> anyhow::Result<Self> {
         let connect = &config.connect;
         let token = Token::read_file(&connect.token_file).context("connect.token_file")?;
         let channel = |own: &str| {

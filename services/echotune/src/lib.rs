@@ -6,6 +6,7 @@ mod config;
 pub mod demo;
 mod grpc;
 pub mod import;
+pub mod migrate;
 mod operations;
 mod output;
 mod platform;

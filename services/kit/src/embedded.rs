@@ -12,13 +12,13 @@ mod writer;
 
 use std::{ops::Bound, path::Path, sync::Arc, thread};
 
-use redb::{Database, ReadableDatabase as _, TableDefinition, TableError};
+use redb::{Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, TableDefinition, TableError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use self::{
     error::failed,
-    open::{check_format, create_folder, open_error, open_store},
+    open::{check_format, check_readable, create_folder, open_error, open_read_only, open_store},
     writer::{Acknowledge, Request, write_groups},
 };
 
@@ -195,7 +195,7 @@ fn scan_table(
     }
 }
 
-struct ReadView(redb::ReadTransaction);
+struct ReadView(ReadTransaction);
 
 impl ReadView {
     fn table(&self, table: Table) -> Result<Option<OpenTable>, StoreError> {
@@ -228,8 +228,30 @@ impl View for ReadView {
 
 /// The file, and what tells when it is let go. The fields are dropped in this order.
 struct Held {
-    database: Database,
+    database: Opened,
     open: watch::Sender<()>,
+}
+
+/// A file as it was opened.
+enum Opened {
+    ToWrite(Database),
+    ToRead(ReadOnlyDatabase),
+}
+
+impl Opened {
+    const fn to_write(&self) -> Option<&Database> {
+        match self {
+            Self::ToWrite(database) => Some(database),
+            Self::ToRead(_) => None,
+        }
+    }
+
+    fn begin_read(&self) -> Result<ReadTransaction, redb::TransactionError> {
+        match self {
+            Self::ToWrite(database) => database.begin_read(),
+            Self::ToRead(database) => database.begin_read(),
+        }
+    }
 }
 
 /// An open store. Clones share it; the file is released when the last one is dropped.
@@ -263,11 +285,28 @@ impl Db {
         Self::start(database, None).map(|(db, _)| db)
     }
 
+    /// Opens the store of a data folder to be read only: not a byte of it is changed, and whoever would write it is kept
+    /// out meanwhile. Writes fail.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process writes it, [`StoreError::Open`] when there is none, it was written by
+    /// a newer version, or the process that wrote it last was killed: it is then repaired when it is next opened to be
+    /// written.
+    pub fn open_read_only(folder: &Path) -> Result<Self, StoreError> {
+        let database = open_read_only(folder)?;
+        check_readable(&ReadView(database.begin_read().map_err(|cause| failed("read")(cause.into()))?), folder)?;
+        let (requests, _) = mpsc::channel(1);
+        let (_, commits) = watch::channel(0);
+        let (_, broken) = watch::channel(None);
+        let database = Arc::new(Held { database: Opened::ToRead(database), open: watch::Sender::new(()) });
+        Ok(Self { database, requests, commits, broken })
+    }
+
     /// Starts the writer.
     fn start(database: Database, keeper: Option<mpsc::Sender<Group>>) -> Result<(Self, Breaker), StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
-        let database = Arc::new(Held { database, open: watch::Sender::new(()) });
+        let database = Arc::new(Held { database: Opened::ToWrite(database), open: watch::Sender::new(()) });
         let (breaks, broken) = watch::channel(None);
         let breaker = Breaker(Arc::new(breaks));
         let (writer, breaks) = (Arc::downgrade(&database), breaker.clone());

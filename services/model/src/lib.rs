@@ -31,8 +31,8 @@ pub use listen::{
 };
 pub use page::{MAX_PAGE, Page, PageRequest};
 pub use recommendation::{
-    Acceptance, Feedback, Impression, Item, ItemKind, Reason, ReasonKind, Recommendation, Recommendations, Signal,
-    SimilarItem, StageChange,
+    Acceptance, Feedback, Impression, Item, ItemKind, PastFeedback, Reason, ReasonKind, Recommendation,
+    Recommendations, Signal, SimilarItem, StageChange,
 };
 pub use region::{Home, RegionStatus};
 pub use release::{

@@ -185,6 +185,19 @@ pub struct Feedback {
     pub trace: TraceId,
 }
 
+/// What a listener made of an item on another platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastFeedback {
+    /// What it was; the trace is that of the other platform.
+    pub feedback: Feedback,
+    /// Title of the track: at most 1,024 bytes; empty for an artist.
+    pub title: String,
+    /// Artist name: 1 to 1,024 bytes. With the title it makes up the item's id.
+    pub artist: String,
+    /// When it was said, in milliseconds since the Unix epoch.
+    pub said_at_ms: u64,
+}
+
 /// What listeners made of what one model showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acceptance {

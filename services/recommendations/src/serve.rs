@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use echotune_api::{MAX_LIMIT, MAX_WITHOUT, RecommendQuery, Recommendations};
 use echotune_engine::best_by;
 use echotune_model::{
-    Acceptance, Call, ErrorKind, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, MAX_PAGE,
-    MAX_TEXT_BYTES, Page, PageRequest, Principal, Recommendations as List, SimilarItem, TraceId, UserId, UserName,
-    fold,
+    Acceptance, Call, ErrorKind, ExportRecord, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, MAX_PAGE,
+    MAX_TEXT_BYTES, Page, PageRequest, PastFeedback, Principal, Recommendations as List, SimilarItem, TraceId, UserId,
+    UserName, check_text, fold,
 };
 
 use crate::{
@@ -23,6 +23,8 @@ use crate::{
 
 /// Longest text to search for, in bytes.
 const MAX_SEARCH_BYTES: usize = 256;
+/// How far ahead of our clock the clock of another platform may be, in milliseconds: one hour.
+const MAX_AHEAD_MS: u64 = 3_600_000;
 /// Records in a page when the request does not say.
 const DEFAULT_PAGE: u32 = 100;
 /// Exponent on the listeners of an item that is like another: with the model's own it makes ½, as in a
@@ -320,7 +322,27 @@ impl Recommendations for RecommendationsService {
         })?;
         let service = self.clone();
         // A task of its own: a caller that leaves must not part the write from what serves.
-        let noted = tokio::spawn(async move { service.note_feedback(user, feedback, item).await });
+        let noted = tokio::spawn(async move { service.note_feedback(user, feedback, item, None).await });
+        let lost = |cause| Fault::new(ErrorKind::Indeterminate, format!("the write was cut off: {cause}"));
+        noted.await.map_err(lost)?
+    }
+
+    #[tracing::instrument(name = "recommendations.restore_feedback", skip_all, err(level = "debug"))]
+    async fn restore_feedback(&self, call: &Call, user: &str, past: PastFeedback) -> Result<(), Fault> {
+        call.may_operate()?;
+        let name = writable(call, user)?;
+        let PastFeedback { feedback, title, artist, said_at_ms } = past;
+        check_text("title", &title, MAX_TEXT_BYTES, false).map_err(Fault::invalid)?;
+        check_text("artist", &artist, MAX_TEXT_BYTES, true).map_err(Fault::invalid)?;
+        let now_ms = self.0.clock.wall_ms();
+        if said_at_ms > now_ms.saturating_add(MAX_AHEAD_MS) {
+            return Err(Fault::invalid(format!(
+                "said_at_ms {said_at_ms} is more than one hour in the future (now is {now_ms}); check the clocks"
+            )));
+        }
+        let user = self.read(|state| person(state, call, &name).map(|(id, _)| id))?;
+        let (item, at, service) = (Named { title, artist }, Hlc::from_ms(said_at_ms), self.clone());
+        let noted = tokio::spawn(async move { service.note_feedback(user, feedback, item, Some(at)).await });
         let lost = |cause| Fault::new(ErrorKind::Indeterminate, format!("the write was cut off: {cause}"));
         noted.await.map_err(lost)?
     }

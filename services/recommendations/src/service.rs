@@ -279,10 +279,16 @@ impl RecommendationsService {
         Ok(forgets)
     }
 
-    /// Writes feedback and lets it take effect.
-    pub(crate) async fn note_feedback(&self, user: UserId, feedback: Feedback, item: Named) -> Result<(), Fault> {
+    /// Writes feedback that was given then, or now, and lets it take effect.
+    pub(crate) async fn note_feedback(
+        &self,
+        user: UserId,
+        feedback: Feedback,
+        item: Named,
+        at: Option<Hlc>,
+    ) -> Result<(), Fault> {
         let mut progress = self.0.writing.lock().await;
-        let at = self.0.clock.now();
+        let at = at.unwrap_or_else(|| self.0.clock.now());
         let next = Progress { revision: progress.revision + 1, ..progress.clone() };
         self.0.store.record_feedback(user, feedback.clone(), item.clone(), at, next.clone()).await?;
         *progress = next;

@@ -2,8 +2,8 @@
 
 use echotune_api::MAX_BATCH;
 use echotune_model::{
-    Fault, MAX_PAGE, MAX_TEXT_BYTES, NewPlaylist, NewToken, PageRequest, PlayCount, Profile, Rejection, Settings,
-    Tagging, check_text,
+    Fault, LibraryEntry, MAX_PAGE, MAX_TEXT_BYTES, NewPlaylist, NewToken, PageRequest, PlayCount, Playlist, Profile,
+    Rejection, Settings, Tagging, User, check_text,
 };
 
 use crate::store::Checked;
@@ -108,7 +108,7 @@ pub(crate) fn check_playlist(playlist: &NewPlaylist) -> Result<(), String> {
 }
 
 pub(crate) fn check_token(token: &NewToken, now_ms: u64) -> Result<(), String> {
-    check_text("label", &token.label, MAX_LABEL_BYTES, true)?;
+    check_label(&token.label)?;
     if token.expires_at_ms != 0 && token.expires_at_ms <= now_ms {
         return Err(format!(
             "expires_at_ms {} is not in the future (now is {now_ms}); 0 means never",
@@ -116,6 +116,38 @@ pub(crate) fn check_token(token: &NewToken, now_ms: u64) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// How far ahead of our clock the clock of another platform may be, in milliseconds: one hour.
+const MAX_AHEAD_MS: u64 = 3_600_000;
+
+pub(crate) fn check_label(label: &str) -> Result<(), String> {
+    check_text("label", label, MAX_LABEL_BYTES, true)
+}
+
+/// A time at which something was made on another platform.
+pub(crate) fn check_made(field: &str, at_ms: u64, now_ms: u64) -> Result<(), String> {
+    if at_ms > now_ms.saturating_add(MAX_AHEAD_MS) {
+        return Err(format!("{field} {at_ms} is more than one hour in the future (now is {now_ms}); check the clocks"));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_entry(entry: &LibraryEntry, now_ms: u64) -> Result<(), String> {
+    entry.track.check()?;
+    let since_ms = u64::try_from(entry.added_at_ms)
+        .map_err(|_| format!("added_at_ms {} is negative; send when the track was added", entry.added_at_ms))?;
+    check_made("added_at_ms", since_ms, now_ms)
+}
+
+/// A playlist of this user that was made on another platform.
+pub(crate) fn check_restored(playlist: &Playlist, user: &User, now_ms: u64) -> Result<(), String> {
+    if playlist.owner != user.id {
+        return Err(format!("owner_id {} is not that of '{}', which is {}", playlist.owner, user.name, user.id));
+    }
+    check_made("created_at_ms", playlist.created_at_ms, now_ms)?;
+    check_made("changed_at", playlist.changed_at.ms(), now_ms)?;
+    check_playlist(&playlist.content)
 }
 
 pub(crate) fn check_key(key: &str) -> Result<(), Fault> {

@@ -5,7 +5,7 @@ use echotune_api::Users;
 use echotune_model::{
     ApiToken, Call, ErasureReceipt, ErrorKind, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen,
     ListenReceipt, NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile,
-    Settings, Tagging, TokenId, Track, User, UserName,
+    Settings, Tagging, TokenId, Track, User, UserId, UserName,
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -13,11 +13,11 @@ use tracing::instrument;
 
 use crate::{
     rules::{
-        check_count, check_key, check_page, check_playlist, check_profile, check_rows, check_settings, check_tagging,
-        check_token,
+        check_count, check_entry, check_key, check_label, check_made, check_page, check_playlist, check_profile,
+        check_restored, check_rows, check_settings, check_tagging, check_token,
     },
-    store::{Idempotency, Stamp, TokenDraft, UserStore, UserStoreError},
-    tokens::Tokens,
+    store::{Idempotency, Stamp, StoredToken, TokenDraft, UserStore, UserStoreError},
+    tokens::{Tokens, check_hash},
 };
 
 /// users, over a store.
@@ -322,6 +322,59 @@ impl Users for UsersService {
         call.check_deadline()?;
         call.may_operate()?;
         Ok(self.store.counts().await?)
+    }
+
+    #[instrument(name = "users.find_user", skip_all, err(level = "debug"))]
+    async fn find_user(&self, call: &Call, id: UserId) -> Result<User, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        let unknown = || Fault::new(ErrorKind::NotFound, format!("no account has the id {id}"));
+        self.store.by_id(id).await?.ok_or_else(unknown)
+    }
+
+    #[instrument(name = "users.restore_user", skip_all, err(level = "debug"))]
+    async fn restore_user(&self, call: &Call, user: User) -> Result<(User, bool), Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        check_made("created_at_ms", user.created_at_ms, self.store.now_ms()).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "restore_user", &user)?;
+        Ok(self.store.restore(user, stamp).await?)
+    }
+
+    #[instrument(name = "users.restore_library", skip_all, err(level = "debug"))]
+    async fn restore_library(
+        &self,
+        call: &Call,
+        user: &str,
+        entries: Vec<LibraryEntry>,
+    ) -> Result<ListenReceipt, Fault> {
+        call.may_operate()?;
+        let user = self.writable(call, user).await?;
+        let stamp = stamp(call, "restore_library", &entries)?;
+        let now_ms = self.store.now_ms();
+        let entries = check_rows("entries", entries, |entry| check_entry(&entry, now_ms).map(|()| entry))?;
+        Ok(self.store.restore_tracks(user, entries, stamp).await?)
+    }
+
+    #[instrument(name = "users.restore_playlist", skip_all, err(level = "debug"))]
+    async fn restore_playlist(&self, call: &Call, user: &str, playlist: Playlist) -> Result<bool, Fault> {
+        call.may_operate()?;
+        let user = self.writable(call, user).await?;
+        check_restored(&playlist, &user, self.store.now_ms()).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "restore_playlist", &playlist)?;
+        Ok(self.store.restore_playlist(user, playlist, stamp).await?)
+    }
+
+    #[instrument(name = "users.restore_token", skip_all, err(level = "debug"))]
+    async fn restore_token(&self, call: &Call, user: &str, token: ApiToken, hash: &str) -> Result<bool, Fault> {
+        call.may_operate()?;
+        let user = self.writable(call, user).await?;
+        check_made("created_at_ms", token.created_at_ms, self.store.now_ms()).map_err(Fault::invalid)?;
+        check_label(&token.label).map_err(Fault::invalid)?;
+        check_hash(hash).map_err(Fault::invalid)?;
+        let stamp = stamp(call, "restore_token", &(&token, hash))?;
+        let stored = StoredToken { user: user.id, token, hash: hash.to_owned() };
+        Ok(self.store.restore_token(user, stored, stamp).await?)
     }
 }
 

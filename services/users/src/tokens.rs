@@ -27,6 +27,12 @@ const HASHING: usize = 2;
 /// Callers that wait for a hash at the most.
 const QUEUE: usize = 64;
 const PREFIX: &str = "etk_";
+/// Longest hash of a secret as text, in bytes.
+const MAX_HASH_BYTES: usize = 512;
+/// Memory that a foreign hash may cost to compute at the most, in KiB.
+const MAX_HASH_MEMORY_KIB: u32 = 64 << 10;
+/// Passes that it may take at the most.
+const MAX_HASH_PASSES: u32 = 10;
 
 struct Known {
     principal: Principal,
@@ -72,6 +78,28 @@ fn id_of(secret: &str) -> Option<TokenId> {
 
 fn expired(expires_at_ms: u64, now_ms: u64) -> bool {
     expires_at_ms != 0 && expires_at_ms <= now_ms
+}
+
+/// Checks a hash that was made elsewhere: it is of the kind that is made here, and no dearer than this program can
+/// afford to compute for whoever presents a secret.
+pub(crate) fn check_hash(hash: &str) -> Result<(), String> {
+    let why = "hash is not a PHC string of Argon2id, such as $argon2id$v=19$m=19456,t=2,p=1$SALT$HASH";
+    if hash.len() > MAX_HASH_BYTES {
+        return Err(format!("hash has {} bytes; at most {MAX_HASH_BYTES} are kept", hash.len()));
+    }
+    let parsed = PasswordHash::new(hash).map_err(|_| why.to_owned())?;
+    if parsed.algorithm.as_str() != "argon2id" || parsed.hash.is_none() || parsed.salt.is_none() {
+        return Err(why.to_owned());
+    }
+    let cost = argon2::Params::try_from(&parsed).map_err(|_| why.to_owned())?;
+    if cost.m_cost() > MAX_HASH_MEMORY_KIB || cost.t_cost() > MAX_HASH_PASSES || cost.p_cost() > 4 {
+        return Err(format!(
+            "hash takes {} KiB and {} passes to compute; at most {MAX_HASH_MEMORY_KIB} KiB and {MAX_HASH_PASSES} are allowed",
+            cost.m_cost(),
+            cost.t_cost()
+        ));
+    }
+    Ok(())
 }
 
 fn principal(stored: &StoredToken, user: &User) -> Principal {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{
     Acceptance, Call, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, Page, PageRequest,
-    Recommendations as List, SimilarItem, TraceId,
+    PastFeedback, Recommendations as List, SimilarItem, TraceId,
 };
 use echotune_proto::recommendations::v1::{self as pb, recommendations_service_client::RecommendationsServiceClient};
 use tonic::{service::interceptor::InterceptedService, transport::Channel};
@@ -145,5 +145,18 @@ impl Recommendations for RecommendationsClient {
 
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         Ok(ask!(self, call, get_counts, pb::GetCountsRequest {}).counts.into_iter().collect())
+    }
+
+    async fn restore_feedback(&self, call: &Call, user: &str, past: PastFeedback) -> Result<(), Fault> {
+        let message = pb::RestoreFeedbackRequest {
+            user_name: user.to_owned(),
+            signal: signal_to_pb(past.feedback.signal),
+            trace_id: trace_to_pb(past.feedback.trace),
+            title: past.title,
+            artist: past.artist,
+            said_at_ms: i64::try_from(past.said_at_ms).unwrap_or(i64::MAX),
+        };
+        let pb::RestoreFeedbackResponse {} = tell!(self, call, restore_feedback, message);
+        Ok(())
     }
 }

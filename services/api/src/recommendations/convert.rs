@@ -1,6 +1,6 @@
 use echotune_model::{
-    Acceptance, ErrorKind, Exposure, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, Reason, ReasonKind,
-    Recommendation, Recommendations as List, Signal, SimilarItem, StageChange, TraceId,
+    Acceptance, ErrorKind, Exposure, Fault, Feedback, Hlc, Impression, Item, ItemId, ItemKind, PastFeedback, Reason,
+    ReasonKind, Recommendation, Recommendations as List, Signal, SimilarItem, StageChange, TraceId,
 };
 use echotune_proto::recommendations::v1 as pb;
 
@@ -170,20 +170,30 @@ pub(super) fn signal_to_pb(signal: Signal) -> i32 {
     .into()
 }
 
-pub(super) fn feedback_from_pb(message: &pb::RecordFeedbackRequest) -> Result<Feedback, Fault> {
-    let signal = match pb::Signal::try_from(message.signal) {
-        Ok(pb::Signal::Liked) => Signal::Liked,
-        Ok(pb::Signal::Disliked) => Signal::Disliked,
-        Ok(pb::Signal::Skipped) => Signal::Skipped,
-        Ok(pb::Signal::Played) => Signal::Played,
+fn signal_from_pb(given: i32) -> Result<Signal, Fault> {
+    match pb::Signal::try_from(given) {
+        Ok(pb::Signal::Liked) => Ok(Signal::Liked),
+        Ok(pb::Signal::Disliked) => Ok(Signal::Disliked),
+        Ok(pb::Signal::Skipped) => Ok(Signal::Skipped),
+        Ok(pb::Signal::Played) => Ok(Signal::Played),
         Ok(pb::Signal::Unspecified) | Err(_) => {
-            let given = message.signal;
-            return Err(Fault::invalid(format!(
-                "signal {given} says nothing; send liked, disliked, skipped or played"
-            )));
+            Err(Fault::invalid(format!("signal {given} says nothing; send liked, disliked, skipped or played")))
         }
-    };
+    }
+}
+
+pub(super) fn feedback_from_pb(message: &pb::RecordFeedbackRequest) -> Result<Feedback, Fault> {
+    let signal = signal_from_pb(message.signal)?;
     Ok(Feedback { item: message.item_id.parse()?, signal, trace: trace_from_pb(&message.trace_id)? })
+}
+
+pub(super) fn past_from_pb(message: pb::RestoreFeedbackRequest) -> Result<PastFeedback, Fault> {
+    let pb::RestoreFeedbackRequest { signal, trace_id, title, artist, said_at_ms, .. } = message;
+    let said_at_ms = u64::try_from(said_at_ms)
+        .map_err(|_| Fault::invalid(format!("said_at_ms {said_at_ms} is negative; send when it was said")))?;
+    let item = if title.is_empty() { ItemId::artist(&artist) } else { ItemId::track(&artist, &title) };
+    let feedback = Feedback { item, signal: signal_from_pb(signal)?, trace: trace_from_pb(&trace_id)? };
+    Ok(PastFeedback { feedback, title, artist, said_at_ms })
 }
 
 pub(super) fn acceptance_to_pb(one: Acceptance) -> pb::Acceptance {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use echotune_model::{
     Acceptance, Call, ExportRecord, Fault, Feedback, Impression, Item, ItemId, ItemKind, Page, PageRequest,
-    Recommendations as List, SimilarItem,
+    PastFeedback, Recommendations as List, SimilarItem,
 };
 
 pub use client::RecommendationsClient;
@@ -87,4 +87,9 @@ pub trait Recommendations: Send + Sync {
     /// How much is held: artists, tracks, items, impressions, feedback; and unreadable_events, records
     /// of the log that took no effect.
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault>;
+
+    /// Notes what a listener made of an item on another platform, at the time it was said; the item need not be known
+    /// here. What was said later of the same item and signal stays. `NotFound` until the news of the account has come
+    /// here. For the operator only.
+    async fn restore_feedback(&self, call: &Call, user: &str, past: PastFeedback) -> Result<(), Fault>;
 }

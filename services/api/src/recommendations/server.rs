@@ -15,7 +15,7 @@ use super::{
     DEFAULT_LIMIT, RecommendQuery, Recommendations,
     convert::{
         acceptance_to_pb, feedback_from_pb, ids_from_pb, impression_from_pb, item_to_pb, kind_from_pb, list_to_pb,
-        scored_to_pb,
+        past_from_pb, scored_to_pb,
     },
 };
 use crate::{
@@ -165,6 +165,19 @@ impl RecommendationsService for Server {
         serve(request, |call, m| async move {
             service.record_feedback(&call, &m.user_name, feedback_from_pb(&m)?).await?;
             Ok(pb::RecordFeedbackResponse {})
+        })
+        .await
+    }
+
+    async fn restore_feedback(
+        &self,
+        request: Request<pb::RestoreFeedbackRequest>,
+    ) -> Result<Response<pb::RestoreFeedbackResponse>, Status> {
+        let service = &self.0;
+        serve(request, |call, m| async move {
+            let user = m.user_name.clone();
+            service.restore_feedback(&call, &user, past_from_pb(m)?).await?;
+            Ok(pb::RestoreFeedbackResponse {})
         })
         .await
     }

@@ -5,7 +5,7 @@ use echotune_kit::edge::Credentials;
 use echotune_model::{
     ApiToken, Call, ErasureReceipt, ExportRecord, Fault, HistoryEntry, Hlc, ItemId, LibraryEntry, Listen,
     ListenReceipt, NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile,
-    Rejection, Settings, Tagging, TokenId, Track, User,
+    Rejection, Settings, Tagging, TokenId, Track, User, UserId,
 };
 use echotune_proto::users::v1::{self as pb, users_service_client::UsersServiceClient};
 use futures::{Stream, StreamExt as _, stream};
@@ -14,9 +14,10 @@ use tonic::{service::interceptor::InterceptedService, transport::Channel};
 use super::{
     MAX_BATCH, MAX_RESPONSE_BYTES, Users,
     convert::{
-        content_to_pb, count_to_pb, entry_from_pb, kept_from_pb, listen_to_pb, ms_to_pb, page_from, playlist_from_pb,
-        principal_from_pb, profile_from_pb, profile_to_pb, receipt_from_pb, rejection_from_pb, role_to_pb, rows,
-        settings_from_pb, settings_to_pb, tagging_to_pb, token_from_pb, track_to_pb, user_from_pb,
+        content_to_pb, count_to_pb, entry_from_pb, kept_from_pb, kept_to_pb, listen_to_pb, ms_to_pb, page_from,
+        playlist_from_pb, playlist_to_pb, principal_from_pb, profile_from_pb, profile_to_pb, receipt_from_pb,
+        rejection_from_pb, role_to_pb, rows, settings_from_pb, settings_to_pb, tagging_to_pb, token_from_pb,
+        token_to_pb, track_to_pb, user_from_pb, user_to_pb,
     },
 };
 use crate::{
@@ -254,5 +255,37 @@ impl Users for UsersClient {
 
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         Ok(ask!(self, call, get_counts, pb::GetCountsRequest {}).counts.into_iter().collect())
+    }
+
+    async fn find_user(&self, call: &Call, id: UserId) -> Result<User, Fault> {
+        let answer = ask!(self, call, find_user, pb::FindUserRequest { user_id: id.to_string() });
+        user_from_pb(answer.user.ok_or_else(|| missing("user"))?)
+    }
+
+    async fn restore_user(&self, call: &Call, user: User) -> Result<(User, bool), Fault> {
+        let answer = tell!(self, call, restore_user, pb::RestoreUserRequest { user: Some(user_to_pb(user)) });
+        Ok((user_from_pb(answer.user.ok_or_else(|| missing("user"))?)?, answer.made))
+    }
+
+    async fn restore_library(
+        &self,
+        call: &Call,
+        user: &str,
+        entries: Vec<LibraryEntry>,
+    ) -> Result<ListenReceipt, Fault> {
+        let request = pb::RestoreLibraryRequest { user_name: user.to_owned(), entries: rows(entries, kept_to_pb) };
+        receipt_from_pb(tell!(self, call, restore_library, request).receipt)
+    }
+
+    async fn restore_playlist(&self, call: &Call, user: &str, playlist: Playlist) -> Result<bool, Fault> {
+        let playlist = Some(playlist_to_pb(playlist));
+        let request = pb::RestorePlaylistRequest { user_name: user.to_owned(), playlist };
+        Ok(tell!(self, call, restore_playlist, request).made)
+    }
+
+    async fn restore_token(&self, call: &Call, user: &str, token: ApiToken, hash: &str) -> Result<bool, Fault> {
+        let (user_name, hash) = (user.to_owned(), hash.to_owned());
+        let request = pb::RestoreTokenRequest { user_name, token: Some(token_to_pb(token)), hash };
+        Ok(tell!(self, call, restore_token, request).made)
     }
 }

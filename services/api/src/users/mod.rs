@@ -9,7 +9,7 @@ use echotune_kit::auth::{Accounts, Authenticator};
 use echotune_model::{
     ApiToken, Call, ErasureReceipt, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen, ListenReceipt,
     NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile, Settings, Tagging,
-    TokenId, Track, User, UserName,
+    TokenId, Track, User, UserId, UserName,
 };
 
 pub use client::{StreamReceipt, UsersClient};
@@ -114,6 +114,31 @@ pub trait Users: Send + Sync {
 
     /// How much is held: users, listens, play_counts, taggings, friendships, library, playlists, events.
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault>;
+
+    /// The account of an id. `NotFound` names the id. For the operator only.
+    async fn find_user(&self, call: &Call, id: UserId) -> Result<User, Fault>;
+
+    /// Makes an account that was made on another platform, with its id and the time it was made, and answers whether
+    /// this call made it; one whose id is there stays as it is. `AlreadyExists` when the name is another account's,
+    /// `FailedPrecondition` when the account was erased here. For the operator only, like the three that follow.
+    async fn restore_user(&self, call: &Call, user: User) -> Result<(User, bool), Fault>;
+
+    /// Adds 1 to [`MAX_BATCH`] tracks to the library with the times since when they are kept. One that is there is a
+    /// duplicate and keeps its time.
+    async fn restore_library(
+        &self,
+        call: &Call,
+        user: &str,
+        entries: Vec<LibraryEntry>,
+    ) -> Result<ListenReceipt, Fault>;
+
+    /// Makes a playlist with its id and times, and answers whether this call made it; one whose id is there stays as
+    /// it is. `AlreadyExists` when it is another user's.
+    async fn restore_playlist(&self, call: &Call, user: &str, playlist: Playlist) -> Result<bool, Fault>;
+
+    /// Makes an API token with its id, its times and the hash of its secret (a PHC string of Argon2id), and answers
+    /// whether this call made it; one that is there stays as it is. `AlreadyExists` when that is another one.
+    async fn restore_token(&self, call: &Call, user: &str, token: ApiToken, hash: &str) -> Result<bool, Fault>;
 }
 
 /// Authenticates the edge's callers by their API tokens.

@@ -14,9 +14,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     MAX_BATCH, MAX_REQUEST_BYTES, MAX_STREAM_REJECTIONS, Users,
     convert::{
-        content_from_pb, count_from_pb, entry_to_pb, kept_to_pb, listen_from_pb, page_of, playlist_to_pb,
-        principal_to_pb, profile_from_pb, profile_to_pb, receipt_to_pb, rejection_to_pb, role_from_pb, rows,
-        settings_from_pb, settings_to_pb, tagging_from_pb, token_to_pb, track_from_pb, user_to_pb,
+        content_from_pb, count_from_pb, entry_to_pb, kept_from_pb, kept_to_pb, listen_from_pb, page_of,
+        playlist_from_pb, playlist_to_pb, principal_to_pb, profile_from_pb, profile_to_pb, receipt_to_pb,
+        rejection_to_pb, role_from_pb, rows, settings_from_pb, settings_to_pb, tagging_from_pb, token_from_pb,
+        token_to_pb, track_from_pb, user_from_pb, user_to_pb,
     },
 };
 use crate::{
@@ -378,6 +379,65 @@ impl UsersService for Server {
             let pb::GetCountsRequest {} = m;
             let counts = users.counts(&call).await?;
             Ok(pb::GetCountsResponse { counts: counts.into_iter().collect() })
+        })
+        .await
+    }
+
+    async fn find_user(&self, request: Request<pb::FindUserRequest>) -> Result<Response<pb::FindUserResponse>, Status> {
+        let users = &self.0;
+        serve(request, |call, m| async move {
+            let user = users.find_user(&call, m.user_id.parse()?).await?;
+            Ok(pb::FindUserResponse { user: Some(user_to_pb(user)) })
+        })
+        .await
+    }
+
+    async fn restore_user(
+        &self,
+        request: Request<pb::RestoreUserRequest>,
+    ) -> Result<Response<pb::RestoreUserResponse>, Status> {
+        let users = &self.0;
+        serve(request, |call, m| async move {
+            let user = user_from_pb(m.user.ok_or_else(|| absent("user"))?)?;
+            let (user, made) = users.restore_user(&call, user).await?;
+            Ok(pb::RestoreUserResponse { user: Some(user_to_pb(user)), made })
+        })
+        .await
+    }
+
+    async fn restore_library(
+        &self,
+        request: Request<pb::RestoreLibraryRequest>,
+    ) -> Result<Response<pb::RestoreLibraryResponse>, Status> {
+        let users = &self.0;
+        serve(request, |call, m| async move {
+            let entries = m.entries.into_iter().map(kept_from_pb).collect::<Result<_, _>>()?;
+            let receipt = users.restore_library(&call, &m.user_name, entries).await?;
+            Ok(pb::RestoreLibraryResponse { receipt: Some(receipt_to_pb(receipt)) })
+        })
+        .await
+    }
+
+    async fn restore_playlist(
+        &self,
+        request: Request<pb::RestorePlaylistRequest>,
+    ) -> Result<Response<pb::RestorePlaylistResponse>, Status> {
+        let users = &self.0;
+        serve(request, |call, m| async move {
+            let playlist = playlist_from_pb(m.playlist.ok_or_else(|| absent("playlist"))?)?;
+            Ok(pb::RestorePlaylistResponse { made: users.restore_playlist(&call, &m.user_name, playlist).await? })
+        })
+        .await
+    }
+
+    async fn restore_token(
+        &self,
+        request: Request<pb::RestoreTokenRequest>,
+    ) -> Result<Response<pb::RestoreTokenResponse>, Status> {
+        let users = &self.0;
+        serve(request, |call, m| async move {
+            let token = token_from_pb(m.token.ok_or_else(|| absent("token"))?)?;
+            Ok(pb::RestoreTokenResponse { made: users.restore_token(&call, &m.user_name, token, &m.hash).await? })
         })
         .await
     }

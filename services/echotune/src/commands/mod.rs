@@ -4,6 +4,7 @@ mod accounts;
 mod experiments;
 mod items;
 mod mcp;
+mod migrate;
 mod models;
 mod region;
 mod regions;
@@ -108,6 +109,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         rejects: Option<PathBuf>,
     },
+    /// Move the history of a data folder to a platform of several machines. What was cut off goes on when it is run again.
+    Migrate(migrate::MigrateArguments),
     /// Accounts.
     User {
         #[command(subcommand)]
@@ -335,6 +338,7 @@ async fn execute(
 ) -> anyhow::Result<()> {
     match command {
         Command::Up { demo, .. } => up::up(arguments, config, *demo, telemetry).await,
+        Command::Migrate(wanted) => migrate::run(wanted, arguments, config).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut script);
@@ -413,7 +417,12 @@ async fn with_connection(command: &Command, arguments: &Arguments, connection: &
         Command::Model { action } => action.run(connection, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
         Command::Region { action } => regions::manage(connection, action, output).await,
-        Command::Up { .. } | Command::Man | Command::Completions { .. } | Command::Schema(_) | Command::Topics(_) => {
+        Command::Up { .. }
+        | Command::Migrate(_)
+        | Command::Man
+        | Command::Completions { .. }
+        | Command::Schema(_)
+        | Command::Topics(_) => {
             unreachable!("handled without a connection")
         }
     }

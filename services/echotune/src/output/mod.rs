@@ -2,6 +2,7 @@
 
 mod accounts;
 mod experiments;
+mod migrate;
 mod models;
 #[cfg(feature = "region")]
 mod region;
@@ -29,6 +30,7 @@ pub(crate) use self::spark::{factors_imported, listens_exported};
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
     experiments::{experiment, experiment_begun, experiments},
+    migrate::migration,
     models::{drift, model_card, model_export, model_job, release, releases},
     regions::{home, regions},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},

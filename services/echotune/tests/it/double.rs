@@ -218,4 +218,29 @@ impl Users for Double {
     async fn counts(&self, _call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         Err(unneeded("counts"))
     }
+
+    async fn find_user(&self, _call: &Call, _id: UserId) -> Result<User, Fault> {
+        Err(unneeded("find_user"))
+    }
+
+    async fn restore_user(&self, _call: &Call, _user: User) -> Result<(User, bool), Fault> {
+        Err(unneeded("restore_user"))
+    }
+
+    async fn restore_library(
+        &self,
+        _call: &Call,
+        _user: &str,
+        _entries: Vec<LibraryEntry>,
+    ) -> Result<ListenReceipt, Fault> {
+        Err(unneeded("restore_library"))
+    }
+
+    async fn restore_playlist(&self, _call: &Call, _user: &str, _playlist: Playlist) -> Result<bool, Fault> {
+        Err(unneeded("restore_playlist"))
+    }
+
+    async fn restore_token(&self, _call: &Call, _user: &str, _token: ApiToken, _hash: &str) -> Result<bool, Fault> {
+        Err(unneeded("restore_token"))
+    }
 }

@@ -6,6 +6,7 @@ mod faults;
 #[cfg(feature = "identity")]
 mod identity;
 mod import;
+mod migrate;
 mod rpcs;
 mod runs;
 mod shapes;

@@ -7,9 +7,10 @@ use echotune::Connection;
 use echotune_api::{Agents, RecommendQuery, UsersClient};
 use echotune_kit::{auth::Token, edge::Credentials, telemetry};
 use echotune_model::{
-    Approval, Call, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Impression, ItemId, ItemKind,
-    Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PolicyChange, Profile, Role, Settings, Signal, Tagging,
-    Track, TrainingSpec, Variant, Verdict,
+    ApiToken, Approval, Call, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Hlc, Impression, ItemId,
+    ItemKind, LibraryEntry, Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PastFeedback, Playlist,
+    PlaylistId, PolicyChange, Profile, Role, Settings, Signal, Tagging, TokenId, TraceId, Track, TrainingSpec, User,
+    UserId, Variant, Verdict,
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -69,6 +70,28 @@ async fn people(to: &Connection, secret: UsersClient, call: &Call) {
     assert!(users.revoke_token(call, "ann", token.id).await.expect("revoked"));
     assert!(!users.export_user(call, "ann", &page).await.expect("exported").rows.is_empty());
     assert_eq!(users.counts(call).await.expect("counted")["users"], 2);
+    restored(to, call).await;
+}
+
+/// What comes from another platform.
+async fn restored(to: &Connection, call: &Call) {
+    let users = &to.users;
+    let id = UserId::new(1_500_000_000_000);
+    let cat = User { id, name: "cat".parse().expect("a name"), created_at_ms: 1_500_000_000_000 };
+    assert!(users.restore_user(call, cat.clone()).await.expect("restored").1);
+    assert_eq!(users.find_user(call, id).await.expect("found"), cat);
+    let track = Track { title: "Jóga".into(), artist: "Björk".into(), album: String::new() };
+    let entry = LibraryEntry { track: track.clone(), added_at_ms: 1_500_000_000_001 };
+    assert_eq!(users.restore_library(call, "cat", vec![entry]).await.expect("kept").recorded, 1);
+    let content = NewPlaylist { title: "Rain".into(), description: String::new(), tracks: vec![track] };
+    let (id, changed_at) = (PlaylistId::new(1_500_000_000_002), Hlc::from_ms(1_500_000_000_002));
+    let playlist = Playlist { id, owner: cat.id, content, created_at_ms: 1_500_000_000_002, changed_at };
+    assert!(users.restore_playlist(call, "cat", playlist).await.expect("made"));
+    let (id, label) = (TokenId::new(1_500_000_000_003), "cli".to_owned());
+    let token = ApiToken { id, label, role: Role::Reader, created_at_ms: 1_500_000_000_003, expires_at_ms: 0 };
+    let hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g";
+    assert!(users.restore_token(call, "cat", token, hash).await.expect("made"));
+    users.erase_user(call, "cat").await.expect("erased");
 }
 
 async fn lists(to: &Connection, call: &Call) {
@@ -88,8 +111,11 @@ async fn lists(to: &Connection, call: &Call) {
     let feedback = Feedback { item: bjork, signal: Signal::Played, trace: call.trace };
     recommendations.record_feedback(call, "ann", feedback).await.expect("noted");
     recommendations.acceptance(call).await.expect("summed");
+    let feedback = Feedback { item: air, signal: Signal::Skipped, trace: TraceId::default() };
+    let past = PastFeedback { feedback, title: String::new(), artist: "Air".into(), said_at_ms: 1_500_000_000_000 };
+    recommendations.restore_feedback(call, "ann", past).await.expect("noted");
     let page = PageRequest::default();
-    assert_eq!(recommendations.export_user(call, "ann", &page).await.expect("exported").rows.len(), 2);
+    assert_eq!(recommendations.export_user(call, "ann", &page).await.expect("exported").rows.len(), 3);
     assert!(recommendations.counts(call).await.expect("counted")["artists"] > 0);
 }
 

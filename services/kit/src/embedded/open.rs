@@ -6,9 +6,9 @@ use std::{
     path::Path,
 };
 
-use redb::{Database, backends::FileBackend};
+use redb::{Database, ReadOnlyDatabase, backends::FileBackend};
 
-use super::{Batch, FORMAT, Key, META, STORE_FILE, StoreError, error::failed, get, writer::WriteView};
+use super::{Batch, FORMAT, Key, META, STORE_FILE, StoreError, View, error::failed, get, writer::WriteView};
 
 /// Bytes of pages held in memory at the most; beyond them the system's page cache serves.
 pub(super) const CACHE: usize = 64 << 20;
@@ -30,6 +30,35 @@ pub(super) fn open_store(folder: &Path) -> Result<Database, redb::DatabaseError>
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(folder.join(STORE_FILE))?;
     Database::builder().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
+}
+
+/// Opens the file of a store that is there, to be read only.
+pub(super) fn open_read_only(folder: &Path) -> Result<ReadOnlyDatabase, StoreError> {
+    Database::builder().set_cache_size(CACHE).open_read_only(folder.join(STORE_FILE)).map_err(|cause| match cause {
+        redb::DatabaseError::RepairAborted => StoreError::Open(format!(
+            "the process that used data folder {0} last was killed, and its store has to be repaired first, which changes it; run `echotune --data {0} status` once, then try again",
+            folder.display()
+        )),
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            StoreError::Open(format!("data folder {} holds no data; name another one with --data", folder.display()))
+        }
+        cause => open_error(folder, &cause),
+    })
+}
+
+fn newer(found: u64, folder: &Path) -> StoreError {
+    StoreError::Open(format!(
+        "data folder {} was written by a newer version (format {found}, this program knows {FORMAT}); update EchoTune or choose another folder with --data",
+        folder.display()
+    ))
+}
+
+/// Checks the format of a store that is not written.
+pub(super) fn check_readable(view: &dyn View, folder: &Path) -> Result<(), StoreError> {
+    match get::<u64>(view, META, &Key::new().text("format"))? {
+        Some(found) if found > FORMAT => Err(newer(found, folder)),
+        _ => Ok(()),
+    }
 }
 
 /// Creates a file that was not there, and that only the owner may read.
@@ -59,10 +88,7 @@ pub(super) fn check_format(database: &Database, folder: &Path) -> Result<(), Sto
         let key = Key::new().text("format");
         match get::<u64>(&view, META, &key)? {
             Some(found) if found > FORMAT => {
-                return Err(StoreError::Open(format!(
-                    "data folder {} was written by a newer version (format {found}, this program knows {FORMAT}); update EchoTune or choose another folder with --data",
-                    folder.display()
-                )));
+                return Err(newer(found, folder));
             }
             Some(_) => return Ok(()),
             None => {

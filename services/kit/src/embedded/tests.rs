@@ -39,6 +39,28 @@ async fn a_refused_write_leaves_nothing_and_harms_no_neighbour() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_only_read_stays_as_it_is_and_keeps_writers_out() {
+    let folder = tempfile::tempdir().expect("folder");
+    let none = Db::open_read_only(folder.path()).expect_err("none").to_string();
+    assert!(none.contains("holds no data") && !folder.path().join(STORE_FILE).exists(), "{none}");
+    let db = Db::open(folder.path()).expect("open");
+    add(&db, 7).await.expect("written");
+    assert!(matches!(Db::open_read_only(folder.path()), Err(StoreError::InUse(_))), "somebody writes it");
+    let released = db.released();
+    drop(db);
+    released.await;
+    let bytes = || std::fs::read(folder.path().join(STORE_FILE)).expect("read");
+    let before = bytes();
+    let db = Db::open_read_only(folder.path()).expect("open");
+    let sum = db.read(|view| get::<u64>(view, NUMBERS, &Key::new().text("sum"))).expect("read");
+    assert_eq!(sum, Some(7));
+    assert!(add(&db, 1).await.is_err(), "nobody writes it");
+    assert!(matches!(Db::open(folder.path()), Err(StoreError::InUse(_))), "somebody reads it");
+    drop(db);
+    assert!(before == bytes(), "reading changed the file");
+}
+
+#[tokio::test]
 async fn a_folder_in_use_or_from_the_future_is_refused_with_the_way_out() {
     let folder = tempfile::tempdir().expect("folder");
     let db = Db::open(folder.path()).expect("open");

@@ -157,19 +157,20 @@ pub(super) fn write_groups(
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
         while !group.is_empty() {
             let Some(held) = database.upgrade() else { return };
+            let Some(database) = held.database.to_write() else { return };
             // All that redb says of later writes is that one failed before.
             let before = breaker.0.borrow().clone();
             if let Some(cause) = before {
                 refuse(&mut group, &cause);
                 continue;
             }
-            match write_group(&held.database, keeper, &mut group) {
+            match write_group(database, keeper, &mut group) {
                 Ok(()) => committed.send_modify(|count| *count += 1),
                 Err(Unkept { cause, for_good }) => {
                     tracing::error!(%cause, "a group of writes has failed");
                     refuse(&mut group, &cause);
                     // After an I/O error redb takes no write until the file is opened again.
-                    if for_good || held.database.begin_write().is_err() {
+                    if for_good || database.begin_write().is_err() {
                         breaker.fail(cause);
                     }
                 }

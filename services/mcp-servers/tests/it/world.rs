@@ -17,9 +17,9 @@ use echotune_model::{
     Acceptance, ApiToken, Arm, Call, Decision, ErasureReceipt, ErrorKind, Evidence, Experiment, ExperimentKind,
     ExperimentSpec, ExperimentState, ExportRecord, Fault, Feedback, Finding, HistoryEntry, Hlc, Impression, Item,
     ItemId, ItemKind, LibraryEntry, Listen, ListenId, ListenReceipt, Metric, NewPlaylist, NewToken, Page, PageRequest,
-    PlayCount, Playlist, PlaylistId, Principal, Profile, Reason, ReasonKind, Recommendation, Recommendations as List,
-    Rejection, Role, Settings, SimilarItem, StageChange, Tagging, TokenId, TraceId, Track, User, UserId, UserName,
-    Verdict, fold,
+    PastFeedback, PlayCount, Playlist, PlaylistId, Principal, Profile, Reason, ReasonKind, Recommendation,
+    Recommendations as List, Rejection, Role, Settings, SimilarItem, StageChange, Tagging, TokenId, TraceId, Track,
+    User, UserId, UserName, Verdict, fold,
 };
 use tokio::sync::Semaphore;
 
@@ -424,6 +424,21 @@ impl Users for World {
     async fn counts(&self, _: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         not_here("counts")
     }
+    async fn find_user(&self, _: &Call, _: UserId) -> Result<User, Fault> {
+        not_here("find_user")
+    }
+    async fn restore_user(&self, _: &Call, _: User) -> Result<(User, bool), Fault> {
+        not_here("restore_user")
+    }
+    async fn restore_library(&self, _: &Call, _: &str, _: Vec<LibraryEntry>) -> Result<ListenReceipt, Fault> {
+        not_here("restore_library")
+    }
+    async fn restore_playlist(&self, _: &Call, _: &str, _: Playlist) -> Result<bool, Fault> {
+        not_here("restore_playlist")
+    }
+    async fn restore_token(&self, _: &Call, _: &str, _: ApiToken, _: &str) -> Result<bool, Fault> {
+        not_here("restore_token")
+    }
 }
 
 #[async_trait]
@@ -501,6 +516,9 @@ impl Recommendations for World {
     }
     async fn record_feedback(&self, _: &Call, _: &str, _: Feedback) -> Result<(), Fault> {
         not_here("record_feedback")
+    }
+    async fn restore_feedback(&self, _: &Call, _: &str, _: PastFeedback) -> Result<(), Fault> {
+        not_here("restore_feedback")
     }
     async fn counts(&self, _: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         not_here("counts")

@@ -286,4 +286,34 @@ impl Users for RegionalUsers {
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
         self.local.counts(call).await
     }
+
+    async fn find_user(&self, call: &Call, id: UserId) -> Result<User, Fault> {
+        self.local.find_user(call, id).await
+    }
+
+    /// A restored account is at home where it was restored, like a new one.
+    async fn restore_user(&self, call: &Call, user: User) -> Result<(User, bool), Fault> {
+        let (user, made) = self.local.restore_user(call, user).await?;
+        if let Err(cause) = self.homes.take(&user).await {
+            tracing::warn!(user = %user.id, %cause, "an account was restored that has no home yet");
+        }
+        Ok((user, made))
+    }
+
+    async fn restore_library(
+        &self,
+        call: &Call,
+        user: &str,
+        entries: Vec<LibraryEntry>,
+    ) -> Result<ListenReceipt, Fault> {
+        at_home!(self, call, at(user), restore_library(user, entries))
+    }
+
+    async fn restore_playlist(&self, call: &Call, user: &str, playlist: Playlist) -> Result<bool, Fault> {
+        at_home!(self, call, at(user), restore_playlist(user, playlist))
+    }
+
+    async fn restore_token(&self, call: &Call, user: &str, token: ApiToken, hash: &str) -> Result<bool, Fault> {
+        at_home!(self, call, at(user), restore_token(user, token, hash))
+    }
 }

@@ -3,9 +3,12 @@
 //! Each function panics with what is wrong.
 
 use echotune_api::events::{Event, Payload};
-use echotune_model::{Listen, NewPlaylist, NewToken, PageRequest, Role, Settings, TokenId, Track, User, UserName};
+use echotune_model::{
+    ApiToken, Hlc, LibraryEntry, Listen, NewPlaylist, NewToken, PageRequest, Playlist, PlaylistId, Role, Settings,
+    TokenId, Track, User, UserId, UserName,
+};
 
-use super::{Checked, Idempotency, KEY_LIFE_MS, Stamp, TokenDraft, UserStore, UserStoreError};
+use super::{Checked, Idempotency, KEY_LIFE_MS, Stamp, StoredToken, TokenDraft, UserStore, UserStoreError};
 
 /// Gives the names of the functions of `conformance` to a macro that makes a test of each: what every adapter of
 /// `UserStore` is held to, in one place.
@@ -17,7 +20,8 @@ macro_rules! each_promise {
             totals_tell_the_strongest_mark,
             pages_hold_everything_once,
             keys_give_the_first_answer,
-            erasure_leaves_nothing
+            erasure_leaves_nothing,
+            what_is_restored_keeps_its_identity
         );
     };
 }
@@ -213,4 +217,66 @@ pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
     assert_ne!(account(store, "ann").await.id, ann.id, "a name is reused with a new id only");
     let left = store.listens(ann.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
     assert!(left.rows.is_empty());
+}
+
+/// What is restored keeps its identity and its times, happens once, and does not bring back what was erased.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn what_is_restored_keeps_its_identity(store: &dyn UserStore) {
+    let none = Stamp::default;
+    let page = || PageRequest { size: 10, token: String::new() };
+    let user = User { id: UserId::new(1_500_000_000_000), name: name("ann"), created_at_ms: 1_500_000_000_000 };
+    assert_eq!(store.restore(user.clone(), none()).await.expect("restored"), (user.clone(), true));
+    let renamed = User { name: name("anna"), ..user.clone() };
+    assert_eq!(store.restore(renamed, none()).await.expect("there"), (user.clone(), false));
+    assert_eq!(store.by_name(&name("ANN")).await.expect("read").as_ref(), Some(&user));
+    assert_eq!(store.users(page()).await.expect("listed").rows, [user.clone()]);
+    let other = User { id: UserId::new(1_500_000_000_001), ..user.clone() };
+    let taken = store.restore(other, none()).await.expect_err("taken");
+    assert!(matches!(taken, UserStoreError::NameTaken(_)), "{taken}");
+    let track = |title: &str| Track { title: title.into(), artist: "Björk".into(), album: String::new() };
+    let entry = |title, added_at_ms| LibraryEntry { track: track(title), added_at_ms };
+    let entries = checked(vec![entry("Jóga", 1_500_000_000_002), entry("Hunter", 1_500_000_000_003)]);
+    let kept = store.restore_tracks(user.clone(), entries, none()).await.expect("kept");
+    let again = store.restore_tracks(user.clone(), checked(vec![entry("Jóga", 7)]), none()).await.expect("kept");
+    assert_eq!((kept.recorded, again.recorded, again.duplicates), (2, 0, 1));
+    let mut since: Vec<_> =
+        store.library(user.id, page()).await.expect("listed").rows.iter().map(|one| one.added_at_ms).collect();
+    since.sort_unstable();
+    assert_eq!(since, [1_500_000_000_002, 1_500_000_000_003]);
+    playlists_and_tokens_are_restored(store, &user).await;
+    let created: Vec<_> = drain(store).await.into_iter().map(|event| (event.user, event.payload)).collect();
+    assert_eq!(created, [(user.id, Payload::UserCreated { name: user.name.clone() })], "announced once");
+    assert_eq!(store.counts().await.expect("counts")["library"], 2);
+    store.erase(name("ann"), none()).await.expect("erased");
+    let gone = store.restore(user, none()).await.expect_err("refused");
+    assert!(matches!(gone, UserStoreError::Erased(_)), "{gone}");
+}
+
+async fn playlists_and_tokens_are_restored(store: &dyn UserStore, user: &User) {
+    let none = Stamp::default;
+    let id = PlaylistId::new(1_500_000_000_004);
+    let content = NewPlaylist { title: "Rain".into(), description: "x".repeat(4_096), tracks: Vec::new() };
+    let changed_at = Hlc::from_ms(1_500_000_000_005);
+    let playlist = Playlist { id, owner: user.id, content, created_at_ms: 1_500_000_000_004, changed_at };
+    let put = |user: &User| store.restore_playlist(user.clone(), playlist.clone(), none());
+    assert!(put(user).await.expect("made"));
+    assert!(!put(user).await.expect("there"));
+    assert_eq!(store.playlist(id).await.expect("read").as_ref(), Some(&playlist));
+    let content = NewPlaylist { title: "Sun".into(), ..playlist.content.clone() };
+    let changed = store.update_playlist(user.clone(), id, content, none()).await.expect("changed");
+    assert!(changed.changed_at > playlist.changed_at && changed.created_at_ms == playlist.created_at_ms, "{changed:?}");
+    assert_eq!(store.playlist(id).await.expect("read"), Some(changed));
+    let id = TokenId::new(1_500_000_000_006);
+    let token =
+        ApiToken { id, label: "cli".into(), role: Role::Writer, created_at_ms: 1_500_000_000_006, expires_at_ms: 0 };
+    let stored = StoredToken { user: user.id, token, hash: "hash".into() };
+    let keep = |stored: &StoredToken| store.restore_token(user.clone(), stored.clone(), none());
+    assert!(keep(&stored).await.expect("kept"));
+    assert!(!keep(&stored).await.expect("there"));
+    let other = keep(&StoredToken { hash: "other".into(), ..stored.clone() }).await.expect_err("another one");
+    assert!(matches!(other, UserStoreError::Other { .. }), "{other}");
+    assert_eq!(store.token(id).await.expect("read"), Some((stored.clone(), user.clone())));
+    assert_eq!(store.tokens(user.id).await.expect("listed"), [stored.token]);
 }

@@ -123,6 +123,17 @@ pub enum UserStoreError {
         /// How many there may be.
         limit: usize,
     },
+    /// The account was erased here; its id is never used again.
+    #[error("user '{0}' was erased here, and what was erased does not come back; leave the account out")]
+    Erased(UserName),
+    /// What is to be restored has the id of something else.
+    #[error("{what} {id} is there already and is not the same one; leave it out, or delete that one first")]
+    Other {
+        /// What it is.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
     /// The token of a page is none of this list.
     #[error("page token '{0}' is none of this list; use 'next' of the page before, or nothing for the first page")]
     BadPageToken(String),
@@ -140,9 +151,11 @@ impl UserStoreError {
     /// What a caller can do about it.
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::NameTaken(_) => ErrorKind::AlreadyExists,
+            Self::NameTaken(_) | Self::Other { .. } => ErrorKind::AlreadyExists,
             Self::UnknownUser(_) | Self::UnknownPlaylist(_) => ErrorKind::NotFound,
-            Self::KeyReused(_) | Self::ErasedSince(_) | Self::SecretGone(_) => ErrorKind::FailedPrecondition,
+            Self::KeyReused(_) | Self::ErasedSince(_) | Self::SecretGone(_) | Self::Erased(_) => {
+                ErrorKind::FailedPrecondition
+            }
             Self::TooMany { .. } => ErrorKind::ResourceExhausted,
             Self::BadPageToken(_) => ErrorKind::InvalidArgument,
             Self::Failed { kind, .. } => *kind,
@@ -221,6 +234,15 @@ pub trait UserStore: Send + Sync {
     async fn tokens(&self, user: UserId) -> Answer<Vec<ApiToken>>;
     /// Removes a token; whether it was there.
     async fn revoke_token(&self, user: User, id: TokenId, stamp: Stamp) -> Answer<bool>;
+    /// Makes an account that has an id already; one whose id is there stays as it is. The account as it is here, and
+    /// whether this made it. It keeps no idempotency key, since a repeat finds the account.
+    async fn restore(&self, user: User, stamp: Stamp) -> Answer<(User, bool)>;
+    /// Adds tracks to the library with their times; those that are there are counted, not written.
+    async fn restore_tracks(&self, user: User, entries: Checked<LibraryEntry>, stamp: Stamp) -> Answer<ListenReceipt>;
+    /// Makes a playlist of this user that has an id already; whether this made it. One that is there stays as it is.
+    async fn restore_playlist(&self, user: User, playlist: Playlist, stamp: Stamp) -> Answer<bool>;
+    /// Keeps a token of this user that has an id already; whether this made it. One that is there stays as it is.
+    async fn restore_token(&self, user: User, token: StoredToken, stamp: Stamp) -> Answer<bool>;
     /// Everything held about a user.
     async fn export(&self, user: User, page: PageRequest) -> Answer<Page<ExportRecord>>;
     /// Erases an account, with its events that still wait for the log. The account is gone when the

@@ -42,6 +42,11 @@ async fn a_token_opens_its_own_user_within_its_role_until_it_is_revoked() {
     }
     assert_eq!(kind(reads.record_listens(&call, "ann", vec![listen("a", 0)]).await), ErrorKind::PermissionDenied);
     assert_eq!(kind(reads.erase_user(&call, "ann").await), ErrorKind::PermissionDenied);
+    // What brings its own identity and times is the operator's, also of one's own account.
+    let ann = faces.object.get_user(&call, "ann").await.expect("read");
+    assert_eq!(kind(writes.find_user(&call, ann.id).await), ErrorKind::PermissionDenied);
+    assert_eq!(kind(writes.restore_library(&call, "ann", Vec::new()).await), ErrorKind::PermissionDenied);
+    assert_eq!(kind(writes.restore_user(&call, ann).await), ErrorKind::PermissionDenied);
     assert_eq!(kind(reads.create_token(&call, "ann", reader(Role::Writer)).await), ErrorKind::PermissionDenied);
     for role in [Role::Reader, Role::Writer] {
         let refused = writes.create_token(&call, "ann", reader(role)).await.expect_err("refused");

@@ -1,9 +1,11 @@
 //! Every call of the trait, on the object and over gRPC.
 
+use argon2::{Argon2, password_hash::PasswordHasher as _};
 use echotune_api::Users;
 use echotune_model::{
-    Call, ErrorKind, ExplicitContent, Fault, ItemId, Listen, NewPlaylist, NewToken, PageRequest, PlayCount, PlaylistId,
-    Principal, Profile, Role, Settings, Tagging, TokenId, Track,
+    ApiToken, Call, ErrorKind, ExplicitContent, Fault, Hlc, ItemId, LibraryEntry, Listen, NewPlaylist, NewToken,
+    PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile, Role, Settings, Tagging, TokenId, Track, User,
+    UserId,
 };
 
 use crate::faces::Faces;
@@ -56,6 +58,7 @@ on_both_faces!(
     an_export_holds_everything_and_an_erasure_leaves_nothing,
     bad_input_is_refused_by_name,
     keys_make_writes_repeatable,
+    what_is_restored_keeps_its_identity_and_is_checked,
     tokens_open_what_they_should
 );
 
@@ -290,4 +293,53 @@ async fn tokens_open_what_they_should(users: &dyn Users) {
     assert!(users.revoke_token(&call, "ann", token.id).await.expect("revoked"));
     refused(users.authenticate(&secret).await, ErrorKind::Unauthenticated, "revoked");
     assert!(users.list_tokens(&call, "ann").await.expect("listed").is_empty());
+}
+
+async fn what_is_restored_keeps_its_identity_and_is_checked(users: &dyn Users) {
+    let call = Call::internal();
+    let id = UserId::new(1_500_000_000_000);
+    let ann = User { id, name: "Ann".parse().expect("a name"), created_at_ms: 1_500_000_000_000 };
+    assert_eq!(users.find_user(&call, id).await.expect_err("unknown").kind, ErrorKind::NotFound);
+    assert_eq!(users.restore_user(&call, ann.clone()).await.expect("restored"), (ann.clone(), true));
+    assert_eq!(users.restore_user(&call, ann.clone()).await.expect("restored"), (ann.clone(), false));
+    assert_eq!(users.find_user(&call, id).await.expect("found"), ann);
+    let late = User { created_at_ms: 1 << 47, id: UserId::new(1), name: "ben".parse().expect("a name") };
+    let fault = users.restore_user(&call, late).await.expect_err("refused");
+    assert_eq!(fault.kind, ErrorKind::InvalidArgument, "{fault}");
+    let kept = LibraryEntry { track: track("Jóga"), added_at_ms: 1_500_000_000_001 };
+    let broken = LibraryEntry { track: track("Hunter"), added_at_ms: -1 };
+    let receipt = users.restore_library(&call, "ann", vec![kept.clone(), broken]).await.expect("kept");
+    assert_eq!((receipt.recorded, receipt.rejections[0].index), (1, 1));
+    assert_eq!(users.list_library(&call, "ann", &first(10)).await.expect("listed").rows, [kept]);
+    let content = NewPlaylist { title: "Rain".into(), description: String::new(), tracks: vec![track("Jóga")] };
+    let changed_at = Hlc::from_ms(1_500_000_000_003);
+    let id = PlaylistId::new(1_500_000_000_002);
+    let playlist = Playlist { id, owner: ann.id, content, created_at_ms: 1_500_000_000_002, changed_at };
+    assert!(users.restore_playlist(&call, "ann", playlist.clone()).await.expect("made"));
+    assert!(!users.restore_playlist(&call, "ann", playlist.clone()).await.expect("there"));
+    assert_eq!(users.get_playlist(&call, id).await.expect("read"), playlist);
+    let foreign = Playlist { owner: UserId::new(2), ..playlist };
+    let fault = users.restore_playlist(&call, "ann", foreign).await.expect_err("refused");
+    assert_eq!(fault.kind, ErrorKind::InvalidArgument, "{fault}");
+    restored_secrets_open_what_they_did(users).await;
+}
+
+/// The secret of a token that was made on another platform, with its hash, goes on working.
+async fn restored_secrets_open_what_they_did(users: &dyn Users) {
+    let call = Call::internal();
+    let (id, label) = (TokenId::new(1_500_000_000_004), "player".to_owned());
+    let secret = format!("etk_{}_c2VjcmV0LXNlY3JldC1zZWNyZXQ", id.0.simple());
+    let hash = Argon2::default().hash_password(secret.as_bytes()).expect("hashed").to_string();
+    let token = ApiToken { id, label, role: Role::Writer, created_at_ms: 1_500_000_000_004, expires_at_ms: 0 };
+    assert!(users.restore_token(&call, "ann", token.clone(), &hash).await.expect("made"));
+    assert!(!users.restore_token(&call, "ann", token.clone(), &hash).await.expect("there"));
+    assert_eq!(users.list_tokens(&call, "ann").await.expect("listed"), [token.clone()]);
+    let principal = users.authenticate(&secret).await.expect("known");
+    assert!(matches!(principal, Principal::User { role: Role::Writer, .. }), "{principal:?}");
+    let dear = hash.replace("m=19456", "m=4000000");
+    assert_ne!(dear, hash);
+    for hash in ["secret", "$argon2i$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g", dear.as_str()] {
+        let fault = users.restore_token(&call, "ann", token.clone(), hash).await.expect_err("refused");
+        assert_eq!(fault.kind, ErrorKind::InvalidArgument, "{fault}");
+    }
 }

@@ -91,8 +91,11 @@ pub(super) fn record_feedback(
     };
     let said = Said { at, signal: number(feedback.signal), item, trace: trace.0 };
     let key = said_key(user, feedback.item, said.signal);
-    if view.get(FEEDBACK, &key)?.is_none() {
-        change.total(FEEDBACK_TOTAL, 1);
+    match get::<Said>(view, FEEDBACK, &key)? {
+        // What comes from another platform may be older than what is here.
+        Some(held) if held.at >= at => return Ok(((), batch)),
+        Some(_) => {}
+        None => change.total(FEEDBACK_TOTAL, 1),
     }
     batch.put(FEEDBACK, key, &said);
     let key = shown_key(user, trace);

@@ -73,7 +73,7 @@ impl CqlUserStore {
     }
 
     /// Whether the name is this account's now.
-    async fn take_name(&self, own: &Reservation, asked: &[u8]) -> Answer<bool> {
+    pub(super) async fn take_name(&self, own: &Reservation, asked: &[u8]) -> Answer<bool> {
         let (folded, id) = (own.user.name.folded(), own.user.id.0);
         let look = || async {
             let found: Option<(Uuid, i64, String, Option<Vec<u8>>)> =

@@ -23,12 +23,24 @@ const TRIES: usize = 3;
 impl CqlUserStore {
     /// Writes the bytes of a value; its version and the number of parts.
     pub(super) async fn put_blob<T: Serialize>(&self, user: UserId, of: Uuid, value: &T) -> Answer<(i64, i32)> {
-        let (version, bytes) = (self.inner.times.now().hlc.0.cast_signed(), encode(value));
+        let version = self.inner.times.now().hlc.0.cast_signed();
+        Ok((version, self.put_blob_as(user, of, version, value).await?))
+    }
+
+    /// Writes the bytes of a value under a version; the number of parts.
+    pub(super) async fn put_blob_as<T: Serialize>(
+        &self,
+        user: UserId,
+        of: Uuid,
+        version: i64,
+        value: &T,
+    ) -> Answer<i32> {
+        let bytes = encode(value);
         let parts: Vec<_> = (0..).zip(bytes.chunks(PART)).collect();
         let put =
             |(part, bytes): &(i32, &[u8])| self.put(&self.of().put_blob, (user.0, of, version, *part, bytes.to_vec()));
         try_join_all(parts.iter().map(put)).await?;
-        Ok((version, i32::try_from(parts.len()).unwrap_or(i32::MAX)))
+        Ok(i32::try_from(parts.len()).unwrap_or(i32::MAX))
     }
 
     /// The bytes of a version; nothing when they are not all there, because another version took its place.

@@ -18,6 +18,7 @@ mod outbox;
 mod pages;
 mod playlists;
 mod port;
+mod restore;
 mod rows;
 mod schema;
 mod statements;

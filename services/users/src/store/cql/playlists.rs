@@ -93,6 +93,41 @@ impl CqlUserStore {
         Ok(playlist(made, content))
     }
 
+    /// Makes a playlist that has its id and its times already, in the steps of [`Self::insert_playlist`].
+    pub(super) async fn put_back_playlist(&self, user: &User, playlist: Playlist, stamp: Stamp) -> Answer<bool> {
+        let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
+        self.alive(user).await?;
+        let Playlist { id, content, created_at_ms, changed_at, .. } = playlist;
+        if self.owner_of_playlist(id).await?.is_some_and(|owner| owner != user.id) {
+            return Err(UserStoreError::Other { what: "playlist", id: id.to_string() });
+        }
+        let rows = self.playlist_rows(user.id).await?;
+        if rows.iter().any(|row| row.id == id.0) {
+            return Ok(false);
+        }
+        if rows.len() >= MAX_PLAYLISTS {
+            return Err(UserStoreError::TooMany { user: user.name.clone(), what: "playlists", limit: MAX_PLAYLISTS });
+        }
+        self.put(&self.of().begin_playlist, (user.id.0, id.0)).await?;
+        let version = changed_at.0.cast_signed();
+        // A later change takes a later version.
+        self.follow(Some(version));
+        let parts = self.put_blob_as(user.id, id.0, version, &content).await?;
+        let mut draft = self.draft("restore a playlist", &stamp.traceparent);
+        let created = i64::try_from(created_at_ms).unwrap_or(i64::MAX);
+        draft.batch.add(&self.of().put_playlist, (user.id.0, id.0, created, version, parts));
+        draft.batch.add(&self.of().put_playlist_owner, (id.0, user.id.0));
+        draft.count("playlists", 1);
+        draft.give(key, &true);
+        draft.commit().await?;
+        if self.is_erased(user.id).await? {
+            self.put(&self.of().drop_blobs, (user.id.0, id.0)).await?;
+            self.put(&self.of().drop_playlist_owner, (id.0,)).await?;
+            return Err(UserStoreError::UnknownUser(user.name.clone()));
+        }
+        Ok(true)
+    }
+
     pub(super) async fn owner_of_playlist(&self, id: PlaylistId) -> Answer<Option<UserId>> {
         let owner: Option<(Option<Uuid>,)> = self.one(&self.of().playlist_owner, (id.0,)).await?;
         Ok(owner.and_then(|(owner,)| owner).map(UserId))

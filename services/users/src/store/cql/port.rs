@@ -74,7 +74,9 @@ impl UserStore for CqlUserStore {
     }
 
     async fn add_tracks(&self, user: User, tracks: Checked<Track>, stamp: Stamp) -> Answer<ListenReceipt> {
-        self.insert_tracks(&user, tracks, stamp).await
+        let Checked { rows, rejections } = tracks;
+        let rows = rows.into_iter().map(|(at, track)| (at, (track, None))).collect();
+        self.insert_tracks(&user, Checked { rows, rejections }, stamp).await
     }
 
     async fn remove_track(&self, user: User, track: ItemId, stamp: Stamp) -> Answer<bool> {
@@ -132,6 +134,24 @@ impl UserStore for CqlUserStore {
 
     async fn revoke_token(&self, user: User, id: TokenId, stamp: Stamp) -> Answer<bool> {
         self.remove_token(&user, id, stamp).await
+    }
+
+    async fn restore(&self, user: User, stamp: Stamp) -> Answer<(User, bool)> {
+        self.restore_account(user, &stamp.traceparent).await
+    }
+
+    async fn restore_tracks(&self, user: User, entries: Checked<LibraryEntry>, stamp: Stamp) -> Answer<ListenReceipt> {
+        let Checked { rows, rejections } = entries;
+        let rows = rows.into_iter().map(|(at, entry)| (at, (entry.track, Some(entry.added_at_ms)))).collect();
+        self.insert_tracks(&user, Checked { rows, rejections }, stamp).await
+    }
+
+    async fn restore_playlist(&self, user: User, playlist: Playlist, stamp: Stamp) -> Answer<bool> {
+        self.put_back_playlist(&user, playlist, stamp).await
+    }
+
+    async fn restore_token(&self, user: User, token: StoredToken, stamp: Stamp) -> Answer<bool> {
+        self.put_back_token(&user, token, stamp).await
     }
 
     async fn export(&self, user: User, page: PageRequest) -> Answer<Page<ExportRecord>> {

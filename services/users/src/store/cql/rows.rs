@@ -152,18 +152,19 @@ impl CqlUserStore {
         .await
     }
 
+    /// Adds tracks, each since a time or since now.
     pub(super) async fn insert_tracks(
         &self,
         user: &User,
-        tracks: Checked<Track>,
+        tracks: Checked<(Track, Option<i64>)>,
         stamp: Stamp,
     ) -> Answer<ListenReceipt> {
         let key = unless_answered!(self.known::<ListenReceipt>(Some(user.id), &stamp).await?);
         self.alive(user).await?;
         let asked = tracks.rows.len();
-        let mut fresh: BTreeMap<Uuid, Track> = BTreeMap::new();
-        for (_, track) in tracks.rows {
-            fresh.entry(track.id().0).or_insert(track);
+        let mut fresh: BTreeMap<Uuid, (Track, Option<i64>)> = BTreeMap::new();
+        for (_, kept) in tracks.rows {
+            fresh.entry(kept.0.id().0).or_insert(kept);
         }
         let keys: Vec<_> = fresh.keys().copied().collect();
         let ask = |keys| self.rows::<(Uuid,)>(&self.of().library_known, (user.id.0, keys));
@@ -176,13 +177,15 @@ impl CqlUserStore {
             rejections: tracks.rejections,
             ..ListenReceipt::default()
         };
-        let bytes = |(_, track): &(Uuid, Track)| track.title.len() + track.artist.len() + track.album.len() + 160;
+        let bytes = |(_, (track, _)): &(Uuid, (Track, Option<i64>))| {
+            track.title.len() + track.artist.len() + track.album.len() + 160
+        };
         let fresh = parts(fresh.into_iter().collect(), bytes);
         self.add_parts("add tracks", fresh, (&stamp, key), receipt, |draft, tracks| {
             draft.count("library", signed(tracks.len()));
-            let added_at_ms = i64::try_from(draft.at.hlc.ms()).unwrap_or(i64::MAX);
-            for (id, track) in tracks {
-                let entry = LibraryEntry { track, added_at_ms };
+            let now_ms = i64::try_from(draft.at.hlc.ms()).unwrap_or(i64::MAX);
+            for (id, (track, since_ms)) in tracks {
+                let entry = LibraryEntry { track, added_at_ms: since_ms.unwrap_or(now_ms) };
                 draft.batch.add(&self.of().put_track, (user.id.0, id, encode(&entry)));
             }
         })

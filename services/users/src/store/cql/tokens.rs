@@ -42,6 +42,31 @@ impl CqlUserStore {
         Ok(stored.token)
     }
 
+    /// Keeps a token that has its id and its times already.
+    pub(super) async fn put_back_token(&self, user: &User, stored: StoredToken, stamp: Stamp) -> Answer<bool> {
+        let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
+        self.alive(user).await?;
+        let id = stored.token.id;
+        match self.stored_token(id.0).await? {
+            Some(found) if found == stored => return Ok(false),
+            Some(_) => return Err(UserStoreError::Other { what: "token", id: id.to_string() }),
+            None => {}
+        }
+        if self.token_ids(user.id).await?.len() >= MAX_TOKENS {
+            return Err(UserStoreError::TooMany { user: user.name.clone(), what: "tokens", limit: MAX_TOKENS });
+        }
+        let mut draft = self.draft("restore a token", &stamp.traceparent);
+        draft.batch.add(&self.of().put_token, (id.0, encode(&stored)));
+        draft.batch.add(&self.of().put_token_of, (user.id.0, id.0));
+        draft.give(key, &true);
+        draft.commit().await?;
+        if self.is_erased(user.id).await? {
+            self.put(&self.of().drop_token, (id.0,)).await?;
+            return Err(UserStoreError::UnknownUser(user.name.clone()));
+        }
+        Ok(true)
+    }
+
     pub(super) async fn token_ids(&self, user: UserId) -> Answer<Vec<Uuid>> {
         let rows: Vec<(Uuid,)> = self.rows(&self.of().tokens_of, (user.0,)).await?;
         Ok(rows.into_iter().map(|(id,)| id).collect())

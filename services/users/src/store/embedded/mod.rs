@@ -3,6 +3,7 @@
 mod erase;
 mod lists;
 mod port;
+mod restore;
 mod rows;
 mod tables;
 

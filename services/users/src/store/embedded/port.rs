@@ -12,7 +12,7 @@ use echotune_model::{
 use super::{
     EmbeddedUserStore,
     erase::NOBODY,
-    lists,
+    lists, restore,
     rows::{self, Prepared},
     tables::{
         ACCOUNTS, COUNTS, GONE, KEYS, LIBRARY, NAMES, OUTBOX, PLAYLISTS, PLAYLISTS_OF, PROFILES, SETTINGS, TOKENS,
@@ -267,6 +267,27 @@ impl UserStore for EmbeddedUserStore {
             Ok(there)
         })
         .await
+    }
+
+    async fn restore(&self, user: User, stamp: Stamp) -> Answer<(User, bool)> {
+        // Repeated, it finds what it made: a key would keep a name that is erased one day.
+        self.write(NOBODY, Stamp { idempotency: None, ..stamp }, |draft| restore::account(draft, user)).await
+    }
+
+    async fn restore_tracks(&self, user: User, entries: Checked<LibraryEntry>, stamp: Stamp) -> Answer<ListenReceipt> {
+        self.write_of(user, stamp, |draft, user| {
+            let now = draft.clock.now();
+            rows::add_entries(draft, user, entries, now)
+        })
+        .await
+    }
+
+    async fn restore_playlist(&self, user: User, playlist: Playlist, stamp: Stamp) -> Answer<bool> {
+        self.write_of(user, stamp, |draft, user| restore::playlist(draft, user, playlist)).await
+    }
+
+    async fn restore_token(&self, user: User, token: StoredToken, stamp: Stamp) -> Answer<bool> {
+        self.write_of(user, stamp, |draft, user| restore::token(draft, user, token)).await
     }
 
     async fn export(&self, user: User, page: PageRequest) -> Answer<Page<ExportRecord>> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use echotune_api::events::Payload;
 use echotune_kit::embedded::{Key, decode, get};
 use echotune_model::{
-    HistoryEntry, LibraryEntry, Listen, ListenReceipt, PlayCount, Rejection, Tagging, Tally, Track, User, UserId,
+    HistoryEntry, Hlc, LibraryEntry, Listen, ListenReceipt, PlayCount, Rejection, Tagging, Tally, Track, User, UserId,
     UserName,
 };
 
@@ -171,13 +171,24 @@ pub(super) fn add_friends(draft: &mut Draft<'_>, user: &User, friends: Checked<U
     Ok(receipt)
 }
 
+/// Adds tracks since now.
 pub(super) fn add_tracks(draft: &mut Draft<'_>, user: &User, tracks: Checked<Track>) -> Answer<ListenReceipt> {
-    let mut receipt = receipt(tracks.rejections);
     let now = draft.clock.now();
     let added_at_ms = i64::try_from(now.ms()).unwrap_or(i64::MAX);
+    let rows = tracks.rows.into_iter().map(|(at, track)| (at, LibraryEntry { track, added_at_ms })).collect();
+    add_entries(draft, user, Checked { rows, rejections: tracks.rejections }, now)
+}
+
+pub(super) fn add_entries(
+    draft: &mut Draft<'_>,
+    user: &User,
+    entries: Checked<LibraryEntry>,
+    now: Hlc,
+) -> Answer<ListenReceipt> {
+    let mut receipt = receipt(entries.rejections);
     let mut fresh = HashSet::new();
-    for (_, track) in tracks.rows {
-        let place = track_key(user.id, track.id());
+    for (_, entry) in entries.rows {
+        let place = track_key(user.id, entry.track.id());
         if fresh.contains(&place.0) || draft.view.get(LIBRARY, &place)?.is_some() {
             receipt.duplicates += 1;
             continue;
@@ -185,7 +196,7 @@ pub(super) fn add_tracks(draft: &mut Draft<'_>, user: &User, tracks: Checked<Tra
         receipt.recorded += 1;
         receipt.written_at = now;
         fresh.insert(place.0.clone());
-        draft.batch.put(LIBRARY, place, &LibraryEntry { track, added_at_ms });
+        draft.batch.put(LIBRARY, place, &entry);
     }
     draft.count("library", signed(receipt.recorded));
     Ok(receipt)
