@@ -42,9 +42,18 @@ impl RegionalUsers {
             Some(known) => known.state,
             None => self.homes.take(&user).await?.state,
         };
-        if state.moving.is_none() && state.region == here {
-            self.homes.store.forget_move(user.id).await?;
-            return self.told(state).await;
+        match &state.moving {
+            Some(Moving { to, .. }) if to != here => {
+                let way = format!("`echotune region move {name} --abort` takes that back");
+                let why = format!("'{name}' moves from '{}' to '{to}' already; {way}", state.region);
+                return Err(Fault::new(ErrorKind::FailedPrecondition, why));
+            }
+            None if state.region == here => {
+                // A note that was left when the last step was cut off.
+                self.homes.store.forget_move(user.id).await?;
+                return self.told(state).await;
+            }
+            _ => {}
         }
         check_served(&self.decided().await?, &state.region, here)?;
         let peer = self.peers.get(&state.region).ok_or_else(|| unknown(&state.region, &self.names()))?;
@@ -59,11 +68,6 @@ impl RegionalUsers {
     async fn begin(&self, call: &Call, peer: &Peer, user: &User, state: HomeState) -> Result<HomeState, Fault> {
         let (here, from, now_ms) = (self.homes.region(), &state.region, self.homes.store.now_ms());
         let wanted = match &state.moving {
-            Some(Moving { to, .. }) if to != here => {
-                let way = format!("`echotune region move {} --abort` takes that back", user.name);
-                let why = format!("'{}' moves from '{from}' to '{to}' already; {way}", user.name);
-                return Err(Fault::new(ErrorKind::FailedPrecondition, why));
-            }
             Some(_) => state.renewed(now_ms),
             None => {
                 if self.homes.store.noted_moves(MOVES_AND_ONE).await?.len() > MOVES {
