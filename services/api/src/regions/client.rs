@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
-use echotune_model::{Call, ErrorKind, Fault, Holding, Home, HomeMove, Moving, RegionStatus, Handover};
+use echotune_model::{Call, ErrorKind, Fault, Handover, Holding, Home, HomeMove, Moving, RegionStatus};
 use echotune_proto::users::v1::{self as pb, regions_service_client::RegionsServiceClient};
 use tonic::{service::interceptor::InterceptedService, transport::Channel};
 
@@ -75,7 +75,10 @@ impl Regions for RegionsClient {
         let message = pb::ReleaseUserRequest { user_name: user.to_owned(), epoch };
         let pb::ReleaseUserResponse { fence, rows, digest, keys_since_ms } = ask!(self, call, release_user, message);
         let unfit = |digest: Vec<u8>| {
-            Fault::new(ErrorKind::Internal, format!("the server's answer has a digest of {} bytes, not 32", digest.len()))
+            Fault::new(
+                ErrorKind::Internal,
+                format!("the server's answer has a digest of {} bytes, not 32", digest.len()),
+            )
         };
         let digest = digest.try_into().map_err(unfit)?;
         Ok(Handover { fence: hlc(fence), holding: Holding { rows, digest }, keys_since_ms })

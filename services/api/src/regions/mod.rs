@@ -4,7 +4,7 @@ mod client;
 mod server;
 
 use async_trait::async_trait;
-use echotune_model::{Call, Fault, Home, HomeMove, RegionStatus, Handover};
+use echotune_model::{Call, Fault, Handover, Home, HomeMove, RegionStatus};
 
 pub use client::RegionsClient;
 pub use server::regions_server;

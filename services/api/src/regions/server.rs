@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echotune_model::{Home, HomeMove, RegionStatus, Handover};
+use echotune_model::{Handover, Home, HomeMove, RegionStatus};
 use echotune_proto::users::v1::{
     self as pb,
     regions_service_server::{RegionsService, RegionsServiceServer},
@@ -50,10 +50,7 @@ impl RegionsService for Server {
 
     async fn get_home(&self, request: Request<pb::GetHomeRequest>) -> Result<Response<pb::GetHomeResponse>, Status> {
         let service = &self.0;
-        serve(request, |call, m| async move {
-            Ok(home_to_pb(service.get_home(&call, &m.user_name).await?))
-        })
-        .await
+        serve(request, |call, m| async move { Ok(home_to_pb(service.get_home(&call, &m.user_name).await?)) }).await
     }
 
     async fn fail_over(&self, request: Request<pb::FailOverRequest>) -> Result<Response<pb::FailOverResponse>, Status> {
@@ -113,8 +110,7 @@ impl RegionsService for Server {
     ) -> Result<Response<pb::ReleaseUserResponse>, Status> {
         let service = &self.0;
         serve(request, |call, m| async move {
-            let Handover { fence, holding, keys_since_ms } =
-                service.release_user(&call, &m.user_name, m.epoch).await?;
+            let Handover { fence, holding, keys_since_ms } = service.release_user(&call, &m.user_name, m.epoch).await?;
             let (rows, digest) = (holding.rows, holding.digest.to_vec());
             Ok(pb::ReleaseUserResponse { fence: fence.0, rows, digest, keys_since_ms })
         })

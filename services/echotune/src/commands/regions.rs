@@ -136,11 +136,7 @@ async fn move_all(
 }
 
 /// Moves a user of a region; nothing for the users of others. One who is on the way there counts as one of it.
-async fn move_one(
-    regions: &dyn Regions,
-    user: User,
-    (from, to): (&str, &str),
-) -> (User, Result<Option<Home>, Fault>) {
+async fn move_one(regions: &dyn Regions, user: User, (from, to): (&str, &str)) -> (User, Result<Option<Home>, Fault>) {
     let name = user.name.as_str();
     let made = async {
         if regions.get_home(&call(), name).await?.region != from {

@@ -12,6 +12,7 @@
 //! the user leaves waits until none is left, gives out what waits, and tells what it holds, which the next home
 //! compares with its own before it settles. Whoever writes late for all that carries an earlier time.
 
+mod bounds;
 mod homes;
 mod move_home;
 mod moving;
@@ -22,6 +23,7 @@ mod relays;
 mod rules;
 mod service;
 
+pub use bounds::Bounds;
 pub use homes::Homes;
 pub(crate) use moving::{GRACE, HomeState};
 pub use peers::Peer;

@@ -55,6 +55,7 @@ impl RegionalUsers {
             }
             _ => {}
         }
+        self.bounds.check(&state.region, here)?;
         check_served(&self.decided().await?, &state.region, here)?;
         let peer = self.peers.get(&state.region).ok_or_else(|| unknown(&state.region, &self.names()))?;
         let state = self.begin(&call, peer, &user, state).await?;
@@ -171,7 +172,9 @@ impl RegionalUsers {
         let (here, store) = (self.homes.region(), &self.homes.store);
         let call = &Call { deadline: call.deadline.or_else(|| Some(Instant::now() + PATIENCE)), ..call.clone() };
         let user = self.account(name).await?;
-        self.see(call, user.id, epoch).await?;
+        let to = self.see(call, user.id, epoch).await?;
+        // Whoever asks may have been told of other groups.
+        self.bounds.check(here, &to)?;
         let served = self.homes.rules().await?.served(here);
         if served.by != here {
             let why = format!("the users of '{here}' are served by '{}', so that it cannot let one go", served.by);
@@ -194,13 +197,18 @@ impl RegionalUsers {
         Ok(Handover { fence, holding: store.holding(&user, keys_since_ms).await?, keys_since_ms })
     }
 
-    /// Waits until most copies of this region know of the move: from then on all who read the home here do.
-    async fn see(&self, call: &Call, user: UserId, epoch: u64) -> Result<(), Fault> {
+    /// Waits until most copies of this region know of the move: from then on all who read the home here do. The home
+    /// after.
+    async fn see(&self, call: &Call, user: UserId, epoch: u64) -> Result<String, Fault> {
         let here = self.homes.region();
         loop {
             let known = self.homes.read(user).await?;
             match known.map(|known| known.state) {
-                Some(state) if state.epoch == epoch && state.moving.is_some() && state.region == here => return Ok(()),
+                Some(HomeState { region, epoch: seen, moving: Some(moving), .. })
+                    if seen == epoch && region == here =>
+                {
+                    return Ok(moving.to);
+                }
                 Some(state) if state.epoch >= epoch => {
                     let why = format!("it is not the move of epoch {epoch} that '{here}' sees: the home is {state}");
                     return Err(Fault::new(ErrorKind::FailedPrecondition, why));

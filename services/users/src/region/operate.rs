@@ -146,6 +146,7 @@ impl Regions for RegionalUsers {
         if !known.contains(region) {
             return Err(unknown(region, &known));
         }
+        self.bounds.check(region, here)?;
         self.serve(region, &rules).await
     }
 

@@ -76,7 +76,8 @@ impl Permit {
         } else {
             (ErrorKind::Unavailable, "nothing was written")
         };
-        let message = format!("{what}, and no more is written: {cause}; repeat it, which counts as known what is there");
+        let message =
+            format!("{what}, and no more is written: {cause}; repeat it, which counts as known what is there");
         UserStoreError::Failed { kind, message }
     }
 }

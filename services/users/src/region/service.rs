@@ -13,7 +13,7 @@ use echotune_model::{
     Settings, Tagging, TokenId, Track, User, UserId, UserName,
 };
 
-use super::{Homes, Peer, Permit, homes::Standing, rules::Way};
+use super::{Bounds, Homes, Peer, Permit, homes::Standing, rules::Way};
 use crate::{UsersService, store::UserStore as _};
 
 /// users of one region among several: reads are answered here, and writes are made where the user is at home.
@@ -22,6 +22,7 @@ pub struct RegionalUsers {
     local: UsersService,
     pub(super) homes: Arc<Homes>,
     pub(super) peers: Arc<BTreeMap<String, Peer>>,
+    pub(super) bounds: Arc<Bounds>,
 }
 
 impl fmt::Debug for RegionalUsers {
@@ -71,7 +72,14 @@ macro_rules! at_home {
 impl RegionalUsers {
     /// The users of the region of `homes`, over the service of the same store, and the ways to the other regions.
     pub fn new(local: UsersService, homes: Arc<Homes>, peers: BTreeMap<String, Peer>) -> Self {
-        Self { local, homes, peers: Arc::new(peers) }
+        Self { local, homes, peers: Arc::new(peers), bounds: Arc::default() }
+    }
+
+    /// The same with regions that homes do not leave.
+    #[must_use]
+    pub fn within(mut self, bounds: Bounds) -> Self {
+        self.bounds = Arc::new(bounds);
+        self
     }
 
     /// The homes that it asks.

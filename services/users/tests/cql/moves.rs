@@ -13,7 +13,7 @@ use echotune_api::{
 use echotune_eventlog::{EmbeddedEventLog, EventLog, Positions};
 use echotune_kit::{cql::Scope, embedded::Db};
 use echotune_model::{Call, Clock, ErrorKind, Hlc, Moving, NewPlaylist, Role, User};
-use echotune_users::{CqlUserStore, Homes, RegionalUsers, UserStore as _, UsersService, relays};
+use echotune_users::{Bounds, CqlUserStore, Homes, RegionalUsers, UserStore as _, UsersService, relays};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -190,7 +190,8 @@ async fn the_new_home_writes_later_than_the_old_one_whose_clock_is_ahead() {
     assert_eq!(eu.users.get_profile(&call, "ann").await.expect("read").about, "after");
     let fault = ahead.update_profile(&call, "ann", profile("late")).await.expect_err("no longer at home, and no way");
     assert_eq!(fault.kind, ErrorKind::FailedPrecondition, "{fault}");
-    until("it comes", || async { (us.users.get_profile(&call, "ann").await.ok()?.about == "after").then_some(()) }).await;
+    until("it comes", || async { (us.users.get_profile(&call, "ann").await.ok()?.about == "after").then_some(()) })
+        .await;
     assert_eq!(eu.users.get_home(&call, "ann").await.expect("home").region, eu.name);
     // And back.
     let home = us.users.move_home(&within(60), &ann.name.to_string(), &us.name).await.expect("moved back");
@@ -238,7 +239,7 @@ async fn who_cannot_move_is_told_why_and_goes_on() {
         (eu.users.move_home(&call, "ann", "moon").await, ErrorKind::NotFound, "moon"),
         (eu.users.move_home(&call, "ben", &eu.name).await, ErrorKind::NotFound, "ben"),
         (eu.users.move_home(&by(&ann, Role::Writer), "ann", &eu.name).await, ErrorKind::PermissionDenied, ""),
-        (us.users.move_home(&within(1), "ann", &us.name).await, ErrorKind::Internal, ""),
+        (us.users.move_home(&call, "ann", &us.name).await, ErrorKind::Internal, ""),
     ];
     for (answer, kind, word) in refusals {
         match answer {
@@ -257,6 +258,16 @@ async fn who_cannot_move_is_told_why_and_goes_on() {
     us.users.update_profile(&call, "ann", profile("goes on")).await.expect("written at home");
     let fault = us.users.release_user(&within(5), "ann", 1).await.expect_err("does not move");
     assert_eq!(fault.kind, ErrorKind::Unavailable, "{fault}");
+    // Out of a group that homes do not leave: neither by a move nor by a fail-over.
+    let bounds = Bounds::new(&[vec![us.name.clone()]], &[us.name.clone(), eu.name.clone()]).expect("well");
+    let bounded = eu.users.clone().within(bounds);
+    for answer in [
+        bounded.move_home(&within(10), "ann", &eu.name).await.map(|home| home.region),
+        bounded.fail_over(&call, &us.name, &eu.name).await.map(|region| region.served_by),
+    ] {
+        let fault = answer.expect_err("us is left by nobody");
+        assert!(fault.kind == ErrorKind::FailedPrecondition && fault.message.contains("homes_within"), "{fault}");
+    }
     // Neither from nor to a home that another serves.
     eu.users.fail_over(&call, &us.name, &eu.name).await.expect("taken over");
     let fault = eu.users.move_home(&within(10), "ann", &eu.name).await.expect_err("us is failed over");

@@ -17,7 +17,8 @@ fn a_home_is_written_as_one_value_and_what_is_damaged_is_told() {
     assert_eq!(moving.to_string(), "us epoch=1 fence=0 to=eu since=7");
     let settled = moving.arrived(Hlc(5));
     assert_eq!(settled.to_string(), "eu epoch=2 fence=5");
-    for text in ["", "us ", " us", "us epoch=1", "us epoch=x fence=0", "us fence=0 epoch=1", "us epoch=1 fence=0 to=eu"] {
+    for text in ["", "us ", " us", "us epoch=1", "us epoch=x fence=0", "us fence=0 epoch=1", "us epoch=1 fence=0 to=eu"]
+    {
         let refused = text.parse::<HomeState>().expect_err("damaged");
         assert!(refused.contains(&text.escape_debug().to_string()), "{refused}");
     }
@@ -116,14 +117,16 @@ fn cases() -> impl Strategy<Value = Case> {
     let mover = (0..40_000_u64, 0..3_000_u64, 0..5_000_u64, 0..5_000_u64);
     // Within a region less than the grace, between regions up to a minute.
     let skews = (0..5_000_u64, 0..5_000_u64, 0..60_000_u64);
-    (writer, slept, mover, skews).prop_map(|((read, drawn, checked, sent), slept, (begun, seen, ended, next), skews)| {
-        let drawn = read + drawn + slept;
-        let (checked, seen) = (drawn + checked, begun + seen);
-        let (writer, releaser, new) = skews;
-        // The regions before are a minute ahead at the most.
-        let skews = (60_000 + writer, 60_000 + releaser, new);
-        Case { read, drawn, checked, sent: checked + sent, slept, seen, ended, next, skews }
-    })
+    (writer, slept, mover, skews).prop_map(
+        |((read, drawn, checked, sent), slept, (begun, seen, ended, next), skews)| {
+            let drawn = read + drawn + slept;
+            let (checked, seen) = (drawn + checked, begun + seen);
+            let (writer, releaser, new) = skews;
+            // The regions before are a minute ahead at the most.
+            let skews = (60_000 + writer, 60_000 + releaser, new);
+            Case { read, drawn, checked, sent: checked + sent, slept, seen, ended, next, skews }
+        },
+    )
 }
 
 /// What becomes of the case; whether all that must hold does.

@@ -43,7 +43,8 @@ impl CqlUserStore {
             page.token = next;
         }
         let since = i64::try_from(keys_since_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
-        let keys: Vec<(Vec<u8>, Vec<u8>, i64)> = self.rows(&self.of().keys_of, (user.id.0.as_bytes().to_vec(),)).await?;
+        let keys: Vec<(Vec<u8>, Vec<u8>, i64)> =
+            self.rows(&self.of().keys_of, (user.id.0.as_bytes().to_vec(),)).await?;
         for (key, request, _) in keys.iter().filter(|(.., written)| *written >= since) {
             sum.add([key, request]);
         }
