@@ -34,7 +34,7 @@ pub use recommendation::{
     Acceptance, Feedback, Impression, Item, ItemKind, PastFeedback, Reason, ReasonKind, Recommendation,
     Recommendations, Signal, SimilarItem, StageChange,
 };
-pub use region::{Home, RegionStatus};
+pub use region::{Handover, Holding, Home, HomeMove, Moving, RegionStatus};
 pub use release::{
     Drift, GateOutcome, GateReport, Measure, ModelJob, ModelJobKind, ModelJobState, Release, ReleaseAction,
     ReleaseDecision, ReleaseState, TrainingRecord, TrainingSpec,

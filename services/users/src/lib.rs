@@ -16,7 +16,7 @@ mod sweeper;
 mod tokens;
 
 #[cfg(feature = "cql")]
-pub use region::{Homes, LAPSE, LOOK, Peer, RegionalUsers, relays};
+pub use region::{Bounds, Homes, LAPSE, LOOK, Peer, RegionalUsers, relays};
 pub use relay::{RelayError, relay};
 pub use service::UsersService;
 #[cfg(feature = "cql")]

@@ -15,9 +15,10 @@ use echotune_kit::{
     lifecycle::{Exit, Life, persist},
     process::{About, Configured, Face, Failure, Process, Settings, check_upstream, upstream},
 };
+use echotune_model::Fault;
 use serde::{Deserialize, Serialize};
 
-use crate::{CqlUserStore, Homes, Peer, RegionalUsers, UsersService, relays, sweeper};
+use crate::{Bounds, CqlUserStore, Homes, Peer, RegionalUsers, UsersService, relays, sweeper};
 
 const NAME: &str = "echotune-users";
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub region: RegionConfig,
     /// Where users are served in other regions, as `REGION=ADDRESS`.
     pub peers: Vec<String>,
+    /// Groups of regions that homes do not leave.
+    pub homes_within: Vec<Vec<String>>,
 }
 
 impl Config {
@@ -69,11 +72,19 @@ impl Config {
         let missing = missing.map(|name| format!("names no address in '{name}', which region.all names"));
         wrong.chain(missing).map(|why| ("peers", why)).collect()
     }
+
+    fn bounds(&self) -> Result<Bounds, Vec<String>> {
+        Bounds::new(&self.homes_within, &self.region.region.all)
+    }
+
+    fn bound_faults(&self) -> Vec<(&'static str, String)> {
+        self.bounds().err().into_iter().flatten().map(|why| ("homes_within", why)).collect()
+    }
 }
 
 impl config::Config for Config {
     fn check(&self) -> Vec<(&'static str, String)> {
-        [self.process.faults(), self.region.faults(), self.peer_faults()].concat()
+        [self.process.faults(), self.region.faults(), self.peer_faults(), self.bound_faults()].concat()
     }
 }
 
@@ -98,7 +109,10 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
         peers.insert(name.to_owned(), Peer { users, regions: Arc::new(RegionsClient::new(channel, credentials)) });
     }
-    let users = Arc::new(RegionalUsers::new(UsersService::new(store.clone()), Arc::clone(&homes), peers));
+    // What is wrong was told when the configuration was read.
+    let bounds = config.bounds().map_err(|faults| Fault::invalid(faults.join("; ")))?;
+    let users = RegionalUsers::new(UsersService::new(store.clone()), Arc::clone(&homes), peers);
+    let users = Arc::new(users.within(bounds));
     background(&mut process.life, &homes, &log, &store);
     let (tokens, accounts) = (authenticator(users.clone()), accounts(users.clone()));
     let meter = process.telemetry.meter();
@@ -140,14 +154,18 @@ mod tests {
             let flags = flags.iter().copied().map(set).collect();
             load::<Config>(&Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags })
         };
-        let faults = with(&[("region.all", "[\"us\"]")]).expect_err("not enough").to_string();
-        for key in ["region.replica", "region.all", "peers", "secrets.token_file", "secrets.master_keys_file"] {
+        let wrong = [("region.all", "[\"us\"]"), ("homes_within", "[[\"us\", \"moon\"]]")];
+        let faults = with(&wrong).expect_err("not enough").to_string();
+        for key in
+            ["homes_within", "region.replica", "region.all", "peers", "secrets.token_file", "secrets.master_keys_file"]
+        {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
         let told = [
             ("region.name", "us"),
             ("region.all", "[\"us\", \"eu\"]"),
             ("peers", "[\"eu=http://127.0.0.2:7430\"]"),
+            ("homes_within", "[[\"eu\", \"us\"]]"),
             ("region.replica", "users-0"),
             ("secrets.token_file", "token"),
             ("secrets.master_keys_file", "master"),

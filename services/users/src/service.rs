@@ -39,6 +39,12 @@ impl UsersService {
         Self { store: Arc::new(store), tokens: Arc::new(Tokens::new()) }
     }
 
+    /// The same service over another handle of its store.
+    #[cfg(feature = "cql")]
+    pub(crate) fn over(&self, store: impl UserStore + 'static) -> Self {
+        Self { store: Arc::new(store), tokens: Arc::clone(&self.tokens) }
+    }
+
     async fn find(&self, name: &UserName) -> Result<User, Fault> {
         self.store.by_name(name).await?.ok_or_else(|| UserStoreError::UnknownUser(name.clone()).into())
     }

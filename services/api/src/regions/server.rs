@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echotune_model::RegionStatus;
+use echotune_model::{Handover, Home, HomeMove, RegionStatus};
 use echotune_proto::users::v1::{
     self as pb,
     regions_service_server::{RegionsService, RegionsServiceServer},
@@ -23,6 +23,17 @@ fn region_to_pb(status: RegionStatus) -> pb::Region {
     pb::Region { name: region, served_by, epoch, since_ms, newest_write: newest_write.0 }
 }
 
+fn home_to_pb(home: Home) -> pb::GetHomeResponse {
+    let Home { region, served_by, epoch, moving } = home;
+    let (moving_to, since_ms) = moving.map(|moving| (moving.to, moving.since_ms)).unwrap_or_default();
+    pb::GetHomeResponse { region, served_by, epoch, moving_to, since_ms }
+}
+
+fn move_to_pb(one: HomeMove) -> pb::Move {
+    let HomeMove { user, name, from, to, epoch, since_ms } = one;
+    pb::Move { user_id: user.to_string(), user_name: name, from, to, epoch, since_ms }
+}
+
 #[async_trait]
 impl RegionsService for Server {
     async fn list_regions(
@@ -39,11 +50,7 @@ impl RegionsService for Server {
 
     async fn get_home(&self, request: Request<pb::GetHomeRequest>) -> Result<Response<pb::GetHomeResponse>, Status> {
         let service = &self.0;
-        serve(request, |call, m| async move {
-            let home = service.get_home(&call, &m.user_name).await?;
-            Ok(pb::GetHomeResponse { region: home.region, served_by: home.served_by })
-        })
-        .await
+        serve(request, |call, m| async move { Ok(home_to_pb(service.get_home(&call, &m.user_name).await?)) }).await
     }
 
     async fn fail_over(&self, request: Request<pb::FailOverRequest>) -> Result<Response<pb::FailOverResponse>, Status> {
@@ -60,6 +67,52 @@ impl RegionsService for Server {
         serve(request, |call, m| async move {
             let region = service.fail_back(&call, &m.region).await?;
             Ok(pb::FailBackResponse { region: Some(region_to_pb(region)) })
+        })
+        .await
+    }
+
+    async fn move_home(&self, request: Request<pb::MoveHomeRequest>) -> Result<Response<pb::MoveHomeResponse>, Status> {
+        let service = &self.0;
+        serve(request, |call, m| async move {
+            let home = service.move_home(&call, &m.user_name, &m.to).await?;
+            Ok(pb::MoveHomeResponse { home: Some(home_to_pb(home)) })
+        })
+        .await
+    }
+
+    async fn abort_move(
+        &self,
+        request: Request<pb::AbortMoveRequest>,
+    ) -> Result<Response<pb::AbortMoveResponse>, Status> {
+        let service = &self.0;
+        serve(request, |call, m| async move {
+            let home = service.abort_move(&call, &m.user_name).await?;
+            Ok(pb::AbortMoveResponse { home: Some(home_to_pb(home)) })
+        })
+        .await
+    }
+
+    async fn list_moves(
+        &self,
+        request: Request<pb::ListMovesRequest>,
+    ) -> Result<Response<pb::ListMovesResponse>, Status> {
+        let service = &self.0;
+        serve(request, |call, _m| async move {
+            let moves = service.list_moves(&call).await?.into_iter().map(move_to_pb).collect();
+            Ok(pb::ListMovesResponse { moves })
+        })
+        .await
+    }
+
+    async fn release_user(
+        &self,
+        request: Request<pb::ReleaseUserRequest>,
+    ) -> Result<Response<pb::ReleaseUserResponse>, Status> {
+        let service = &self.0;
+        serve(request, |call, m| async move {
+            let Handover { fence, holding, keys_since_ms } = service.release_user(&call, &m.user_name, m.epoch).await?;
+            let (rows, digest) = (holding.rows, holding.digest.to_vec());
+            Ok(pb::ReleaseUserResponse { fence: fence.0, rows, digest, keys_since_ms })
         })
         .await
     }

@@ -1,10 +1,15 @@
 //! Which region makes the writes of which users.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use clap::Subcommand;
+use anyhow::bail;
+use clap::{ArgGroup, Subcommand};
 use echotune_api::Regions;
-use echotune_model::{ErrorKind, Fault};
+use echotune_model::{Call, ErrorKind, Fault, Home, PageRequest, User};
+use futures::{StreamExt as _, stream};
 
 use super::{Output, call};
 use crate::{Connection, output};
@@ -27,12 +32,38 @@ pub(super) enum RegionAction {
         #[arg(long)]
         to: String,
     },
+    /// Move the home of a user to the region that is asked, or go on with a move that was cut off. Nobody writes for the user
+    /// meanwhile: half a minute, and longer for long histories.
+    #[command(group = ArgGroup::new("who").required(true).args(["user", "list", "all_from"]))]
+    Move {
+        /// Whose.
+        user: Option<String>,
+        /// The region that is asked.
+        #[arg(long, required_unless_present_any = ["list", "abort"])]
+        to: Option<String>,
+        /// Take back a move that has not ended.
+        #[arg(long, conflicts_with_all = ["to", "list", "all_from"])]
+        abort: bool,
+        /// List users who move, as far as the region that is asked knows.
+        #[arg(long, conflicts_with = "to")]
+        list: bool,
+        /// Move all users who are at home in this region, a few at once.
+        #[arg(long, value_name = "REGION")]
+        all_from: Option<String>,
+    },
     /// Have the region that is asked make the writes of its own users again, once it has caught up.
     FailBack {
         /// The region that is asked.
         region: String,
     },
 }
+
+/// For how long a move is waited for, which is shorter than regions let a call take unless they are told otherwise.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Users who move at once. Each waits more than it works.
+const AT_ONCE: usize = 16;
+/// Users who are listed at a time.
+const PAGE: u32 = 500;
 
 /// What `echotune region` does.
 pub(super) async fn manage(connection: &Connection, action: &RegionAction, output: Output) -> anyhow::Result<()> {
@@ -46,6 +77,73 @@ pub(super) async fn manage(connection: &Connection, action: &RegionAction, outpu
         RegionAction::FailOver { region, to } => {
             output::regions(&[regions.fail_over(&call(), region, to).await?], output)
         }
+        RegionAction::Move { list: true, .. } => output::moves(&regions.list_moves(&call()).await?, output),
+        RegionAction::Move { user: Some(user), abort: true, .. } => {
+            output::home(user, &regions.abort_move(&call(), user).await?, output)
+        }
+        RegionAction::Move { user: Some(user), to: Some(to), .. } => {
+            output::home(user, &regions.move_home(&patient(), user, to).await?, output)
+        }
+        RegionAction::Move { all_from: Some(from), to: Some(to), .. } => {
+            move_all(connection, regions.as_ref(), (from, to), output).await
+        }
+        // The parser lets none of these through.
+        RegionAction::Move { .. } => bail!("name a user and --to, or --list"),
         RegionAction::FailBack { region } => output::regions(&[regions.fail_back(&call(), region).await?], output),
     }
+}
+
+fn patient() -> Call {
+    Call { deadline: Some(Instant::now() + PATIENCE), ..call() }
+}
+
+/// Moves all users of one region to another; one that cannot move does not keep the others.
+async fn move_all(
+    connection: &Connection,
+    regions: &dyn Regions,
+    (from, to): (&str, &str),
+    output: Output,
+) -> anyhow::Result<()> {
+    let (mut moved, mut failed) = (0_u64, 0_u64);
+    let mut page = PageRequest { size: PAGE, token: String::new() };
+    loop {
+        let users = connection.users.list_users(&call(), &page).await?;
+        let moves = users.rows.into_iter().map(|user| move_one(regions, user, (from, to)));
+        let mut moves = stream::iter(moves).buffer_unordered(AT_ONCE);
+        while let Some((user, made)) = moves.next().await {
+            match made {
+                Ok(None) => {}
+                Ok(Some(home)) => {
+                    moved += 1;
+                    output::home(user.name.as_str(), &home, output)?;
+                }
+                Err(cause) => {
+                    failed += 1;
+                    eprintln!("{} did not move: {cause}", user.name);
+                }
+            }
+        }
+        if users.next.is_empty() {
+            break;
+        }
+        page.token = users.next;
+    }
+    eprintln!("{moved} users moved from {from} to {to}");
+    if failed > 0 {
+        bail!("{failed} users did not move; the same command goes on with them");
+    }
+    Ok(())
+}
+
+/// Moves a user of a region; nothing for the users of others. One who is on the way there counts as one of it.
+async fn move_one(regions: &dyn Regions, user: User, (from, to): (&str, &str)) -> (User, Result<Option<Home>, Fault>) {
+    let name = user.name.as_str();
+    let made = async {
+        if regions.get_home(&call(), name).await?.region != from {
+            return Ok(None);
+        }
+        regions.move_home(&patient(), name, to).await.map(Some)
+    };
+    let made = made.await;
+    (user, made)
 }

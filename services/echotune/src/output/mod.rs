@@ -32,7 +32,7 @@ pub(crate) use self::{
     experiments::{experiment, experiment_begun, experiments},
     migrate::migration,
     models::{drift, model_card, model_export, model_job, release, releases},
-    regions::{home, regions},
+    regions::{home, moves, regions},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
     spark::candidates,
 };

@@ -8,15 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echotune_model::{ErrorKind, Fault, User, UserId};
+use echotune_model::{ErrorKind, Fault, Hlc, User, UserId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::rules::{LAPSE, LOOK, Rules, Way};
+use super::{
+    moving::{HomeState, Lease},
+    rules::{LAPSE, LOOK, Rules, Way},
+};
 use crate::store::{CqlUserStore, UserStore as _};
 
 /// Homes that are remembered at the most.
 const REMEMBERED: usize = 100_000;
+/// Users who leave that are remembered at the most.
+const LEAVING: usize = 10_000;
 
 /// Homes of users, and what this process has seen of who serves whom.
 pub struct Homes {
@@ -27,7 +32,35 @@ pub struct Homes {
     is_blind: AtomicBool,
     /// One looks at a time.
     looking: tokio::sync::Mutex<()>,
-    homes: Mutex<HashMap<UserId, String>>,
+    homes: Mutex<HashMap<UserId, Known>>,
+    /// Since when it is known here of users that they leave, by the epoch of their move.
+    leaving: Mutex<HashMap<(UserId, u64), Instant>>,
+}
+
+/// What was read of a home.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) state: HomeState,
+    /// When the read began, and for how long it holds.
+    began: Instant,
+    pub(super) lease: Lease,
+    /// Whether most copies of the world said so, and not those of this region.
+    is_sure: bool,
+}
+
+impl Known {
+    /// Whether it may be acted on. A move may end any time, and whoever asks again then is to be told soon.
+    fn holds(&self, now: Instant, at: Hlc) -> bool {
+        let is_old = now.saturating_duration_since(self.began) >= LOOK / 2;
+        self.lease.covers(now, at) && !(self.state.moving.is_some() && is_old)
+    }
+}
+
+/// Where a user is at home, and where the writes are made unless the user moves.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    pub(super) known: Known,
+    pub(super) way: Way,
 }
 
 impl fmt::Debug for Homes {
@@ -41,7 +74,7 @@ impl Homes {
     pub fn new(store: CqlUserStore) -> Self {
         let (looking, homes) = (tokio::sync::Mutex::new(()), Mutex::default());
         let (seen, is_blind) = (watch::Sender::new(None), AtomicBool::new(false));
-        Self { store, lapse: LAPSE, seen, is_blind, looking, homes }
+        Self { store, lapse: LAPSE, seen, is_blind, looking, homes, leaving: Mutex::default() }
     }
 
     /// The same with another lapse than [`LAPSE`]. It must be the same in all regions, and longer than [`LOOK`] and
@@ -121,36 +154,120 @@ impl Homes {
         Ok(self.rules().await?.way(home, Instant::now(), self.store.now_ms()))
     }
 
-    fn remembered(&self) -> MutexGuard<'_, HashMap<UserId, String>> {
+    fn remembered(&self) -> MutexGuard<'_, HashMap<UserId, Known>> {
         self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The home of a user, if one was told. It never changes, and ids are never used again.
-    pub(super) async fn home(&self, user: UserId) -> Result<Option<String>, Fault> {
-        if let Some(home) = self.remembered().get(&user) {
-            return Ok(Some(home.clone()));
+    /// The home of a user, if one was told, from what was read within a lapse. One that is on the way is looked at
+    /// again, for it may have arrived.
+    pub(super) async fn home(&self, user: UserId) -> Result<Option<Known>, Fault> {
+        let known = self.remembered().get(&user).cloned();
+        if let Some(known) = known.filter(|known| known.holds(Instant::now(), self.store.time())) {
+            return Ok(Some(known));
         }
-        let home = self.store.home(user).await?;
-        Ok(home.inspect(|home| self.remember(user, home)))
+        match self.read(user).await? {
+            // Where it cannot be looked at, what was read holds: nobody writes.
+            Some(known) if known.state.moving.is_some() => Ok(self.look_home(user).await.unwrap_or(Some(known))),
+            known => Ok(known),
+        }
+    }
+
+    /// The home of a user as most copies of this region have it.
+    pub(super) async fn read(&self, user: UserId) -> Result<Option<Known>, Fault> {
+        let known = self.about_to_read();
+        let state = self.store.home(user).await?;
+        Ok(state.map(|state| self.remember(user, known(state, false))))
+    }
+
+    /// The home of a user as most copies of the world have it.
+    pub(super) async fn look_home(&self, user: UserId) -> Result<Option<Known>, Fault> {
+        let known = self.about_to_read();
+        let state = self.store.home_now(user).await?;
+        Ok(state.map(|state| self.remember(user, known(state, true))))
+    }
+
+    /// Where a user is at home and who makes the writes, as far as it may be acted on. Who stands in for the home asks
+    /// the world: a region that was lost may not have told the others that the user moves. A move that nobody goes on
+    /// with is taken back.
+    pub(super) async fn standing(&self, user: UserId) -> Result<Option<Standing>, Fault> {
+        let Some(mut known) = self.home(user).await? else { return Ok(None) };
+        if known.state.is_stale(self.store.now_ms()) {
+            let Some(now) = self.take_back(user).await? else { return Ok(None) };
+            known = now;
+        }
+        let mut way = self.way(&known.state.region).await?;
+        if way == Way::Here && known.state.region != self.region() && !known.is_sure {
+            let Some(now) = self.look_home(user).await? else { return Ok(None) };
+            known = now;
+            way = self.way(&known.state.region).await?;
+        }
+        Ok(Some(Standing { known, way }))
+    }
+
+    /// Ends a move that nobody goes on with where it began. Whoever goes on with it after all finds that it was.
+    async fn take_back(&self, user: UserId) -> Result<Option<Known>, Fault> {
+        let Some(known) = self.look_home(user).await? else { return Ok(None) };
+        if !known.state.is_stale(self.store.now_ms()) {
+            return Ok(Some(known));
+        }
+        if self.change(user, &known.state, &known.state.back()).await? {
+            tracing::warn!(%user, state = %known.state, "a move that nobody went on with was taken back");
+        }
+        self.look_home(user).await
+    }
+
+    /// Changes a home that is as it was seen, and takes back the note of a move that has ended so.
+    pub(super) async fn change(&self, user: UserId, seen: &HomeState, wanted: &HomeState) -> Result<bool, Fault> {
+        self.remembered().remove(&user);
+        let is_changed = self.store.change_home(user, seen, wanted).await?;
+        if is_changed && wanted.moving.is_none() {
+            self.store.forget_move(user).await?;
+        }
+        Ok(is_changed)
     }
 
     /// The home of an account, which is this region when it had none.
-    pub(super) async fn take(&self, user: &User) -> Result<String, Fault> {
-        let home = self.store.take_home(user.id).await.map_err(|cause| {
+    pub(super) async fn take(&self, user: &User) -> Result<Known, Fault> {
+        let known = self.about_to_read();
+        let state = self.store.take_home(user.id).await.map_err(|cause| {
             // Whether the home was taken or not, what the user asked for was not begun.
             let why = "has no home region yet, for which most regions are needed; nothing was written";
             Fault::new(ErrorKind::Unavailable, format!("'{}' {why}: {cause}", user.name))
         })?;
-        self.remember(user.id, &home);
-        Ok(home)
+        Ok(self.remember(user.id, known(state, true)))
     }
 
-    fn remember(&self, user: UserId, home: &str) {
+    /// What a read is to tell that begins now.
+    fn about_to_read(&self) -> impl FnOnce(HomeState, bool) -> Known + use<> {
+        let began = Instant::now();
+        let lease = Lease::new(began, self.store.time(), self.lapse);
+        move |state, is_sure| Known { state, began, lease, is_sure }
+    }
+
+    /// For how long what was seen of homes and of who serves whom holds.
+    pub(super) const fn lapse(&self) -> Duration {
+        self.lapse
+    }
+
+    fn remember(&self, user: UserId, known: Known) -> Known {
+        // What is written for the user from now on is later than what was written in the homes before.
+        self.store.observe(known.state.fence);
         let mut homes = self.remembered();
         // Rather all anew than an order of use to keep.
         if homes.len() >= REMEMBERED {
             homes.clear();
         }
-        homes.insert(user, home.to_owned());
+        homes.insert(user, known.clone());
+        known
+    }
+
+    /// When this process saw first that a user moves since this epoch: now, unless it did before.
+    pub(super) fn saw(&self, user: UserId, epoch: u64) -> Instant {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is forgotten waits again.
+        if leaving.len() >= LEAVING {
+            leaving.clear();
+        }
+        *leaving.entry((user, epoch)).or_insert_with(Instant::now)
     }
 }

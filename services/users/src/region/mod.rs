@@ -6,16 +6,28 @@
 //! one is lost, by a conditional write of most regions. Every process looks at that decision every [`LOOK`]; one that
 //! cannot look goes on with what it knew, so that a region that is cut off serves its own, and one that never looked
 //! takes no writes. Whoever takes over waits until those who looked before have looked again ([`Rules::lapse`]).
+//!
+//! A home moves by conditional writes of one value: settled, on the way, settled. On the way nobody writes for the user.
+//! What was read of a home holds for as long as a look does, and every write is made under such a lease; the region that
+//! the user leaves waits until none is left, gives out what waits, and tells what it holds, which the next home
+//! compares with its own before it settles. Whoever writes late for all that carries an earlier time.
 
+mod bounds;
 mod homes;
+mod move_home;
+mod moving;
 mod operate;
 mod peers;
+mod permit;
 mod relays;
 mod rules;
 mod service;
 
+pub use bounds::Bounds;
 pub use homes::Homes;
+pub(crate) use moving::{GRACE, HomeState};
 pub use peers::Peer;
+pub(crate) use permit::Permit;
 pub use relays::relays;
 pub(crate) use rules::Served;
 pub use rules::{LAPSE, LOOK};

@@ -7,10 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use echotune_api::Regions;
-use echotune_model::{Call, ErrorKind, Fault, Hlc, Home, RegionStatus, UserName};
+use echotune_model::{Call, ErrorKind, Fault, Handover, Hlc, Home, HomeMove, RegionStatus, User, UserName};
 
 use super::{
-    RegionalUsers,
+    HomeState, RegionalUsers,
     rules::{Rules, Served},
 };
 use crate::store::{UserStore as _, UserStoreError};
@@ -21,6 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(200);
 
 impl RegionalUsers {
+    /// The account of this name.
+    pub(super) async fn account(&self, name: &str) -> Result<User, Fault> {
+        let name: UserName = name.parse()?;
+        let found = self.homes.store.by_name(&name).await?;
+        Ok(found.ok_or(UserStoreError::UnknownUser(name))?)
+    }
+
+    /// A home, with who serves it.
+    pub(super) async fn told(&self, state: HomeState) -> Result<Home, Fault> {
+        let HomeState { region, epoch, moving, .. } = state;
+        let served_by = self.homes.rules().await?.served(&region).by;
+        Ok(Home { region, served_by, epoch, moving })
+    }
+
     async fn status(&self, region: &str, rules: &Rules) -> Result<RegionStatus, Fault> {
         let Served { by, epoch, since_ms } = rules.served(region);
         let newest_write = self.homes.store.newest_of(region).await?;
@@ -28,7 +42,7 @@ impl RegionalUsers {
     }
 
     /// What most regions have decided; nothing is decided without seeing that.
-    async fn decided(&self) -> Result<Rules, Fault> {
+    pub(super) async fn decided(&self) -> Result<Rules, Fault> {
         self.homes.look().await.map_err(|cause| {
             let why = "who serves whom is decided by most regions, and they cannot be reached";
             Fault::new(cause.kind, format!("{why}; nothing was changed: {cause}"))
@@ -81,7 +95,7 @@ fn behind(come: Hlc, wanted: Hlc) -> String {
     format!("the newest that has come here is {} ms older than the newest there", wanted.ms() - come.ms())
 }
 
-fn unknown(region: &str, known: &BTreeSet<&str>) -> Fault {
+pub(super) fn unknown(region: &str, known: &BTreeSet<&str>) -> Fault {
     let known = known.iter().copied().collect::<Vec<_>>().join(", ");
     Fault::new(ErrorKind::NotFound, format!("region '{}' is not known; there are: {known}", region.escape_debug()))
 }
@@ -108,15 +122,12 @@ impl Regions for RegionalUsers {
     async fn get_home(&self, call: &Call, user: &str) -> Result<Home, Fault> {
         call.check_deadline()?;
         call.may_operate()?;
-        let name: UserName = user.parse()?;
-        let found = self.homes.store.by_name(&name).await?;
-        let user = found.ok_or(UserStoreError::UnknownUser(name))?;
-        let region = match self.homes.home(user.id).await? {
-            Some(region) => region,
+        let user = self.account(user).await?;
+        let known = match self.homes.read(user.id).await? {
+            Some(known) => known,
             None => self.homes.take(&user).await?,
         };
-        let served_by = self.homes.rules().await?.served(&region).by;
-        Ok(Home { region, served_by })
+        self.told(known.state).await
     }
 
     async fn fail_over(&self, call: &Call, region: &str, to: &str) -> Result<RegionStatus, Fault> {
@@ -135,6 +146,7 @@ impl Regions for RegionalUsers {
         if !known.contains(region) {
             return Err(unknown(region, &known));
         }
+        self.bounds.check(region, here)?;
         self.serve(region, &rules).await
     }
 
@@ -154,5 +166,29 @@ impl Regions for RegionalUsers {
             self.catch_up(call, &by).await?;
         }
         self.serve(region, &rules).await
+    }
+
+    async fn move_home(&self, call: &Call, user: &str, to: &str) -> Result<Home, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        self.make_move(call, user, to).await
+    }
+
+    async fn abort_move(&self, call: &Call, user: &str) -> Result<Home, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        self.unmake_move(user).await
+    }
+
+    async fn list_moves(&self, call: &Call) -> Result<Vec<HomeMove>, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        self.moves().await
+    }
+
+    async fn release_user(&self, call: &Call, user: &str, epoch: u64) -> Result<Handover, Fault> {
+        call.check_deadline()?;
+        call.may_operate()?;
+        self.let_go(call, user, epoch).await
     }
 }

@@ -11,7 +11,7 @@ pub const LOOK: Duration = Duration::from_secs(2);
 pub const LAPSE: Duration = Duration::from_secs(10);
 /// By how much clocks of two regions may differ, in milliseconds; a change that is older than this and a lapse was
 /// seen by everybody who can look.
-const APART_MS: u64 = 60_000;
+pub(super) const APART_MS: u64 = 60_000;
 
 /// Which region serves the homes of one.
 #[derive(Debug, Clone, PartialEq, Eq)]

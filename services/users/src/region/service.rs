@@ -13,7 +13,7 @@ use echotune_model::{
     Settings, Tagging, TokenId, Track, User, UserId, UserName,
 };
 
-use super::{Homes, Peer, rules::Way};
+use super::{Bounds, Homes, Peer, Permit, homes::Standing, rules::Way};
 use crate::{UsersService, store::UserStore as _};
 
 /// users of one region among several: reads are answered here, and writes are made where the user is at home.
@@ -22,6 +22,7 @@ pub struct RegionalUsers {
     local: UsersService,
     pub(super) homes: Arc<Homes>,
     pub(super) peers: Arc<BTreeMap<String, Peer>>,
+    pub(super) bounds: Arc<Bounds>,
 }
 
 impl fmt::Debug for RegionalUsers {
@@ -32,7 +33,7 @@ impl fmt::Debug for RegionalUsers {
 
 /// Where a call is answered.
 struct At<'r> {
-    users: &'r dyn Users,
+    users: Arc<dyn Users>,
     call: Cow<'r, Call>,
     /// The region it is passed on to.
     region: Option<String>,
@@ -71,7 +72,14 @@ macro_rules! at_home {
 impl RegionalUsers {
     /// The users of the region of `homes`, over the service of the same store, and the ways to the other regions.
     pub fn new(local: UsersService, homes: Arc<Homes>, peers: BTreeMap<String, Peer>) -> Self {
-        Self { local, homes, peers: Arc::new(peers) }
+        Self { local, homes, peers: Arc::new(peers), bounds: Arc::default() }
+    }
+
+    /// The same with regions that homes do not leave.
+    #[must_use]
+    pub fn within(mut self, bounds: Bounds) -> Self {
+        self.bounds = Arc::new(bounds);
+        self
     }
 
     /// The homes that it asks.
@@ -85,7 +93,7 @@ impl RegionalUsers {
     }
 
     fn here<'r>(&'r self, call: &'r Call) -> At<'r> {
-        At { users: &self.local, call: Cow::Borrowed(call), region: None }
+        At { users: Arc::new(self.local.clone()), call: Cow::Borrowed(call), region: None }
     }
 
     /// Where a write of the user of this name is made. What will be refused anyway is refused here.
@@ -100,12 +108,21 @@ impl RegionalUsers {
             Principal::Operator => self.homes.store.id_of_name(&name).await?,
         };
         let Some(id) = id else { return Ok(self.here(call)) };
-        if let Some(home) = self.homes.home(id).await? {
-            return self.at_region(call, &home).await;
+        if let Some(standing) = self.homes.standing(id).await? {
+            return self.at_standing(call, id, standing).await;
         }
         match self.homes.store.by_name(&name).await? {
-            Some(user) if user.id == id => self.at_region(call, &self.homes.take(&user).await?).await,
+            Some(user) if user.id == id => self.at_new(call, &user).await,
             _ => Ok(self.here(call)),
+        }
+    }
+
+    /// Where a write of an account without a home is made: of who takes it.
+    async fn at_new<'r>(&'r self, call: &'r Call, user: &User) -> Result<At<'r>, Fault> {
+        self.homes.take(user).await?;
+        match self.homes.standing(user.id).await? {
+            Some(standing) => self.at_standing(call, user.id, standing).await,
+            None => Ok(self.here(call)),
         }
     }
 
@@ -118,26 +135,27 @@ impl RegionalUsers {
             Principal::Operator => self.homes.store.playlist_owner(id).await?,
         };
         let Some(owner) = owner else { return Ok(self.here(call)) };
-        match self.home_of(owner).await? {
-            Some(home) => self.at_region(call, &home).await,
+        if let Some(standing) = self.homes.standing(owner).await? {
+            return self.at_standing(call, owner, standing).await;
+        }
+        match self.homes.store.by_id(owner).await? {
+            Some(user) => self.at_new(call, &user).await,
             None => Ok(self.here(call)),
         }
     }
 
-    /// The home of an account; none when there is no account.
-    pub(super) async fn home_of(&self, user: UserId) -> Result<Option<String>, Fault> {
-        if let Some(home) = self.homes.home(user).await? {
-            return Ok(Some(home));
+    async fn at_standing<'r>(&'r self, call: &'r Call, user: UserId, standing: Standing) -> Result<At<'r>, Fault> {
+        let Standing { known, way } = standing;
+        let home = &known.state.region;
+        if let Some(moving) = &known.state.moving {
+            return Err(on_the_way(home, &moving.to));
         }
-        match self.homes.store.by_id(user).await? {
-            Some(user) => Ok(Some(self.homes.take(&user).await?)),
-            None => Ok(None),
-        }
-    }
-
-    async fn at_region<'r>(&'r self, call: &'r Call, home: &str) -> Result<At<'r>, Fault> {
-        let region = match self.homes.way(home).await? {
-            Way::Here => return Ok(self.here(call)),
+        let region = match way {
+            Way::Here => {
+                let permit = Arc::new(Permit::new(&self.homes, user, &known));
+                let users = self.local.over(self.homes.store.permitted(permit));
+                return Ok(At { users: Arc::new(users), call: Cow::Borrowed(call), region: None });
+            }
             Way::Soon(left) => return Err(soon(self.homes.region(), home, left.as_secs() + 1)),
             Way::To(region) => region,
         };
@@ -159,13 +177,18 @@ impl RegionalUsers {
             )
         })?;
         let call = Call { forwarded_by: here.to_owned(), ..call.clone() };
-        Ok(At { users: peer.users.as_ref(), call: Cow::Owned(call), region: Some(region) })
+        Ok(At { users: Arc::clone(&peer.users), call: Cow::Owned(call), region: Some(region) })
     }
 }
 
 fn soon(here: &str, home: &str, seconds: u64) -> Fault {
     let why = format!("region '{here}' takes over the users of '{home}' once all regions know of it");
     Fault::new(ErrorKind::Unavailable, format!("{why}; nothing was written: repeat it in {seconds} s"))
+}
+
+fn on_the_way(from: &str, to: &str) -> Fault {
+    let why = format!("the user moves from region '{from}' to '{to}', and nobody writes for the user meanwhile");
+    Fault::new(ErrorKind::Unavailable, format!("{why}; nothing was written: repeat it in a minute"))
 }
 
 #[async_trait]

@@ -3,6 +3,7 @@
 mod crowd;
 mod erasure;
 mod faces;
+mod moves;
 mod place;
 mod regions;
 #[path = "../it/serve.rs"]

@@ -31,21 +31,21 @@ use tonic::transport::{Channel, Endpoint, Server};
 use crate::{crowd::listen, place::Place};
 
 /// How long a region that takes over waits here.
-const LAPSE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const LAPSE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One region.
-struct Region {
-    name: String,
-    store: CqlUserStore,
-    users: RegionalUsers,
+pub(crate) struct Region {
+    pub(crate) name: String,
+    pub(crate) store: CqlUserStore,
+    pub(crate) users: RegionalUsers,
 }
 
 /// Both regions, `us` and `eu`.
-struct World {
-    us: Region,
-    eu: Region,
-    place: Place,
+pub(crate) struct World {
+    pub(crate) us: Region,
+    pub(crate) eu: Region,
+    pub(crate) place: Place,
 }
 
 fn token() -> Token {
@@ -53,7 +53,7 @@ fn token() -> Token {
 }
 
 /// The users of a region behind gRPC, and a way to them.
-async fn reached(users: RegionalUsers) -> Peer {
+pub(crate) async fn reached(users: RegionalUsers) -> Peer {
     let listener = TcpListener::bind::<SocketAddr>("127.0.0.1:0".parse().expect("address")).await.expect("bound");
     let address = listener.local_addr().expect("address");
     let edge = Edge::new(token(), None, Patience { default: PATIENCE, max: PATIENCE });
@@ -63,14 +63,14 @@ async fn reached(users: RegionalUsers) -> Peer {
     peer(Endpoint::from_shared(format!("http://{address}")).expect("endpoint").connect_lazy())
 }
 
-fn peer(channel: Channel) -> Peer {
+pub(crate) fn peer(channel: Channel) -> Peer {
     let credentials = Credentials { token: token() };
     let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
     Peer { users, regions: Arc::new(RegionsClient::new(channel, credentials)) }
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let place = Place::take().await;
         assert!(place.sessions.len() > 1, "homes need servers of two regions: ECHOTUNE_CQL=us=HOST:PORT,eu=HOST:PORT");
         let stores = [place.store_of(0, "one").await, place.store_of(1, "one").await];
@@ -88,7 +88,7 @@ impl World {
 }
 
 /// Waits until something is so.
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut is: impl FnMut() -> F) -> T {
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut is: impl FnMut() -> F) -> T {
     let found = timeout(PATIENCE, async {
         loop {
             match is().await {
@@ -101,23 +101,23 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut is: impl FnMut(
 }
 
 /// An account made in one region, once the other has heard of it.
-async fn account(at: &Region, other: &Region, name: &str) -> User {
+pub(crate) async fn account(at: &Region, other: &Region, name: &str) -> User {
     let user = at.users.create_user(&Call::internal(), name).await.expect("created");
     until("the account comes", || async { other.users.get_user(&Call::internal(), name).await.ok() }).await;
     user
 }
 
-fn by(user: &User, role: Role) -> Call {
+pub(crate) fn by(user: &User, role: Role) -> Call {
     let principal = Principal::User { id: user.id, name: user.name.clone(), role };
     Call { principal, ..Call::internal() }
 }
 
 /// Settings, each change of which is announced.
-fn blocking(artist: &str) -> Settings {
+pub(crate) fn blocking(artist: &str) -> Settings {
     Settings { blocked_artists: vec![artist.into()], ..Settings::default() }
 }
 
-fn profile(about: &str) -> Profile {
+pub(crate) fn profile(about: &str) -> Profile {
     Profile { about: about.into(), ..Profile::default() }
 }
 
@@ -232,7 +232,7 @@ async fn an_account_whose_creator_died_has_one_home_whoever_writes_first() {
 }
 
 /// Waits until a write is made; what it is refused with until then.
-async fn write_when_ready(at: &Region, artist: &str) -> Vec<Fault> {
+pub(crate) async fn write_when_ready(at: &Region, artist: &str) -> Vec<Fault> {
     let mut refused = Vec::new();
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {

@@ -1,5 +1,5 @@
 use echotune_api::events::{Event, Payload};
-use echotune_kit::cql::{Batch, CqlError, WriteTime, encode};
+use echotune_kit::cql::{Batch, WriteTime, encode};
 use echotune_model::{ErrorKind, EventId, Hlc, UserId};
 
 use super::{
@@ -85,8 +85,8 @@ impl Draft<'_> {
         if !(self.batch.is_empty() && self.counts.is_empty()) {
             store.count(&mut self.batch, self.at.hlc, &self.counts);
         }
-        let made = store.inner.session.apply(self.batch).await;
-        if made.as_ref().is_err_and(|cause: &CqlError| cause.kind() != ErrorKind::Indeterminate) {
+        let made = store.make(self.at, store.inner.session.apply(self.batch)).await;
+        if made.as_ref().is_err_and(|cause| cause.kind() != ErrorKind::Indeterminate) {
             store.uncount(&self.counts);
         }
         made?;

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use echotune_kit::cql::Seen;
+use echotune_kit::cql::{CqlError, Read, Seen};
 use echotune_model::{Hlc, UserId, UserName};
+use uuid::Uuid;
 
 use super::{CqlUserStore, counts::LATEST, schema::ALL};
-use crate::{region::Served, store::Answer};
+use crate::{
+    region::{HomeState, Served},
+    store::Answer,
+};
 
 impl CqlUserStore {
     /// The region of this store.
@@ -20,28 +24,79 @@ impl CqlUserStore {
         Ok(self.reservation(name).await?.map(|reserved| reserved.user.id))
     }
 
-    /// The home of a user, as far as is known here. It does not change once it is told.
-    pub(crate) async fn home(&self, user: UserId) -> Answer<Option<String>> {
-        Ok(self.one::<(String,)>(&self.of().home, (user.0,)).await?.map(|(region,)| region))
+    /// The time of a write that would be made now.
+    pub(crate) fn time(&self) -> Hlc {
+        self.inner.times.now().hlc
+    }
+
+    /// Takes note of a time that writes of this process are to be later than.
+    pub(crate) fn observe(&self, time: Hlc) {
+        self.inner.times.observe(time);
+    }
+
+    async fn home_by(&self, read: &Read, user: UserId) -> Result<Option<HomeState>, CqlError> {
+        let row: Option<(String,)> = self.inner.session.one(read, (user.0,)).await?;
+        let damaged = |cause| CqlError::Damaged { what: "a home", cause };
+        row.map(|(state,)| state.parse().map_err(damaged)).transpose()
+    }
+
+    /// The home of a user, as far as most copies here know. What was once seen here is seen from then on, or what
+    /// came after it.
+    pub(crate) async fn home(&self, user: UserId) -> Answer<Option<HomeState>> {
+        Ok(self.home_by(&self.of().home, user).await?)
+    }
+
+    /// The home of a user, as most copies of the world have it.
+    pub(crate) async fn home_now(&self, user: UserId) -> Answer<Option<HomeState>> {
+        Ok(self.home_by(&self.of().home_now, user).await?)
     }
 
     /// The home of a user, which is this region when the user had none.
-    pub(crate) async fn take_home(&self, user: UserId) -> Answer<String> {
-        let own = &self.inner.region;
-        let now = || async { self.inner.session.one::<(String,)>(&self.of().home_now, (user.0,)).await };
+    pub(crate) async fn take_home(&self, user: UserId) -> Answer<HomeState> {
+        let own = HomeState::first(&self.inner.region);
         let look = || async {
             // Another process of this region may have written it: that is as good.
-            Ok(match now().await? {
-                Some((region,)) if region == *own => Seen::Applied,
+            Ok(match self.home_by(&self.of().home_now, user).await? {
+                Some(found) if found == own => Seen::Applied,
                 Some(_) => Seen::Refused,
                 None => Seen::Open,
             })
         };
-        if self.inner.session.settle(&self.of().take_home, (user.0, own), look).await? {
-            return Ok(own.clone());
+        if self.inner.session.settle(&self.of().take_home, (user.0, own.to_string()), look).await? {
+            return Ok(own);
         }
         // One that is gone again is of a user who was erased.
-        Ok(now().await?.map_or_else(|| own.clone(), |(region,)| region))
+        Ok(self.home_now(user).await?.unwrap_or(own))
+    }
+
+    /// Changes a home that is as it was seen; whether it was so. No state comes twice, so that done twice it is done
+    /// once.
+    pub(crate) async fn change_home(&self, user: UserId, seen: &HomeState, wanted: &HomeState) -> Answer<bool> {
+        let look = || async {
+            Ok(match self.home_by(&self.of().home_now, user).await? {
+                Some(found) if found == *wanted => Seen::Applied,
+                Some(found) if found == *seen => Seen::Open,
+                _ => Seen::Refused,
+            })
+        };
+        let values = (wanted.to_string(), user.0, seen.to_string());
+        Ok(self.inner.session.settle(&self.of().change_home, values, look).await?)
+    }
+
+    /// Notes that a user moves, so that the move is found.
+    pub(crate) async fn note_move(&self, user: UserId) -> Answer<()> {
+        self.put(&self.of().put_move, (ALL, user.0)).await
+    }
+
+    /// Takes the note back.
+    pub(crate) async fn forget_move(&self, user: UserId) -> Answer<()> {
+        self.put(&self.of().drop_move, (ALL, user.0)).await
+    }
+
+    /// Users of whom it was noted that they move, so many at the most.
+    pub(crate) async fn noted_moves(&self, limit: i32) -> Answer<Vec<UserId>> {
+        let rows: Vec<(Uuid,)> = self.rows(&self.of().moves, (ALL, limit)).await?;
+        Ok(rows.into_iter().map(|(user,)| UserId(user)).collect())
     }
 
     /// Forgets the home of a user who is erased.

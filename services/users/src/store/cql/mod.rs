@@ -11,6 +11,7 @@ mod draft;
 mod erase;
 mod export;
 mod fill;
+mod holding;
 mod homes;
 mod keys;
 mod listens;
@@ -24,15 +25,16 @@ mod schema;
 mod statements;
 mod tokens;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Instant};
 
-use echotune_kit::cql::{CqlError, CqlSession, OwnedRow, Read, SerializeRow, Write, WriteClock};
+use echotune_kit::cql::{CqlError, CqlSession, OwnedRow, Read, SerializeRow, Write, WriteClock, WriteTime};
 use echotune_model::{Clock, User, UserId};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout_at};
 
 use self::{counts::Counts, outbox::Scan, statements::Statements};
 use super::{Answer, UserStoreError};
+use crate::region::{GRACE, Permit};
 
 impl From<CqlError> for UserStoreError {
     fn from(error: CqlError) -> Self {
@@ -44,6 +46,8 @@ impl From<CqlError> for UserStoreError {
 #[derive(Clone)]
 pub struct CqlUserStore {
     inner: Arc<Inner>,
+    /// What the writes need that are made through this handle, when they are of a user with a home.
+    permit: Option<Arc<Permit>>,
 }
 
 struct Inner {
@@ -122,7 +126,32 @@ impl CqlUserStore {
             stands_in,
             wake: Notify::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), permit: None })
+    }
+
+    /// The same store, whose writes are made only while this permits it.
+    pub(crate) fn permitted(&self, permit: Arc<Permit>) -> Self {
+        Self { inner: Arc::clone(&self.inner), permit: Some(permit) }
+    }
+
+    /// The same store for what may be done wherever the user is at home.
+    fn unbound(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), permit: None }
+    }
+
+    /// Makes a write if it may carry this time. One whose answer does not come within [`GRACE`] of the lease it was sent
+    /// under is told as unknown, so that whoever waits for the leases has waited for it too.
+    async fn make(&self, at: WriteTime, write: impl Future<Output = Result<(), CqlError>> + Send) -> Answer<()> {
+        let Some(permit) = &self.permit else { return Ok(write.await?) };
+        let until: Instant = permit.cover(at.hlc).await?;
+        permit.writes();
+        match timeout_at((until + GRACE).into(), write).await {
+            Ok(made) => Ok(made?),
+            Err(_) => {
+                let cause = "no answer came while this region was sure to be the home of the user".into();
+                Err(CqlError::Indeterminate { step: "a write of a user", cause }.into())
+            }
+        }
     }
 
     fn of(&self) -> &Statements {
@@ -144,8 +173,9 @@ impl CqlUserStore {
     }
 
     /// A write of its own, outside of a batch.
-    async fn put(&self, write: &Write, values: impl SerializeRow + Sync) -> Answer<()> {
-        Ok(self.inner.session.put(write, values, self.inner.times.now()).await?)
+    async fn put(&self, write: &Write, values: impl SerializeRow + Send + Sync) -> Answer<()> {
+        let at = self.inner.times.now();
+        self.make(at, self.inner.session.put(write, values, at)).await
     }
 
     /// Refuses a write to an account that has been erased meanwhile.

@@ -46,6 +46,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
     steps: &[
         Migration { version: 1, name: "users", statements: TABLES },
         Migration { version: 2, name: "home regions", statements: REGIONS },
+        Migration { version: 3, name: "moves of homes", statements: MOVES },
     ],
 };
 
@@ -56,6 +57,13 @@ const REGIONS: &[&str] = &[
     // sees all. Only conditional writes.
     "CREATE TABLE IF NOT EXISTS users_regions (part int, region text, served_by text, epoch bigint, since_ms bigint, \
      PRIMARY KEY (part, region))",
+];
+
+/// A home that moved is written into the column of the region it was, as one value that a conditional write compares: an
+/// older program reads of it a region that it has no way to, and writes nothing.
+const MOVES: &[&str] = &[
+    // Users who move: those under way at once. What is under way is told by the home itself.
+    "CREATE TABLE IF NOT EXISTS users_moves (part int, user_id uuid, PRIMARY KEY (part, user_id))",
 ];
 
 const TABLES: &[&str] = &[

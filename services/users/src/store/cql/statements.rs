@@ -70,14 +70,17 @@ statements! {
         token: "SELECT value FROM users_tokens WHERE token_id = ?";
         tokens_of: "SELECT token_id FROM users_tokens_of WHERE user_id = ?";
         key: "SELECT request, answer FROM users_keys WHERE scope = ? AND key = ?";
+        keys_of: "SELECT key, request, WRITETIME(request) FROM users_keys WHERE scope = ?";
         outbox: "SELECT at, event_id, user_id, event, needs FROM users_outbox \
                  WHERE region = ? AND shard = ? AND minute = ? AND at > ? LIMIT ?";
+        outbox_users: "SELECT user_id FROM users_outbox WHERE region = ? AND shard = ? AND minute = ?";
         mark: "SELECT minute FROM users_outbox_marks WHERE region = ? AND shard = ?";
         counts: "SELECT name, value FROM users_counts WHERE region = ? AND writer = ?";
         writers: "SELECT region, writer FROM users_writers WHERE part = ?";
         erasing: "SELECT user_id FROM users_erasing WHERE part = ?";
         erased: "SELECT value FROM users_erased WHERE user_id = ?";
         home: "SELECT region FROM users_homes WHERE user_id = ?";
+        moves: "SELECT user_id FROM users_moves WHERE part = ? LIMIT ?";
     }
     writes {
         put_account: "INSERT INTO users_accounts (user_id, created, value) VALUES (?, ?, ?)";
@@ -132,6 +135,8 @@ statements! {
         put_writer: "INSERT INTO users_writers (part, region, writer) VALUES (?, ?, ?)";
         put_erasing: "INSERT INTO users_erasing (part, user_id) VALUES (?, ?)";
         drop_erasing: "DELETE FROM users_erasing WHERE part = ? AND user_id = ?";
+        put_move: "INSERT INTO users_moves (part, user_id) VALUES (?, ?)";
+        drop_move: "DELETE FROM users_moves WHERE part = ? AND user_id = ?";
         put_erased: "INSERT INTO users_erased (user_id, value) VALUES (?, ?)";
     }
     looks {
@@ -144,6 +149,7 @@ statements! {
         take_name: "INSERT INTO users_names (folded, user_id, created, name, asked) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
         free_name: "DELETE FROM users_names WHERE folded = ? IF user_id = ?";
         take_home: "INSERT INTO users_homes (user_id, region) VALUES (?, ?) IF NOT EXISTS";
+        change_home: "UPDATE users_homes SET region = ? WHERE user_id = ? IF region = ?";
         free_home: "DELETE FROM users_homes WHERE user_id = ? IF EXISTS";
         serve_first: "INSERT INTO users_regions (part, region, served_by, epoch, since_ms) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
         serve_next: "UPDATE users_regions SET served_by = ?, epoch = ?, since_ms = ? WHERE part = ? AND region = ? IF epoch = ?";
