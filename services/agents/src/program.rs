@@ -1,9 +1,12 @@
 //! The program that carries out runs in one region: the store on CQL servers, the log on Kafka, tools by MCP.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
-use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, agents_server, authenticator};
-use echotune_eventlog::region::{Region, RegionConfig};
+use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, agents_server, authenticator, events::USERS_TOPIC};
+use echotune_eventlog::{
+    Pace,
+    region::{Region, RegionConfig},
+};
 use echotune_kit::{
     config::{self, Period},
     edge::{Credentials, Edge},
@@ -12,7 +15,7 @@ use echotune_kit::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentsConfig, AgentsService, CqlRunStore, bundled, consume, tools::offered};
+use crate::{AgentsConfig, AgentsService, CqlRunStore, GROUP, bundled, consume, tools::offered};
 
 const NAME: &str = "echotune-agents";
 
@@ -84,9 +87,16 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let options = config.agents.options();
     let agents = AgentsService::load(store.clone(), servers, &sources, options, process.life.drain()).await?;
     let stop = process.life.stop();
+    let pace = Pace::default();
+    let of = (USERS_TOPIC, GROUP);
+    let told = pace.clone().report(log.clone(), of, Some(GROUP), process.telemetry.meter(), process.life.stop());
+    process.life.consumer("the report of lag", async move {
+        told.await;
+        Ok::<_, Infallible>(())
+    });
     let following = move || {
-        let (store, log, stop) = (store.clone(), log.clone(), stop.clone());
-        async move { consume(&store, &log, stop).await }
+        let (store, log, pace, stop) = (store.clone(), log.clone(), pace.clone(), stop.clone());
+        async move { consume(&store, &log, &pace, stop).await }
     };
     let name = "the consumer of accounts";
     process.life.consumer(name, persist(name, process.life.stop(), following));

@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use echotune_agents::EmbeddedRunStore;
 use echotune_api::{
     Agents, Experiments, Models, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
 };
-use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
+use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Pace};
 use echotune_kit::{
     auth::{Callers, Token},
     edge::{Edge, Patience},
@@ -56,6 +57,8 @@ pub struct Platform {
     /// Runs of workflows, once they have been started.
     pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
+    /// Of the consumer of accounts.
+    pace: Pace,
     meter: Meter,
     config: Config,
     addresses: Arc<OnceLock<BTreeMap<String, String>>>,
@@ -136,10 +139,10 @@ impl Platform {
             let (store, log, stop) = (store.clone(), log.clone(), life.stop());
             async move { relay(store, &log, stop).await }
         });
-        let runs = EmbeddedRunStore::new(db.clone(), clock);
+        let (runs, pace) = (EmbeddedRunStore::new(db.clone(), clock), Pace::default());
         life.consumer("the consumer of accounts", {
-            let (runs, log, stop) = (runs.clone(), log.clone(), life.stop());
-            async move { echotune_agents::consume(&runs, &log, stop).await }
+            let (runs, log, pace, stop) = (runs.clone(), log.clone(), pace.clone(), life.stop());
+            async move { echotune_agents::consume(&runs, &log, &pace, stop).await }
         });
         service.follow(&mut life, log.clone(), config.fitting.recommendations.refit_debounce.0);
         let addresses = Arc::default();
@@ -158,6 +161,7 @@ impl Platform {
             training: Arc::new(service.clone()),
             models: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
+            pace,
             agents: None,
             meter: Meter::default(),
             config: config.clone(),
@@ -241,6 +245,16 @@ impl Platform {
         Ok(address)
     }
 
+    /// Tells a collector how the consumer of accounts fares.
+    fn tell_pace(&mut self) {
+        let (of, log) = ((USERS_TOPIC, echotune_agents::GROUP), self.flow.log.clone());
+        let told = self.pace.clone().report(log, of, Some(of.1), self.meter.clone(), self.life.stop());
+        self.life.consumer("the report of lag", async move {
+            told.await;
+            Ok::<_, Infallible>(())
+        });
+    }
+
     fn token(&self) -> anyhow::Result<Token> {
         Token::read_or_create(&self.folder).context("the token of the data folder cannot be read or written")
     }
@@ -259,7 +273,8 @@ impl Platform {
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
-        self.flow.service.watch(&mut self.life, &self.meter);
+        self.tell_pace();
+        self.flow.service.watch(&mut self.life, self.flow.log.clone(), &self.meter);
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
         let edge = Edge::new(

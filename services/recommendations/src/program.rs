@@ -98,8 +98,8 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         config.fitting.models.limits(),
         &settings.fitting(&config.data),
     )?;
-    service.follow(&mut process.life, log, settings.refit_debounce.0);
-    service.watch(&mut process.life, &process.telemetry.meter());
+    service.follow(&mut process.life, log.clone(), settings.refit_debounce.0);
+    service.watch(&mut process.life, log.clone(), &process.telemetry.meter());
     // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
     service.refit_quickly().await;
     let edge = Edge::new(token, Some(authenticator(users)), config.process.limits.patience());

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echotune_kit::keys::{DataKey, KeyError, Opened, SubjectKeys};
+use echotune_kit::keys::{DataKey, KeyError, Opened, SubjectKeys, is_sealed};
 use moka::future::Cache;
 
 use crate::{LogError, Record};
@@ -34,6 +34,15 @@ impl Seals {
         if record.is_lasting {
             return Ok([&[CLEAR][..], &record.value].concat());
         }
+        if let Some(letter) = &record.letter {
+            // No key is made for it: where that of the record is gone, so is what it said.
+            if record.value.is_empty() {
+                return Ok(Vec::new());
+            }
+            let found = self.existing(&record.key).await?;
+            let sealed = found.map(|key| key.seal(&about(&letter.topic, &record.key), &record.value));
+            return Ok(sealed.transpose()?.unwrap_or_default());
+        }
         let key = match self.held.get(&record.key).await.flatten() {
             Some(key) => key,
             None => {
@@ -45,16 +54,23 @@ impl Seals {
         Ok(key.seal(&about(topic, &record.key), &record.value)?)
     }
 
+    /// The key of a record, if there is one.
+    async fn existing(&self, key: &str) -> Result<Option<DataKey>, LogError> {
+        let found = self.held.try_get_with_by_ref(key, self.keys.existing(key)).await;
+        Ok(found.map_err(|cause| KeyError::clone(&cause))?)
+    }
+
     /// The value and whether it is lasting. What is forgotten is empty; what is damaged stays as it is, for whoever
     /// decodes it to refuse.
     pub(super) async fn open(&self, topic: &str, key: &str, kept: Vec<u8>) -> Result<(Vec<u8>, bool), LogError> {
         match kept.first() {
             None => return Ok((kept, false)),
             Some(&CLEAR) => return Ok((kept[1..].to_vec(), true)),
+            // Others wrote it: that there is no key for it must not make it look forgotten.
+            Some(_) if !is_sealed(&kept) => return Ok((kept, false)),
             Some(_) => {}
         }
-        let found = self.held.try_get_with_by_ref(key, self.keys.existing(key)).await;
-        let Some(data_key) = found.map_err(|cause| KeyError::clone(&cause))? else { return Ok((Vec::new(), false)) };
+        let Some(data_key) = self.existing(key).await? else { return Ok((Vec::new(), false)) };
         let value = match data_key.open(&about(topic, key), &kept) {
             Opened::Plain(value) => value,
             Opened::OtherKey => Vec::new(),

@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 use self::{
     draft::Draft,
     tables::{
-        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, Said, StoredName, TAGGINGS, TALLIES, UNREADABLE,
+        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, Said, StoredName, TAGGINGS, TALLIES,
         each, signal, uuid_at,
     },
 };
 use super::{
     Answer, ArmSums, Kept, Learnt, ListNote, MAX_MODELS, Named, Progress, RecommendationStore,
-    RecommendationStoreError, Row, ShownAt, Totals, Unreadable,
+    RecommendationStoreError, Row, ShownAt, Totals,
 };
 
 impl From<StoreError> for RecommendationStoreError {
@@ -104,25 +104,16 @@ fn hand<T: DeserializeOwned>(
     })
 }
 
-fn unreadable(view: &dyn View) -> Answer<Vec<Unreadable>> {
-    let mut records = Vec::new();
-    each(view, UNREADABLE, &Key::new(), |_, record| {
-        records.push(record);
-        Ok(())
-    })?;
-    Ok(records)
-}
-
 #[async_trait]
 impl RecommendationStore for EmbeddedRecommendationStore {
     async fn load(&self, take: &mut (dyn FnMut(Row) + Send)) -> Answer<Progress> {
         Ok(self.db.read(|view| load(view, take))?)
     }
 
-    async fn apply(&self, events: Vec<Event>, unreadable: Vec<Unreadable>, progress: Progress) -> Answer<()> {
+    async fn apply(&self, events: Vec<Event>, dead: u64, progress: Progress) -> Answer<()> {
         let written = self.db.write(move |view| {
             let mut draft = Draft::default();
-            draft.unreadable(view, &unreadable)?;
+            draft.dead(dead);
             for event in &events {
                 draft.event(view, event)?;
             }
@@ -185,10 +176,6 @@ impl RecommendationStore for EmbeddedRecommendationStore {
 
     async fn learnt(&self) -> Answer<Learnt> {
         Ok(self.db.read(trials::learnt)?)
-    }
-
-    async fn unreadable(&self) -> Answer<Vec<Unreadable>> {
-        self.read_aside(unreadable).await
     }
 
     async fn totals(&self) -> Answer<Totals> {
