@@ -13,7 +13,7 @@ use crate::store::{Followed, RunStore, RunStoreError};
 /// The group that shares what is to be followed.
 pub const GROUP: &str = AGENTS;
 /// The group that shares what is replayed.
-const REPLAYS_GROUP: &str = "agents.replay";
+pub const REPLAYS_GROUP: &str = "agents.replay";
 /// Records read at once at the most.
 const BATCH: usize = 512;
 

@@ -11,9 +11,10 @@ use std::{
 use anyhow::Context as _;
 use echotune_agents::EmbeddedRunStore;
 use echotune_api::{
-    Agents, Experiments, Models, Operations, Recommendations, Training, Users, authenticator, events::USERS_TOPIC,
+    Agents, DeadLetters, Experiments, Models, Operations, Recommendations, Training, Users, authenticator,
+    events::{RECOMMENDATIONS, USERS_TOPIC},
 };
-use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Pace};
+use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Pace, dead};
 use echotune_kit::{
     auth::{Callers, Token},
     edge::{Edge, Patience},
@@ -24,7 +25,7 @@ use echotune_kit::{
 };
 use echotune_mcp_servers::{Access, Limits, Services, router};
 use echotune_model::Clock;
-use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService};
+use echotune_recommendations::{DeadLettersService, EmbeddedRecommendationStore, RecommendationsService};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,8 @@ pub struct Platform {
     pub models: Arc<dyn Models>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
+    /// Records that consumers could not apply.
+    pub dead_letters: Arc<dyn DeadLetters>,
     /// Runs of workflows, once they have been started.
     pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
@@ -93,7 +96,16 @@ impl Flow {
     async fn is_consumed(&self) -> anyhow::Result<bool> {
         let ends = self.log.ends(USERS_TOPIC).await?;
         let followed = self.log.committed(USERS_TOPIC, echotune_agents::GROUP).await?;
-        Ok(self.service.positions().covers(&ends) && followed.covers(&ends))
+        let replays = self.log.ends(&dead::replays_topic(USERS_TOPIC, RECOMMENDATIONS)).await?;
+        let applied = self.service.positions();
+        Ok(applied.covers(&ends) && applied.covers(&replays) && followed.covers(&ends) && self.are_replays_followed().await?)
+    }
+
+    /// Whether agents have come to the end of what is replayed to them.
+    async fn are_replays_followed(&self) -> anyhow::Result<bool> {
+        let topic = dead::replays_topic(USERS_TOPIC, echotune_agents::GROUP);
+        let followed = self.log.committed(&topic, echotune_agents::REPLAYS_GROUP).await?;
+        Ok(followed.covers(&self.log.ends(&topic).await?))
     }
 
     /// Fits co-listening alone, which is quick, and waits for it.
@@ -155,6 +167,7 @@ impl Platform {
                 addresses: Arc::clone(&addresses),
             }),
             addresses,
+            dead_letters: Arc::new(DeadLettersService::new(log.clone())),
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             experiments: Arc::new(service.clone()),
@@ -290,6 +303,7 @@ impl Platform {
             models: Arc::clone(&self.models),
             agents,
             operations: Arc::clone(&self.operations),
+            dead_letters: Arc::clone(&self.dead_letters),
         };
         ways.answer(|| services.behind(&edge), &mut self.life).await.map_err(anyhow::Error::from_boxed)?;
         let reached = [("grpc", address.to_string()), ("mcp", format!("http://{mcp}/mcp"))];

@@ -4,8 +4,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_api::{
-    FILE_DESCRIPTOR_SET, UsersClient, authenticator, experiments_server, models_server, recommendations_server,
-    training_server,
+    FILE_DESCRIPTOR_SET, UsersClient, authenticator, dead_letters_server, experiments_server, models_server,
+    recommendations_server, training_server,
 };
 use echotune_eventlog::region::{Region, RegionConfig};
 use echotune_kit::{
@@ -18,7 +18,7 @@ use echotune_kit::{
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{EmbeddedRecommendationStore, FittingConfig, RecommendationsService};
+use crate::{DeadLettersService, EmbeddedRecommendationStore, FittingConfig, RecommendationsService};
 
 const NAME: &str = "echotune-recommendations";
 /// Folder in the data folder for the copy of the view.
@@ -103,10 +103,11 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
     service.refit_quickly().await;
     let edge = Edge::new(token, Some(authenticator(users)), config.process.limits.patience());
-    let shared = Arc::new(service);
+    let (shared, letters) = (Arc::new(service), Arc::new(DeadLettersService::new(log)));
     let exit = process.serve(&edge, FILE_DESCRIPTOR_SET, |face| {
         let face = face.with(recommendations_server(shared.clone())).with(experiments_server(shared.clone()));
-        face.with(training_server(shared.clone())).with(models_server(shared.clone()))
+        let face = face.with(training_server(shared.clone())).with(models_server(shared.clone()));
+        face.with(dead_letters_server(letters.clone()))
     });
     let exit = exit.await?;
     if !matches!(exit, Exit::Now(_)) {

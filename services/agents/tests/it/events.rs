@@ -6,7 +6,7 @@ use echotune_agents::{EmbeddedRunStore, GROUP, RunDraft, RunStore, consume};
 use echotune_api::events::{CONSUMERS, Event, Payload, USERS_TOPIC};
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Pace, Record, dead::Letters};
 use echotune_kit::embedded::Db;
-use echotune_model::{Clock, DeadLetterFilter, EventId, Hlc, RunId, UserId};
+use echotune_model::{Clock, DeadLetterFilter, DeadLetterState, EventId, Hlc, RunId, UserId};
 use tokio_util::sync::CancellationToken;
 
 fn draft(at_ms: u64) -> RunDraft {
@@ -91,16 +91,17 @@ async fn events_that_cannot_be_applied_are_set_aside_and_replayed_without_touchi
     assert_eq!(told, [(GROUP, 0, 1)]);
     let before = log.committed(USERS_TOPIC, GROUP).await.expect("read");
     assert_eq!(letters.replay(&DeadLetterFilter::default(), false).await.expect("replayed").replayed, 1);
+    let pace = Pace::default();
     let failed_again = async {
-        while letters.list(&DeadLetterFilter::default(), 10).await.expect("listed")[0].tries < 2 {
+        while pace.counts() != (1, 1) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let pace = Pace::default();
     tokio::select! {
         ended = consume(&store, &log, &pace, CancellationToken::new()) => panic!("{ended:?}"),
         done = tokio::time::timeout(Duration::from_secs(30), failed_again) => done.expect("in time"),
     }
     assert_eq!(log.committed(USERS_TOPIC, GROUP).await.expect("read"), before);
-    assert_eq!(pace.counts(), (1, 1));
+    let listed = letters.list(&DeadLetterFilter::default(), 10).await.expect("listed");
+    assert_eq!((listed.len(), listed[0].tries, listed[0].state), (1, 2, DeadLetterState::FailedAgain));
 }

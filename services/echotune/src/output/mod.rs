@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
 mod accounts;
+mod dlq;
 mod experiments;
 mod models;
 #[cfg(feature = "region")]
@@ -28,6 +29,7 @@ pub(crate) use self::region::{schema, topics};
 pub(crate) use self::spark::{factors_imported, listens_exported};
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
+    dlq::{dead_letters, replayed},
     experiments::{experiment, experiment_begun, experiments},
     models::{drift, model_card, model_export, model_job, release, releases},
     regions::{home, regions},
