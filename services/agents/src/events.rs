@@ -1,7 +1,7 @@
 //! Follows the log of accounts: what belongs to an erased account goes.
 
 use echotune_api::events::{AGENTS, Event, EventError, Payload, USERS_TOPIC};
-use echotune_eventlog::{Delivered, EventLog, Failed, LogError, Pace, Positions, dead};
+use echotune_eventlog::{Delivered, EventLog, Failed, LogError, Pace, Positions, dead, next_of};
 use echotune_kit::{lifecycle::Passing, telemetry};
 use echotune_model::{ErrorKind, UserName};
 use thiserror::Error;
@@ -61,17 +61,19 @@ pub async fn consume(
 ) -> Result<(), ConsumeError> {
     // Asked for before anything is read: what could not be set aside would stop the events after it.
     log.ends(&dead::letters_topic(USERS_TOPIC, GROUP)).await?;
-    let mut member = log.join(USERS_TOPIC, GROUP).await?;
-    let mut replays = log.join(&dead::replays_topic(USERS_TOPIC, GROUP), REPLAYS_GROUP).await?;
+    let member = log.join(USERS_TOPIC, GROUP).await?;
+    let replays = log.join(&dead::replays_topic(USERS_TOPIC, GROUP), REPLAYS_GROUP).await?;
+    let (mut reading, mut replaying) = (Box::pin(next_of(member, BATCH)), Box::pin(next_of(replays, BATCH)));
     loop {
-        let (records, by) = tokio::select! {
+        let ((mut member, records), next) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            records = member.next(BATCH) => (records?, &mut member),
-            records = replays.next(BATCH) => (records?, &mut replays),
+            read = &mut reading => (read, &mut reading),
+            read = &mut replaying => (read, &mut replaying),
         };
-        let done = apply(store, log, pace, records).await?;
-        by.commit(&done).await?;
+        let done = apply(store, log, pace, records?).await?;
+        member.commit(&done).await?;
         pace.at(&done);
+        *next = Box::pin(next_of(member, BATCH));
     }
 }
 

@@ -52,7 +52,7 @@ impl DeadLettersService for Server {
     ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
         let letters = &self.0;
         serve(request, |call, m| async move {
-            let filter = DeadLetterFilter { topic: m.topic, consumer: m.consumer, ids: Vec::new() };
+            let filter = DeadLetterFilter { topic: m.topic, consumer: m.consumer, ids: m.ids };
             let listed = letters.list_dead_letters(&call, &filter, m.limit).await?;
             Ok(pb::ListDeadLettersResponse { dead_letters: listed.into_iter().map(letter_to_pb).collect() })
         })
@@ -94,10 +94,8 @@ impl DeadLetters for DeadLettersClient {
         limit: u32,
     ) -> Result<Vec<DeadLetter>, Fault> {
         let DeadLetterFilter { topic, consumer, ids } = filter.clone();
-        if !ids.is_empty() {
-            return Err(Fault::invalid("dead letters are listed by topic and consumer, not by id"));
-        }
-        let answer = ask!(self, call, list_dead_letters, pb::ListDeadLettersRequest { topic, consumer, limit });
+        let message = pb::ListDeadLettersRequest { topic, consumer, limit, ids };
+        let answer = ask!(self, call, list_dead_letters, message);
         answer.dead_letters.into_iter().map(letter_from_pb).collect()
     }
 

@@ -1,8 +1,6 @@
 //! Events between services: typed here, protobuf on the log.
 
-use echotune_model::{
-    EventId, ExplicitContent, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName,
-};
+use echotune_model::{EventId, ExplicitContent, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName};
 use echotune_proto::events::v1 as pb;
 use prost::Message as _;
 use thiserror::Error;

@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context as _;
 use echotune_api::{
-    Agents, AgentsClient, DeadLetters, DeadLettersClient, Experiments, ExperimentsClient, Models, ModelsClient, Operations, OperationsClient,
-    Recommendations, RecommendationsClient, Regions, RegionsClient, Training, TrainingClient, Users, UsersClient,
+    Agents, AgentsClient, DeadLetters, DeadLettersClient, Experiments, ExperimentsClient, Models, ModelsClient,
+    Operations, OperationsClient, Recommendations, RecommendationsClient, Regions, RegionsClient, Training,
+    TrainingClient, Users, UsersClient,
 };
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, process::upstream, telemetry::SpanStore};
 use echotune_mcp_servers::Services;

@@ -98,7 +98,10 @@ impl Flow {
         let followed = self.log.committed(USERS_TOPIC, echotune_agents::GROUP).await?;
         let replays = self.log.ends(&dead::replays_topic(USERS_TOPIC, RECOMMENDATIONS)).await?;
         let applied = self.service.positions();
-        Ok(applied.covers(&ends) && applied.covers(&replays) && followed.covers(&ends) && self.are_replays_followed().await?)
+        Ok(applied.covers(&ends)
+            && applied.covers(&replays)
+            && followed.covers(&ends)
+            && self.are_replays_followed().await?)
     }
 
     /// Whether agents have come to the end of what is replayed to them.

@@ -181,8 +181,10 @@ impl Letters {
         let missing: Vec<&str> = filter.ids.iter().filter(|id| !found.contains(*id)).map(String::as_str).collect();
         if !missing.is_empty() {
             let others = if receipt.replayed > 0 { "; the others were replayed" } else { "" };
-            let message =
-                format!("there are no dead letters {}{others}; `echotune dlq list` tells which there are", missing.join(", "));
+            let message = format!(
+                "there are no dead letters {}{others}; `echotune dlq list` tells which there are",
+                missing.join(", ")
+            );
             return Err(Fault::new(ErrorKind::NotFound, message));
         }
         Ok(receipt)

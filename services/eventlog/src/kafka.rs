@@ -304,9 +304,11 @@ impl EventLog for KafkaEventLog {
     }
 
     fn region_of(&self, stream: &str) -> String {
-        let mirrored = self.config.mirrored.iter().find(|region| {
-            stream.strip_prefix(region.as_str()).is_some_and(|rest| rest.starts_with('.'))
-        });
+        let mirrored = self
+            .config
+            .mirrored
+            .iter()
+            .find(|region| stream.strip_prefix(region.as_str()).is_some_and(|rest| rest.starts_with('.')));
         mirrored.unwrap_or(&self.config.region).clone()
     }
 

@@ -118,6 +118,16 @@ pub trait Reader: Send {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>, LogError>;
 }
 
+/// The next records of a reader, at most `limit`, and the reader itself. Who waits for several readers keeps such a future
+/// until it is ready: a wait that is begun anew each time another reader has records might never come to an end.
+pub async fn next_of<R: Reader + ?Sized>(
+    mut reader: Box<R>,
+    limit: usize,
+) -> (Box<R>, Result<Vec<Delivered>, LogError>) {
+    let records = reader.next(limit).await;
+    (reader, records)
+}
+
 /// One of a group that shares the streams of a topic: each stream is read by one member at a time, from where the group
 /// has committed. A record may be delivered again, to this member or another, until it is committed.
 #[async_trait]

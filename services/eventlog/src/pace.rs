@@ -219,10 +219,8 @@ mod tests {
         pace.applied([("t/0", 5_000), ("t/0", 4_000), ("t/1", 9_000)]);
         pace.set_aside(2);
         assert_eq!(pace.counts(), (5, 2));
-        let (starts, ends) = (
-            positions([("t/0", 0), ("t/1", 0), ("t/2", 30)]),
-            positions([("t/0", 10), ("t/1", 4), ("t/2", 34)]),
-        );
+        let (starts, ends) =
+            (positions([("t/0", 0), ("t/1", 0), ("t/2", 30)]), positions([("t/0", 10), ("t/1", 4), ("t/2", 34)]));
         let of = |rows: &[StreamPace]| rows.iter().map(|row| (row.position, row.lag, row.lag_s)).collect::<Vec<_>>();
         let rows = pace.measure(&starts, &ends, None, 11_500);
         // The first records of the last one are gone: they wait for nobody.

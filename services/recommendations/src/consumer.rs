@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use echotune_api::events::{Event, EventError, RECOMMENDATIONS, USERS_TOPIC};
-use echotune_eventlog::{EventLog, Failed, LogError, dead};
+use echotune_eventlog::{EventLog, Failed, LogError, dead, next_of};
 use echotune_kit::{lifecycle::Passing, telemetry};
 use echotune_model::ErrorKind;
 use thiserror::Error;
@@ -58,18 +58,23 @@ pub async fn consume(
     log.ends(&dead::letters_topic(USERS_TOPIC, RECOMMENDATIONS)).await?;
     let mut positions = service.positions();
     service.pace().at(&positions);
-    let mut reader = log.read_from(USERS_TOPIC, positions.clone()).await?;
-    let mut replays = log.read_from(&dead::replays_topic(USERS_TOPIC, RECOMMENDATIONS), positions.clone()).await?;
+    let reader = log.read_from(USERS_TOPIC, positions.clone()).await?;
+    let replays = log.read_from(&dead::replays_topic(USERS_TOPIC, RECOMMENDATIONS), positions.clone()).await?;
+    let (mut reading, mut replaying) = (Box::pin(next_of(reader, BATCH)), Box::pin(next_of(replays, BATCH)));
     loop {
-        let records = tokio::select! {
+        let ((reader, records), next) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            records = reader.next(BATCH) => records?,
-            records = replays.next(BATCH) => records?,
+            read = &mut reading => (read, &mut reading),
+            read = &mut replaying => (read, &mut replaying),
         };
+        let records = records?;
         let (mut events, mut failed, mut applied) = (Vec::with_capacity(records.len()), Vec::new(), Vec::new());
         for delivered in records {
             positions.pass(&delivered);
             match Event::read(&delivered.record.key, &delivered.record.value) {
+                Ok(Some(event)) if delivered.record.letter.is_some() && service.is_overtaken(&event) => {
+                    tracing::info!(position = delivered.position, "a dead letter is passed over: newer settings hold");
+                }
                 Ok(Some(event)) => {
                     applied.push((delivered.stream, event.written_at.ms()));
                     events.push(event);
@@ -91,6 +96,7 @@ pub async fn consume(
         pace.set_aside(dead);
         pace.applied(applied.iter().map(|(stream, at)| (stream.as_str(), *at)));
         pace.at(&positions);
+        *next = Box::pin(next_of(reader, BATCH));
     }
 }
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use echotune_api::{DeadLetters, events::CONSUMERS};
 use echotune_eventlog::{EventLog, dead::Letters};
-use echotune_model::{
-    Call, DeadLetter, DeadLetterFilter, Fault, MAX_DEAD_LETTER_IDS, MAX_DEAD_LETTERS, ReplayReceipt,
-};
+use echotune_model::{Call, DeadLetter, DeadLetterFilter, Fault, MAX_DEAD_LETTER_IDS, MAX_DEAD_LETTERS, ReplayReceipt};
 
 /// Letters told of when it is not said how many.
 const LIMIT: u32 = 100;
@@ -27,7 +25,8 @@ fn check(call: &Call, filter: &DeadLetterFilter) -> Result<(), Fault> {
     call.check_deadline()?;
     call.may_operate()?;
     if filter.ids.len() > MAX_DEAD_LETTER_IDS {
-        let message = format!("{} ids are more than the {MAX_DEAD_LETTER_IDS} that are taken at once", filter.ids.len());
+        let message =
+            format!("{} ids are more than the {MAX_DEAD_LETTER_IDS} that are taken at once", filter.ids.len());
         return Err(Fault::invalid(message));
     }
     Ok(())

@@ -212,6 +212,13 @@ impl RecommendationsService {
         self.read(|state| (state.artists.len(), state.tracks.len()))
     }
 
+    /// Whether an event that is replayed would bring back settings that others came after: who is private now must not
+    /// become public by it.
+    pub(crate) fn is_overtaken(&self, event: &Event) -> bool {
+        let settings_at = || self.read(|state| state.by_id(event.user).map(|person| person.settings_at));
+        matches!(event.payload, Payload::SettingsChanged { .. }) && settings_at() > Some(event.written_at)
+    }
+
     /// How far events were applied, and what was set aside.
     pub(crate) fn pace(&self) -> &Pace {
         &self.0.pace

@@ -11,8 +11,8 @@ use crate::{Connection, output};
 
 const AFTER_REPLAY: &str = "\
 A letter is replayed once, unless --again says otherwise, and only its own consumer gets it. Replay what was set aside by a \
-program that did not understand it, once a newer one runs. What it says takes effect as if it came now: settings and play \
-counts that came after it are overwritten.";
+program that did not understand it, once a newer one runs. What it says takes effect as if it came now: play counts that \
+came after it are overwritten, newer settings are not.";
 
 #[derive(Debug, Args)]
 pub(super) struct DlqArguments {

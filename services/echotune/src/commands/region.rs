@@ -21,7 +21,7 @@ mod made {
     use echotune_agents::CqlRunStore;
     use echotune_api::events::{CONSUMERS, USERS_TOPIC};
     use echotune_eventlog::{
-        kafka::KafkaEventLog,
+        kafka::{KafkaEventLog, TopicSpec},
         region::{DEFAULTS, RegionConfig},
     };
     use echotune_kit::{
@@ -76,8 +76,7 @@ mod made {
 
     pub(in super::super) fn topics(flags: &ConfigFlags, output: Output) -> anyhow::Result<()> {
         let Some(config) = load(flags)? else { return Ok(()) };
-        let letters = CONSUMERS.iter().flat_map(|(topic, consumer)| config.letters_topics(topic, consumer));
-        let wanted: Vec<_> = std::iter::once(config.topic(USERS_TOPIC)).chain(letters).collect();
+        let wanted = wanted(&config);
         let made = wait(async { Ok(config.kafka("echotune").create_topics(&wanted).await?) })?;
         let rows: Vec<_> = wanted.into_iter().map(|topic| (made.contains(&topic.name), topic)).collect();
         output::topics(&rows.iter().map(|(is_new, topic)| (topic.name.as_str(), *is_new)).collect::<Vec<_>>(), output)
@@ -89,6 +88,30 @@ mod made {
             let log = KafkaEventLog::without_keys(config.kafka("echotune"))?;
             wanted.run_on(&DeadLettersService::new(log), output).await
         })
+    }
+
+    /// The topics of a region.
+    fn wanted(config: &RegionConfig) -> Vec<TopicSpec> {
+        let letters = CONSUMERS.iter().flat_map(|(topic, consumer)| config.letters_topics(topic, consumer));
+        std::iter::once(config.topic(USERS_TOPIC)).chain(letters).collect()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn each_consumer_has_topics_of_dead_letters_and_replays_that_are_kept_for_two_weeks() {
+            let flags = ConfigFlags { set: vec!["kafka.replicas=2".into()], ..ConfigFlags::default() };
+            let topics = wanted(&load(&flags).expect("loaded").expect("a configuration"));
+            let names: Vec<_> = topics.iter().map(|one| (one.name.as_str(), one.partitions, one.replicas)).collect();
+            let own = |name| (name, 1, 2);
+            let recommendations = ["users.v1.recommendations.dlq", "users.v1.recommendations.replay"].map(own);
+            let agents = ["users.v1.agents.dlq", "users.v1.agents.replay"].map(own);
+            assert_eq!(names, [&[("users.v1", 12, 2)], &recommendations[..], &agents].concat());
+            let kept = ("retention.ms".to_owned(), "1209600000".to_owned());
+            assert!(topics[1..].iter().all(|one| one.settings.contains(&kept)), "{topics:?}");
+        }
     }
 }
 

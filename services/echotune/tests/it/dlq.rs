@@ -49,7 +49,10 @@ async fn a_dead_letter_is_listed_and_replayed_in_a_folder_and_on_a_platform() {
     let list = json(&data, &["dlq", "list"]);
     assert_eq!(told(&list), [row("agents", 1, "dead"), row("recommendations", 1, "dead")]);
     let first = &list["dead_letters"][0];
-    assert_eq!((&first["key"], &first["stream"], &first["region"]), (&"x".into(), &USERS_TOPIC.into(), &"local".into()));
+    assert_eq!(
+        (&first["key"], &first["stream"], &first["region"]),
+        (&"x".into(), &USERS_TOPIC.into(), &"local".into())
+    );
     assert_eq!(first["trace_id"], "0af7651916cd43dd8448eb211c80319c");
     assert!(first["reason"].as_str().expect("text").contains("not an event"), "{first}");
     let id = first["id"].as_str().expect("text").to_owned();

@@ -7,9 +7,9 @@ use echotune::Connection;
 use echotune_api::{Agents, RecommendQuery, UsersClient};
 use echotune_kit::{auth::Token, edge::Credentials, telemetry};
 use echotune_model::{
-    Approval, Call, DeadLetterFilter, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Impression, ItemId, ItemKind,
-    Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PolicyChange, Profile, ReplayReceipt, Role, Settings, Signal, Tagging,
-    Track, TrainingSpec, Variant, Verdict,
+    Approval, Call, DeadLetterFilter, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Impression,
+    ItemId, ItemKind, Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PolicyChange, Profile, ReplayReceipt,
+    Role, Settings, Signal, Tagging, Track, TrainingSpec, Variant, Verdict,
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;

@@ -160,12 +160,11 @@ impl Reading {
         let count = self.pending.len().min(limit);
         let mut opened = Vec::with_capacity(count);
         for raw in &self.pending[..count] {
-            opened.push(match &self.seals {
-                None => (raw.value.clone(), false),
-                Some(seals) => {
-                    let topic = raw.letter.as_ref().map_or(&self.source.topic, |letter| &letter.topic);
-                    seals.open(topic, &raw.key, raw.value.clone()).await?
-                }
+            let value = raw.value.clone();
+            opened.push(match (&self.seals, &raw.letter) {
+                (None, _) => (value, false),
+                (Some(seals), Some(letter)) => seals.open_letter(letter, &raw.key, value).await?,
+                (Some(seals), None) => seals.open(&self.source.topic, &raw.key, value).await?,
             });
         }
         let delivered = self.pending.drain(..count).zip(opened).map(|(raw, (value, is_lasting))| {
@@ -254,7 +253,8 @@ impl KafkaReader {
         // Whoever reads several topics may keep the positions of all together.
         let topics: Vec<String> = source.topics().collect();
         let is_of_these = |name: &str| Stream::parse(name).is_some_and(|stream| topics.contains(&stream.topic));
-        let from = from.iter().filter(|(name, _)| is_of_these(name)).map(|(name, next)| (name.to_owned(), next)).collect();
+        let from =
+            from.iter().filter(|(name, _)| is_of_these(name)).map(|(name, next)| (name.to_owned(), next)).collect();
         Ok(Self { reading: Reading::new(source, seals, None)?, positions: from, assigned: Vec::new(), looked: None })
     }
 

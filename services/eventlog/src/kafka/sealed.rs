@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use echotune_kit::keys::{DataKey, KeyError, Opened, SubjectKeys, is_sealed};
 use moka::future::Cache;
 
-use crate::{LogError, Record};
+use crate::{Letter, LogError, Record};
 
 /// First byte of a value that is not sealed.
 const CLEAR: u8 = 0;
@@ -39,7 +39,7 @@ impl Seals {
             if record.value.is_empty() {
                 return Ok(Vec::new());
             }
-            let found = self.existing(&record.key).await?;
+            let found = self.keys.existing(&record.key).await?;
             let sealed = found.map(|key| key.seal(&about(&letter.topic, &record.key), &record.value));
             return Ok(sealed.transpose()?.unwrap_or_default());
         }
@@ -58,6 +58,21 @@ impl Seals {
     async fn existing(&self, key: &str) -> Result<Option<DataKey>, LogError> {
         let found = self.held.try_get_with_by_ref(key, self.keys.existing(key)).await;
         Ok(found.map_err(|cause| KeyError::clone(&cause))?)
+    }
+
+    /// [`Seals::open`] for a record with a letter. It may come long after the erasure of its key was applied, so a key that
+    /// is only still held here must not bring back what it said.
+    pub(super) async fn open_letter(
+        &self,
+        letter: &Letter,
+        key: &str,
+        kept: Vec<u8>,
+    ) -> Result<(Vec<u8>, bool), LogError> {
+        if is_sealed(&kept) && self.keys.existing(key).await?.is_none() {
+            self.held.invalidate(key).await;
+            return Ok((Vec::new(), false));
+        }
+        self.open(&letter.topic, key, kept).await
     }
 
     /// The value and whether it is lasting. What is forgotten is empty; what is damaged stays as it is, for whoever
@@ -83,6 +98,14 @@ impl Seals {
         let destroyed = self.keys.destroy(key).await;
         self.held.invalidate(key).await;
         Ok(destroyed?)
+    }
+}
+
+#[cfg(test)]
+impl Seals {
+    /// Destroys a key as another process does.
+    pub(super) async fn destroy_elsewhere(&self, key: &str) {
+        self.keys.destroy(key).await.expect("destroyed");
     }
 }
 

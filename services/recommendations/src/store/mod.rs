@@ -88,8 +88,8 @@ pub enum Row {
     Tagging(UserId, Tagging),
     /// A friendship, once in each direction.
     Friend(UserId, UserId),
-    /// Settings.
-    Settings(UserId, Settings),
+    /// Settings and when they were written; zero when that is not known.
+    Settings(UserId, Settings, Hlc),
     /// Feedback with the item's name and its time.
     Feedback(UserId, Feedback, Named, Hlc),
 }

@@ -15,8 +15,10 @@ use echotune_eventlog::{
     Delivered, EventLog, Failed, LogError, Member, Positions, Reader, Record,
     dead::{self, Letters},
 };
-use echotune_model::{DeadLetter, DeadLetterFilter, DeadLetterState, ErrorKind, EventId, Hlc, ItemKind, UserId};
-use echotune_recommendations::consume;
+use echotune_model::{
+    DeadLetter, DeadLetterFilter, DeadLetterState, ErrorKind, EventId, Hlc, ItemKind, Settings, UserId,
+};
+use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationStore as _, consume, store::Row};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -62,14 +64,21 @@ async fn events_delivered_again_change_nothing_and_those_that_cannot_be_applied_
     let at = world.log.ends(USERS_TOPIC).await.expect("ends").next(USERS_TOPIC);
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let traced = Record { traceparent: traceparent.into(), ..garbage("x", 9) };
-    let others = Record { key: user(2).to_string(), value: event(user(1), 9, played(&["Air"], 1)).encode(), ..Record::default() };
+    let others = Record {
+        key: user(2).to_string(),
+        value: event(user(1), 9, played(&["Air"], 1)).encode(),
+        ..Record::default()
+    };
     // A field that is not in any event of now, in an event with an id alone.
     let newer = Record { key: user(1).to_string(), value: vec![0x0a, 1, b'x', 0xfa, 1, 0], ..Record::default() };
     world.log.append(USERS_TOPIC, vec![traced, garbage("y", 100_000), others, newer]).await.expect("appended");
     world.publish(user(1), payloads()).await;
     world.service.refit().await;
     assert_eq!(world.service.top_items(&call(), "ann", ItemKind::Artist, 10).await.expect("top"), top);
-    assert_eq!(world.service.positions().next(USERS_TOPIC), world.log.ends(USERS_TOPIC).await.expect("ends").next(USERS_TOPIC));
+    assert_eq!(
+        world.service.positions().next(USERS_TOPIC),
+        world.log.ends(USERS_TOPIC).await.expect("ends").next(USERS_TOPIC)
+    );
     assert_eq!(world.service.counts(&call()).await.expect("counts")["unreadable_events"], 4);
     let mut kept = listed(&world).await;
     kept.reverse();
@@ -77,7 +86,9 @@ async fn events_delivered_again_change_nothing_and_those_that_cannot_be_applied_
     let (ann, ben) = (user(1).to_string(), user(2).to_string());
     assert_eq!(told, [(at, "x", 1), (at + 1, "y", 1), (at + 2, ben.as_str(), 1), (at + 3, ann.as_str(), 1)]);
     assert_eq!(kept[0].traceparent, traceparent);
-    assert!(kept.iter().all(|one| one.consumer == RECOMMENDATIONS && one.id == format!("{USERS_TOPIC}@{}", one.position)));
+    assert!(
+        kept.iter().all(|one| one.consumer == RECOMMENDATIONS && one.id == format!("{USERS_TOPIC}@{}", one.position))
+    );
     for (one, why) in kept.iter().zip(["not an event", "not an event", "not its user's", "of a kind"]) {
         assert!(one.reason.contains(why), "{why}: {}", one.reason);
     }
@@ -146,8 +157,7 @@ async fn the_position_stays_before_a_record_until_its_dead_letter_is_acknowledge
         ..Record::default()
     };
     world.log.append(USERS_TOPIC, vec![garbage("x", 9), good]).await.expect("appended");
-    let faulty =
-        Faulty { log: Arc::new(world.log.clone()), refused: AtomicU8::new(1), open: AtomicU8::new(1) };
+    let faulty = Faulty { log: Arc::new(world.log.clone()), refused: AtomicU8::new(1), open: AtomicU8::new(1) };
     for kind in [ErrorKind::Unavailable, ErrorKind::Indeterminate] {
         let ended = timeout(PATIENCE, consume(world.service.clone(), &faulty, CancellationToken::new())).await;
         let cause = ended.expect("it ends").expect_err("no dead letter");
@@ -163,7 +173,11 @@ async fn the_position_stays_before_a_record_until_its_dead_letter_is_acknowledge
     let (ended, ()) = timeout(PATIENCE, async { tokio::join!(consuming, caught_up) }).await.expect("in time");
     ended.expect("consumed");
     let aside = dead::letters_topic(USERS_TOPIC, RECOMMENDATIONS);
-    assert_eq!(world.log.ends(&aside).await.expect("ends").next(&aside), 2, "written again, as its outcome was unknown");
+    assert_eq!(
+        world.log.ends(&aside).await.expect("ends").next(&aside),
+        2,
+        "written again, as its outcome was unknown"
+    );
     let kept = listed(&world).await;
     assert_eq!(kept.iter().map(|one| (one.position, one.tries)).collect::<Vec<_>>(), [(0, 1)], "and told of once");
     assert_eq!(world.service.counts(&call()).await.expect("counts")["unreadable_events"], 1);
@@ -196,6 +210,47 @@ async fn a_dead_letter_is_applied_when_it_is_replayed_and_set_aside_again_when_i
     assert!(told.contains(&(ann, 1, DeadLetterState::Replayed)) && told.len() == 2, "{told:?}");
     let receipt = letters.replay(&ours, false).await.expect("asked");
     assert_eq!((receipt.replayed, receipt.left), (0, 2));
+}
+
+#[tokio::test]
+async fn settings_that_newer_ones_came_after_are_not_brought_back_by_a_replay() {
+    let world = World::new();
+    let set = |private| Payload::SettingsChanged { settings: Settings { private, ..Settings::default() } };
+    world.join(1, "ann", &["Björk"]).await;
+    let record = |at_ms, payload| Record {
+        key: user(1).to_string(),
+        value: event(user(1), at_ms, payload).encode(),
+        ..Record::default()
+    };
+    world.log.append(USERS_TOPIC, vec![record(20_000, set(true))]).await.expect("appended");
+    world
+        .log
+        .append("elsewhere", vec![record(10_000, set(false)), record(30_000, counted("Air", 3, "x"))])
+        .await
+        .expect("appended");
+    for (position, at_ms, payload) in [(0, 10_000, set(false)), (1, 30_000, counted("Air", 3, "x"))] {
+        let delivered = Delivered { stream: "elsewhere".into(), position, record: record(at_ms, payload) };
+        let failed = Failed { delivered, reason: "odd".into() };
+        dead::set_aside(&world.log, USERS_TOPIC, RECOMMENDATIONS, vec![failed]).await.expect("aside");
+    }
+    world.service.caught_up(&world.log.ends(USERS_TOPIC).await.expect("ends")).await;
+    assert_eq!(
+        letters(world.log.clone()).replay(&DeadLetterFilter::default(), false).await.expect("replayed").replayed,
+        2
+    );
+    let ends = world.log.ends(&dead::replays_topic(USERS_TOPIC, RECOMMENDATIONS)).await.expect("ends");
+    timeout(PATIENCE, world.service.caught_up(&ends)).await.expect("replayed");
+    let top = world.service.top_items(&call(), "ann", ItemKind::Artist, 10).await.expect("top");
+    assert_eq!(top.len(), 2, "what is not overtaken took effect");
+    let store = EmbeddedRecommendationStore::new(world.db.clone());
+    let mut private = None;
+    let mut take = |row| {
+        if let Row::Settings(_, settings, at) = row {
+            private = Some((settings.private, at));
+        }
+    };
+    store.load(&mut take).await.expect("loaded");
+    assert_eq!(private, Some((true, Hlc::from_ms(20_000))));
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     sums::{Change, FEEDBACK_TOTAL, UNREADABLE_HELD, UNREADABLE_TOTAL},
     tables::{
-        Account, COUNTS, FEEDBACK, FRIENDS, IMPRESSIONS, LEARNT_OF, NAMES, PERSONAL, PROGRESS, SETTINGS, Shown,
-        TAGGINGS, TALLIES, UNITS, UNREADABLE, UNREADABLE_OF, WINDOWS, of, uuid_at,
+        Account, COUNTS, FEEDBACK, FRIENDS, IMPRESSIONS, LEARNT_OF, NAMES, PERSONAL, PROGRESS, SETTINGS, SETTINGS_AT,
+        Shown, TAGGINGS, TALLIES, UNITS, UNREADABLE, UNREADABLE_OF, WINDOWS, of, uuid_at,
     },
     trials::window_key,
     units::Unit,
@@ -131,7 +131,10 @@ impl Draft {
                     self.put(FRIENDS, of(*friend).fixed(event.user.0.as_bytes()), &());
                 }
             }
-            Payload::SettingsChanged { settings } => self.put(SETTINGS, user, settings),
+            Payload::SettingsChanged { settings } => {
+                self.put(SETTINGS_AT, user.clone(), &event.written_at);
+                self.put(SETTINGS, user, settings);
+            }
             Payload::UserErased => self.erase(view, event.user)?,
         }
         Ok(())

@@ -19,8 +19,8 @@ use serde::de::DeserializeOwned;
 use self::{
     draft::Draft,
     tables::{
-        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, Said, StoredName, TAGGINGS, TALLIES,
-        each, signal, uuid_at,
+        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, SETTINGS_AT, Said, StoredName, TAGGINGS,
+        TALLIES, each, signal, uuid_at,
     },
 };
 use super::{
@@ -66,7 +66,10 @@ fn load(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<Progress,
     hand(view, COUNTS, take, |key, count: PlayCount| Ok(Row::Count(user(COUNTS, key)?, count)))?;
     hand(view, TAGGINGS, take, |key, one: Tagging| Ok(Row::Tagging(user(TAGGINGS, key)?, one)))?;
     hand(view, FRIENDS, take, |key, ()| Ok(Row::Friend(user(FRIENDS, key)?, UserId(uuid_at(FRIENDS, key, 1)?))))?;
-    hand(view, SETTINGS, take, |key, one: Settings| Ok(Row::Settings(user(SETTINGS, key)?, one)))?;
+    hand(view, SETTINGS, take, |key, one: Settings| {
+        let at = get(view, SETTINGS_AT, &Key(key.to_vec()))?.unwrap_or_default();
+        Ok(Row::Settings(user(SETTINGS, key)?, one, at))
+    })?;
     hand(view, FEEDBACK, take, |key, said: Said| {
         let item = ItemId(uuid_at(FEEDBACK, key, 1)?);
         let feedback = Feedback { item, signal: signal(said.signal)?, trace: TraceId(said.trace) };
