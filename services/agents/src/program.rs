@@ -1,6 +1,6 @@
 //! The program that carries out runs in one region: the store on CQL servers, the log on Kafka, tools by MCP.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, agents_server, authenticator, events::USERS_TOPIC};
 use echotune_eventlog::{
@@ -88,12 +88,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let agents = AgentsService::load(store.clone(), servers, &sources, options, process.life.drain()).await?;
     let stop = process.life.stop();
     let pace = Pace::default();
-    let of = (USERS_TOPIC, GROUP);
-    let told = pace.clone().report(log.clone(), of, Some(GROUP), process.telemetry.meter(), process.life.stop());
-    process.life.consumer("the report of lag", async move {
-        told.await;
-        Ok::<_, Infallible>(())
-    });
+    pace.tell(&mut process.life, log.clone(), (USERS_TOPIC, GROUP), Some(GROUP), &process.telemetry.meter());
     let following = move || {
         let (store, log, pace, stop) = (store.clone(), log.clone(), pace.clone(), stop.clone());
         async move { consume(&store, &log, &pace, stop).await }

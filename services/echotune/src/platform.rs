@@ -1,6 +1,5 @@
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -261,16 +260,6 @@ impl Platform {
         Ok(address)
     }
 
-    /// Tells a collector how the consumer of accounts fares.
-    fn tell_pace(&mut self) {
-        let (of, log) = ((USERS_TOPIC, echotune_agents::GROUP), self.flow.log.clone());
-        let told = self.pace.clone().report(log, of, Some(of.1), self.meter.clone(), self.life.stop());
-        self.life.consumer("the report of lag", async move {
-            told.await;
-            Ok::<_, Infallible>(())
-        });
-    }
-
     fn token(&self) -> anyhow::Result<Token> {
         Token::read_or_create(&self.folder).context("the token of the data folder cannot be read or written")
     }
@@ -289,7 +278,8 @@ impl Platform {
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
-        self.tell_pace();
+        let of = (USERS_TOPIC, echotune_agents::GROUP);
+        self.pace.tell(&mut self.life, self.flow.log.clone(), of, Some(of.1), &self.meter);
         self.flow.service.watch(&mut self.life, self.flow.log.clone(), &self.meter);
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;

@@ -2,11 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use echotune_kit::telemetry::metrics::{self, Meter};
+use echotune_kit::{
+    lifecycle::Life,
+    telemetry::metrics::{self, Meter},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{EventLog, LogError, Positions, dead::now_ms};
@@ -101,33 +105,39 @@ impl Pace {
         ends.iter().map(of).collect()
     }
 
-    /// Tells a collector how a consumer of a topic fares until told to stop; at once nothing when there is no collector.
-    /// Of a group's member the positions are those that the group has committed.
-    pub async fn report(
-        self,
-        log: impl EventLog,
+    /// Tells a collector how a consumer of a topic fares, for as long as there is a collector and `life` lasts. Of a group's
+    /// member the positions are those that the group has committed.
+    pub fn tell(
+        &self,
+        life: &mut Life,
+        log: impl EventLog + 'static,
         (topic, consumer): (&'static str, &'static str),
         group: Option<&'static str>,
-        meter: Meter,
-        stop: CancellationToken,
+        meter: &Meter,
     ) {
-        if !meter.is_sent() {
-            return;
+        if meter.is_sent() {
+            let told = Told::new(meter, log.system(), topic, consumer);
+            let (pace, stop) = (self.clone(), life.stop());
+            life.consumer("the report of lag", async move {
+                pace.report(&log, &told, group, stop).await;
+                Ok::<_, Infallible>(())
+            });
         }
-        let told = Told::new(&meter, log.system(), consumer);
+    }
+
+    async fn report(&self, log: &impl EventLog, told: &Told, group: Option<&str>, stop: CancellationToken) {
         let mut before = (0, 0);
-        let mut goes_on = true;
-        while goes_on {
-            goes_on = stop.run_until_cancelled(tokio::time::sleep(TELL_EVERY)).await.is_some();
+        loop {
+            let goes_on = stop.run_until_cancelled(tokio::time::sleep(TELL_EVERY)).await.is_some();
             let counts = self.counts();
-            told.count(topic, (counts.0 - before.0, counts.1 - before.1));
+            told.count((counts.0 - before.0, counts.1 - before.1));
             before = counts;
             if !goes_on {
                 return;
             }
-            match self.observed(&log, topic, group).await {
+            match self.observed(log, told.topic, group).await {
                 Ok(rows) => rows.iter().for_each(|row| told.row(row)),
-                Err(cause) => tracing::warn!(%cause, consumer, "the lag of a consumer cannot be measured now"),
+                Err(cause) => tracing::warn!(%cause, told.consumer, "the lag of a consumer cannot be measured now"),
             }
         }
     }
@@ -151,6 +161,7 @@ impl Pace {
 /// The metrics of a consumer.
 struct Told {
     system: &'static str,
+    topic: &'static str,
     consumer: &'static str,
     consumed: metrics::Counter,
     dead: metrics::Counter,
@@ -161,9 +172,10 @@ struct Told {
 }
 
 impl Told {
-    fn new(meter: &Meter, system: &'static str, consumer: &'static str) -> Self {
+    fn new(meter: &Meter, system: &'static str, topic: &'static str, consumer: &'static str) -> Self {
         Self {
             system,
+            topic,
             consumer,
             consumed: meter.counter(metrics::CONSUMED),
             dead: meter.counter(metrics::DEAD_LETTERS),
@@ -174,11 +186,11 @@ impl Told {
         }
     }
 
-    fn count(&self, topic: &str, (consumed, dead): (u64, u64)) {
+    fn count(&self, (consumed, dead): (u64, u64)) {
         let of = [
             ("messaging.system", self.system),
             ("messaging.operation.name", "process"),
-            ("messaging.destination.name", topic),
+            ("messaging.destination.name", self.topic),
             ("messaging.consumer.group.name", self.consumer),
         ];
         self.consumed.add(consumed, &of);

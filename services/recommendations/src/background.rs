@@ -43,12 +43,7 @@ impl RecommendationsService {
     /// Looks after experiments, and tells a collector of drift and of how far events were applied. Only where something
     /// stays.
     pub fn watch(&self, life: &mut Life, log: impl EventLog + 'static, meter: &Meter) {
-        let (of, pace) = ((USERS_TOPIC, RECOMMENDATIONS), self.pace().clone());
-        let told = pace.report(log, of, None, meter.clone(), life.stop());
-        life.consumer("the report of lag", async move {
-            told.await;
-            Ok::<_, Infallible>(())
-        });
+        self.pace().tell(life, log, (USERS_TOPIC, RECOMMENDATIONS), None, meter);
         life.consumer("the watch on experiments", watch_experiments(self.clone(), LOOK_EVERY, life.stop()));
         let gauge = meter.gauge(metrics::DRIFT);
         if gauge.is_sent() {
