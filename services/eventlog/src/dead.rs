@@ -10,9 +10,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use echotune_kit::telemetry;
 use echotune_model::{DeadLetter, DeadLetterFilter, DeadLetterState, ErrorKind, Fault, ReplayReceipt};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
+use tracing::Span;
 
 use crate::{Delivered, EventLog, LogError, MAX_VALUE, Positions, Record};
 
@@ -93,9 +95,32 @@ pub async fn set_aside(log: &dyn EventLog, topic: &str, consumer: &str, failed: 
     let Failed { delivered: Delivered { stream, position, .. }, reason } = first;
     // One line for all: a flood of them must not become one of lines.
     tracing::error!(consumer, count = failed.len(), stream, position, reason, "records are set aside as dead letters");
+    let spans: Vec<Span> = failed.iter().map(|one| span(consumer, one)).collect();
     let at_ms = now_ms();
     let letters = failed.into_iter().map(|one| letter(log, topic, consumer, one, at_ms)).collect();
-    log.append(&letters_topic(topic, consumer), letters).await
+    let appended = log.append(&letters_topic(topic, consumer), letters).await;
+    drop(spans);
+    appended
+}
+
+/// A span in the trace of the write whose record is set aside, so that the trace tells what became of it; none when the
+/// record is not traced.
+fn span(consumer: &str, Failed { delivered, reason }: &Failed) -> Span {
+    if delivered.record.traceparent.is_empty() {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        "dead letter",
+        otel.name = format!("{consumer}.dead_letter"),
+        otel.kind = "consumer",
+        messaging.destination.name = delivered.stream,
+        messaging.consumer.group.name = consumer,
+        messaging.operation.type = "process",
+        otel.status_code = "ERROR",
+        otel.status_description = reason
+    );
+    telemetry::set_parent(&span, &delivered.record.traceparent);
+    span
 }
 
 fn letter(log: &dyn EventLog, topic: &str, consumer: &str, failed: Failed, at_ms: u64) -> Record {

@@ -86,9 +86,7 @@ pub async fn consume(
             }
         }
         let dead = failed.len();
-        let lost: Vec<_> = failed.iter().map(dead_letter_span).collect();
         dead::set_aside(log, USERS_TOPIC, RECOMMENDATIONS, failed).await?;
-        drop(lost);
         let spans: Vec<_> = events.iter().map(consume_span).collect();
         service.apply(events, dead as u64, positions.clone()).await?;
         drop(spans);
@@ -98,22 +96,6 @@ pub async fn consume(
         pace.at(&positions);
         *next = Box::pin(next_of(reader, BATCH));
     }
-}
-
-/// A span in the trace of the write that says that its event was set aside.
-fn dead_letter_span(failed: &Failed) -> tracing::Span {
-    let span = tracing::info_span!(
-        "dead letter",
-        otel.name = "recommendations.dead_letter",
-        otel.kind = "consumer",
-        messaging.destination.name = failed.delivered.stream,
-        messaging.consumer.group.name = RECOMMENDATIONS,
-        messaging.operation.type = "process",
-        otel.status_code = "ERROR",
-        otel.status_description = failed.reason
-    );
-    telemetry::set_parent(&span, &failed.delivered.record.traceparent);
-    span
 }
 
 /// A span in the trace of the write that the event announces.

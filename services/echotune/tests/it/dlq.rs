@@ -76,6 +76,8 @@ async fn a_dead_letter_is_listed_and_replayed_in_a_folder_and_on_a_platform() {
         while told(&json(&data, &["dlq", "list"])) != wanted {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
+        let trace = text(&data, &["trace", "0af7651916cd43dd8448eb211c80319c"]);
+        assert!(trace.contains("agents.dead_letter") && trace.contains("recommendations.dead_letter"), "{trace}");
     });
     on_platform.await.expect("done");
     serving.stop().await.expect("stopped");
