@@ -125,7 +125,8 @@ fn span(consumer: &str, Failed { delivered, reason }: &Failed) -> Span {
 
 fn letter(log: &dyn EventLog, topic: &str, consumer: &str, failed: Failed, at_ms: u64) -> Record {
     let Failed { delivered: Delivered { stream, position, record }, mut reason } = failed;
-    reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    let whole = (0..=MAX_REASON.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+    reason.truncate(whole.unwrap_or(0));
     let mut letter = match record.letter {
         Some(before) => Letter { tries: before.tries.saturating_add(1), ..*before },
         None => {
