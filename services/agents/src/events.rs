@@ -1,16 +1,19 @@
 //! Follows the log of accounts: what belongs to an erased account goes.
 
-use echotune_api::events::{Event, EventError, Payload, USERS_TOPIC};
-use echotune_eventlog::{EventLog, LogError, Positions};
-use echotune_kit::{failpoint, lifecycle::Passing};
+use echotune_api::events::{AGENTS, Event, EventError, Payload, USERS_TOPIC};
+use echotune_eventlog::{Delivered, EventLog, Failed, LogError, Pace, Positions, dead, next_of};
+use echotune_kit::{failpoint, lifecycle::Passing, telemetry};
 use echotune_model::{ErrorKind, UserName};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::store::{Followed, RunStore, RunStoreError};
 
 /// The group that shares what is to be followed.
-pub const GROUP: &str = "agents";
+pub const GROUP: &str = AGENTS;
+/// The group that shares what is replayed.
+pub const REPLAYS_GROUP: &str = "agents.replay";
 /// Records read at once at the most.
 const BATCH: usize = 512;
 
@@ -45,36 +48,81 @@ impl Passing for RunStoreError {
 }
 
 /// Removes the runs of accounts that are erased, until told to stop, as one of [`GROUP`]. Delivered twice, an event
-/// changes nothing more: positions are committed after the effect.
+/// changes nothing more: positions are committed after the effect. An event that can never be applied is set aside as a
+/// dead letter before that; one that is replayed comes by a topic of its own, whose members are another group.
 ///
 /// # Errors
 /// The log or the store cannot be used.
-pub async fn consume(store: &dyn RunStore, log: &dyn EventLog, stop: CancellationToken) -> Result<(), ConsumeError> {
-    let mut member = log.join(USERS_TOPIC, GROUP).await?;
+pub async fn consume(
+    store: &dyn RunStore,
+    log: &dyn EventLog,
+    pace: &Pace,
+    stop: CancellationToken,
+) -> Result<(), ConsumeError> {
+    // Asked for before anything is read: what could not be set aside would stop the events after it.
+    log.ends(&dead::letters_topic(USERS_TOPIC, GROUP)).await?;
+    let member = log.join(USERS_TOPIC, GROUP).await?;
+    let replays = log.join(&dead::replays_topic(USERS_TOPIC, GROUP), REPLAYS_GROUP).await?;
+    let (mut reading, mut replaying) = (Box::pin(next_of(member, BATCH)), Box::pin(next_of(replays, BATCH)));
     loop {
-        let records = tokio::select! {
+        let ((mut member, records), next) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            records = member.next(BATCH) => records?,
+            read = &mut reading => (read, &mut reading),
+            read = &mut replaying => (read, &mut replaying),
         };
-        let (mut followed, mut done) = (Followed::default(), Positions::default());
-        for delivered in records {
-            done.pass(&delivered);
-            match Event::decode(&delivered.record.value) {
-                Ok(Some(event)) => take(store, &mut followed, event).await?,
-                Ok(None) => {}
-                Err(newer @ EventError::Newer { .. }) => return Err(newer.into()),
-                Err(EventError::Damaged(cause)) => {
-                    let (stream, position) = (delivered.stream, delivered.position);
-                    tracing::error!(stream, position, cause, "an event cannot be read and is passed over");
-                }
-            }
-        }
-        if followed != Followed::default() {
-            store.follow(followed).await?;
-        }
+        let done = apply(store, log, pace, records?).await?;
         failpoint::reach("agents.events.followed");
         member.commit(&done).await?;
+        pace.at(&done);
+        *next = Box::pin(next_of(member, BATCH));
     }
+}
+
+/// Does what records say, and sets those aside that cannot be applied. Answers how far they go.
+async fn apply(
+    store: &dyn RunStore,
+    log: &dyn EventLog,
+    pace: &Pace,
+    records: Vec<Delivered>,
+) -> Result<Positions, ConsumeError> {
+    let (mut followed, mut done) = (Followed::default(), Positions::default());
+    let (mut failed, mut applied) = (Vec::new(), Vec::new());
+    for delivered in records {
+        done.pass(&delivered);
+        match Event::read(&delivered.record.key, &delivered.record.value) {
+            Ok(Some(event)) => {
+                applied.push((delivered.stream, event.written_at.ms()));
+                let is_followed = matches!(event.payload, Payload::UserCreated { .. } | Payload::UserErased);
+                let span = if is_followed { consume_span(&event) } else { Span::none() };
+                take(store, &mut followed, event).instrument(span).await?;
+            }
+            Ok(None) => {}
+            Err(newer @ EventError::Newer { .. }) => return Err(newer.into()),
+            Err(cause) => failed.push(Failed { delivered, reason: cause.to_string() }),
+        }
+    }
+    let dead = failed.len();
+    dead::set_aside(log, USERS_TOPIC, GROUP, failed).await?;
+    if followed != Followed::default() {
+        store.follow(followed).await?;
+    }
+    pace.set_aside(dead);
+    pace.applied(applied.iter().map(|(stream, at)| (stream.as_str(), *at)));
+    Ok(done)
+}
+
+/// A span in the trace of the write that the event announces.
+fn consume_span(event: &Event) -> Span {
+    let span = tracing::info_span!(
+        "consume",
+        otel.name = "agents.consume",
+        otel.kind = "consumer",
+        messaging.destination.name = USERS_TOPIC,
+        messaging.consumer.group.name = GROUP,
+        messaging.operation.type = "process"
+    );
+    telemetry::set_parent(&span, &event.traceparent);
+    span
 }
 
 async fn take(store: &dyn RunStore, followed: &mut Followed, event: Event) -> Result<(), RunStoreError> {

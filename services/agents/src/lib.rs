@@ -17,7 +17,7 @@ mod worker;
 mod workflow;
 
 pub use config::AgentsConfig;
-pub use events::{ConsumeError, GROUP, consume};
+pub use events::{ConsumeError, GROUP, REPLAYS_GROUP, consume};
 pub use service::{AgentsService, LoadError, Options};
 #[cfg(feature = "cql")]
 pub use store::CqlRunStore;

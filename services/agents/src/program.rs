@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, accounts, agents_server, authenticator};
-use echotune_eventlog::region::{Region, RegionConfig};
+use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, accounts, agents_server, authenticator, events::USERS_TOPIC};
+use echotune_eventlog::{
+    Pace,
+    region::{Region, RegionConfig},
+};
 use echotune_kit::{
     config::{self, Period},
     edge::{Credentials, Edge},
@@ -13,7 +16,7 @@ use echotune_kit::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentsConfig, AgentsService, CqlRunStore, bundled, consume, tools::offered};
+use crate::{AgentsConfig, AgentsService, CqlRunStore, GROUP, bundled, consume, tools::offered};
 
 const NAME: &str = "echotune-agents";
 
@@ -85,9 +88,11 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let options = config.agents.options();
     let agents = AgentsService::load(store.clone(), servers, &sources, options, process.life.drain()).await?;
     let stop = process.life.stop();
+    let pace = Pace::default();
+    pace.tell(&mut process.life, log.clone(), (USERS_TOPIC, GROUP), Some(GROUP), &process.telemetry.meter());
     let following = move || {
-        let (store, log, stop) = (store.clone(), log.clone(), stop.clone());
-        async move { consume(&store, &log, stop).await }
+        let (store, log, pace, stop) = (store.clone(), log.clone(), pace.clone(), stop.clone());
+        async move { consume(&store, &log, &pace, stop).await }
     };
     let name = "the consumer of accounts";
     process.life.consumer(name, persist(name, process.life.stop(), following));

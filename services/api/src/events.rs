@@ -1,14 +1,18 @@
 //! Events between services: typed here, protobuf on the log.
 
-use echotune_model::{
-    EventId, ExplicitContent, Fault, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName,
-};
+use echotune_model::{EventId, ExplicitContent, Hlc, PlayCount, Settings, Tagging, Tally, Track, UserId, UserName};
 use echotune_proto::events::v1 as pb;
 use prost::Message as _;
 use thiserror::Error;
 
 /// Topic of everything that happens to users and their histories.
 pub const USERS_TOPIC: &str = "users.v1";
+/// Consumer of [`USERS_TOPIC`] that keeps histories for recommendations.
+pub const RECOMMENDATIONS: &str = "recommendations";
+/// Consumer of [`USERS_TOPIC`] that removes the runs of erased accounts.
+pub const AGENTS: &str = "agents";
+/// Topic and name of every consumer of events.
+pub const CONSUMERS: [(&str, &str); 2] = [(USERS_TOPIC, RECOMMENDATIONS), (USERS_TOPIC, AGENTS)];
 /// Version of the payloads written by this program.
 const SCHEMA_VERSION: u32 = 1;
 
@@ -58,16 +62,16 @@ pub enum EventError {
         /// The version it has.
         found: u32,
     },
-    /// It is no event, and will not become one.
+    /// It is no event, and will not become one. The text tells nothing of what the event says: it is kept where that is
+    /// sealed.
     #[error("not an event: {0}")]
     Damaged(String),
-}
-
-impl From<Fault> for EventError {
-    /// A part of an event that is not what it should be.
-    fn from(fault: Fault) -> Self {
-        Self::Damaged(fault.message)
-    }
+    /// It is of a kind that this program does not know.
+    #[error("an event of a kind that this program does not know; a newer one may")]
+    UnknownKind,
+    /// It is recorded for somebody else than it is about, whose erasure would not reach it.
+    #[error("an event that is recorded under a key which is not its user's")]
+    OtherKey,
 }
 
 /// Something that happened to a user.
@@ -139,20 +143,36 @@ impl Event {
         .encode_to_vec()
     }
 
-    /// Reads the bytes from the log; `None` for a kind of event that this program does not know, and
-    /// for a record whose content the log has forgotten.
+    /// Reads the bytes of a record from the log; `None` where the log has forgotten what it said.
     ///
     /// # Errors
-    /// [`EventError::Newer`] when a newer program wrote them, [`EventError::Damaged`] when they are
-    /// not an event.
+    /// As of [`Event::decode`], and [`EventError::OtherKey`] when it is not recorded under its user.
+    pub fn read(key: &str, bytes: &[u8]) -> Result<Option<Self>, EventError> {
+        let event = Self::decode(bytes)?;
+        let is_own = event.as_ref().is_none_or(|event| event.user.to_string() == key);
+        if is_own { Ok(event) } else { Err(EventError::OtherKey) }
+    }
+
+    /// Reads the bytes from the log; `None` for a record whose content the log has forgotten.
+    ///
+    /// # Errors
+    /// [`EventError::Newer`] when a newer program wrote them, [`EventError::UnknownKind`] when they are of a kind that
+    /// this one does not know, [`EventError::Damaged`] when they are not an event.
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, EventError> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let damaged = |what: &str| EventError::Damaged(what.to_owned());
         let event = pb::Event::decode(bytes).map_err(|cause| EventError::Damaged(cause.to_string()))?;
         if event.schema_version > SCHEMA_VERSION {
             return Err(EventError::Newer { found: event.schema_version });
         }
         let payload = match event.payload {
-            None => return Ok(None),
-            Some(pb::event::Payload::UserCreated(created)) => Payload::UserCreated { name: created.name.parse()? },
+            None => return Err(EventError::UnknownKind),
+            Some(pb::event::Payload::UserCreated(created)) => {
+                let name = created.name.parse().map_err(|_| damaged("its name is not a user's"))?;
+                Payload::UserCreated { name }
+            }
             Some(pb::event::Payload::HistoryChanged(changed)) => {
                 Payload::HistoryChanged { tallies: changed.tallies.into_iter().map(tally_from_pb).collect() }
             }
@@ -171,7 +191,8 @@ impl Event {
                     .collect(),
             },
             Some(pb::event::Payload::FriendsAdded(added)) => {
-                Payload::FriendsAdded { friends: added.user_ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()? }
+                let friend = |id: &String| id.parse().map_err(|_| damaged("the id of a friend is not a UUID"));
+                Payload::FriendsAdded { friends: added.user_ids.iter().map(friend).collect::<Result<_, _>>()? }
             }
             Some(pb::event::Payload::SettingsChanged(changed)) => Payload::SettingsChanged {
                 settings: Settings {
@@ -183,8 +204,8 @@ impl Event {
             Some(pb::event::Payload::UserErased(pb::UserErased {})) => Payload::UserErased,
         };
         Ok(Some(Self {
-            id: event.id.parse()?,
-            user: event.key.parse()?,
+            id: event.id.parse().map_err(|_| damaged("its id is not a UUID"))?,
+            user: event.key.parse().map_err(|_| damaged("its key is not a user's id"))?,
             region: event.region,
             written_at: Hlc(event.written_at),
             traceparent: event.traceparent,
@@ -269,10 +290,17 @@ mod tests {
         assert_eq!(Event::decode(&known.encode()), Ok(Some(known)));
         let newer = Event::decode(&pb::Event { schema_version: SCHEMA_VERSION + 1, ..event() }.encode_to_vec());
         assert_eq!(newer, Err(EventError::Newer { found: SCHEMA_VERSION + 1 }));
-        assert_eq!(Event::decode(&pb::Event { payload: None, ..event() }.encode_to_vec()), Ok(None));
+        let unknown = Event::decode(&pb::Event { payload: None, ..event() }.encode_to_vec());
+        assert_eq!(unknown, Err(EventError::UnknownKind));
+        let other = Event::read("01890a5d-ac96-774b-bcce-b302099a8058", &event().encode_to_vec());
+        assert_eq!(other, Err(EventError::OtherKey));
+        assert!(Event::read(&event().key, &event().encode_to_vec()).is_ok_and(|event| event.is_some()));
         assert_eq!(Event::decode(&[]), Ok(None), "a record that is forgotten");
         for damaged in [vec![0xff], pb::Event { key: "nobody".into(), ..event() }.encode_to_vec()] {
             assert!(matches!(Event::decode(&damaged), Err(EventError::Damaged(_))), "{damaged:?}");
         }
+        let named = pb::event::Payload::UserCreated(pb::UserCreated { name: "Ann Example".into() });
+        let named = Event::decode(&pb::Event { payload: Some(named), ..event() }.encode_to_vec()).expect_err("no name");
+        assert!(!named.to_string().contains("Example"), "what an event says is not told in clear: {named}");
     }
 }

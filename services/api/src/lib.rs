@@ -3,6 +3,7 @@
 
 mod agents;
 mod convert;
+mod dead_letters;
 pub mod events;
 mod experiments;
 mod models;
@@ -15,6 +16,7 @@ mod users;
 
 pub use agents::{Agents, AgentsClient, agents_server};
 pub use convert::call_of;
+pub use dead_letters::{DeadLetters, DeadLettersClient, dead_letters_server};
 pub use experiments::{Experiments, ExperimentsClient, experiments_server};
 pub use models::{Models, ModelsClient, models_server};
 pub use operations::{CutAudit, Operations, OperationsClient, Status as PlatformStatus, TraceSpan, operations_server};

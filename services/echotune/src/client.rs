@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context as _;
 use echotune_api::{
-    Agents, AgentsClient, Experiments, ExperimentsClient, Models, ModelsClient, Operations, OperationsClient,
-    Recommendations, RecommendationsClient, Regions, RegionsClient, Training, TrainingClient, Users, UsersClient,
+    Agents, AgentsClient, DeadLetters, DeadLettersClient, Experiments, ExperimentsClient, Models, ModelsClient,
+    Operations, OperationsClient, Recommendations, RecommendationsClient, Regions, RegionsClient, Training,
+    TrainingClient, Users, UsersClient,
 };
 use echotune_kit::{auth::Token, edge::Credentials, embedded::StoreError, process::upstream, telemetry::SpanStore};
 use echotune_mcp_servers::Services;
@@ -49,6 +50,8 @@ pub struct Connection {
     pub models: Arc<dyn Models>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
+    /// Records that consumers could not apply; told by recommendations, where services are apart.
+    pub dead_letters: Arc<dyn DeadLetters>,
     /// Runs of workflows; in a folder that was opened, once they have been started.
     pub agents: Option<Arc<dyn Agents>>,
     /// Who makes whose writes, where there are several regions.
@@ -122,6 +125,7 @@ impl Connection {
             training: Arc::new(TrainingClient::new(recommendations.clone(), credentials.clone())),
             models: Arc::new(ModelsClient::new(recommendations.clone(), credentials.clone())),
             operations: Arc::new(OperationsClient::new(others.clone(), credentials.clone())),
+            dead_letters: Arc::new(DeadLettersClient::new(recommendations.clone(), credentials.clone())),
             agents: Some(Arc::new(AgentsClient::new(agents.clone(), credentials.clone()))),
             regions: None,
             opened: None,
@@ -137,6 +141,7 @@ impl Connection {
             training: Arc::clone(&platform.training),
             models: Arc::clone(&platform.models),
             operations: Arc::clone(&platform.operations),
+            dead_letters: Arc::clone(&platform.dead_letters),
             agents: None,
             regions: None,
             opened: Some(platform),
@@ -190,9 +195,9 @@ impl Connection {
     /// # Errors
     /// A background task failed.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { opened, users, recommendations, experiments, models, training, operations, agents, regions: _ } =
-            self;
-        drop((users, recommendations, experiments, models, training, operations, agents));
+        let Self { opened, users, recommendations, experiments, models, training, .. } = self;
+        drop((users, recommendations, experiments, models, training));
+        drop((self.operations, self.dead_letters, self.agents));
         match opened {
             Some(platform) => platform.stop().await,
             None => Ok(()),

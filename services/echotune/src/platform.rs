@@ -10,10 +10,10 @@ use std::{
 use anyhow::Context as _;
 use echotune_agents::EmbeddedRunStore;
 use echotune_api::{
-    Agents, Experiments, Models, Operations, Recommendations, Training, Users, accounts, authenticator,
-    events::USERS_TOPIC,
+    Agents, DeadLetters, Experiments, Models, Operations, Recommendations, Training, Users, accounts, authenticator,
+    events::{RECOMMENDATIONS, USERS_TOPIC},
 };
-use echotune_eventlog::{EmbeddedEventLog, EventLog as _};
+use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Pace, dead};
 use echotune_kit::{
     auth::{Callers, Token},
     edge::{Edge, Patience},
@@ -24,7 +24,7 @@ use echotune_kit::{
 };
 use echotune_mcp_servers::{Access, Limits, Services, router};
 use echotune_model::Clock;
-use echotune_recommendations::{EmbeddedRecommendationStore, RecommendationsService};
+use echotune_recommendations::{DeadLettersService, EmbeddedRecommendationStore, RecommendationsService};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -54,9 +54,13 @@ pub struct Platform {
     pub models: Arc<dyn Models>,
     /// Status and traces.
     pub operations: Arc<dyn Operations>,
+    /// Records that consumers could not apply.
+    pub dead_letters: Arc<dyn DeadLetters>,
     /// Runs of workflows, once they have been started.
     pub agents: Option<Arc<dyn Agents>>,
     flow: Flow,
+    /// Of the consumer of accounts.
+    pace: Pace,
     meter: Meter,
     config: Config,
     addresses: Arc<OnceLock<BTreeMap<String, String>>>,
@@ -91,7 +95,19 @@ impl Flow {
     async fn is_consumed(&self) -> anyhow::Result<bool> {
         let ends = self.log.ends(USERS_TOPIC).await?;
         let followed = self.log.committed(USERS_TOPIC, echotune_agents::GROUP).await?;
-        Ok(self.service.positions().covers(&ends) && followed.covers(&ends))
+        let replays = self.log.ends(&dead::replays_topic(USERS_TOPIC, RECOMMENDATIONS)).await?;
+        let applied = self.service.positions();
+        Ok(applied.covers(&ends)
+            && applied.covers(&replays)
+            && followed.covers(&ends)
+            && self.are_replays_followed().await?)
+    }
+
+    /// Whether agents have come to the end of what is replayed to them.
+    async fn are_replays_followed(&self) -> anyhow::Result<bool> {
+        let topic = dead::replays_topic(USERS_TOPIC, echotune_agents::GROUP);
+        let followed = self.log.committed(&topic, echotune_agents::REPLAYS_GROUP).await?;
+        Ok(followed.covers(&self.log.ends(&topic).await?))
     }
 
     /// Fits co-listening alone, which is quick, and waits for it.
@@ -137,10 +153,10 @@ impl Platform {
             let (store, log, stop) = (store.clone(), log.clone(), life.stop());
             async move { relay(store, &log, stop).await }
         });
-        let runs = EmbeddedRunStore::new(db.clone(), clock);
+        let (runs, pace) = (EmbeddedRunStore::new(db.clone(), clock), Pace::default());
         life.consumer("the consumer of accounts", {
-            let (runs, log, stop) = (runs.clone(), log.clone(), life.stop());
-            async move { echotune_agents::consume(&runs, &log, stop).await }
+            let (runs, log, pace, stop) = (runs.clone(), log.clone(), pace.clone(), life.stop());
+            async move { echotune_agents::consume(&runs, &log, &pace, stop).await }
         });
         service.follow(&mut life, log.clone(), config.fitting.recommendations.refit_debounce.0);
         let addresses = Arc::default();
@@ -153,12 +169,14 @@ impl Platform {
                 addresses: Arc::clone(&addresses),
             }),
             addresses,
+            dead_letters: Arc::new(DeadLettersService::new(log.clone())),
             users: Arc::new(UsersService::new(store.clone())),
             recommendations: Arc::new(service.clone()),
             experiments: Arc::new(service.clone()),
             training: Arc::new(service.clone()),
             models: Arc::new(service.clone()),
             flow: Flow { service, runs, store, log },
+            pace,
             agents: None,
             meter: Meter::default(),
             config: config.clone(),
@@ -274,7 +292,9 @@ impl Platform {
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));
-        self.flow.service.watch(&mut self.life, &self.meter);
+        let of = (USERS_TOPIC, echotune_agents::GROUP);
+        self.pace.tell(&mut self.life, self.flow.log.clone(), of, Some(of.1), &self.meter);
+        self.flow.service.watch(&mut self.life, self.flow.log.clone(), &self.meter);
         // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
         self.flow.refit_quickly().await;
         let edge = Edge::knowing(callers, self.config.process.limits.patience());
@@ -286,6 +306,7 @@ impl Platform {
             models: Arc::clone(&self.models),
             agents,
             operations: Arc::clone(&self.operations),
+            dead_letters: Arc::clone(&self.dead_letters),
         };
         ways.answer(|| services.behind(&edge), &mut self.life).await.map_err(anyhow::Error::from_boxed)?;
         let reached = [("grpc", address.to_string()), ("mcp", format!("http://{mcp}/mcp"))];

@@ -1,11 +1,15 @@
 //! What every event log must do, as functions that panic when one does not. Each takes a topic of its
 //! own that nothing has been appended to.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use echotune_model::{DeadLetter, DeadLetterFilter, DeadLetterState, ErrorKind};
 use tokio::time::timeout;
 
-use crate::{Delivered, EventLog, MAX_VALUE, Member, Positions, Reader, Record};
+use crate::{
+    Delivered, EventLog, Failed, MAX_VALUE, Member, Positions, Reader, Record,
+    dead::{self, Letters},
+};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -14,7 +18,7 @@ fn record(key: &str, n: u64) -> Record {
     // A zero byte and bytes that are not text must survive.
     let mut value = vec![0, 0xff];
     value.extend_from_slice(&n.to_be_bytes());
-    Record { key: key.into(), value, traceparent: String::new(), is_lasting: false }
+    Record { key: key.into(), value, ..Record::default() }
 }
 
 /// Reads with `limit` until `count` records are there.
@@ -97,7 +101,7 @@ pub async fn positions(log: &dyn EventLog, topic: &str) {
     }
     let ends = log.ends(topic).await.expect("ends");
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
-    let largest = Record { key: "ann".into(), value: vec![7; MAX_VALUE], traceparent, is_lasting: true };
+    let largest = Record { key: "ann".into(), value: vec![7; MAX_VALUE], traceparent, is_lasting: true, letter: None };
     log.append(topic, vec![largest.clone()]).await.expect("appended");
     let mut reader = log.read_from(topic, ends).await.expect("a reader");
     assert_eq!(next(&mut *reader, 1, 10).await[0].record, largest);
@@ -185,6 +189,101 @@ pub async fn groups(log: &dyn EventLog, topic: &str) {
         next(&mut *second, 4, 100).await.iter().map(|one| u64::from(one.record.value[9])).collect();
     last.sort_unstable();
     assert_eq!(last, [20, 21, 22, 23]);
+}
+
+/// Letters with how often each was tried and what became of it, by id.
+async fn told(letters: &Letters) -> Vec<(u64, u32, DeadLetterState)> {
+    let all = letters.list(&DeadLetterFilter::default(), 10).await.expect("listed");
+    let mut told: Vec<_> = all.iter().map(|one| (one.position, one.tries, one.state)).collect();
+    told.sort_by_key(|(position, ..)| *position);
+    told
+}
+
+/// What a record that is set aside tells of itself, and that one which is written twice is told of once.
+async fn set_aside(log: &dyn EventLog, topic: &str, letters: &Letters) -> Vec<Delivered> {
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+    let with_trace = |n| Record { traceparent: traceparent.clone(), ..record("ann", n) };
+    log.append(topic, vec![with_trace(0), with_trace(1), with_trace(2)]).await.expect("appended");
+    let all = read_all(log, topic).await;
+    assert!(letters.list(&DeadLetterFilter::default(), 10).await.expect("listed").is_empty());
+    let failed = |n: usize, reason: &str| Failed { delivered: all[n].clone(), reason: reason.to_owned() };
+    dead::set_aside(log, topic, "one", vec![failed(0, "odd"), failed(1, &"ä".repeat(5_000))]).await.expect("aside");
+    // The outcome of the first time was unknown.
+    dead::set_aside(log, topic, "one", vec![failed(0, "odd")]).await.expect("aside");
+    let listed = letters.list(&DeadLetterFilter::default(), 10).await.expect("listed");
+    let first = listed.iter().find(|one| one.position == 0).expect("the first");
+    let wanted = DeadLetter {
+        id: format!("{}@0", all[0].stream),
+        consumer: "one".into(),
+        topic: topic.to_owned(),
+        region: "local".into(),
+        stream: all[0].stream.clone(),
+        position: 0,
+        key: "ann".into(),
+        reason: "odd".into(),
+        failed_at_ms: first.failed_at_ms,
+        tries: 1,
+        traceparent,
+        state: DeadLetterState::Dead,
+        replayed_at_ms: 0,
+    };
+    assert_eq!((listed.len(), first), (2, &wanted));
+    assert!(listed.iter().all(|one| one.failed_at_ms > 1_600_000_000_000 && one.reason.len() <= 1_024));
+    assert_eq!(letters.list(&DeadLetterFilter::default(), 1).await.expect("listed").len(), 1);
+    all
+}
+
+/// Records that are set aside are told of, and handed to their consumer again: once, unless it is asked for again; they
+/// are forgotten with their key, also where they are set aside after that. `topic` has topics of letters and of replays
+/// for the consumer `one`.
+///
+/// # Panics
+/// The log does otherwise.
+pub async fn letters(log: Arc<dyn EventLog>, topic: &str) {
+    use DeadLetterState::{Dead, FailedAgain, Replayed};
+    let letters = Letters::new(Arc::clone(&log), &[(topic, "one")]);
+    let all = set_aside(&*log, topic, &letters).await;
+    let (aside, replays) = (dead::letters_topic(topic, "one"), dead::replays_topic(topic, "one"));
+    let mut again = log.read_from(&replays, Positions::default()).await.expect("a reader");
+    let id = format!("{}@1", all[1].stream);
+    let one = DeadLetterFilter { ids: vec![id.clone()], ..DeadLetterFilter::default() };
+    let receipt = letters.replay(&one, false).await.expect("replayed");
+    assert_eq!((receipt.replayed, receipt.left), (1, 0));
+    let handed = next(&mut *again, 1, 10).await.remove(0);
+    let letter = handed.record.letter.clone().expect("it tells where it is from");
+    assert_eq!((&letter.stream, letter.position, letter.id()), (&all[1].stream, 1, id));
+    assert_eq!(Record { letter: None, ..handed.record.clone() }, all[1].record, "it is what it was");
+    assert_eq!(told(&letters).await, [(0, 1, Dead), (1, 1, Replayed)]);
+    let every = DeadLetterFilter::default();
+    for (more, left) in [(1, 1), (0, 2)] {
+        let receipt = letters.replay(&every, false).await.expect("replayed");
+        assert_eq!((receipt.replayed, receipt.left), (more, left));
+    }
+    let before = log.ends(topic).await.expect("ends");
+    let failed = Failed { delivered: handed, reason: "odd still".into() };
+    dead::set_aside(&*log, topic, "one", vec![failed]).await.expect("aside");
+    assert_eq!(told(&letters).await, [(0, 1, Replayed), (1, 2, FailedAgain)]);
+    assert_eq!(letters.replay(&every, false).await.expect("replayed").replayed, 0);
+    let receipt = letters.replay(&every, true).await.expect("replayed");
+    assert_eq!((receipt.replayed, receipt.left), (2, 0));
+    assert_eq!(told(&letters).await, [(0, 1, Replayed), (1, 2, Replayed)]);
+    assert_eq!(log.ends(topic).await.expect("ends"), before, "other consumers are left alone");
+    for unknown in [
+        DeadLetterFilter { ids: vec!["nowhere@7".into()], ..every.clone() },
+        DeadLetterFilter { consumer: "two".into(), ..every.clone() },
+    ] {
+        assert_eq!(letters.replay(&unknown, true).await.expect_err("unknown").kind, ErrorKind::NotFound);
+    }
+    log.forget(topic, "ann").await.expect("forgotten");
+    // A consumer that had read it before.
+    let late = Failed { delivered: all[2].clone(), reason: "odd".into() };
+    dead::set_aside(&*log, topic, "one", vec![late]).await.expect("aside");
+    assert_eq!(letters.replay(&every, true).await.expect("replayed").replayed, 3);
+    for place in [&aside, &replays] {
+        let there = read_all(&*log, place).await;
+        assert!(there.iter().all(|one| one.record.value.is_empty()), "what is forgotten is empty: {there:?}");
+        assert!(there.iter().any(|one| one.record.letter.as_ref().is_some_and(|letter| letter.position == 2)));
+    }
 }
 
 /// What was appended is there when the log is opened again, and positions go on.

@@ -8,7 +8,7 @@ use echotune_kit::embedded::{Batch, Db, Key, Order, StoreError, Table, View, dec
 use serde::Deserialize;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::{Delivered, EventLog, LogError, Member, Positions, Reader, Record, check_lengths};
+use crate::{Delivered, EventLog, Letter, LogError, Member, Positions, Reader, Record, check_lengths};
 
 /// Topic, position → key and value.
 const LOG: Table = Table("log");
@@ -18,6 +18,8 @@ const GROUPS: Table = Table("log.groups");
 const KEYS: Table = Table("log.keys");
 /// Topic → the position from which on its records are in [`KEYS`].
 const INDEXED: Table = Table("log.indexed");
+/// The one region that there is.
+const REGION: &str = "local";
 /// Records read or changed at a time at the most, so that no write keeps others waiting for long.
 const PIECE: usize = 1_000;
 
@@ -25,7 +27,8 @@ const PIECE: usize = 1_000;
 type Turns = Arc<Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>>;
 
 /// The event log as ordered tables of the embedded store: the records, and an index by key. The one stream of a
-/// topic has its name. Clones share the turns of groups.
+/// topic has its name. Clones share the turns of groups. A record with a letter has no value of its own: it is read from
+/// where it comes from, which nothing trims.
 #[derive(Debug, Clone)]
 pub struct EmbeddedEventLog {
     db: Db,
@@ -48,6 +51,8 @@ struct Stored {
     traceparent: String,
     #[serde(default)]
     is_lasting: bool,
+    #[serde(default)]
+    letter: Option<Box<Letter>>,
 }
 
 fn topic_key(topic: &str) -> Key {
@@ -90,16 +95,25 @@ impl EventLog for EmbeddedEventLog {
                     batch.put(INDEXED, topic_key(&topic), &first);
                 }
                 for (position, record) in (first..).zip(records) {
-                    let Record { key, value, traceparent, is_lasting } = record;
-                    if !is_lasting {
-                        batch.put_bytes(KEYS, record_key(&topic, &key).u64(position), Vec::new());
-                    }
-                    let stored = (key, Bytes(value), traceparent, is_lasting);
-                    batch.put(LOG, topic_key(&topic).u64(position), &stored);
+                    let Record { key, value, traceparent, is_lasting, letter } = record;
+                    let place = topic_key(&topic).u64(position);
+                    let Some(letter) = letter else {
+                        if !is_lasting {
+                            batch.put_bytes(KEYS, record_key(&topic, &key).u64(position), Vec::new());
+                        }
+                        batch.put(LOG, place, &(key, Bytes(value), traceparent, is_lasting));
+                        continue;
+                    };
+                    batch.put(LOG, place, &(key, Bytes(Vec::new()), traceparent, is_lasting, Some(letter)));
                 }
                 Ok::<_, LogError>(((), batch))
             })
             .await
+    }
+
+    async fn starts(&self, topic: &str) -> Result<Positions, LogError> {
+        // Nothing is ever removed.
+        Ok(Positions::of(topic, 0))
     }
 
     async fn ends(&self, topic: &str) -> Result<Positions, LogError> {
@@ -111,11 +125,27 @@ impl EventLog for EmbeddedEventLog {
         Ok(Box::new(self.cursor(topic, from.next(topic))))
     }
 
+    async fn read_sealed(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError> {
+        self.read_from(topic, from).await
+    }
+
+    async fn append_sealed(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
+        self.append(topic, records).await
+    }
+
     async fn join(&self, topic: &str, group: &str) -> Result<Box<dyn Member>, LogError> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = turns.entry((topic.to_owned(), group.to_owned())).or_default();
         let turn = Turn { lock: Arc::clone(turn), held: None };
         Ok(Box::new(EmbeddedMember { cursor: self.cursor(topic, 0), group: group.to_owned(), turn }))
+    }
+
+    fn region_of(&self, _stream: &str) -> String {
+        REGION.to_owned()
+    }
+
+    fn system(&self) -> &'static str {
+        "echotune"
     }
 
     async fn committed(&self, topic: &str, group: &str) -> Result<Positions, LogError> {
@@ -259,12 +289,22 @@ fn read_from(view: &dyn View, topic: &str, position: u64, limit: usize) -> Resul
     let prefix = topic_key(topic);
     let end = prefix.prefix_end();
     view.scan(LOG, &prefix.u64(position), end.as_ref(), Order::Ascending, &mut |place, value| {
-        let Stored { key, value, traceparent, is_lasting } = decode(LOG, value)?;
-        let record = Record { key, value: value.0, traceparent, is_lasting };
+        let Stored { key, value, traceparent, is_lasting, letter } = decode(LOG, value)?;
+        let value = match &letter {
+            Some(letter) => original(view, letter)?,
+            None => value.0,
+        };
+        let record = Record { key, value, traceparent, is_lasting, letter };
         records.push(Delivered { stream: topic.to_owned(), position: position_of(place)?, record });
         Ok(records.len() < limit)
     })?;
     Ok(records)
+}
+
+/// The value of the record that a letter is about; empty when it is forgotten.
+fn original(view: &dyn View, letter: &Letter) -> Result<Vec<u8>, StoreError> {
+    let stored: Option<Stored> = get(view, LOG, &topic_key(&letter.stream).u64(letter.position))?;
+    Ok(stored.map(|stored| stored.value.0).unwrap_or_default())
 }
 
 /// Bytes stored as bytes: serde would store a `Vec<u8>` as a list of numbers.
@@ -305,7 +345,7 @@ mod tests {
     use crate::conformance;
 
     fn record(key: &str, value: &[u8], is_lasting: bool) -> Record {
-        Record { key: key.into(), value: value.to_vec(), traceparent: String::new(), is_lasting }
+        Record { key: key.into(), value: value.to_vec(), is_lasting, ..Record::default() }
     }
 
     /// Which of the first records of a topic are not empty.
@@ -324,6 +364,7 @@ mod tests {
         conformance::waiting(&log, "waiting").await;
         conformance::forgetting(&log, "forgetting").await;
         conformance::groups(&log, "groups").await;
+        conformance::letters(Arc::new(log), "letters").await;
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! as partitioner so that other clients agree on it, no start of new groups at the end, no commit that was not asked
 //! for, no topics made by using them, groups by the protocol of KIP-848, a second at the most between two tries to connect.
 
+mod headers;
 mod reader;
 mod sealed;
 mod streams;
@@ -15,7 +16,7 @@ mod streams;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use echotune_kit::keys::SubjectKeys;
+use echotune_kit::keys::{DataKey, KeyError, SubjectKeys};
 use echotune_model::ErrorKind;
 use rdkafka::{
     ClientConfig,
@@ -23,7 +24,6 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer as _},
     topic_partition_list::TopicPartitionList,
 };
@@ -35,8 +35,6 @@ use self::{
 };
 use crate::{EventLog, LogError, MAX_VALUE, Member, Positions, Reader, Record, check_lengths};
 
-/// Name of the header with the W3C trace context.
-const TRACEPARENT: &str = "traceparent";
 /// How long the brokers are asked for what they know.
 const ASK: Duration = Duration::from_secs(10);
 /// Bytes of a record beside its value at the most.
@@ -51,6 +49,8 @@ const FULL: Duration = Duration::from_millis(5);
 pub struct KafkaConfig {
     /// `HOST:PORT` of some brokers.
     pub bootstrap_servers: Vec<String>,
+    /// Name of the own region.
+    pub region: String,
     /// Other regions, whose topics are mirrored here as `REGION.TOPIC`.
     pub mirrored: Vec<String>,
     /// Name of this program among clients.
@@ -68,6 +68,7 @@ impl Default for KafkaConfig {
     fn default() -> Self {
         Self {
             bootstrap_servers: vec!["127.0.0.1:9092".into()],
+            region: "local".into(),
             mirrored: Vec::new(),
             client_id: "echotune".into(),
             delivery_timeout: Duration::from_secs(30),
@@ -182,48 +183,38 @@ impl KafkaEventLog {
         Ok(Self { config, producer, seals })
     }
 
+    /// A log that moves records and reads none.
+    ///
+    /// # Errors
+    /// The configuration says what cannot be.
+    pub fn without_keys(config: KafkaConfig) -> Result<Self, LogError> {
+        Self::new(config, Arc::new(NoKeys))
+    }
+
     fn source(&self, topic: &str) -> Source {
         Source { config: self.config.clone(), topic: topic.to_owned() }
     }
 
-    /// Asks the brokers, on a thread that may wait.
-    async fn ask<T: Send + 'static>(
-        &self,
-        step: &'static str,
-        question: impl FnOnce(&FutureProducer) -> Result<T, KafkaError> + Send + 'static,
-    ) -> Result<T, LogError> {
-        let producer = self.producer.clone();
-        wait(step, move || question(&producer)).await
+    /// The first position and the next of each stream.
+    async fn watermarks(&self, topic: &str) -> Result<Vec<(String, i64, i64)>, LogError> {
+        let streams = self.streams(topic).await?;
+        self.ask("tell the ends", move |producer| {
+            let ends = |stream: Stream| {
+                let (low, high) = producer.client().fetch_watermarks(&stream.topic, stream.partition, ASK)?;
+                Ok((stream.to_string(), low, high))
+            };
+            streams.into_iter().map(ends).collect()
+        })
+        .await
     }
 
-    async fn streams(&self, topic: &str) -> Result<Vec<Stream>, LogError> {
-        let source = self.source(topic);
-        let found = self.ask("tell the partitions", move |producer| source.streams(producer.client())).await?;
-        if found.iter().any(|stream| stream.topic == topic) {
-            return Ok(found);
-        }
-        let message = format!("topic '{topic}' does not exist; make the topics first");
-        Err(LogError::Failed { kind: ErrorKind::FailedPrecondition, message })
-    }
-}
-
-#[async_trait]
-impl EventLog for KafkaEventLog {
-    async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
-        check_lengths(&records)?;
+    /// Sends records with these values, and waits until all are in.
+    async fn send(&self, topic: &str, records: &[Record], values: &[Vec<u8>]) -> Result<(), LogError> {
         let count = records.len();
-        // All before any is sent: where a key cannot be had, nothing was appended.
-        let mut values = Vec::with_capacity(count);
-        for record in &records {
-            values.push(self.seals.seal(topic, record).await?);
-        }
         let mut sent = Vec::with_capacity(count);
-        for (record, value) in records.iter().zip(&values) {
+        for (record, value) in records.iter().zip(values) {
             let mut produced = FutureRecord::to(topic).key(&record.key).payload(value);
-            if !record.traceparent.is_empty() {
-                let trace = Header { key: TRACEPARENT, value: Some(&record.traceparent) };
-                produced = produced.headers(OwnedHeaders::new_with_capacity(1).insert(trace));
-            }
+            produced.headers = headers::of(record);
             sent.push(loop {
                 match self.producer.send_result(produced) {
                     Ok(sent) => break sent,
@@ -254,21 +245,75 @@ impl EventLog for KafkaEventLog {
         Err(LogError::Failed { kind, message })
     }
 
+    /// Asks the brokers, on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        question: impl FnOnce(&FutureProducer) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let producer = self.producer.clone();
+        wait(step, move || question(&producer)).await
+    }
+
+    async fn streams(&self, topic: &str) -> Result<Vec<Stream>, LogError> {
+        let source = self.source(topic);
+        let found = self.ask("tell the partitions", move |producer| source.streams(producer.client())).await?;
+        if found.iter().any(|stream| stream.topic == topic) {
+            return Ok(found);
+        }
+        let message = format!("topic '{topic}' does not exist; make the topics first");
+        Err(LogError::Failed { kind: ErrorKind::FailedPrecondition, message })
+    }
+}
+
+#[async_trait]
+impl EventLog for KafkaEventLog {
+    async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
+        check_lengths(&records)?;
+        // All before any is sent: where a key cannot be had, nothing was appended.
+        let mut values = Vec::with_capacity(records.len());
+        for record in &records {
+            values.push(self.seals.seal(topic, record).await?);
+        }
+        self.send(topic, &records, &values).await
+    }
+
+    async fn append_sealed(&self, topic: &str, mut records: Vec<Record>) -> Result<(), LogError> {
+        let values: Vec<Vec<u8>> = records.iter_mut().map(|record| std::mem::take(&mut record.value)).collect();
+        self.send(topic, &records, &values).await
+    }
+
+    async fn starts(&self, topic: &str) -> Result<Positions, LogError> {
+        let all = self.watermarks(topic).await?.into_iter();
+        Ok(all.map(|(stream, low, _)| (stream, u64::try_from(low).unwrap_or(0))).collect())
+    }
+
     async fn ends(&self, topic: &str) -> Result<Positions, LogError> {
-        let streams = self.streams(topic).await?;
-        self.ask("tell the ends", move |producer| {
-            let end = |stream: Stream| {
-                let (_, high) = producer.client().fetch_watermarks(&stream.topic, stream.partition, ASK)?;
-                Ok((stream.to_string(), u64::try_from(high).unwrap_or(0)))
-            };
-            streams.into_iter().map(end).collect()
-        })
-        .await
+        let all = self.watermarks(topic).await?.into_iter();
+        Ok(all.map(|(stream, _, high)| (stream, u64::try_from(high).unwrap_or(0))).collect())
     }
 
     async fn read_from(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError> {
         self.streams(topic).await?;
-        Ok(Box::new(KafkaReader::new(self.source(topic), self.seals.clone(), from)?))
+        Ok(Box::new(KafkaReader::new(self.source(topic), Some(self.seals.clone()), from)?))
+    }
+
+    async fn read_sealed(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError> {
+        self.streams(topic).await?;
+        Ok(Box::new(KafkaReader::new(self.source(topic), None, from)?))
+    }
+
+    fn region_of(&self, stream: &str) -> String {
+        let mirrored = self
+            .config
+            .mirrored
+            .iter()
+            .find(|region| stream.strip_prefix(region.as_str()).is_some_and(|rest| rest.starts_with('.')));
+        mirrored.unwrap_or(&self.config.region).clone()
+    }
+
+    fn system(&self) -> &'static str {
+        "kafka"
     }
 
     async fn join(&self, topic: &str, group: &str) -> Result<Box<dyn Member>, LogError> {
@@ -293,6 +338,31 @@ impl EventLog for KafkaEventLog {
 
     async fn forget(&self, _topic: &str, key: &str) -> Result<(), LogError> {
         self.seals.forget(key).await
+    }
+}
+
+/// Keys of a program that moves records and reads none.
+struct NoKeys;
+
+impl NoKeys {
+    fn refuse<T>() -> Result<T, KeyError> {
+        let message = "this program moves records and has no keys to read or write them".into();
+        Err(KeyError::Failed { kind: ErrorKind::FailedPrecondition, message })
+    }
+}
+
+#[async_trait]
+impl SubjectKeys for NoKeys {
+    async fn key(&self, _subject: &str) -> Result<DataKey, KeyError> {
+        Self::refuse()
+    }
+
+    async fn existing(&self, _subject: &str) -> Result<Option<DataKey>, KeyError> {
+        Self::refuse()
+    }
+
+    async fn destroy(&self, _subject: &str) -> Result<(), KeyError> {
+        Self::refuse()
     }
 }
 

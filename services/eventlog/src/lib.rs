@@ -6,9 +6,11 @@
 //! were appended in one region are in one stream.
 
 pub mod conformance;
+pub mod dead;
 mod embedded;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod pace;
 mod positions;
 #[cfg(feature = "region")]
 pub mod region;
@@ -18,7 +20,9 @@ use echotune_kit::embedded::StoreError;
 use echotune_model::ErrorKind;
 use thiserror::Error;
 
+pub use dead::{Failed, Letter};
 pub use embedded::EmbeddedEventLog;
+pub use pace::{Pace, StreamPace};
 pub use positions::Positions;
 
 /// Longest value of a record, in bytes.
@@ -35,6 +39,9 @@ pub struct Record {
     pub traceparent: String,
     /// Whether it stays when its key is forgotten: it tells that the others are gone, and nothing else of the key.
     pub is_lasting: bool,
+    /// Of one that was set aside or handed over again: where it comes from. Its value is not copied by appending it:
+    /// it stays as it is sealed, or where it is, so that it goes when the key is forgotten.
+    pub letter: Option<Box<Letter>>,
 }
 
 /// A record at its place in a stream.
@@ -111,6 +118,16 @@ pub trait Reader: Send {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>, LogError>;
 }
 
+/// The next records of a reader, at most `limit`, and the reader itself. Who waits for several readers keeps such a future
+/// until it is ready: a wait that is begun anew each time another reader has records might never come to an end.
+pub async fn next_of<R: Reader + ?Sized>(
+    mut reader: Box<R>,
+    limit: usize,
+) -> (Box<R>, Result<Vec<Delivered>, LogError>) {
+    let records = reader.next(limit).await;
+    (reader, records)
+}
+
 /// One of a group that shares the streams of a topic: each stream is read by one member at a time, from where the group
 /// has committed. A record may be delivered again, to this member or another, until it is committed.
 #[async_trait]
@@ -125,6 +142,10 @@ pub trait EventLog: Send + Sync {
     /// Appends records in order; durable when it answers. After an error some of them may be in.
     async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError>;
 
+    /// The position of the first record that each stream still has; where there is none, the one that the next record
+    /// will take.
+    async fn starts(&self, topic: &str) -> Result<Positions, LogError>;
+
     /// The position that the next record of each stream will take. A consumer whose positions cover these has seen
     /// everything appended before.
     async fn ends(&self, topic: &str) -> Result<Positions, LogError>;
@@ -132,8 +153,20 @@ pub trait EventLog: Send + Sync {
     /// A reader of all streams, also of those that come later: each from its position, or from its first record.
     async fn read_from(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError>;
 
+    /// [`EventLog::read_from`] for whoever moves records and reads none: values are as they lie there. Needs no keys.
+    async fn read_sealed(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError>;
+
+    /// Appends records that were read by [`EventLog::read_sealed`], as they are.
+    async fn append_sealed(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError>;
+
     /// A new member of a group, which begins with the first records.
     async fn join(&self, topic: &str, group: &str) -> Result<Box<dyn Member>, LogError>;
+
+    /// Name of the region whose log the records of a stream were appended to.
+    fn region_of(&self, stream: &str) -> String;
+
+    /// What it is, as `messaging.system` of OpenTelemetry's conventions tells it.
+    fn system(&self) -> &'static str;
 
     /// What a group has committed.
     async fn committed(&self, topic: &str, group: &str) -> Result<Positions, LogError>;

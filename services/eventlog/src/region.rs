@@ -1,7 +1,7 @@
 //! The servers of one region: a session with its CQL servers, and the log on its brokers with keys that are kept on the
 //! former. What every program has that runs beside others of its kind.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_kit::{
     auth::Token,
@@ -13,7 +13,10 @@ use echotune_kit::{
 use echotune_model::Clock;
 use serde::{Deserialize, Serialize};
 
-use crate::kafka::{KafkaConfig, KafkaEventLog, TopicSpec};
+use crate::{
+    dead,
+    kafka::{KafkaConfig, KafkaEventLog, TopicSpec},
+};
 
 /// The sections of [`RegionConfig`] with their defaults.
 pub const DEFAULTS: &str = include_str!("region.toml");
@@ -127,6 +130,7 @@ impl RegionConfig {
         let region = &self.region;
         KafkaConfig {
             bootstrap_servers,
+            region: region.name.clone(),
             mirrored: region.all.iter().filter(|name| **name != region.name).cloned().collect(),
             client_id: format!("{program}/{}", region.replica),
             delivery_timeout: delivery_timeout.0,
@@ -137,13 +141,24 @@ impl RegionConfig {
 
     /// How a topic is made, when there is none, that keeps records for the time told.
     pub fn topic(&self, name: &str) -> TopicSpec {
-        let KafkaSection { partitions, replicas, retention, .. } = &self.kafka;
-        let settings = [("cleanup.policy", "delete".to_owned()), ("retention.ms", retention.0.as_millis().to_string())];
+        self.kept_for(name, self.kafka.partitions, self.kafka.retention.0, None)
+    }
+
+    /// How the topics of a consumer's dead letters and of their replays are made. One partition each: they are few, and
+    /// stay in order.
+    pub fn letters_topics(&self, topic: &str, consumer: &str) -> [TopicSpec; 2] {
+        let names = [dead::letters_topic(topic, consumer), dead::replays_topic(topic, consumer)];
+        names.map(|name| self.kept_for(&name, 1, dead::RETENTION, Some(dead::RETENTION_BYTES)))
+    }
+
+    fn kept_for(&self, name: &str, partitions: i32, time: Duration, bytes: Option<u64>) -> TopicSpec {
+        let settings = [("cleanup.policy", "delete".to_owned()), ("retention.ms", time.as_millis().to_string())];
+        let bytes = bytes.map(|bytes| ("retention.bytes", bytes.to_string()));
         TopicSpec {
             name: name.to_owned(),
-            partitions: *partitions,
-            replicas: *replicas,
-            settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+            partitions,
+            replicas: self.kafka.replicas,
+            settings: settings.into_iter().chain(bytes).map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
 }

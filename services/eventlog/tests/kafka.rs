@@ -52,13 +52,18 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_on_real_brokers_conforms() {
-    let world = World::new(&["order", "order-other", "positions", "waiting", "forgetting", "groups"]).await;
-    let [order, other, positions, waiting, forgetting, groups] = world.topics.as_slice() else { panic!("six") };
+    let names = ["order", "order-other", "positions", "waiting", "forgetting", "groups"];
+    let letters = ["letters", "letters.one.dlq", "letters.one.replay"];
+    let world = World::new(&[&names[..], &letters].concat()).await;
+    let [order, other, positions, waiting, forgetting, groups, letters, ..] = world.topics.as_slice() else {
+        panic!("nine")
+    };
     conformance::order(&world.log, order, other).await;
     conformance::positions(&world.log, positions).await;
     conformance::waiting(&world.log, waiting).await;
     conformance::forgetting(&world.log, forgetting).await;
     conformance::groups(&world.log, groups).await;
+    conformance::letters(Arc::new(world.log.clone()), letters).await;
     world.end().await;
 }
 

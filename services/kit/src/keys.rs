@@ -18,7 +18,7 @@ use thiserror::Error;
 pub use self::cql::CqlSubjectKeys;
 pub use self::{
     embedded::EmbeddedSubjectKeys,
-    seal::{DataKey, MasterKeys, Opened},
+    seal::{DataKey, MasterKeys, Opened, is_sealed},
 };
 
 /// Why a key cannot be had.

@@ -3,6 +3,7 @@
 
 mod account;
 mod call;
+mod dead_letter;
 mod error;
 mod experiment;
 mod id;
@@ -19,6 +20,9 @@ pub use account::{
     Profile, Role, Settings, Tagging,
 };
 pub use call::{Call, ForwardedBy, Principal, TraceId, Traceparent};
+pub use dead_letter::{
+    DeadLetter, DeadLetterFilter, DeadLetterState, MAX_DEAD_LETTER_IDS, MAX_DEAD_LETTERS, ReplayReceipt,
+};
 pub use error::{ErrorKind, Fault};
 pub use experiment::{
     Arm, Decision, Evidence, Experiment, ExperimentKind, ExperimentSpec, ExperimentState, Exposure, Finding, Guardrail,

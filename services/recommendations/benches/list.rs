@@ -73,7 +73,7 @@ fn world_of(friends: u32) -> World {
     events.extend((0..USERS).filter(|_| friends > 0).map(|n| befriended(n, friends)));
     let progress =
         Progress { positions: echotune_eventlog::Positions::of("topic", 1), watermark: Hlc::from_ms(1), revision: 1 };
-    runtime.block_on(store.apply(events, Vec::new(), progress)).expect("applied");
+    runtime.block_on(store.apply(events, 0, progress)).expect("applied");
     let service = RecommendationsService::load(store.clone()).expect("loaded");
     runtime.block_on(service.refit());
     World { service, store, runtime, _folder: folder }

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use echotune_api::events::{RECOMMENDATIONS, USERS_TOPIC};
 use echotune_eventlog::EventLog;
 use echotune_kit::{
     lifecycle::{Life, persist},
@@ -39,8 +40,10 @@ impl RecommendationsService {
         });
     }
 
-    /// Looks after experiments, and tells a collector of drift. Only where something stays.
-    pub fn watch(&self, life: &mut Life, meter: &Meter) {
+    /// Looks after experiments, and tells a collector of drift and of how far events were applied. Only where something
+    /// stays.
+    pub fn watch(&self, life: &mut Life, log: impl EventLog + 'static, meter: &Meter) {
+        self.pace().tell(life, log, (USERS_TOPIC, RECOMMENDATIONS), None, meter);
         life.consumer("the watch on experiments", watch_experiments(self.clone(), LOOK_EVERY, life.stop()));
         let gauge = meter.gauge(metrics::DRIFT);
         if gauge.is_sent() {

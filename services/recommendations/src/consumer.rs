@@ -1,13 +1,13 @@
 use std::time::{Duration, Instant};
 
-use echotune_api::events::{Event, EventError, USERS_TOPIC};
-use echotune_eventlog::{Delivered, EventLog, LogError, Record};
+use echotune_api::events::{Event, EventError, RECOMMENDATIONS, USERS_TOPIC};
+use echotune_eventlog::{EventLog, Failed, LogError, dead, next_of};
 use echotune_kit::{lifecycle::Passing, telemetry};
 use echotune_model::ErrorKind;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::{RecommendationStoreError, RecommendationsService, store::Unreadable};
+use crate::{RecommendationStoreError, RecommendationsService};
 
 /// Records applied in one transaction at the most.
 const BATCH: usize = 512;
@@ -18,8 +18,6 @@ const REFIT_REST: u32 = 9;
 const MAX_DEBOUNCES: u32 = 15;
 /// How often the rest after a failed fit is doubled at the most.
 const MAX_DOUBLED: u32 = 6;
-/// Bytes kept of a record that cannot be read; the log has the rest.
-const MAX_KEPT_BYTES: usize = 64 << 10;
 
 /// Why events no longer take effect.
 #[derive(Debug, Clone, Error)]
@@ -46,8 +44,8 @@ impl Passing for ConsumeError {
 }
 
 /// Applies what happens to histories, until told to stop. The place in the log is written with the
-/// effect, so each event takes effect once. An event that cannot be read is counted and kept aside in
-/// the same write, and does not stop those after it.
+/// effect, so each event takes effect once. An event that can never be applied is set aside as a dead letter before the
+/// place moves past it, and does not stop those after it; one that is replayed comes by a topic of its own.
 ///
 /// # Errors
 /// The log or the store cannot be used.
@@ -56,43 +54,60 @@ pub async fn consume(
     log: &dyn EventLog,
     stop: CancellationToken,
 ) -> Result<(), ConsumeError> {
+    // Asked for before anything is read: what could not be set aside would stop the events after it.
+    log.ends(&dead::letters_topic(USERS_TOPIC, RECOMMENDATIONS)).await?;
     let mut positions = service.positions();
-    let mut reader = log.read_from(USERS_TOPIC, positions.clone()).await?;
+    service.pace().at(&positions);
+    let reader = log.read_from(USERS_TOPIC, positions.clone()).await?;
+    let replays = log.read_from(&dead::replays_topic(USERS_TOPIC, RECOMMENDATIONS), positions.clone()).await?;
+    let (mut reading, mut replaying) = (Box::pin(next_of(reader, BATCH)), Box::pin(next_of(replays, BATCH)));
     loop {
-        let records = tokio::select! {
+        let ((reader, records), next) = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            records = reader.next(BATCH) => records?,
+            read = &mut reading => (read, &mut reading),
+            read = &mut replaying => (read, &mut replaying),
         };
-        let (mut events, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
+        let records = records?;
+        let (mut events, mut failed, mut applied) = (Vec::with_capacity(records.len()), Vec::new(), Vec::new());
         for delivered in records {
             positions.pass(&delivered);
-            match Event::decode(&delivered.record.value) {
-                Ok(Some(event)) => events.push(event),
+            match Event::read(&delivered.record.key, &delivered.record.value) {
+                Ok(Some(event)) if delivered.record.letter.is_some() && service.is_overtaken(&event) => {
+                    tracing::info!(position = delivered.position, "a dead letter is passed over: newer settings hold");
+                }
+                Ok(Some(event)) => {
+                    applied.push((delivered.stream, event.written_at.ms()));
+                    events.push(event);
+                }
                 Ok(None) => {}
                 // Passing over it would lose what it says; a newer program reads it.
                 Err(newer @ EventError::Newer { .. }) => return Err(newer.into()),
-                Err(damaged) => {
-                    let Delivered { stream, position, .. } = &delivered;
-                    tracing::error!(stream, position, %damaged, "an event cannot be read and is kept aside");
-                    unreadable.push(aside(delivered, &damaged));
-                }
+                Err(cause) => failed.push(Failed { delivered, reason: cause.to_string() }),
             }
         }
+        let dead = failed.len();
+        dead::set_aside(log, USERS_TOPIC, RECOMMENDATIONS, failed).await?;
         let spans: Vec<_> = events.iter().map(consume_span).collect();
-        service.apply(events, unreadable, positions.clone()).await?;
+        service.apply(events, dead as u64, positions.clone()).await?;
         drop(spans);
+        let pace = service.pace();
+        pace.set_aside(dead);
+        pace.applied(applied.iter().map(|(stream, at)| (stream.as_str(), *at)));
+        pace.at(&positions);
+        *next = Box::pin(next_of(reader, BATCH));
     }
-}
-
-fn aside(delivered: Delivered, cause: &EventError) -> Unreadable {
-    let Delivered { stream, position, record: Record { key, mut value, .. } } = delivered;
-    value.truncate(MAX_KEPT_BYTES);
-    Unreadable { stream, position, key, value, reason: cause.to_string() }
 }
 
 /// A span in the trace of the write that the event announces.
 fn consume_span(event: &Event) -> tracing::Span {
-    let span = tracing::info_span!("consume", otel.name = "recommendations.consume", otel.kind = "consumer");
+    let span = tracing::info_span!(
+        "consume",
+        otel.name = "recommendations.consume",
+        otel.kind = "consumer",
+        messaging.destination.name = USERS_TOPIC,
+        messaging.consumer.group.name = RECOMMENDATIONS,
+        messaging.operation.type = "process"
+    );
     telemetry::set_parent(&span, &event.traceparent);
     span
 }

@@ -10,6 +10,7 @@ mod background;
 pub mod candidate;
 mod config;
 mod consumer;
+mod dead_letters;
 mod diversity;
 mod experiments;
 mod files;
@@ -38,6 +39,7 @@ mod what_if;
 
 pub use config::{FittingConfig, ModelsConfig, RecommendationsConfig};
 pub use consumer::{ConsumeError, consume, refit};
+pub use dead_letters::DeadLettersService;
 pub use echotune_engine::budget::LEAST_FIT_BYTES;
 pub use experiments::watch_experiments;
 pub use files::Fitting;

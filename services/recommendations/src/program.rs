@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_api::{
-    FILE_DESCRIPTOR_SET, UsersClient, accounts, authenticator, experiments_server, models_server,
+    FILE_DESCRIPTOR_SET, UsersClient, accounts, authenticator, dead_letters_server, experiments_server, models_server,
     recommendations_server, training_server,
 };
 use echotune_eventlog::region::{Region, RegionConfig};
@@ -19,7 +19,7 @@ use echotune_kit::{
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{EmbeddedRecommendationStore, FittingConfig, RecommendationsService};
+use crate::{DeadLettersService, EmbeddedRecommendationStore, FittingConfig, RecommendationsService};
 
 const NAME: &str = "echotune-recommendations";
 /// Folder in the data folder for the copy of the view.
@@ -99,18 +99,19 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         config.fitting.models.limits(),
         &settings.fitting(&config.data),
     )?;
-    service.follow(&mut process.life, log, settings.refit_debounce.0);
-    service.watch(&mut process.life, &process.telemetry.meter());
+    service.follow(&mut process.life, log.clone(), settings.refit_debounce.0);
+    service.watch(&mut process.life, log.clone(), &process.telemetry.meter());
     // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
     service.refit_quickly().await;
     let tokens = remembered(authenticator(users.clone()), config.process.identity.remember.0);
     let meter = process.telemetry.meter();
     let callers = config.process.callers(token, tokens, accounts(users), &mut process.life, &meter).await?;
     let edge = Edge::knowing(callers, config.process.limits.patience());
-    let shared = Arc::new(service);
+    let (shared, letters) = (Arc::new(service), Arc::new(DeadLettersService::new(log)));
     let exit = process.serve(&edge, FILE_DESCRIPTOR_SET, |face| {
         let face = face.with(recommendations_server(shared.clone())).with(experiments_server(shared.clone()));
-        face.with(training_server(shared.clone())).with(models_server(shared.clone()))
+        let face = face.with(training_server(shared.clone())).with(models_server(shared.clone()));
+        face.with(dead_letters_server(letters.clone()))
     });
     let exit = exit.await?;
     if !matches!(exit, Exit::Now(_)) {

@@ -10,7 +10,7 @@ use echotune_api::{
     events::{Event, Payload},
 };
 use echotune_engine::{Scores, budget::FitTooLarge};
-use echotune_eventlog::Positions;
+use echotune_eventlog::{Pace, Positions};
 use echotune_kit::failpoint;
 use echotune_model::{Clock, ErrorKind, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
@@ -26,7 +26,7 @@ use crate::{
     policy::Policy,
     releases::{Materials, ReleaseLimits, Releases},
     state::State,
-    store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError, Unreadable},
+    store::{EmbeddedRecommendationStore, Named, Progress, RecommendationStore, RecommendationStoreError},
 };
 
 /// How old the snapshot of what is popular may be while events come in.
@@ -66,6 +66,7 @@ pub(crate) struct Inner {
     files: Arc<ModelFiles>,
     fit_memory: FitMemory,
     pub(crate) asked: Asked,
+    pace: Pace,
 }
 
 impl RecommendationsService {
@@ -138,6 +139,7 @@ impl RecommendationsService {
             files: Arc::new(files),
             fit_memory: FitMemory::new(fitting.memory_max),
             asked: Asked::new(fitting.audit_share),
+            pace: Pace::default(),
         })))
     }
 
@@ -211,11 +213,24 @@ impl RecommendationsService {
         self.read(|state| (state.artists.len(), state.tracks.len()))
     }
 
-    /// Applies events that end before `positions` in the log: first to the store, then to memory.
+    /// Whether an event that is replayed would bring back settings that others came after: who is private now must not
+    /// become public by it.
+    pub(crate) fn is_overtaken(&self, event: &Event) -> bool {
+        let settings_at = || self.read(|state| state.by_id(event.user).map(|person| person.settings_at));
+        matches!(event.payload, Payload::SettingsChanged { .. }) && settings_at() > Some(event.written_at)
+    }
+
+    /// How far events were applied, and what was set aside.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.0.pace
+    }
+
+    /// Applies events that end before `positions` in the log: first to the store, then to memory. Between them were
+    /// `dead` records that were set aside.
     pub(crate) async fn apply(
         &self,
         events: Vec<Event>,
-        unreadable: Vec<Unreadable>,
+        dead: u64,
         positions: Positions,
     ) -> Result<(), RecommendationStoreError> {
         let mut progress = self.0.writing.lock().await;
@@ -226,7 +241,7 @@ impl RecommendationsService {
             revision: progress.revision + events.len() as u64,
         };
         let forgets = self.forget_if_told(&events).await?;
-        self.0.store.apply(events.clone(), unreadable, next.clone()).await?;
+        self.0.store.apply(events.clone(), dead, next.clone()).await?;
         failpoint::reach("recommendations.events.applied");
         // One event at a time, so that lists are made between them.
         let mut changed = false;
@@ -469,11 +484,11 @@ mod tests {
         let service = load();
         assert!(service.ready(), "there is nothing to fit");
         let events = [known(1, &["a", "b"]), known(2, &["a"])].concat();
-        service.apply(events, Vec::new(), at(4)).await.expect("applied");
+        service.apply(events, 0, at(4)).await.expect("applied");
         assert!(service.refit().await);
         let before = list(&service).await;
         assert!(!before.cold_start && before.items[0].artist == "b");
-        service.apply(known(3, &["a", "c"]).to_vec(), Vec::new(), at(6)).await.expect("applied");
+        service.apply(known(3, &["a", "c"]).to_vec(), 0, at(6)).await.expect("applied");
         assert!(!service.refit_by(Depth::Whole, |_, _| panic!("injected")).await);
         let after = list(&service).await;
         assert_eq!((&after.model_version, after.cold_start), (&before.model_version, false));
@@ -503,7 +518,7 @@ mod tests {
         let artists: Vec<String> = (0..40).map(|n| format!("artist {n}")).collect();
         let likes = |user: usize| [1, 3, 7, 12].map(|step| artists[(user * step + step) % 40].as_str());
         let events: Vec<Event> = (0..120_usize).flat_map(|user| known(user as u128, &likes(user))).collect();
-        service.apply(events, Vec::new(), at(240)).await.expect("applied");
+        service.apply(events, 0, at(240)).await.expect("applied");
         let blend = |version: &str| version.starts_with("blend-");
         for (user, forgets) in [(500, false), (501, true)] {
             let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -522,12 +537,12 @@ mod tests {
             let revision = has_begun.await.expect("begun");
             // What most items of are new to the model that serves.
             let new: Vec<String> = (0..50).map(|n| format!("new to {user}: {n}")).collect();
-            service.apply(known(user, &["artist 1"]).to_vec(), Vec::new(), at(0)).await.expect("applied");
+            service.apply(known(user, &["artist 1"]).to_vec(), 0, at(0)).await.expect("applied");
             if forgets {
                 let new: Vec<&str> = new.iter().map(String::as_str).collect();
-                service.apply(known(user + 1, &new).to_vec(), Vec::new(), at(0)).await.expect("applied");
+                service.apply(known(user + 1, &new).to_vec(), 0, at(0)).await.expect("applied");
                 assert!(service.refit_quickly().await && !blend(&service.model_version()));
-                service.apply(vec![event(user + 1, Payload::UserErased)], Vec::new(), at(0)).await.expect("applied");
+                service.apply(vec![event(user + 1, Payload::UserErased)], 0, at(0)).await.expect("applied");
             } else {
                 assert!(service.refit_quickly().await && !blend(&service.model_version()));
             }
@@ -544,7 +559,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open"));
         let service = RecommendationsService::load(store).expect("loaded");
-        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), at(2)).await.expect("applied");
+        service.apply(known(2, &["a", "b"]).to_vec(), 0, at(2)).await.expect("applied");
         let held = service.materials().training.memory.take(u64::MAX);
         let refit = tokio::spawn({
             let service = service.clone();
@@ -562,7 +577,7 @@ mod tests {
         let service =
             RecommendationsService::load(EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open")))
                 .expect("loaded");
-        service.apply(known(2, &["a", "b"]).to_vec(), Vec::new(), at(2)).await.expect("applied");
+        service.apply(known(2, &["a", "b"]).to_vec(), 0, at(2)).await.expect("applied");
         let (stop, tries) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
         let refits = tokio::spawn({
             let (service, stop, tries) = (service.clone(), stop.clone(), Arc::clone(&tries));

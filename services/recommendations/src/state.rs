@@ -37,6 +37,8 @@ pub(crate) struct Person {
     pub(crate) blocked: HashSet<ItemId>,
     pub(crate) private: bool,
     pub(crate) explicit: ExplicitContent,
+    /// When the settings were written.
+    pub(crate) settings_at: Hlc,
     /// The latest like or dislike of an item.
     opinions: HashMap<ItemId, (Hlc, bool)>,
 }
@@ -136,7 +138,7 @@ impl State {
             Payload::FriendsAdded { friends } => {
                 any(friends, |friend| self.befriend(user, *friend) | self.befriend(*friend, user))
             }
-            Payload::SettingsChanged { settings } => self.settings(user, settings),
+            Payload::SettingsChanged { settings } => self.settings(user, settings, event.written_at),
             Payload::UserErased => self.erase(user),
         }
     }
@@ -149,7 +151,7 @@ impl State {
             Row::Count(user, count) => self.count(user, &count),
             Row::Tagging(user, tagging) => self.tag(user, &tagging),
             Row::Friend(user, friend) => self.befriend(user, friend),
-            Row::Settings(user, settings) => self.settings(user, &settings),
+            Row::Settings(user, settings, at) => self.settings(user, &settings, at),
             Row::Feedback(user, feedback, item, at) => self.feedback(user, &feedback, &item, at),
         };
     }
@@ -233,9 +235,10 @@ impl State {
         true
     }
 
-    fn settings(&mut self, id: UserId, settings: &Settings) -> bool {
+    fn settings(&mut self, id: UserId, settings: &Settings, at: Hlc) -> bool {
         let place = self.person(id);
         let person = &mut self.people[place];
+        person.settings_at = at;
         let blocked: HashSet<ItemId> = settings.blocked_artists.iter().map(|artist| ItemId::artist(artist)).collect();
         let changed =
             person.private != settings.private || person.blocked != blocked || person.explicit != settings.explicit;

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use echotune_agents::{EmbeddedRunStore, GROUP, RunDraft, RunStore, consume};
-use echotune_api::events::{Event, Payload, USERS_TOPIC};
-use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Record};
+use echotune_api::events::{CONSUMERS, Event, Payload, USERS_TOPIC};
+use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Pace, Record, dead::Letters};
 use echotune_kit::embedded::Db;
-use echotune_model::{Clock, EventId, Hlc, RunId, UserId};
+use echotune_model::{Clock, DeadLetterFilter, DeadLetterState, EventId, Hlc, RunId, UserId};
 use tokio_util::sync::CancellationToken;
 
 fn draft(at_ms: u64) -> RunDraft {
@@ -37,8 +37,9 @@ async fn follow(store: &EmbeddedRunStore, log: &EmbeddedEventLog) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
+    let pace = Pace::default();
     tokio::select! {
-        ended = consume(store, log, stop) => panic!("{ended:?}"),
+        ended = consume(store, log, &pace, stop) => panic!("{ended:?}"),
         () = followed => {}
     }
 }
@@ -71,4 +72,36 @@ async fn runs_go_with_their_account_and_stay_with_the_next_of_its_name() {
     log.append(USERS_TOPIC, all).await.expect("appended");
     follow(&store, &log).await;
     assert!(store.run(after).await.expect("read").is_none());
+}
+
+#[tokio::test]
+async fn events_that_cannot_be_applied_are_set_aside_and_replayed_without_touching_the_group() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let (store, log) = (EmbeddedRunStore::new(db.clone(), Arc::new(Clock::default())), EmbeddedEventLog::new(db));
+    let user = UserId::new(1_000);
+    let garbage = Record { key: "x".into(), value: vec![0xff; 9], ..Record::default() };
+    let created = event(user, 1_000, Payload::UserCreated { name: "ann".parse().expect("a name") });
+    log.append(USERS_TOPIC, vec![garbage, created]).await.expect("appended");
+    follow(&store, &log).await;
+    assert!(store.account(user).await.expect("read").is_some(), "what came after it took effect");
+    let letters = Letters::new(Arc::new(log.clone()), &CONSUMERS);
+    let listed = letters.list(&DeadLetterFilter::default(), 10).await.expect("listed");
+    let told: Vec<_> = listed.iter().map(|one| (one.consumer.as_str(), one.position, one.tries)).collect();
+    assert_eq!(told, [(GROUP, 0, 1)]);
+    let before = log.committed(USERS_TOPIC, GROUP).await.expect("read");
+    assert_eq!(letters.replay(&DeadLetterFilter::default(), false).await.expect("replayed").replayed, 1);
+    let pace = Pace::default();
+    let failed_again = async {
+        while pace.counts() != (1, 1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        ended = consume(&store, &log, &pace, CancellationToken::new()) => panic!("{ended:?}"),
+        done = tokio::time::timeout(Duration::from_secs(30), failed_again) => done.expect("in time"),
+    }
+    assert_eq!(log.committed(USERS_TOPIC, GROUP).await.expect("read"), before);
+    let listed = letters.list(&DeadLetterFilter::default(), 10).await.expect("listed");
+    assert_eq!((listed.len(), listed[0].tries, listed[0].state), (1, 2, DeadLetterState::FailedAgain));
 }

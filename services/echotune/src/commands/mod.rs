@@ -1,6 +1,7 @@
 //! The command line.
 
 mod accounts;
+mod dlq;
 mod experiments;
 mod items;
 mod mcp;
@@ -233,6 +234,9 @@ enum Command {
     Schema(region::Servers),
     /// Make the topics of a region on its brokers. Those that are there stay as they are.
     Topics(region::Servers),
+    /// Records of the event log that a consumer could not apply: list them, or hand them over again.
+    #[command(after_help = region::WHERE)]
+    Dlq(dlq::DlqArguments),
     /// Show a trace as a tree of spans with durations.
     Trace {
         /// 32 hexadecimal digits.
@@ -278,6 +282,9 @@ pub fn run() -> ExitCode {
         // They are told of servers, not of a platform.
         (Some(Command::Schema(_)), _) => ended(region::schema(&arguments.flags, arguments.output)),
         (Some(Command::Topics(_)), _) => ended(region::topics(&arguments.flags, arguments.output)),
+        (Some(Command::Dlq(wanted)), _) if wanted.servers => {
+            ended(region::dlq(&arguments.flags, &wanted, arguments.output))
+        }
         (command, true) => ended(print_config(&arguments, command)),
         (Some(command), false) => ended(configured(arguments, command)),
         (None, false) => {
@@ -417,6 +424,7 @@ async fn with_connection(command: &Command, arguments: &Arguments, connection: &
         Command::Model { action } => action.run(connection, output).await,
         Command::Mcp { action } => mcp::manage(connection, action, output).await,
         Command::Region { action } => regions::manage(connection, action, output).await,
+        Command::Dlq(wanted) => wanted.run(connection, output).await,
         Command::Up { .. }
         | Command::Migrate(_)
         | Command::Man

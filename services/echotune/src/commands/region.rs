@@ -3,7 +3,11 @@
 use clap::Args;
 use echotune_kit::process::ConfigFlags;
 
-use super::Output;
+use super::{Output, dlq::DlqArguments};
+
+/// How commands are told of servers.
+pub(super) const WHERE: &str = "With --servers the brokers of a region are told by --config FILE with the sections [region] \
+    and [kafka] of a program of the region, by --set, or by the environment; no keys are needed.";
 
 /// Where the servers of a region are.
 #[derive(Debug, Args)]
@@ -15,17 +19,21 @@ pub(super) struct Servers;
 mod made {
     use anyhow::Context as _;
     use echotune_agents::CqlRunStore;
-    use echotune_api::events::USERS_TOPIC;
-    use echotune_eventlog::region::{DEFAULTS, RegionConfig};
+    use echotune_api::events::{CONSUMERS, USERS_TOPIC};
+    use echotune_eventlog::{
+        kafka::{KafkaEventLog, TopicSpec},
+        region::{DEFAULTS, RegionConfig},
+    };
     use echotune_kit::{
         config::{Config, Loaded},
         cql::{CqlSession, KeptDb},
         keys::CqlSubjectKeys,
     };
+    use echotune_recommendations::DeadLettersService;
     use echotune_users::CqlUserStore;
     use serde::{Deserialize, Serialize};
 
-    use super::{ConfigFlags, Output};
+    use super::{ConfigFlags, DlqArguments, Output};
     use crate::output;
 
     #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,16 +76,48 @@ mod made {
 
     pub(in super::super) fn topics(flags: &ConfigFlags, output: Output) -> anyhow::Result<()> {
         let Some(config) = load(flags)? else { return Ok(()) };
-        let wanted = [config.topic(USERS_TOPIC)];
+        let wanted = wanted(&config);
         let made = wait(async { Ok(config.kafka("echotune").create_topics(&wanted).await?) })?;
         let rows: Vec<_> = wanted.into_iter().map(|topic| (made.contains(&topic.name), topic)).collect();
         output::topics(&rows.iter().map(|(is_new, topic)| (topic.name.as_str(), *is_new)).collect::<Vec<_>>(), output)
+    }
+
+    pub(in super::super) fn dlq(flags: &ConfigFlags, wanted: &DlqArguments, output: Output) -> anyhow::Result<()> {
+        let Some(config) = load(flags)? else { return Ok(()) };
+        wait(async {
+            let log = KafkaEventLog::without_keys(config.kafka("echotune"))?;
+            wanted.run_on(&DeadLettersService::new(log), output).await
+        })
+    }
+
+    /// The topics of a region.
+    fn wanted(config: &RegionConfig) -> Vec<TopicSpec> {
+        let letters = CONSUMERS.iter().flat_map(|(topic, consumer)| config.letters_topics(topic, consumer));
+        std::iter::once(config.topic(USERS_TOPIC)).chain(letters).collect()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn each_consumer_has_topics_of_dead_letters_and_replays_that_are_kept_for_two_weeks() {
+            let flags = ConfigFlags { set: vec!["kafka.replicas=2".into()], ..ConfigFlags::default() };
+            let topics = wanted(&load(&flags).expect("loaded").expect("a configuration"));
+            let names: Vec<_> = topics.iter().map(|one| (one.name.as_str(), one.partitions, one.replicas)).collect();
+            let own = |name| (name, 1, 2);
+            let recommendations = ["users.v1.recommendations.dlq", "users.v1.recommendations.replay"].map(own);
+            let agents = ["users.v1.agents.dlq", "users.v1.agents.replay"].map(own);
+            assert_eq!(names, [&[("users.v1", 12, 2)], &recommendations[..], &agents].concat());
+            let kept = ("retention.ms".to_owned(), "1209600000".to_owned());
+            assert!(topics[1..].iter().all(|one| one.settings.contains(&kept)), "{topics:?}");
+        }
     }
 }
 
 #[cfg(not(feature = "region"))]
 mod made {
-    use super::{ConfigFlags, Output};
+    use super::{ConfigFlags, DlqArguments, Output};
 
     const WHY: &str = "this program was built without the servers of a region; build it with the feature 'region'";
 
@@ -88,6 +128,10 @@ mod made {
     pub(in super::super) fn topics(_: &ConfigFlags, _: Output) -> anyhow::Result<()> {
         anyhow::bail!(WHY)
     }
+
+    pub(in super::super) fn dlq(_: &ConfigFlags, _: &DlqArguments, _: Output) -> anyhow::Result<()> {
+        anyhow::bail!(WHY)
+    }
 }
 
-pub(super) use made::{schema, topics};
+pub(super) use made::{dlq, schema, topics};

@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
 mod accounts;
+mod dlq;
 mod experiments;
 mod migrate;
 mod models;
@@ -29,6 +30,7 @@ pub(crate) use self::region::{schema, topics};
 pub(crate) use self::spark::{factors_imported, listens_exported};
 pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
+    dlq::{dead_letters, replayed},
     experiments::{experiment, experiment_begun, experiments},
     migrate::migration,
     models::{drift, model_card, model_export, model_job, release, releases},

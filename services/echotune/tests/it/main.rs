@@ -1,6 +1,7 @@
 //! The whole platform, as its users meet it: over gRPC, on a data folder.
 
 mod command;
+mod dlq;
 mod double;
 mod faults;
 #[cfg(feature = "identity")]

@@ -7,10 +7,10 @@ use echotune::Connection;
 use echotune_api::{Agents, RecommendQuery, UsersClient};
 use echotune_kit::{auth::Token, edge::Credentials, telemetry};
 use echotune_model::{
-    ApiToken, Approval, Call, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Hlc, Impression, ItemId,
-    ItemKind, LibraryEntry, Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest, PastFeedback, Playlist,
-    PlaylistId, PolicyChange, Profile, Role, Settings, Signal, Tagging, TokenId, TraceId, Track, TrainingSpec, User,
-    UserId, Variant, Verdict,
+    ApiToken, Approval, Call, DeadLetterFilter, ErrorKind, ExperimentKind, ExperimentSpec, Feedback, Guardrail, Hlc,
+    Impression, ItemId, ItemKind, LibraryEntry, Metric, NewPlaylist, NewRun, NewToken, PARTS, PageRequest,
+    PastFeedback, Playlist, PlaylistId, PolicyChange, Profile, ReplayReceipt, Role, Settings, Signal, Tagging, TokenId,
+    TraceId, Track, TrainingSpec, User, UserId, Variant, Verdict,
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -221,6 +221,12 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
         let histories = to.training.export_histories(&call, Some("ann")).await.expect("exported");
         assert_eq!((histories.listeners, histories.rows), (1, 6));
         models(&to, &call).await;
+        let filter = DeadLetterFilter::default();
+        assert!(to.dead_letters.list_dead_letters(&call, &filter, 10).await.expect("listed").is_empty());
+        let limit = to.dead_letters.list_dead_letters(&call, &filter, 10_001).await.expect_err("too many");
+        assert_eq!(limit.kind, ErrorKind::InvalidArgument);
+        let receipt = to.dead_letters.replay_dead_letters(&call, &filter, true).await.expect("asked");
+        assert_eq!(receipt, ReplayReceipt::default());
         runs(to.agents.as_ref().expect("agents"), &call).await;
         let status = to.operations.status(&call).await.expect("status");
         assert_eq!(status.addresses["grpc"], serving.address.to_string());

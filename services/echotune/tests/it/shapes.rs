@@ -14,7 +14,9 @@ use tokio::time::{sleep, timeout};
 use crate::{
     LOOPBACK,
     command::{json, text},
-    connect, direct, spans,
+    connect, direct,
+    dlq::spoil,
+    spans,
 };
 
 const PAGE: &str = include_str!("../../JSON.md");
@@ -87,6 +89,8 @@ async fn world(data: &Path) -> Serving {
     crowd(&to).await;
     to.settle().await.expect("settled");
     to.close().await.expect("closed");
+    // What nobody can apply is told of.
+    spoil(data).await;
     // Lists that are evened out have changes to tell.
     let mut config = Config::default();
     config.fitting.recommendations.diversity_weight = 1.0;
@@ -176,6 +180,8 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
         ("experiment list", json(data, &["experiment", "list"])),
         ("experiment status, experiment stop", json(data, &["experiment", "status", "fewer"])),
         ("mcp list", json(data, &["mcp", "list"])),
+        ("dlq list", json(data, &["dlq", "list"])),
+        ("dlq replay", json(data, &["dlq", "replay", "--all"])),
         ("status", json(data, &["status"])),
         ("user list, user create", json(data, &["user", "list"])),
         ("user settings", json(data, &["user", "settings", "ann", "--block", "Moby"])),

@@ -10,13 +10,13 @@ use rdkafka::{
     client::Client,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, StreamConsumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers as _},
+    message::BorrowedMessage,
     topic_partition_list::{Offset, TopicPartitionList},
     types::RDKafkaRespErr,
 };
 
-use super::{ASK, KafkaConfig, TRACEPARENT, failed, kind_of, kind_of_code, sealed::Seals, streams::Stream, told, wait};
-use crate::{Delivered, LogError, Member, Positions, Reader, Record};
+use super::{ASK, KafkaConfig, failed, headers, kind_of, kind_of_code, sealed::Seals, streams::Stream, told, wait};
+use crate::{Delivered, Letter, LogError, Member, Positions, Reader, Record, dead};
 
 /// Bytes of values read at once, from which on no more are added.
 const MAX_BYTES: usize = 16 << 20;
@@ -33,7 +33,8 @@ pub(super) struct Source {
 impl Source {
     /// The topic here and as it is called when it is mirrored.
     fn topics(&self) -> impl Iterator<Item = String> {
-        let mirrored = self.config.mirrored.iter().map(|region| format!("{region}.{}", self.topic));
+        let regions = if dead::is_own(&self.topic) { &[][..] } else { &self.config.mirrored };
+        let mirrored = regions.iter().map(|region| format!("{region}.{}", self.topic));
         std::iter::once(self.topic.clone()).chain(mirrored)
     }
 
@@ -58,19 +59,20 @@ struct Raw {
     key: String,
     value: Vec<u8>,
     traceparent: String,
+    letter: Option<Box<Letter>>,
 }
 
 impl Raw {
     fn of(message: &BorrowedMessage<'_>) -> Self {
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-        let headers = message.headers();
-        let trace = headers.and_then(|all| all.iter().find(|one| one.key == TRACEPARENT).and_then(|one| one.value));
+        let (traceparent, letter) = headers::read(message);
         Self {
             stream: Stream::of(message.topic(), message.partition()),
             position: u64::try_from(message.offset()).unwrap_or(0),
             key: text(message.key()),
             value: message.payload().unwrap_or_default().to_vec(),
-            traceparent: text(trace),
+            traceparent,
+            letter,
         }
     }
 }
@@ -111,13 +113,14 @@ fn committed_or_first(
 struct Reading {
     consumer: Arc<StreamConsumer<Taking>>,
     source: Source,
-    seals: Seals,
+    /// None where values are given out as they are.
+    seals: Option<Seals>,
     /// Read and not given out yet: a reader that is cut off has read nothing.
     pending: Vec<Raw>,
 }
 
 impl Reading {
-    fn new(source: Source, seals: Seals, group: Option<&str>) -> Result<Self, LogError> {
+    fn new(source: Source, seals: Option<Seals>, group: Option<&str>) -> Result<Self, LogError> {
         let mut config = source.config.consumer();
         match group {
             // Members lists, heartbeats and assignments are the brokers' part in this protocol.
@@ -157,11 +160,16 @@ impl Reading {
         let count = self.pending.len().min(limit);
         let mut opened = Vec::with_capacity(count);
         for raw in &self.pending[..count] {
-            opened.push(self.seals.open(&self.source.topic, &raw.key, raw.value.clone()).await?);
+            let value = raw.value.clone();
+            opened.push(match (&self.seals, &raw.letter) {
+                (None, _) => (value, false),
+                (Some(seals), Some(letter)) => seals.open_letter(letter, &raw.key, value).await?,
+                (Some(seals), None) => seals.open(&self.source.topic, &raw.key, value).await?,
+            });
         }
         let delivered = self.pending.drain(..count).zip(opened).map(|(raw, (value, is_lasting))| {
-            let Raw { stream, position, key, traceparent, .. } = raw;
-            let record = Record { key, value, traceparent, is_lasting };
+            let Raw { stream, position, key, traceparent, letter, .. } = raw;
+            let record = Record { key, value, traceparent, is_lasting, letter };
             Delivered { stream: stream.to_string(), position, record }
         });
         Ok(delivered.collect())
@@ -240,7 +248,13 @@ pub(super) struct KafkaReader {
 }
 
 impl KafkaReader {
-    pub(super) fn new(source: Source, seals: Seals, from: Positions) -> Result<Self, LogError> {
+    /// Without seals values are given out as they are.
+    pub(super) fn new(source: Source, seals: Option<Seals>, from: Positions) -> Result<Self, LogError> {
+        // Whoever reads several topics may keep the positions of all together.
+        let topics: Vec<String> = source.topics().collect();
+        let is_of_these = |name: &str| Stream::parse(name).is_some_and(|stream| topics.contains(&stream.topic));
+        let from =
+            from.iter().filter(|(name, _)| is_of_these(name)).map(|(name, next)| (name.to_owned(), next)).collect();
         Ok(Self { reading: Reading::new(source, seals, None)?, positions: from, assigned: Vec::new(), looked: None })
     }
 
@@ -316,7 +330,7 @@ impl KafkaMember {
     pub(super) fn new(source: Source, seals: Seals, group: &str) -> Result<Self, LogError> {
         let topics: Vec<String> = source.topics().collect();
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let reading = Reading::new(source.clone(), seals, Some(group))?;
+        let reading = Reading::new(source.clone(), Some(seals), Some(group))?;
         reading.consumer.subscribe(&topics).map_err(|cause| failed(kind_of(&cause), "take a new member", &cause))?;
         Ok(Self { reading })
     }

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echotune_kit::keys::{DataKey, KeyError, Opened, SubjectKeys};
+use echotune_kit::keys::{DataKey, KeyError, Opened, SubjectKeys, is_sealed};
 use moka::future::Cache;
 
-use crate::{LogError, Record};
+use crate::{Letter, LogError, Record};
 
 /// First byte of a value that is not sealed.
 const CLEAR: u8 = 0;
@@ -34,6 +34,15 @@ impl Seals {
         if record.is_lasting {
             return Ok([&[CLEAR][..], &record.value].concat());
         }
+        if let Some(letter) = &record.letter {
+            // No key is made for it: where that of the record is gone, so is what it said.
+            if record.value.is_empty() {
+                return Ok(Vec::new());
+            }
+            let found = self.keys.existing(&record.key).await?;
+            let sealed = found.map(|key| key.seal(&about(&letter.topic, &record.key), &record.value));
+            return Ok(sealed.transpose()?.unwrap_or_default());
+        }
         let key = match self.held.get(&record.key).await.flatten() {
             Some(key) => key,
             None => {
@@ -45,16 +54,38 @@ impl Seals {
         Ok(key.seal(&about(topic, &record.key), &record.value)?)
     }
 
+    /// The key of a record, if there is one.
+    async fn existing(&self, key: &str) -> Result<Option<DataKey>, LogError> {
+        let found = self.held.try_get_with_by_ref(key, self.keys.existing(key)).await;
+        Ok(found.map_err(|cause| KeyError::clone(&cause))?)
+    }
+
+    /// [`Seals::open`] for a record with a letter. It may come long after the erasure of its key was applied, so a key that
+    /// is only still held here must not bring back what it said.
+    pub(super) async fn open_letter(
+        &self,
+        letter: &Letter,
+        key: &str,
+        kept: Vec<u8>,
+    ) -> Result<(Vec<u8>, bool), LogError> {
+        if is_sealed(&kept) && self.keys.existing(key).await?.is_none() {
+            self.held.invalidate(key).await;
+            return Ok((Vec::new(), false));
+        }
+        self.open(&letter.topic, key, kept).await
+    }
+
     /// The value and whether it is lasting. What is forgotten is empty; what is damaged stays as it is, for whoever
     /// decodes it to refuse.
     pub(super) async fn open(&self, topic: &str, key: &str, kept: Vec<u8>) -> Result<(Vec<u8>, bool), LogError> {
         match kept.first() {
             None => return Ok((kept, false)),
             Some(&CLEAR) => return Ok((kept[1..].to_vec(), true)),
+            // Others wrote it: that there is no key for it must not make it look forgotten.
+            Some(_) if !is_sealed(&kept) => return Ok((kept, false)),
             Some(_) => {}
         }
-        let found = self.held.try_get_with_by_ref(key, self.keys.existing(key)).await;
-        let Some(data_key) = found.map_err(|cause| KeyError::clone(&cause))? else { return Ok((Vec::new(), false)) };
+        let Some(data_key) = self.existing(key).await? else { return Ok((Vec::new(), false)) };
         let value = match data_key.open(&about(topic, key), &kept) {
             Opened::Plain(value) => value,
             Opened::OtherKey => Vec::new(),
@@ -67,6 +98,14 @@ impl Seals {
         let destroyed = self.keys.destroy(key).await;
         self.held.invalidate(key).await;
         Ok(destroyed?)
+    }
+}
+
+#[cfg(test)]
+impl Seals {
+    /// Destroys a key as another process does.
+    pub(super) async fn destroy_elsewhere(&self, key: &str) {
+        self.keys.destroy(key).await.expect("destroyed");
     }
 }
 

@@ -7,6 +7,7 @@ use echotune_kit::{
     embedded::Db,
     keys::{EmbeddedSubjectKeys, MasterKeys},
 };
+use echotune_model::DeadLetterFilter;
 use rdkafka::{
     consumer::StreamConsumer,
     message::Message as _,
@@ -60,6 +61,61 @@ async fn the_log_on_kafka_conforms() {
 async fn groups_on_kafka_conform() {
     let World { log, .. } = &world(&[], &[("groups", 3)]);
     conformance::groups(log, "groups").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_on_kafka_conform() {
+    let World { log, .. } = &world(&[], &[("t", 3), ("t.one.dlq", 1), ("t.one.replay", 1)]);
+    conformance::letters(Arc::new(log.clone()), "t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_moved_without_keys_and_say_in_clear_where_they_are_from() {
+    let topics = [("t", 1), ("us.t", 1), ("t.one.dlq", 1), ("us.t.one.dlq", 1), ("t.one.replay", 1)];
+    let World { log, .. } = &world(&["us"], &topics);
+    let secret = Record { value: b"Army of Me".to_vec(), ..record("ann", 0) };
+    let sealed = log.seals.seal("t", &secret).await.expect("sealed");
+    // Two of another region, one of which nobody has sealed.
+    for payload in [&sealed, &b"not one of ours".to_vec()] {
+        let sent = log.producer.send(FutureRecord::to("us.t").key("ann").payload(payload), PATIENCE).await;
+        sent.expect("appended");
+    }
+    let mut reader = log.read_from("t", Positions::default()).await.expect("a reader");
+    let read = next(&mut *reader, 2).await;
+    assert_eq!(read[1].record.value, b"not one of ours", "it does not look forgotten");
+    let failed = read.into_iter().map(|delivered| crate::Failed { delivered, reason: "odd".into() }).collect();
+    crate::dead::set_aside(log, "t", "one", failed).await.expect("aside");
+    let mover: Arc<dyn EventLog> = Arc::new(KafkaEventLog::without_keys(log.config.clone()).expect("a log"));
+    let letters = crate::dead::Letters::new(Arc::clone(&mover), &[("t", "one")]);
+    let listed = letters.list(&DeadLetterFilter::default(), 10).await.expect("listed");
+    let told: Vec<_> = listed.iter().map(|one| (one.id.as_str(), one.region.as_str())).collect();
+    assert_eq!(told, [("us.t/0@1", "us"), ("us.t/0@0", "us")], "no other region's letters are taken for own ones");
+    assert_eq!(letters.replay(&DeadLetterFilter::default(), false).await.expect("replayed").replayed, 2);
+    let raw = mover.read_sealed("t.one.replay", Positions::default()).await;
+    let raw = next(&mut *raw.expect("a reader"), 2).await;
+    assert!(raw.iter().all(|one| !one.record.value.windows(4).any(|some| some == b"Army")), "sealed still");
+    let mut again = log.read_from("t.one.replay", Positions::default()).await.expect("a reader");
+    assert_eq!(next(&mut *again, 2).await[0].record.value, secret.value);
+    let refused = mover.append("t", vec![record("ann", 1)]).await.expect_err("no keys");
+    assert!(refused.to_string().contains("no keys"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_key_is_not_made_again_for_a_dead_letter() {
+    let World { log, .. } = &world(&[], &[("t", 1), ("t.one.dlq", 1)]);
+    log.append("t", vec![record("ann", 1)]).await.expect("appended");
+    let mut reader = log.read_from("t", Positions::default()).await.expect("a reader");
+    let delivered = next(&mut *reader, 1).await.remove(0);
+    let failed = crate::Failed { delivered, reason: "odd".into() };
+    crate::dead::set_aside(log, "t", "one", vec![failed.clone()]).await.expect("aside");
+    // By another process: this one holds the key for a while yet.
+    log.seals.destroy_elsewhere("ann").await;
+    let mut letters = log.read_from("t.one.dlq", Positions::default()).await.expect("a reader");
+    assert!(next(&mut *letters, 1).await[0].record.value.is_empty(), "what is erased does not come back by a replay");
+    crate::dead::set_aside(log, "t", "one", vec![failed]).await.expect("aside");
+    let letter = log.read_sealed("t.one.dlq", Positions::default()).await;
+    let letter = next(&mut *letter.expect("a reader"), 2).await.remove(1);
+    assert!(letter.record.value.is_empty(), "there is no key that could open it, nor a new one");
 }
 
 fn record(key: &str, n: u64) -> Record {
@@ -184,7 +240,7 @@ async fn nothing_personal_is_readable_on_the_brokers_and_the_trace_is_a_header()
     let World { log, .. } = &world(&[], &[("t", 1)]);
     let value = b"Army of Me".to_vec();
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
-    let personal = Record { key: "ann".into(), value, traceparent: traceparent.clone(), is_lasting: false };
+    let personal = Record { key: "ann".into(), value, traceparent: traceparent.clone(), ..Record::default() };
     let lasting = Record { is_lasting: true, ..personal.clone() };
     log.append("t", vec![personal, lasting]).await.expect("appended");
     let mut config = log.config.consumer();
@@ -196,7 +252,7 @@ async fn nothing_personal_is_readable_on_the_brokers_and_the_trace_is_a_header()
         let value = message.payload().expect("a value");
         assert_eq!(value.windows(4).any(|some| some == b"Army"), is_clear);
         let header = rdkafka::message::Headers::iter(message.headers().expect("headers")).next().expect("one");
-        assert_eq!((header.key, header.value), (TRACEPARENT, Some(traceparent.as_bytes())));
+        assert_eq!((header.key, header.value), (headers::TRACEPARENT, Some(traceparent.as_bytes())));
     }
 }
 

@@ -28,6 +28,11 @@ pub enum Opened {
     Damaged,
 }
 
+/// Whether bytes may have been sealed by some key, and are not of another format.
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.len() > HEAD && bytes[0] == VERSION
+}
+
 /// A key of one subject. It is never printed.
 #[derive(Clone)]
 pub struct DataKey {

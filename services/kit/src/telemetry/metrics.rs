@@ -2,7 +2,7 @@
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Gauge as OtelGauge, MeterProvider as _},
+    metrics::{Counter as OtelCounter, Gauge as OtelGauge, MeterProvider as _},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
@@ -31,6 +31,49 @@ pub const KEYS_AGE: Name = Name {
     description: "How long ago the keys of the issuer of JWTs were fetched, at each look for them.",
 };
 
+/// Records that a consumer has taken, by the attributes `messaging.destination.name` and `messaging.consumer.group.name` of
+/// OpenTelemetry's conventions for messaging, which give the name too. They have none for what follows.
+pub const CONSUMED: Name = Name {
+    name: "messaging.client.consumed.messages",
+    unit: "{message}",
+    description: "Records of the event log that a consumer has applied or set aside.",
+};
+
+/// Of these, records set aside as dead letters.
+pub const DEAD_LETTERS: Name = Name {
+    name: "echotune.consumer.dead_letters",
+    unit: "{message}",
+    description: "Records of the event log that a consumer has set aside because it can never apply them.",
+};
+
+/// Records that wait for a consumer, by `messaging.destination.partition.id` too, as all that follow.
+pub const LAG: Name = Name {
+    name: "echotune.consumer.lag",
+    unit: "{message}",
+    description: "Records of a stream that a consumer has not taken yet.",
+};
+
+/// Age of what waits.
+pub const LAG_TIME: Name = Name {
+    name: "echotune.consumer.lag.time",
+    unit: "s",
+    description: "Time since the newest record applied of a stream was written, while others wait; 0 when none do.",
+};
+
+/// Place of a consumer.
+pub const POSITION: Name = Name {
+    name: "echotune.consumer.position",
+    unit: "{message}",
+    description: "The position of a stream that a consumer takes next.",
+};
+
+/// Time of a consumer.
+pub const WATERMARK: Name = Name {
+    name: "echotune.consumer.watermark",
+    unit: "s",
+    description: "When the newest record applied of a stream was written, since the Unix epoch.",
+};
+
 /// Where metrics go: nowhere, unless telemetry sends to a collector. Clones send to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(pub(super) Option<SdkMeterProvider>);
@@ -44,6 +87,37 @@ impl Meter {
         };
         Gauge(self.0.as_ref().map(build))
     }
+
+    /// A metric that grows.
+    pub fn counter(&self, of: Name) -> Counter {
+        let build = |provider: &SdkMeterProvider| {
+            let meter = provider.meter("echotune");
+            meter.u64_counter(of.name).with_unit(of.unit).with_description(of.description).build()
+        };
+        Counter(self.0.as_ref().map(build))
+    }
+
+    /// Whether anybody is told.
+    pub const fn is_sent(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+fn key_values(attributes: &[(&'static str, &str)]) -> Vec<KeyValue> {
+    attributes.iter().map(|(name, value)| KeyValue::new(*name, (*value).to_owned())).collect()
+}
+
+/// A metric that grows.
+#[derive(Debug, Clone, Default)]
+pub struct Counter(Option<OtelCounter<u64>>);
+
+impl Counter {
+    /// Adds to the value of some attributes; of few values each, and none of a user.
+    pub fn add(&self, more: u64, attributes: &[(&'static str, &str)]) {
+        if let Some(counter) = &self.0 {
+            counter.add(more, &key_values(attributes));
+        }
+    }
 }
 
 /// A metric whose latest value is sent.
@@ -54,9 +128,7 @@ impl Gauge {
     /// Sets the value of some attributes; of few values each, and none of a user.
     pub fn record(&self, value: f64, attributes: &[(&'static str, &str)]) {
         if let Some(gauge) = &self.0 {
-            let attributes: Vec<KeyValue> =
-                attributes.iter().map(|(name, value)| KeyValue::new(*name, (*value).to_owned())).collect();
-            gauge.record(value, &attributes);
+            gauge.record(value, &key_values(attributes));
         }
     }
 

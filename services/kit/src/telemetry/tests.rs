@@ -144,13 +144,19 @@ mod with_a_collector {
         let telemetry = prepare(&collector(endpoint, 16)).unwrap();
         let gauge = telemetry.meter().gauge(metrics::DRIFT);
         assert!(gauge.is_sent());
+        let counter = telemetry.meter().counter(metrics::DEAD_LETTERS);
+        [2, 3].iter().for_each(|more| counter.add(*more, &[("messaging.consumer.group.name", "agents")]));
         for value in [0.5, 0.25] {
             gauge.record(value, &[("feature", "score"), ("kind", "track")]);
         }
         spawn_blocking(move || telemetry.shutdown(Duration::from_secs(20))).await.unwrap().unwrap();
         let request = received.recv().await.unwrap();
-        let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
-        assert_eq!((metric.name.as_str(), metric.unit.as_str()), ("echotune.recommendations.drift", "1"));
+        let sent = &request.resource_metrics[0].scope_metrics[0].metrics;
+        let metric = sent.iter().find(|one| one.name == "echotune.recommendations.drift").expect("sent");
+        assert_eq!(metric.unit, "1");
+        let counted = sent.iter().find(|one| one.name == "echotune.consumer.dead_letters").expect("sent");
+        let Some(Data::Sum(sum)) = &counted.data else { panic!("{counted:?}") };
+        assert_eq!((sum.is_monotonic, sum.data_points[0].value), (true, Some(Value::AsInt(5))));
         let Some(Data::Gauge(gauge)) = &metric.data else { panic!("{metric:?}") };
         assert_eq!((gauge.data_points.len(), gauge.data_points[0].value), (1, Some(Value::AsDouble(0.25))));
         let names: Vec<_> = gauge.data_points[0].attributes.iter().map(|pair| pair.key.as_str()).collect();

@@ -38,7 +38,7 @@ fn load(db: &Db, folder: &Path) -> RecommendationsService {
 async fn kept(db: &Db, folder: &Path) -> RecommendationsService {
     let service = load(db, folder);
     let events = [known(1, &["a", "b"]), known(2, &["a"])].concat();
-    service.apply(events, Vec::new(), at(4)).await.expect("applied");
+    service.apply(events, 0, at(4)).await.expect("applied");
     assert!(service.refit().await && count(folder) == 1);
     service
 }
@@ -65,7 +65,7 @@ async fn after_a_crash_between_the_removal_and_the_write_nothing_serves_that_kno
     let again = load(&db, folder.path());
     assert!(knows(&again, 1) && !again.ready() && count(folder.path()) == 0);
     // The event comes again.
-    again.apply(erasure, Vec::new(), at(5)).await.expect("applied");
+    again.apply(erasure, 0, at(5)).await.expect("applied");
     assert!(again.refit().await && count(folder.path()) == 1);
     let last = load(&db, folder.path());
     assert!(!knows(&last, 1) && last.ready());
@@ -80,11 +80,11 @@ async fn an_erasure_waits_when_a_file_cannot_be_removed() {
     let stubborn = folder.path().join("models/00000000000000000000.model");
     fs::create_dir(&stubborn).expect("made");
     let erasure = vec![event(1, Payload::UserErased)];
-    let error = service.apply(erasure.clone(), Vec::new(), at(5)).await.expect_err("not removed");
+    let error = service.apply(erasure.clone(), 0, at(5)).await.expect_err("not removed");
     assert!(error.to_string().contains("00000000000000000000.model"), "{error}");
     assert!(knows(&service, 1) && knows(&load(&db, folder.path()), 1));
     fs::remove_dir(&stubborn).expect("removed");
-    service.apply(erasure, Vec::new(), at(5)).await.expect("applied");
+    service.apply(erasure, 0, at(5)).await.expect("applied");
     assert!(!knows(&load(&db, folder.path()), 1) && count(folder.path()) == 0);
     assert!(service.refit().await && count(folder.path()) == 1);
 }
@@ -96,7 +96,7 @@ async fn a_fit_under_way_while_somebody_leaves_serves_and_is_not_kept() {
         let folder = tempfile::tempdir().expect("folder");
         let db = Db::open(folder.path()).expect("open");
         let service = kept(&db, folder.path()).await;
-        service.apply(known(3, &["b", "c"]).to_vec(), Vec::new(), at(6)).await.expect("applied");
+        service.apply(known(3, &["b", "c"]).to_vec(), 0, at(6)).await.expect("applied");
         let (taken, wait) = mpsc::channel();
         let (go_on, gone) = mpsc::channel();
         let slow = move |training: Training, depth: Depth| {
@@ -109,7 +109,7 @@ async fn a_fit_under_way_while_somebody_leaves_serves_and_is_not_kept() {
             async move { service.refit_by(Depth::Whole, slow).await }
         });
         tokio::task::spawn_blocking(move || wait.recv().expect("taken")).await.expect("waited");
-        service.apply(vec![event(1, payload)], Vec::new(), at(7)).await.expect("applied");
+        service.apply(vec![event(1, payload)], 0, at(7)).await.expect("applied");
         go_on.send(()).expect("awaited");
         assert!(fit.await.expect("fitted"));
         assert_eq!(count(folder.path()), 0);
@@ -123,7 +123,7 @@ async fn a_training_taken_between_the_removal_and_the_write_is_not_kept() {
     let folder = tempfile::tempdir().expect("folder");
     let db = Db::open(folder.path()).expect("open");
     let service = kept(&db, folder.path()).await;
-    service.apply(known(3, &["b", "c"]).to_vec(), Vec::new(), at(6)).await.expect("applied");
+    service.apply(known(3, &["b", "c"]).to_vec(), 0, at(6)).await.expect("applied");
     let erasure = vec![event(1, Payload::UserErased)];
     assert!(service.forget_if_told(&erasure).await.expect("removed"));
     assert!(service.refit().await);
@@ -137,7 +137,7 @@ async fn a_model_that_cannot_be_written_serves_from_memory() {
     let service = kept(&db, folder.path()).await;
     // A folder where the next file is to be written.
     fs::create_dir(folder.path().join("models/00000000000000000002.unfinished")).expect("made");
-    service.apply(known(3, &["b", "c"]).to_vec(), Vec::new(), at(6)).await.expect("applied");
+    service.apply(known(3, &["b", "c"]).to_vec(), 0, at(6)).await.expect("applied");
     let before = service.model_version();
     assert!(service.refit().await && service.model_version() > before);
     let lent = |service: &RecommendationsService| {
@@ -145,6 +145,6 @@ async fn a_model_that_cannot_be_written_serves_from_memory() {
     };
     assert!(!lent(&service));
     fs::remove_dir(folder.path().join("models/00000000000000000002.unfinished")).expect("removed");
-    service.apply(known(4, &["b", "d"]).to_vec(), Vec::new(), at(8)).await.expect("applied");
+    service.apply(known(4, &["b", "d"]).to_vec(), 0, at(8)).await.expect("applied");
     assert!(service.refit().await && lent(&service));
 }

@@ -11,7 +11,7 @@ use echotune_model::{
     PlayCount, Settings, Signal, Tagging, Tally, TraceId, Track, UserId,
 };
 
-use super::{MAX_IMPRESSIONS, MAX_UNREADABLE, Named, Progress, RecommendationStore, Row, Totals, Unreadable};
+use super::{MAX_IMPRESSIONS, Named, Progress, RecommendationStore, Row, Totals};
 
 /// Gives a name and the function of `conformance` that it is of, for each, to a macro that makes a test of each: what
 /// every adapter of `RecommendationStore` is held to, in one place.
@@ -26,7 +26,7 @@ macro_rules! each_promise {
             gives_a_retaken_name_to_its_new_account: retaken_name,
             bounds_what_it_holds_of_a_user: bounds,
             exports_what_it_holds_of_a_user: export,
-            keeps_what_cannot_be_read: unreadable,
+            counts_what_is_set_aside: dead,
             keeps_experiments: experiments::kept,
             sums_experiments_up: experiments::accrual,
             counts_listeners_when_their_windows_have_passed: experiments::windows,
@@ -83,11 +83,11 @@ fn progress(position: u64) -> Progress {
 pub async fn replay(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
     assert_eq!(rows(store).await, (Vec::new(), Progress::default()), "the store is empty");
-    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), 0, progress(7)).await.expect("applied");
     let first = rows(store).await;
     assert_eq!((first.0.len(), first.1.clone()), (8, progress(7)));
     assert!(first.0.contains(&Row::Friend(user, friend)) && first.0.contains(&Row::Friend(friend, user)));
-    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), 0, progress(7)).await.expect("applied");
     assert_eq!(rows(store).await, first);
 }
 
@@ -108,13 +108,13 @@ pub async fn totals(store: &dyn RecommendationStore) {
     for calls in [vec![vec![&early, &late]], vec![vec![&late, &early]], vec![vec![&late], vec![&early], vec![&late]]] {
         for call in calls {
             let events = call.into_iter().cloned().map(heard).collect();
-            store.apply(events, Vec::new(), progress(1)).await.expect("applied");
+            store.apply(events, 0, progress(1)).await.expect("applied");
         }
         assert_eq!(rows(store).await.0, std::slice::from_ref(&joined));
         let again = vec![event(user, 2, Payload::UserErased), heard(early.clone())];
-        store.apply(again, Vec::new(), progress(2)).await.expect("applied");
+        store.apply(again, 0, progress(2)).await.expect("applied");
         assert_eq!(rows(store).await.0, [Row::Tally(user, early.clone())], "what was erased counts no more");
-        store.apply(vec![event(user, 3, Payload::UserErased)], Vec::new(), progress(3)).await.expect("applied");
+        store.apply(vec![event(user, 3, Payload::UserErased)], 0, progress(3)).await.expect("applied");
     }
 }
 
@@ -124,7 +124,7 @@ pub async fn totals(store: &dyn RecommendationStore) {
 /// The store does otherwise.
 pub async fn erasure(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
-    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), 0, progress(7)).await.expect("applied");
     let item = Named { title: String::new(), artist: "Björk".into() };
     let shown = Impression { trace: TraceId(1), model_version: "m1".into(), items: vec![ItemId::artist("Björk")] };
     store.record_impression(user, shown, Hlc::from_ms(8).into()).await.expect("noted");
@@ -132,7 +132,7 @@ pub async fn erasure(store: &dyn RecommendationStore) {
     store.record_feedback(user, said, item, Hlc::from_ms(9), progress(7)).await.expect("noted");
     let mut again = world(user, friend);
     again.push(event(user, 10, Payload::UserErased));
-    store.apply(again, Vec::new(), progress(8)).await.expect("applied");
+    store.apply(again, 0, progress(8)).await.expect("applied");
     let (left, at) = rows(store).await;
     assert_eq!(left, vec![Row::Name(friend, "ben".parse().expect("a name"))]);
     assert_eq!(at, progress(8));
@@ -148,10 +148,10 @@ pub async fn erasure(store: &dyn RecommendationStore) {
 pub async fn retaken_name(store: &dyn RecommendationStore) {
     let created = |user, at| event(user, at, Payload::UserCreated { name: "ann".parse().expect("a name") });
     let (first, second) = (UserId::new(2), UserId::new(1));
-    store.apply(vec![created(first, 1), created(second, 2)], Vec::new(), progress(2)).await.expect("applied");
+    store.apply(vec![created(first, 1), created(second, 2)], 0, progress(2)).await.expect("applied");
     let name = |user| Row::Name(user, "ann".parse().expect("a name"));
     assert_eq!(rows(store).await.0, [name(first), name(second)]);
-    store.apply(vec![event(first, 3, Payload::UserErased)], Vec::new(), progress(3)).await.expect("applied");
+    store.apply(vec![event(first, 3, Payload::UserErased)], 0, progress(3)).await.expect("applied");
     assert_eq!(rows(store).await.0, [name(second)]);
 }
 
@@ -162,7 +162,7 @@ pub async fn retaken_name(store: &dyn RecommendationStore) {
 /// The store does otherwise.
 pub async fn acceptance(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
-    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), 0, progress(7)).await.expect("applied");
     let items: Vec<ItemId> = ["a", "b", "c"].into_iter().map(ItemId::artist).collect();
     let early = Feedback { item: items[2], signal: Signal::Skipped, trace: TraceId(1) };
     let named = || Named { title: String::new(), artist: "a".into() };
@@ -195,7 +195,7 @@ pub async fn acceptance(store: &dyn RecommendationStore) {
 /// The store does otherwise.
 pub async fn bounds(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
-    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), 0, progress(7)).await.expect("applied");
     let item = ItemId::artist("a");
     let named = || Named { title: String::new(), artist: "a".into() };
     for trace in 1..=50_u64 {
@@ -229,7 +229,7 @@ pub async fn bounds(store: &dyn RecommendationStore) {
     assert_eq!((acceptance[0].model_version.as_str(), acceptance[0].impressions), ("again", 1));
     assert_eq!(store.totals().await.expect("counted").impressions, most + 1);
     let erased = vec![event(user, 9, Payload::UserErased), event(user, 10, Payload::UserErased)];
-    store.apply(erased, Vec::new(), progress(8)).await.expect("applied");
+    store.apply(erased, 0, progress(8)).await.expect("applied");
     let totals = Totals { impressions: 1, feedback: 0, unreadable_events: 0 };
     assert_eq!(store.totals().await.expect("counted"), totals, "what was erased counts no more, and once");
     assert_eq!(store.acceptance().await.expect("read").len(), 1);
@@ -241,7 +241,7 @@ pub async fn bounds(store: &dyn RecommendationStore) {
 /// The store does otherwise.
 pub async fn export(store: &dyn RecommendationStore) {
     let (user, friend) = (UserId::new(1), UserId::new(2));
-    store.apply(world(user, friend), Vec::new(), progress(7)).await.expect("applied");
+    store.apply(world(user, friend), 0, progress(7)).await.expect("applied");
     let items: Vec<ItemId> = ["a", "b", "c"].into_iter().map(ItemId::artist).collect();
     for (n, who) in [(1, user), (2, user), (3, friend)] {
         let shown = Impression { trace: TraceId(n), model_version: format!("m{n}"), items: items.clone() };
@@ -285,39 +285,14 @@ async fn exported(store: &dyn RecommendationStore, user: UserId, size: u32) -> V
     }
 }
 
-/// Records that cannot be read are kept with the progress, the last ones only, and go with their user.
+/// Records that were set aside are counted with the progress.
 ///
 /// # Panics
 /// The store does otherwise.
-pub async fn unreadable(store: &dyn RecommendationStore) {
-    let (user, friend) = (UserId::new(1), UserId::new(2));
-    let record = |position: u64, key: String| Unreadable {
-        stream: "topic".into(),
-        position,
-        key,
-        value: vec![0xff, 0],
-        reason: "odd".into(),
-    };
-    let most = MAX_UNREADABLE as u64;
-    for from in (0..most + 10).step_by(10) {
-        let who = |position: u64| if position.is_multiple_of(2) { user.to_string() } else { "nobody".into() };
-        let records: Vec<_> = (from..from + 10).map(|position| record(position, who(position))).collect();
-        store.apply(Vec::new(), records.clone(), progress(from + 10)).await.expect("applied");
-        store.apply(Vec::new(), records, progress(from + 10)).await.expect("applied again");
+pub async fn dead(store: &dyn RecommendationStore) {
+    for (count, all) in [(3, 3), (0, 3), (2, 5)] {
+        store.apply(Vec::new(), count, progress(all)).await.expect("applied");
+        assert_eq!(store.totals().await.expect("counted").unreadable_events, all);
+        assert_eq!(rows(store).await.1, progress(all));
     }
-    assert_eq!(store.totals().await.expect("counted").unreadable_events, most + 10);
-    let kept = store.unreadable().await.expect("read");
-    assert_eq!((kept.len() as u64, kept[0].position), (most, 10));
-    assert_eq!(kept[1], record(11, "nobody".into()));
-    assert_eq!(rows(store).await.1, progress(most + 10));
-    let late = vec![record(most + 10, user.to_string()), record(most + 11, friend.to_string())];
-    let erased = vec![event(user, 9, Payload::UserErased)];
-    store.apply(erased, late, progress(most + 13)).await.expect("applied");
-    let left = store.unreadable().await.expect("read");
-    assert!(left.iter().all(|one| one.key != user.to_string()) && left.len() as u64 == most / 2);
-    assert_eq!(left.last().map(|one| one.position), Some(most + 11));
-    // The room of those that went with their user is filled again before others go.
-    let more: Vec<_> = (0..500).map(|n| record(most + 20 + n, "nobody".into())).collect();
-    store.apply(Vec::new(), more, progress(most + 600)).await.expect("applied");
-    assert_eq!(store.unreadable().await.expect("read").len(), MAX_UNREADABLE);
 }

@@ -32,8 +32,6 @@ pub const MAX_MODELS: usize = 1_000;
 pub const MAX_EXPERIMENTS: usize = 1_000;
 /// Listeners whose windows are closed in one write at the most.
 pub const MAX_CLOSED: usize = 1_000;
-/// Unreadable records kept at the most; the oldest go first.
-pub const MAX_UNREADABLE: usize = 1_000;
 
 /// How far the view has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,26 +88,10 @@ pub enum Row {
     Tagging(UserId, Tagging),
     /// A friendship, once in each direction.
     Friend(UserId, UserId),
-    /// Settings.
-    Settings(UserId, Settings),
+    /// Settings and when they were written; zero when that is not known.
+    Settings(UserId, Settings, Hlc),
     /// Feedback with the item's name and its time.
     Feedback(UserId, Feedback, Named, Hlc),
-}
-
-/// A record of the log that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unreadable {
-    /// Its place in its stream of the log.
-    pub position: u64,
-    /// Its key: the user it is of.
-    pub key: String,
-    /// Its bytes, or the first of them.
-    pub value: Vec<u8>,
-    /// What is wrong with it.
-    pub reason: String,
-    /// Its stream; empty of one that was kept when there was one stream alone.
-    #[serde(default)]
-    pub stream: String,
 }
 
 /// How much is held.
@@ -156,11 +138,10 @@ pub trait RecommendationStore: ReleaseStore + Send + Sync {
     /// an erasure is over, the account before may still be there.
     async fn load(&self, take: &mut (dyn FnMut(Row) + Send)) -> Answer<Progress>;
 
-    /// Writes what events say, in order, together with the progress after them and the records between
-    /// them that could not be read. Keeps the last [`MAX_UNREADABLE`] of these, until their user is
-    /// erased. Writing the same again changes nothing but the progress, and a total that is older than the one held
-    /// lowers nothing ([`Tally::joined`]).
-    async fn apply(&self, events: Vec<Event>, unreadable: Vec<Unreadable>, progress: Progress) -> Answer<()>;
+    /// Writes what events say, in order, together with the progress after them, and counts the records between them that
+    /// were set aside. Writing the same events again changes nothing but the progress, and a total that is older than the
+    /// one held lowers nothing ([`Tally::joined`]).
+    async fn apply(&self, events: Vec<Event>, dead: u64, progress: Progress) -> Answer<()>;
 
     /// Notes an impression; one of the same user and trace is noted once. Keeps the newest
     /// [`MAX_IMPRESSIONS`] of a user. If it is part of an experiment that runs, the listener's sums and
@@ -212,9 +193,6 @@ pub trait RecommendationStore: ReleaseStore + Send + Sync {
 
     /// What was learnt from everybody of what was explored.
     async fn learnt(&self) -> Answer<Learnt>;
-
-    /// The unreadable records kept, oldest first.
-    async fn unreadable(&self) -> Answer<Vec<Unreadable>>;
 
     /// How much is held.
     async fn totals(&self) -> Answer<Totals>;

@@ -64,18 +64,27 @@ impl World {
 
     /// A world that fits and keeps models as is told.
     pub(crate) fn with(fitting: &Fitting) -> Self {
+        let world = Self::idle(fitting);
+        tokio::spawn({
+            let (service, log, stop) = (world.service.clone(), world.log.clone(), world.stop.clone());
+            async move { consume(service, &log, stop).await.expect("consumed") }
+        });
+        world
+    }
+
+    /// A world that applies nothing by itself.
+    pub(crate) fn stopped() -> Self {
+        Self::idle(&Fitting::default())
+    }
+
+    fn idle(fitting: &Fitting) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let db = Db::open(folder.path()).expect("open");
         let log = EmbeddedEventLog::new(db.clone());
         let store = EmbeddedRecommendationStore::new(db.clone());
         let service = RecommendationsService::load_with(store, Policy::default(), ReleaseLimits::default(), fitting)
             .expect("loaded");
-        let stop = CancellationToken::new();
-        tokio::spawn({
-            let (service, log, stop) = (service.clone(), log.clone(), stop.clone());
-            async move { consume(service, &log, stop).await.expect("consumed") }
-        });
-        Self { service, log, db, stop, _folder: folder }
+        Self { service, log, db, stop: CancellationToken::new(), _folder: folder }
     }
 
     /// Publishes and waits until it has been applied.

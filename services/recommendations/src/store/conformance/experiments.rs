@@ -55,7 +55,7 @@ async fn world(store: &dyn RecommendationStore, experiment: Experiment) -> [User
         .iter()
         .zip(["ann", "ben"])
         .map(|(user, name)| event(*user, 1, Payload::UserCreated { name: name.parse().expect("a name") }));
-    store.apply(joined.collect(), Vec::new(), progress(2)).await.expect("applied");
+    store.apply(joined.collect(), 0, progress(2)).await.expect("applied");
     assert!(store.create_experiment(experiment).await.expect("kept"));
     users
 }
@@ -90,7 +90,7 @@ pub async fn explored(store: &dyn RecommendationStore) {
     let row = |user, liked| Explored { user, items: items(), explored: vec![(2, 0.25, false), (3, 0.5, liked)] };
     assert_eq!(found, [row(ann, true), row(ben, false)]);
     assert_eq!(store.explored(1).await.expect("read").len(), 1);
-    store.apply(vec![event(ann, 30, Payload::UserErased)], Vec::new(), progress(3)).await.expect("applied");
+    store.apply(vec![event(ann, 30, Payload::UserErased)], 0, progress(3)).await.expect("applied");
     assert_eq!(store.explored(10).await.expect("read"), [row(ben, false)]);
 }
 
@@ -191,7 +191,7 @@ pub async fn windows(store: &dyn RecommendationStore) {
     show(store, ann, 11, 1_200, Some(served("one", 1))).await;
     assert_eq!((acceptance().await, sums(store, "one").await[1].impressions), (quarters(1), 2));
     // One who is erased has no window any more.
-    store.apply(vec![event(ben, 9, Payload::UserErased)], Vec::new(), progress(3)).await.expect("applied");
+    store.apply(vec![event(ben, 9, Payload::UserErased)], 0, progress(3)).await.expect("applied");
     assert_eq!(store.close_windows(9_999).await.expect("closed"), 0);
     assert_eq!((acceptance().await, sums(store, "one").await[1].listeners), (quarters(1), 1));
 }
@@ -241,12 +241,12 @@ pub async fn erasure(store: &dyn RecommendationStore) {
     assert_eq!((learnt.count, learnt.rewards[0]), (8, 3 * u64::from(ONE)), "what is no longer liked earns nothing");
     assert_ne!(sums(store, "one").await, before.0);
     let erased = vec![event(ann, 9, Payload::UserErased), event(ann, 10, Payload::UserErased)];
-    store.apply(erased, Vec::new(), progress(3)).await.expect("applied");
+    store.apply(erased, 0, progress(3)).await.expect("applied");
     assert_eq!((sums(store, "one").await, store.learnt().await.expect("read")), before);
     // Nothing is left to be erased, nor comes back late.
     show(store, ann, 14, 14, explored(1)).await;
     assert_eq!(sums(store, "one").await, before.0);
-    store.apply(vec![event(ben, 11, Payload::UserErased)], Vec::new(), progress(4)).await.expect("applied");
+    store.apply(vec![event(ben, 11, Payload::UserErased)], 0, progress(4)).await.expect("applied");
     assert_eq!(sums(store, "one").await, [ArmSums::default(); 2]);
     assert_eq!(store.learnt().await.expect("read"), Learnt::default());
 }

@@ -8,26 +8,21 @@ use echotune_model::{ItemId, Tally, UserId, fold};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    sums::{Change, FEEDBACK_TOTAL, UNREADABLE_HELD, UNREADABLE_TOTAL, total},
+    sums::{Change, FEEDBACK_TOTAL, UNREADABLE_HELD, UNREADABLE_TOTAL},
     tables::{
-        Account, COUNTS, FEEDBACK, FRIENDS, IMPRESSIONS, LEARNT_OF, NAMES, PERSONAL, PROGRESS, SETTINGS, Shown,
-        TAGGINGS, TALLIES, UNITS, UNREADABLE, UNREADABLE_OF, WINDOWS, keys, of, uuid_at,
+        Account, COUNTS, FEEDBACK, FRIENDS, IMPRESSIONS, LEARNT_OF, NAMES, PERSONAL, PROGRESS, SETTINGS, SETTINGS_AT,
+        Shown, TAGGINGS, TALLIES, UNITS, UNREADABLE, UNREADABLE_OF, WINDOWS, of, uuid_at,
     },
     trials::window_key,
     units::Unit,
 };
-use crate::store::{MAX_UNREADABLE, Progress, Unreadable};
+use crate::store::Progress;
 
 /// The last word on each key, by table and key.
 #[derive(Default)]
 pub(super) struct Draft {
     rows: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
     change: Change,
-}
-
-/// Where a record that cannot be read is kept: by position first, so that those of all streams age alike.
-fn place(record: &Unreadable) -> Key {
-    Key::new().u64(record.position).fixed(record.stream.as_bytes())
 }
 
 impl Draft {
@@ -87,6 +82,7 @@ impl Draft {
                         let friend = UserId(uuid_at(FRIENDS, &key, 1)?);
                         self.delete(FRIENDS, of(friend).fixed(user.0.as_bytes()).0);
                     }
+                    // Kept here by programs that had no dead letters yet.
                     UNREADABLE_OF => {
                         self.delete(UNREADABLE, key.get(16..).unwrap_or_default().to_vec());
                         self.change.total(UNREADABLE_HELD, -1);
@@ -135,41 +131,18 @@ impl Draft {
                     self.put(FRIENDS, of(*friend).fixed(event.user.0.as_bytes()), &());
                 }
             }
-            Payload::SettingsChanged { settings } => self.put(SETTINGS, user, settings),
+            Payload::SettingsChanged { settings } => {
+                self.put(SETTINGS_AT, user.clone(), &event.written_at);
+                self.put(SETTINGS, user, settings);
+            }
             Payload::UserErased => self.erase(view, event.user)?,
         }
         Ok(())
     }
 
-    /// Keeps records that could not be read; past the most that is kept, the oldest go.
-    pub(super) fn unreadable(&mut self, view: &dyn View, records: &[Unreadable]) -> Result<(), StoreError> {
-        let mut new = 0;
-        for record in records {
-            let key = place(record);
-            if view.get(UNREADABLE, &key)?.is_none() {
-                new += 1;
-            }
-            if let Ok(user) = record.key.parse::<UserId>() {
-                self.put(UNREADABLE_OF, of(user).fixed(&key.0), &());
-            }
-            self.put(UNREADABLE, key, record);
-        }
-        let held = usize::try_from(total(view, UNREADABLE_HELD)?).unwrap_or(usize::MAX);
-        let excess = (held + new).saturating_sub(MAX_UNREADABLE);
-        let oldest = keys(view, UNREADABLE, &Key::new(), Order::Ascending, excess)?;
-        for key in &oldest {
-            let record = view.get(UNREADABLE, &Key(key.clone()))?;
-            if let Some(record) = record.map(|bytes| decode::<Unreadable>(UNREADABLE, &bytes)).transpose()?
-                && let Ok(user) = record.key.parse::<UserId>()
-            {
-                self.delete(UNREADABLE_OF, of(user).fixed(key).0);
-            }
-            self.delete(UNREADABLE, key.clone());
-        }
-        let new = i64::try_from(new).unwrap_or(i64::MAX);
-        self.change.total(UNREADABLE_TOTAL, new);
-        self.change.total(UNREADABLE_HELD, new - i64::try_from(oldest.len()).unwrap_or(i64::MAX));
-        Ok(())
+    /// Counts records that were set aside.
+    pub(super) fn dead(&mut self, count: u64) {
+        self.change.total(UNREADABLE_TOTAL, i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(super) fn into_batch(self, view: &dyn View, progress: &Progress) -> Result<Batch, StoreError> {

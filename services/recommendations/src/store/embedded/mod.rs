@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 use self::{
     draft::Draft,
     tables::{
-        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, Said, StoredName, TAGGINGS, TALLIES, UNREADABLE,
-        each, signal, uuid_at,
+        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, SETTINGS_AT, Said, StoredName, TAGGINGS,
+        TALLIES, each, signal, uuid_at,
     },
 };
 use super::{
     Answer, ArmSums, Kept, Learnt, ListNote, MAX_MODELS, Named, Progress, RecommendationStore,
-    RecommendationStoreError, Row, ShownAt, Totals, Unreadable,
+    RecommendationStoreError, Row, ShownAt, Totals,
 };
 
 impl From<StoreError> for RecommendationStoreError {
@@ -66,7 +66,10 @@ fn load(view: &dyn View, take: &mut (dyn FnMut(Row) + Send)) -> Result<Progress,
     hand(view, COUNTS, take, |key, count: PlayCount| Ok(Row::Count(user(COUNTS, key)?, count)))?;
     hand(view, TAGGINGS, take, |key, one: Tagging| Ok(Row::Tagging(user(TAGGINGS, key)?, one)))?;
     hand(view, FRIENDS, take, |key, ()| Ok(Row::Friend(user(FRIENDS, key)?, UserId(uuid_at(FRIENDS, key, 1)?))))?;
-    hand(view, SETTINGS, take, |key, one: Settings| Ok(Row::Settings(user(SETTINGS, key)?, one)))?;
+    hand(view, SETTINGS, take, |key, one: Settings| {
+        let at = get(view, SETTINGS_AT, &Key(key.to_vec()))?.unwrap_or_default();
+        Ok(Row::Settings(user(SETTINGS, key)?, one, at))
+    })?;
     hand(view, FEEDBACK, take, |key, said: Said| {
         let item = ItemId(uuid_at(FEEDBACK, key, 1)?);
         let feedback = Feedback { item, signal: signal(said.signal)?, trace: TraceId(said.trace) };
@@ -104,25 +107,16 @@ fn hand<T: DeserializeOwned>(
     })
 }
 
-fn unreadable(view: &dyn View) -> Answer<Vec<Unreadable>> {
-    let mut records = Vec::new();
-    each(view, UNREADABLE, &Key::new(), |_, record| {
-        records.push(record);
-        Ok(())
-    })?;
-    Ok(records)
-}
-
 #[async_trait]
 impl RecommendationStore for EmbeddedRecommendationStore {
     async fn load(&self, take: &mut (dyn FnMut(Row) + Send)) -> Answer<Progress> {
         Ok(self.db.read(|view| load(view, take))?)
     }
 
-    async fn apply(&self, events: Vec<Event>, unreadable: Vec<Unreadable>, progress: Progress) -> Answer<()> {
+    async fn apply(&self, events: Vec<Event>, dead: u64, progress: Progress) -> Answer<()> {
         let written = self.db.write(move |view| {
             let mut draft = Draft::default();
-            draft.unreadable(view, &unreadable)?;
+            draft.dead(dead);
             for event in &events {
                 draft.event(view, event)?;
             }
@@ -185,10 +179,6 @@ impl RecommendationStore for EmbeddedRecommendationStore {
 
     async fn learnt(&self) -> Answer<Learnt> {
         Ok(self.db.read(trials::learnt)?)
-    }
-
-    async fn unreadable(&self) -> Answer<Vec<Unreadable>> {
-        self.read_aside(unreadable).await
     }
 
     async fn totals(&self) -> Answer<Totals> {

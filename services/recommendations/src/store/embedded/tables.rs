@@ -19,6 +19,8 @@ pub(super) const TAGGINGS: Table = Table("recommendations.taggings");
 pub(super) const FRIENDS: Table = Table("recommendations.friends");
 /// User id → settings.
 pub(super) const SETTINGS: Table = Table("recommendations.settings");
+/// User id → when the settings were written, for those that were since this is kept.
+pub(super) const SETTINGS_AT: Table = Table("recommendations.settings_at");
 /// User id, trace id → impression.
 pub(super) const IMPRESSIONS: Table = Table("recommendations.impressions");
 /// User id, time, trace id → nothing: the impressions of a user, oldest first.
@@ -54,13 +56,14 @@ pub(super) const TOTALS: Table = Table("recommendations.totals");
 /// Nothing → how far the view has come.
 pub(super) const PROGRESS: Table = Table("recommendations.progress");
 /// Every table whose keys begin with the user they belong to.
-pub(super) const PERSONAL: [Table; 13] = [
+pub(super) const PERSONAL: [Table; 14] = [
     NAMES,
     TALLIES,
     COUNTS,
     TAGGINGS,
     FRIENDS,
     SETTINGS,
+    SETTINGS_AT,
     IMPRESSIONS,
     SHOWN_AT,
     SHOWN,

@@ -177,7 +177,7 @@ fn pending(place: Place, user: Uuid, event: &[u8], needs: &[u8]) -> Result<Pendi
 fn wait(one: Pending) -> Answer<Waiting> {
     let (key, value) = (one.event.user.to_string(), one.event.encode());
     let is_lasting = one.event.payload == Payload::UserErased;
-    let record = Record { key, value, traceparent: one.event.traceparent, is_lasting };
+    let record = Record { key, value, traceparent: one.event.traceparent, is_lasting, letter: None };
     let place = echotune_kit::cql::encode(&one.place);
     Ok(Waiting { place, record })
 }

@@ -224,7 +224,8 @@ impl EmbeddedUserStore {
             let event = Event::decode(value).map_err(|cause| damaged(cause.to_string()))?;
             let event = event.ok_or_else(|| damaged("an event of an unknown kind".into()))?;
             let (key, is_lasting) = (event.user.to_string(), event.payload == Payload::UserErased);
-            let record = Record { key, value: value.to_vec(), traceparent: event.traceparent, is_lasting };
+            let record =
+                Record { key, value: value.to_vec(), traceparent: event.traceparent, is_lasting, letter: None };
             waiting.push(Waiting { place: place.to_vec(), record });
             Ok(waiting.len() < limit)
         })?;
