@@ -232,17 +232,18 @@ impl Migration {
             return Ok(Err(error::Conflict { user, there }));
         }
         let (mut sums, mut friends) = (Sums::default(), Vec::new());
-        let mut pages = std::pin::pin!(self.source.pages(&user));
-        while let Some(rows) = pages.try_next().await? {
-            self.progress.advance(rows.len() as u64);
-            for row in rows {
-                match row {
-                    Row::Friend(name) => friends.extend(self.source.id_of(&name).await?),
-                    row => sums.add(&row.named(&name)),
+        {
+            let mut pages = std::pin::pin!(self.source.pages(&user));
+            while let Some(rows) = pages.try_next().await? {
+                self.progress.advance(rows.len() as u64);
+                for row in rows {
+                    match row {
+                        Row::Friend(name) => friends.extend(self.source.id_of(&name).await?),
+                        row => sums.add(&row.named(&name)),
+                    }
                 }
             }
         }
-        drop(pages);
         Ok(Ok(Account { user, name, arrived: arrived.is_some(), sums, friends }))
     }
 

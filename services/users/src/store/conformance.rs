@@ -231,7 +231,7 @@ pub async fn what_is_restored_keeps_its_identity(store: &dyn UserStore) {
     let renamed = User { name: name("anna"), ..user.clone() };
     assert_eq!(store.restore(renamed, none()).await.expect("there"), (user.clone(), false));
     assert_eq!(store.by_name(&name("ANN")).await.expect("read").as_ref(), Some(&user));
-    assert_eq!(store.users(page()).await.expect("listed").rows, [user.clone()]);
+    assert_eq!(store.users(page()).await.expect("listed").rows, std::slice::from_ref(&user));
     let other = User { id: UserId::new(1_500_000_000_001), ..user.clone() };
     let taken = store.restore(other, none()).await.expect_err("taken");
     assert!(matches!(taken, UserStoreError::NameTaken(_)), "{taken}");
