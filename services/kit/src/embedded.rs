@@ -285,8 +285,8 @@ impl Db {
         Self::start(database, None).map(|(db, _)| db)
     }
 
-    /// Opens the store of a data folder to be read only: not a byte of it is changed, and whoever would write it is kept
-    /// out meanwhile. Writes fail.
+    /// Opens the store of a data folder to be read only: not a byte of it is changed, and whoever would write it is
+    /// kept out meanwhile. Writes fail.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process writes it, [`StoreError::Open`] when there is none, it was written by

@@ -110,7 +110,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         rejects: Option<PathBuf>,
     },
-    /// Move the history of a data folder to a platform of several machines. What was cut off goes on when it is run again.
+    /// Move the history of a data folder to a platform of several machines. Run again, it goes on where it was cut off.
     Migrate(migrate::MigrateArguments),
     /// Accounts.
     User {

@@ -1,10 +1,10 @@
-//! The history of a data folder moves to a platform elsewhere, with its identity: accounts keep their ids, and everything
-//! that hangs on them keeps its own.
+//! The history of a data folder moves to a platform elsewhere, with its identity: accounts keep their ids, and
+//! everything that hangs on them keeps its own.
 //!
 //! No state is kept of how far a move has come. Each account is compared with what the destination holds of it, and
 //! what is missing is sent; so a move that was cut off, at whatever moment, is completed by running it again, and one
-//! that is repeated writes nothing. What is there already is never overwritten. At the end of each account the rows on both
-//! sides are counted and summed. The folder is opened to be read only.
+//! that is repeated writes nothing. What is there already is never overwritten. At the end of each account the rows on
+//! both sides are counted and summed. The folder is opened to be read only.
 
 mod account;
 mod error;

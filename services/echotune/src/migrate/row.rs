@@ -174,8 +174,8 @@ impl Row {
         }
     }
 
-    /// The row as canonical JSON. Names are folded, since they are compared so. The trace of feedback is of a list that is
-    /// left behind.
+    /// The row as canonical JSON. Names are folded, since they are compared so. The trace of feedback is of a list that
+    /// is left behind.
     pub(super) fn canonical(&self) -> String {
         let told = match self {
             Self::Account(User { id, name, created_at_ms }) => {

@@ -148,9 +148,9 @@ pub trait RecommendationStore: ReleaseStore + Send + Sync {
     /// those of the variant change in the same write, and what was explored is learnt.
     async fn record_impression(&self, user: UserId, impression: Impression, shown: ShownAt) -> Answer<()>;
 
-    /// Notes feedback given `at` a time: the latest for each user, item and signal is kept. Without a trace it belongs to
-    /// the newest impression with the item among the user's last [`LOOK_BACK`], if any. Sums of
-    /// experiments change in the same write, until the listener's window has passed.
+    /// Notes feedback given `at` a time: the latest for each user, item and signal is kept. Without a trace it belongs
+    /// to the newest impression with the item among the user's last [`LOOK_BACK`], if any. Sums of experiments change in
+    /// the same write, until the listener's window has passed.
     async fn record_feedback(
         &self,
         user: UserId,

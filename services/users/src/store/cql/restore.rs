@@ -1,5 +1,5 @@
-//! Accounts that come from another platform and have an id already. The name is reserved first, as for a new account, and
-//! whoever repeats the call goes on where it was cut off.
+//! Accounts that come from another platform and have an id already. The name is reserved first, as for a new account,
+//! and whoever repeats the call goes on where it was cut off.
 
 use echotune_api::events::Payload;
 use echotune_kit::cql::encode;
