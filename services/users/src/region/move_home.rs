@@ -17,6 +17,8 @@ use crate::store::UserStore as _;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How much earlier than the caller the other region is to give up, so that its answer arrives.
 const WAY: Duration = Duration::from_secs(1);
+/// For how long a region that a user is to leave may be silent before the move begins.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How often it looks whether the other region, the relay or the copies are where they should be.
 const POLL: Duration = Duration::from_millis(500);
 /// Users who move at once at the most.
@@ -76,10 +78,12 @@ impl RegionalUsers {
                     return Err(Fault::new(ErrorKind::ResourceExhausted, format!("{why}: try again later")));
                 }
                 // A region that cannot let the user go is not asked to only after the user's writes are refused.
-                let there = peer.regions.get_home(call, user.name.as_str()).await;
+                let soon = Instant::now() + ANSWER;
+                let call = Call { deadline: call.deadline.map(|end| end.min(soon)), ..call.clone() };
+                let there = peer.regions.get_home(&call, user.name.as_str()).await;
                 let there = there.map_err(|cause| {
                     let why = format!("region '{from}', which the user is to leave, cannot be used now");
-                    Fault::new(cause.kind, format!("{why}; nothing was changed: {cause}"))
+                    Fault::new(again(cause.kind), format!("{why}; nothing was changed: {cause}"))
                 })?;
                 if there.region != *from || there.moving.is_some() {
                     let why = format!("region '{from}' has another home of the user; nothing was changed");
@@ -91,6 +95,8 @@ impl RegionalUsers {
         self.homes.store.note_move(user.id).await?;
         if self.homes.change(user.id, &state, &wanted).await? {
             tracing::info!(user = %user.id, state = %wanted, "a user moves");
+            // Whoever listed moves meanwhile may have found none and taken the note back.
+            self.homes.store.note_move(user.id).await?;
             return Ok(wanted);
         }
         Err(Fault::new(
@@ -156,10 +162,11 @@ impl RegionalUsers {
     pub(super) async fn moves(&self) -> Result<Vec<HomeMove>, Fault> {
         let mut moves = Vec::new();
         for user in self.homes.store.noted_moves(MOVES_AND_ONE).await?.into_iter().take(MOVES) {
-            // One that is noted and not begun, or about to begin.
-            let Some(known) = self.homes.look_home(user).await? else { continue };
-            let HomeState { region: from, epoch, moving, .. } = known.state;
-            let Some(Moving { to, since_ms }) = moving else { continue };
+            let state = self.homes.look_home(user).await?.map(|known| known.state);
+            let Some(HomeState { region: from, epoch, moving: Some(Moving { to, since_ms }), .. }) = state else {
+                self.homes.store.forget_move(user).await?;
+                continue;
+            };
             let name = self.homes.store.by_id(user).await?.map(|user| user.name.to_string()).unwrap_or_default();
             moves.push(HomeMove { user, name, from, to, epoch, since_ms });
         }
@@ -244,9 +251,15 @@ fn under_way(user: &User, state: &HomeState, cause: Fault) -> Fault {
         "'{name}' is on the way from '{}' to '{to}' and cannot write: the same command goes on, `echotune region move {name} --abort` takes it back, and so does the first write after {minutes} minutes",
         state.region
     );
-    // What was written is known: the user moves. Asking again does no harm.
-    let kind = if cause.kind == ErrorKind::Indeterminate { ErrorKind::Unavailable } else { cause.kind };
-    Fault::new(kind, format!("{cause}; {way}"))
+    Fault::new(again(cause.kind), format!("{cause}; {way}"))
+}
+
+/// The kind of what went wrong in a step. What has been written is known, and asking again does no harm.
+const fn again(kind: ErrorKind) -> ErrorKind {
+    match kind {
+        ErrorKind::Indeterminate | ErrorKind::DeadlineExceeded => ErrorKind::Unavailable,
+        kind => kind,
+    }
 }
 
 async fn pause(call: &Call, why: &str) -> Result<(), Fault> {

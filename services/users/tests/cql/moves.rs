@@ -255,6 +255,17 @@ async fn who_cannot_move_is_told_why_and_goes_on() {
     let fault = alone.move_home(&within(10), "ann", &eu.name).await.expect_err("us is down");
     assert_eq!(fault.kind, ErrorKind::Unavailable, "{fault}");
     assert!(fault.message.contains("nothing was changed") && fault.message.contains(&us.name), "{fault}");
+    // And one that is silent is not waited for as long as a move takes.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = format!("http://{}", silent.local_addr().expect("address"));
+    let ways =
+        BTreeMap::from([(us.name.clone(), peer(Endpoint::from_shared(address).expect("endpoint").connect_lazy()))]);
+    let homes = Arc::new(Homes::new(eu.store.clone()).lapsing_after(LAPSE));
+    let deaf = RegionalUsers::new(UsersService::new(eu.store.clone()), homes, ways);
+    let (began, answer) = (Instant::now(), deaf.move_home(&within(60), "ann", &eu.name).await);
+    let fault = answer.expect_err("us is silent");
+    assert_eq!(fault.kind, ErrorKind::Unavailable, "{fault}");
+    assert!(fault.message.contains("nothing was changed") && began.elapsed() < Duration::from_secs(40), "{fault}");
     us.users.update_profile(&call, "ann", profile("goes on")).await.expect("written at home");
     let fault = us.users.release_user(&within(5), "ann", 1).await.expect_err("does not move");
     assert_eq!(fault.kind, ErrorKind::Unavailable, "{fault}");
