@@ -23,6 +23,9 @@ const MAX_BYTES: usize = 16 << 20;
 /// How long to wait after the brokers could not be reached.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// How often it is told that they cannot be.
+const WARN_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// A topic with its copies from other regions.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
@@ -81,7 +84,12 @@ impl Raw {
 /// left to `auto.offset.reset`, which would do the same where what was committed is gone.
 struct Taking;
 
-impl ClientContext for Taking {}
+impl ClientContext for Taking {
+    /// Readers tell of it when it keeps them from reading.
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(cause = super::told(&error), reason, "the client of the brokers tells of an error");
+    }
+}
 
 impl ConsumerContext for Taking {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, told: RDKafkaRespErr, streams: &mut TopicPartitionList) {
@@ -117,6 +125,8 @@ struct Reading {
     seals: Option<Seals>,
     /// Read and not given out yet: a reader that is cut off has read nothing.
     pending: Vec<Raw>,
+    /// When it was last told that the brokers cannot be reached.
+    warned: Option<Instant>,
 }
 
 impl Reading {
@@ -132,7 +142,7 @@ impl Reading {
         config.set("auto.offset.reset", "error");
         let consumer =
             config.create_with_context(Taking).map_err(|cause| failed(ErrorKind::InvalidArgument, "start", &cause))?;
-        Ok(Self { consumer: Arc::new(consumer), source, seals, pending: Vec::new() })
+        Ok(Self { consumer: Arc::new(consumer), source, seals, pending: Vec::new(), warned: None })
     }
 
     /// Waits for records and takes those that are there, at most `limit`.
@@ -173,6 +183,20 @@ impl Reading {
             Delivered { stream: stream.to_string(), position, record }
         });
         Ok(delivered.collect())
+    }
+
+    /// Ends reading, or waits a little: for brokers that were away for long it is told once in a while alone.
+    async fn bear(&mut self, cause: KafkaError) -> Result<(), LogError> {
+        if lasts(&cause) {
+            return Err(failed(kind_of(&cause), "give records", &cause));
+        }
+        if self.warned.is_none_or(|told| told.elapsed() > WARN_EVERY) {
+            let (cause, topic) = (told(&cause), &self.source.topic);
+            tracing::warn!(cause, topic, "the event log cannot be read now; it is tried again");
+            self.warned = Some(Instant::now());
+        }
+        tokio::time::sleep(PAUSE).await;
+        Ok(())
     }
 
     /// Which of the positions is gone.
@@ -227,16 +251,6 @@ fn lasts(cause: &KafkaError) -> bool {
             let passes = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownTopic];
             kind_of_code(code) != ErrorKind::Unavailable && !passes.contains(&code)
         })
-}
-
-/// Ends reading, or waits a little.
-async fn bear(cause: KafkaError) -> Result<(), LogError> {
-    if lasts(&cause) {
-        return Err(failed(kind_of(&cause), "give records", &cause));
-    }
-    tracing::warn!(cause = told(&cause), "the event log cannot be read now; it is tried again");
-    tokio::time::sleep(PAUSE).await;
-    Ok(())
 }
 
 /// Reads all streams from positions of its own.
@@ -309,7 +323,7 @@ impl Reader for KafkaReader {
                     Ok(Ok(())) => {}
                     Ok(Err(cause)) if is_gone(&cause) => return Err(self.reading.gone(self.positions.clone()).await),
                     Ok(Err(cause)) => {
-                        bear(cause).await?;
+                        self.reading.bear(cause).await?;
                         continue;
                     }
                 }
@@ -352,7 +366,7 @@ impl Reader for KafkaMember {
                     Ok(()) => {}
                     Err(cause) if is_gone(&cause) => return Err(self.reading.gone(self.committed().await?).await),
                     Err(cause) => {
-                        bear(cause).await?;
+                        self.reading.bear(cause).await?;
                         continue;
                     }
                 }
