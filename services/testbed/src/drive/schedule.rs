@@ -175,7 +175,7 @@ impl Stage<'_> {
     /// Compares all rows of a region with those of the others: hints end with whoever holds them, and after a while.
     async fn repair(&self, region: Region) -> Result<(), DriveError> {
         let mut tool = self.testbed.nodetool(region).await?;
-        let done = tool.args(["repair", "-full", KEYSPACE]).kill_on_drop(true).output().await?;
+        let done = tool.args(["repair", "-full", "-j", "4", KEYSPACE]).kill_on_drop(true).output().await?;
         if done.status.success() {
             return Ok(());
         }
