@@ -45,9 +45,9 @@ pub(crate) struct Faults {
     /// Only the faults that take little time.
     #[arg(long)]
     quick: bool,
-    /// Only faults whose name holds this text.
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only faults whose name holds one of these texts, parted by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Folder of HetRec 2011, of which each region imports a part before anything fails.
     #[arg(long)]
     hetrec: Option<PathBuf>,
@@ -67,8 +67,12 @@ impl Faults {
             return outside();
         }
         let faults = if self.quick { Fault::quick(plan) } else { Fault::all(plan) };
-        let faults: Vec<_> = faults.into_iter().filter(|fault| fault.to_string().contains(&self.only)).collect();
-        ensure!(!faults.is_empty(), "no fault has a name with '{}' in it", self.only);
+        let is_wanted = |fault: &Fault| {
+            let name = fault.to_string();
+            self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
+        };
+        let faults: Vec<_> = faults.into_iter().filter(is_wanted).collect();
+        ensure!(!faults.is_empty(), "no fault has a name with '{}' in it", self.only.join("' or '"));
         let drive = Drive {
             programs: self.programs,
             fault: Duration::from_secs(self.seconds),

@@ -160,6 +160,8 @@ pub(crate) async fn until(agents: &dyn Agents, id: RunId, passes: impl Fn(&Run) 
         if passes(&run) {
             return run;
         }
+        let has_ended = matches!(run.state, RunState::Succeeded | RunState::Failed | RunState::Cancelled);
+        assert!(!has_ended, "it ended before that: {run:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -70,7 +70,7 @@ async fn another_shape_than_promised_fails_the_step() {
 
 #[tokio::test]
 async fn an_unknown_outcome_of_a_call_that_must_not_be_repeated_goes_to_a_person() {
-    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 60, attempts: 5}";
+    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 1500, attempts: 5}";
     let text = workflow("test", steps, r#""${ steps.pay.second }""#);
     let faces = Faces::new(&[&text]).await;
     for approved in [false, true] {
@@ -94,7 +94,7 @@ async fn an_unknown_outcome_of_a_call_that_must_not_be_repeated_goes_to_a_person
 
 #[tokio::test]
 async fn a_person_may_have_a_call_made_again() {
-    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 60}";
+    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 1500}";
     let faces = Faces::new(&[&workflow("test", steps, r#""${ steps.pay.second }""#)]).await;
     let id = faces.object.start_run(&Call::internal(), new("test", "")).await.expect("started").id;
     until(&faces.object, id, |run| run.state == RunState::AwaitingApproval).await;
