@@ -9,7 +9,7 @@ use echotune_kit::{
     edge::{Credentials, Edge, Patience},
     embedded::Db,
 };
-use echotune_model::{Call, Clock, ErrorKind, Fault, NewRun, Principal, Role, Run, RunEvent, RunId, UserName};
+use echotune_model::{Call, Clock, ErrorKind, Fault, NewRun, Principal, Role, Run, RunEvent, RunId, RunState, UserName};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -167,7 +167,7 @@ pub(crate) async fn until(agents: &dyn Agents, id: RunId, passes: impl Fn(&Run) 
 }
 
 pub(crate) fn output(run: &Run) -> Value {
-    assert!(run.state == echotune_model::RunState::Succeeded, "{run:?}");
+    assert!(run.state == RunState::Succeeded, "{run:?}");
     serde_json::from_str(&run.output).expect("JSON")
 }
 
