@@ -9,7 +9,9 @@ use echotune_kit::{
     edge::{Credentials, Edge, Patience},
     embedded::Db,
 };
-use echotune_model::{Call, Clock, ErrorKind, Fault, NewRun, Principal, Role, Run, RunEvent, RunId, RunState, UserName};
+use echotune_model::{
+    Call, Clock, ErrorKind, Fault, NewRun, Principal, Role, Run, RunEvent, RunId, RunState, UserName,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
