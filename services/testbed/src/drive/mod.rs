@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// How long regions may take to agree at the end.
-const AGREE: Duration = Duration::from_secs(180);
+const AGREE: Duration = Duration::from_secs(600);
 
 /// What is to be done.
 #[derive(Debug, Clone)]
