@@ -131,26 +131,27 @@ pub(super) async fn create(clients: &[Client], each: u64, notes: &Notes) -> Resu
     Ok(listeners)
 }
 
-/// Claims a name, and asks again until it is known what became of it; whose it then is.
-pub(super) async fn claim(client: &Client, name: &str, notes: &Notes) -> Option<UserId> {
-    let began = notes.now();
+/// Asks for an account of a name, again until it is known what became of it; whose it then is.
+pub(super) async fn make(client: &Client, name: &str) -> (Outcome, Option<UserId>) {
     let key = format!("{}-{name}", client.region);
     for _ in 0..TRIES {
         let answer = client.users.create_user(&call(key.clone()), name).await;
-        let (outcome, id) = match answer {
-            Ok(user) => (Outcome::Ok, Some(user.id)),
-            Err(fault) => (outcome(&fault), None),
-        };
-        if outcome != Outcome::Unknown {
-            let owner = id.map_or(u64::from(client.region.number()), number);
-            notes.note(client.region, began, outcome, Op::Claim { name: name.to_owned(), owner });
-            return id;
+        match answer.map_err(|fault| outcome(&fault)) {
+            Ok(user) => return (Outcome::Ok, Some(user.id)),
+            Err(Outcome::Unknown) => tokio::time::sleep(REST).await,
+            Err(known) => return (known, None),
         }
-        tokio::time::sleep(REST).await;
     }
-    let owner = u64::from(client.region.number());
-    notes.note(client.region, began, Outcome::Unknown, Op::Claim { name: name.to_owned(), owner });
-    None
+    (Outcome::Unknown, None)
+}
+
+/// Claims a name that stays; whose it then is.
+pub(super) async fn claim(client: &Client, name: &str, notes: &Notes) -> Option<UserId> {
+    let began = notes.now();
+    let (outcome, id) = make(client, name).await;
+    let owner = id.map_or(u64::from(client.region.number()), number);
+    notes.note(client.region, began, outcome, Op::Claim { name: name.to_owned(), owner });
+    id
 }
 
 /// Has every listener listen and names be claimed, until told to stop.
