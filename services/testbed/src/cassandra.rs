@@ -184,7 +184,7 @@ mod tests {
             assert_eq!(value(&text, "initial_token"), token);
             assert_eq!(value(&text, "listen_address"), plan.network.address(region).to_string());
             assert_eq!(value(&text, "seeds"), "\"127.0.0.1,127.0.0.2,127.0.0.3\"");
-            assert_eq!(value(&text, "commitlog_directory"), format!("/tmp/run/cassandra/{region}/commitlog"));
+            assert_eq!(value(&text, "commitlog_directory"), format!("/tmp/run/cassandra/{region}/data/commitlog"));
         }
     }
 
