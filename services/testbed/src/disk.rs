@@ -8,7 +8,7 @@ use std::{
 
 use tokio::process::Command;
 
-use crate::{TestbedError, launch::Home, process::last_lines};
+use crate::{TestbedError, launch::Home, network::run};
 
 /// What takes up the room of a disk that is to be full.
 const FILLER: &str = "filler";
@@ -24,7 +24,7 @@ pub(crate) async fn mount(home: &Home, mib: u32) -> Result<(), TestbedError> {
     }
     let mut command = Command::new("mount");
     command.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "echotune-testbed"]).arg(&folder);
-    run(command).await
+    run(command, "").await
 }
 
 /// Takes a part's disk away, with all that is on it.
@@ -35,7 +35,7 @@ pub(crate) async fn unmount(home: &Home) -> Result<(), TestbedError> {
     }
     let mut command = Command::new("umount");
     command.arg(&folder);
-    run(command).await
+    run(command, "").await
 }
 
 /// Takes all room on a part's disk, so that nothing more can be written.
@@ -63,13 +63,4 @@ pub(crate) fn free(home: &Home) -> Result<(), TestbedError> {
 fn is_mounted(folder: &Path) -> Result<bool, TestbedError> {
     let mounts = fs::read_to_string(MOUNTS).map_err(TestbedError::file(Path::new(MOUNTS)))?;
     Ok(mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|at| Path::new(at) == folder)))
-}
-
-async fn run(mut command: Command) -> Result<(), TestbedError> {
-    let what = format!("{:?}", command.as_std()).replace('"', "");
-    let output = command.kill_on_drop(true).output().await.map_err(TestbedError::program(&what, ""))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(TestbedError::Tool { what, said: last_lines(&String::from_utf8_lossy(&output.stderr)) })
 }

@@ -290,7 +290,8 @@ async fn ip(arguments: &[&str]) -> Result<(), TestbedError> {
     run(command, NO_IP).await
 }
 
-async fn run(mut command: Command, hint: &'static str) -> Result<(), TestbedError> {
+/// Runs a program of the system to its end; the hint says what to install when it is not there.
+pub(crate) async fn run(mut command: Command, hint: &'static str) -> Result<(), TestbedError> {
     let what = format!("{:?}", command.as_std()).replace('"', "");
     let output = command.kill_on_drop(true).output().await.map_err(TestbedError::program(&what, hint))?;
     if output.status.success() {

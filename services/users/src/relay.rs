@@ -45,9 +45,15 @@ pub async fn relay(store: impl UserStore, log: &dyn EventLog, stop: Cancellation
             waiting = store.next_events(BATCH) => waiting?,
         };
         let spans: Vec<_> = waiting.iter().map(publish_span).collect();
-        let lasting = waiting.iter().filter(|one| one.record.is_lasting);
-        let erased: Vec<_> = lasting.map(|one| one.record.key.clone()).collect();
-        let (places, records) = waiting.into_iter().map(|waiting| (waiting.place, waiting.record)).unzip();
+        let (mut places, mut erasures, mut records) = (Vec::new(), Vec::new(), Vec::new());
+        for Waiting { place, record } in waiting {
+            if record.is_lasting {
+                erasures.push((record.key.clone(), place))
+            } else {
+                places.push(place)
+            }
+            records.push(record);
+        }
         let appended = log.append(USERS_TOPIC, records).await;
         if let Err(cause) = &appended {
             spans.iter().for_each(|span| telemetry::fail(span, &cause.to_string()));
@@ -55,10 +61,14 @@ pub async fn relay(store: impl UserStore, log: &dyn EventLog, stop: Cancellation
         appended?;
         drop(spans);
         failpoint::reach("users.relay.appended");
-        for user in erased {
-            log.forget(USERS_TOPIC, &user).await?;
+        // First, so that a region that cannot confirm an erasure does not hold up the rest.
+        if !places.is_empty() {
+            store.published(places).await?;
         }
-        store.published(places).await?;
+        for (user, place) in erasures {
+            log.forget(USERS_TOPIC, &user).await?;
+            store.published(vec![place]).await?;
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use std::{
 
 use echotune_api::Users as _;
 use echotune_model::{ErrorKind, Fault, Listen, MAX_PAGE, PageRequest, Track, UserId};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Notes,
+    DriveError, Notes,
     clients::{Client, REST, TRIES, call, make, outcome, plays},
 };
 use crate::history::{Op, Outcome};
@@ -51,7 +52,7 @@ pub(super) async fn erase(clients: Vec<Client>, erased: Arc<Erased>, notes: Arc<
                 erased.0.lock().unwrap_or_else(PoisonError::into_inner).push((id, name));
             }
         }
-        tokio::time::sleep(EVERY).await;
+        sleep(EVERY).await;
     }
 }
 
@@ -68,7 +69,7 @@ async fn record(client: &Client, name: &str) {
     for _ in 0..TRIES {
         let listens = (0..LISTENS).map(listen).collect();
         match client.users.record_listens(&call(key.clone()), name, listens).await {
-            Err(fault) if outcome(&fault) == Outcome::Unknown => tokio::time::sleep(REST).await,
+            Err(fault) if outcome(&fault) == Outcome::Unknown => sleep(REST).await,
             _ => return,
         }
     }
@@ -89,7 +90,7 @@ async fn erase_one(client: &Client, name: &str, notes: &Notes) -> Outcome {
             break;
         }
         tried = true;
-        tokio::time::sleep(REST).await;
+        sleep(REST).await;
     }
     notes.note(client.region, began, seen, Op::Erase { of: name.to_owned() });
     seen
@@ -123,15 +124,15 @@ pub(super) async fn search(
     erased: &Erased,
     notes: &Notes,
     patience: Duration,
-) -> Result<(), super::DriveError> {
-    let (erased, end) = (erased.all(), tokio::time::Instant::now() + patience);
+) -> Result<(), DriveError> {
+    let (erased, end) = (erased.all(), Instant::now() + patience);
     for client in clients {
         let rows = loop {
-            let (found, is_over) = (left(client, &erased).await, tokio::time::Instant::now() >= end);
+            let (found, is_over) = (left(client, &erased).await, Instant::now() >= end);
             match found {
                 Ok(rows) if is_over || rows.iter().all(|rows| *rows == 0) => break rows,
-                Err(cause) if is_over => return Err(super::DriveError::Unasked { region: client.region, cause }),
-                _ => tokio::time::sleep(2 * REST).await,
+                Err(cause) if is_over => return Err(DriveError::Unasked { region: client.region, cause }),
+                _ => sleep(2 * REST).await,
             }
         };
         for ((_, name), rows) in erased.iter().zip(rows) {

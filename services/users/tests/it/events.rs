@@ -2,16 +2,19 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use echotune_api::{
     Users,
     events::{Event, Payload, USERS_TOPIC},
 };
-use echotune_eventlog::{EmbeddedEventLog, EventLog, Positions};
+use echotune_eventlog::{EmbeddedEventLog, EventLog, LogError, Member, Positions, Reader, Record};
 use echotune_kit::{
     embedded::{Db, STORE_FILE},
     telemetry,
 };
-use echotune_model::{Call, Clock, Hlc, NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging, UserId};
+use echotune_model::{
+    Call, Clock, ErrorKind, Hlc, NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging, UserId,
+};
 use echotune_users::{EmbeddedUserStore, UserStore, UsersService, relay, sweeper};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -339,4 +342,74 @@ async fn an_erasure_that_failed_half_way_is_finished_by_the_next_sweep() {
     erasure_of(&store, erased).await;
     stop.cancel();
     sweeping.await.expect("joined").expect("stopped");
+}
+
+/// A log that cannot forget, as when a region does not confirm that a key is destroyed.
+struct Unforgetting(EmbeddedEventLog);
+
+#[async_trait]
+impl EventLog for Unforgetting {
+    async fn append(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
+        self.0.append(topic, records).await
+    }
+
+    async fn starts(&self, topic: &str) -> Result<Positions, LogError> {
+        self.0.starts(topic).await
+    }
+
+    async fn ends(&self, topic: &str) -> Result<Positions, LogError> {
+        self.0.ends(topic).await
+    }
+
+    async fn read_from(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError> {
+        self.0.read_from(topic, from).await
+    }
+
+    async fn read_sealed(&self, topic: &str, from: Positions) -> Result<Box<dyn Reader>, LogError> {
+        self.0.read_sealed(topic, from).await
+    }
+
+    async fn append_sealed(&self, topic: &str, records: Vec<Record>) -> Result<(), LogError> {
+        self.0.append_sealed(topic, records).await
+    }
+
+    async fn join(&self, topic: &str, group: &str) -> Result<Box<dyn Member>, LogError> {
+        self.0.join(topic, group).await
+    }
+
+    fn region_of(&self, stream: &str) -> String {
+        self.0.region_of(stream)
+    }
+
+    fn system(&self) -> &'static str {
+        self.0.system()
+    }
+
+    async fn committed(&self, topic: &str, group: &str) -> Result<Positions, LogError> {
+        self.0.committed(topic, group).await
+    }
+
+    async fn forget(&self, _: &str, _: &str) -> Result<(), LogError> {
+        Err(LogError::Failed { kind: ErrorKind::Unavailable, message: "a region is cut off".into() })
+    }
+}
+
+#[tokio::test]
+async fn an_erasure_that_cannot_be_confirmed_holds_up_no_other_event() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let log = EmbeddedEventLog::new(db.clone());
+    let store = EmbeddedUserStore::new(db, Arc::new(Clock::default()));
+    let users = UsersService::new(store.clone());
+    let call = Call::internal();
+    for name in ["ann", "ben"] {
+        users.create_user(&call, name).await.expect("created");
+    }
+    users.erase_user(&call, "ann").await.expect("erased");
+    users.record_listens(&call, "ben", vec![listen("Jóga", 0)]).await.expect("recorded");
+    let error = relay(store.clone(), &Unforgetting(log.clone()), CancellationToken::new()).await.expect_err("cut off");
+    assert!(error.to_string().contains("a region is cut off"), "{error}");
+    let left = store.next_events(10).await.expect("read");
+    assert!(left.len() == 1 && left[0].record.is_lasting, "the erasure alone is tried again: {}", left.len());
+    publish_all(&store, &log).await;
 }
