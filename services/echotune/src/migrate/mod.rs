@@ -16,7 +16,7 @@ mod target;
 mod verify;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
 };
@@ -266,9 +266,9 @@ impl Migration {
     async fn names(&self, accounts: &[Account], mode: Mode) -> Result<Names, MigrateError> {
         let there = accounts.iter().filter(|account| account.arrived || mode != Mode::Verify);
         let mut names: Names = there.map(|account| (account.user.id, account.name.clone())).collect();
-        let moving: HashMap<_, _> = accounts.iter().map(|account| (account.user.id, ())).collect();
+        let moving: HashSet<_> = accounts.iter().map(|account| account.user.id).collect();
         let friends = accounts.iter().flat_map(|account| &account.friends).copied();
-        let mut others: Vec<_> = friends.filter(|friend| !moving.contains_key(friend)).collect();
+        let mut others: Vec<_> = friends.filter(|friend| !moving.contains(friend)).collect();
         others.sort_unstable();
         others.dedup();
         let found = stream::iter(others).map(|id| self.target.find(id)).buffer_unordered(self.parallel);
@@ -286,7 +286,7 @@ impl Migration {
         mode: Mode,
         report: &mut Report,
     ) -> Result<(), MigrateError> {
-        let moving: HashMap<_, _> = accounts.iter().map(|account| (account.user.id, ())).collect();
+        let moving: HashSet<_> = accounts.iter().map(|account| account.user.id).collect();
         for account in accounts.iter_mut() {
             for friend in &account.friends {
                 match names.get(friend) {
@@ -299,7 +299,7 @@ impl Migration {
             return Ok(());
         }
         let sent = accounts.iter().map(|account| {
-            let mine = |friend: &&UserId| account.user.id < **friend || !moving.contains_key(*friend);
+            let mine = |friend: &&UserId| account.user.id < **friend || !moving.contains(*friend);
             let friends: Vec<_> = account.friends.iter().filter(mine).filter_map(|id| names.get(id).cloned()).collect();
             self.target.befriend(&account.name, friends)
         });

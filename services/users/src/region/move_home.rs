@@ -23,6 +23,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(500);
 /// Users who move at once at the most.
 const MOVES: usize = 1_000;
+/// One more, to see whether there are more.
+const MOVES_AND_ONE: i32 = 1_001;
 /// Of how many milliseconds idempotency keys are compared: of 24 hours less one, so that none ends meanwhile.
 const KEYS_MS: u64 = 23 * 3_600 * 1_000;
 
@@ -225,9 +227,6 @@ impl RegionalUsers {
         }
     }
 }
-
-/// One more than [`MOVES`], to see whether there are more.
-const MOVES_AND_ONE: i32 = 1_001;
 
 /// Refuses a move between regions of which one is served by another: what the one that stands in wrote is not in its
 /// home yet, and a home that is away would not see that the user left.
