@@ -5,7 +5,7 @@ use moka::future::Cache;
 
 use super::{DataKey, KeyError, SubjectKeys};
 
-/// Keys held at the most: some 20 MB of them.
+/// Keys held at the most: some 30 MB.
 const MAX_HELD: u64 = 100_000;
 
 /// Keys of which those used lately are held, so that what is sealed or opened again and again costs no look. That there is
