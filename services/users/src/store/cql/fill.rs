@@ -48,7 +48,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// What it says, if its key is there, of those that wait in this region's outbox.
-    fn opened(self, region: &str, opener: &Opener) -> Answer<Option<Pending>> {
+    pub(super) fn opened(self, region: &str, opener: &Opener) -> Answer<Option<Pending>> {
         let Self { place, user, event, needs } = self;
         let (at, id) = (place.2, place.3);
         let needs = opener.record(Place::Needs { region, at, id }, &needs)?;
