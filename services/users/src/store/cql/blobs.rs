@@ -65,7 +65,8 @@ impl CqlUserStore {
             return Ok(Steady::Changing);
         }
         let opener = self.opener(user, rows.first().is_some_and(|(first,)| is_sealed(first))).await?;
-        let value = opener.parts(of, version, rows.into_iter().map(|(bytes,)| bytes).collect())?;
+        let parts: Vec<_> = rows.into_iter().map(|(bytes,)| bytes).collect();
+        let value = opener.parts(of, version, &parts)?;
         Ok(value.map_or(Steady::Missing, Steady::Found))
     }
 

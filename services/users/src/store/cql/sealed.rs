@@ -205,12 +205,7 @@ impl Opener {
 
     /// A record that is kept in parts. The first tells whether they are sealed: bytes in the middle of a record may begin
     /// with anything.
-    pub(super) fn parts<T: DeserializeOwned>(
-        &self,
-        item: Uuid,
-        version: i64,
-        parts: Vec<Vec<u8>>,
-    ) -> Answer<Option<T>> {
+    pub(super) fn parts<T: DeserializeOwned>(&self, item: Uuid, version: i64, parts: &[Vec<u8>]) -> Answer<Option<T>> {
         let place = |part| Place::Blob { item, version, part };
         let bytes = if parts.first().is_some_and(|first| is_sealed(first)) {
             let open = |(part, kept): (i32, &Vec<u8>)| {
@@ -220,7 +215,7 @@ impl Opener {
                 let cause = format!("its part {part} is not sealed as the first is");
                 Err(CqlError::Damaged { what: place(part).what(), cause }.into())
             };
-            let opened: Option<Vec<_>> = (0..).zip(&parts).map(open).collect::<Answer<_>>()?;
+            let opened: Option<Vec<_>> = (0..).zip(parts).map(open).collect::<Answer<_>>()?;
             let Some(opened) = opened else { return Ok(None) };
             opened.concat()
         } else {
@@ -399,7 +394,7 @@ mod tests {
                 |(part, some): (i32, &[u8])| ann.bytes(Place::Blob { item: ID, version, part }, some).expect("sealed");
             (0..).zip(bytes.chunks(80)).map(seal).collect()
         };
-        let read = |opener: Opener, parts: &[Vec<u8>]| opener.parts::<String>(ID, 1, parts.to_vec());
+        let read = |opener: Opener, parts: &[Vec<u8>]| opener.parts::<String>(ID, 1, parts);
         let (first, second, older) = (write(1), write(1), write(0));
         assert_eq!(first.len(), 3);
         let mixed = [first[0].clone(), second[1].clone(), first[2].clone()];

@@ -64,7 +64,7 @@ fn page_tokens_are_read_back_and_others_refused() {
 fn a_key_is_of_its_user_and_request() {
     let of = |user: Option<u128>, key: &str, request: u8| {
         let idempotency = Idempotency { key: key.into(), request: [request; 32] };
-        Key::new(user.map(|user| echotune_model::UserId(Uuid::from_u128(user))), &idempotency)
+        Key::new(user.map(|user| UserId(Uuid::from_u128(user))), &idempotency)
     };
     let seed = of(Some(1), "k", 1).seed();
     assert_eq!(seed, of(Some(1), "k", 1).seed());
@@ -91,7 +91,7 @@ fn the_largest_listen_fits_into_a_batch() {
     let text = "x".repeat(1_024);
     let track = echotune_model::Track { title: text.clone(), artist: text.clone(), album: text };
     let listen = Listen { listened_at_ms: 0, track, played_ms: 0, source: "x".repeat(256), explicit: Some(true) };
-    let kept = echotune_kit::cql::encode(&listen).len();
+    let kept = encode(&listen).len();
     assert!(2 * kept + 1_024 < super::draft::BATCH_BYTES, "{kept} bytes by time and as many in the event");
 }
 
