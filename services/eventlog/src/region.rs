@@ -7,7 +7,7 @@ use echotune_kit::{
     auth::Token,
     config::Period,
     cql::{CqlConfig, CqlSection, CqlSession, WriteClock},
-    keys::{CqlSubjectKeys, MasterKeys},
+    keys::{CqlSubjectKeys, HeldKeys, MasterKeys, SubjectKeys},
     process::Failure,
 };
 use echotune_model::Clock;
@@ -192,6 +192,8 @@ pub struct Region {
     pub session: CqlSession,
     /// The log.
     pub log: KafkaEventLog,
+    /// The keys by which the log and what stores keep of somebody are sealed.
+    pub keys: HeldKeys,
     /// The token of the platform.
     pub token: Token,
 }
@@ -207,7 +209,9 @@ impl Region {
         let clock = Arc::new(Clock::default());
         let session = CqlSession::connect(&config.cql()).await?;
         let keys = CqlSubjectKeys::connect(session.clone(), master, WriteClock::new(Arc::clone(&clock))).await?;
-        let log = KafkaEventLog::new(config.kafka(program), Arc::new(keys))?;
-        Ok(Self { clock, session, log, token })
+        let keys: Arc<dyn SubjectKeys> = Arc::new(keys);
+        let log = KafkaEventLog::new(config.kafka(program), Arc::clone(&keys))?;
+        let keys = HeldKeys::new(keys, config.kafka.key_life.0);
+        Ok(Self { clock, session, log, keys, token })
     }
 }

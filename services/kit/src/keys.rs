@@ -8,6 +8,7 @@ pub mod conformance;
 #[cfg(feature = "cql")]
 mod cql;
 mod embedded;
+mod held;
 mod seal;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use thiserror::Error;
 pub use self::cql::CqlSubjectKeys;
 pub use self::{
     embedded::EmbeddedSubjectKeys,
+    held::HeldKeys,
     seal::{DataKey, MasterKeys, Opened, is_sealed},
 };
 

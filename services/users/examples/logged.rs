@@ -1,5 +1,5 @@
 //! How many durable listens a second the store of users takes, beside logged batches of the same rows by the same
-//! session, without anything that a store does before and after:
+//! session, without anything that a store does before and after, with their values in clear and sealed as the store's are:
 //! `ECHOTUNE_CQL=us=127.0.0.1:9042 cargo run --release -p echotune-users --features cql --example logged`.
 
 use std::{
@@ -9,7 +9,10 @@ use std::{
 };
 
 use echotune_api::Users as _;
-use echotune_kit::cql::{Batch, CqlSession, Write, WriteClock, scratch};
+use echotune_kit::{
+    cql::{Batch, CqlSession, Write, WriteClock, scratch},
+    keys::{CqlSubjectKeys, DataKey, HeldKeys, MasterKeys},
+};
 use echotune_model::{Call, Clock, Listen, Track};
 use echotune_users::{CqlUserStore, UsersService};
 use futures::{StreamExt as _, stream};
@@ -21,6 +24,8 @@ const MEASURED: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 /// Listeners of the store.
 const LISTENERS: u64 = 256;
+/// Bytes of a listen.
+const LISTEN: usize = 110;
 /// Bytes of an outbox event and of what it needs, as one listen has them.
 const EVENT: (usize, usize) = (180, 40);
 
@@ -59,17 +64,22 @@ impl Rows {
         }
     }
 
-    /// One logged batch of them.
-    async fn put(&self, session: &CqlSession, times: &WriteClock, n: u64) {
+    /// One logged batch of them, sealed when there is a key.
+    async fn put(&self, session: &CqlSession, times: &WriteClock, key: Option<&DataKey>, n: u64) {
+        let value = |bytes: usize| {
+            let plain = vec![7_u8; bytes];
+            let about = [7_u8; 60];
+            key.map_or_else(|| plain.clone(), |key| key.seal(&about, &plain).expect("sealed"))
+        };
         let time = times.now();
         let (user, n) = (Uuid::from_u128(u128::from(n % LISTENERS) << 64 | 7), n.cast_signed());
         let (listen, track) = (Uuid::new_v4(), Uuid::new_v4());
         let mut batch = Batch::new("raw", time);
         batch.add(&self.period, (user, 1_i64));
-        batch.add(&self.listen, (user, 1_i64, n, listen, vec![7_u8; 60]));
+        batch.add(&self.listen, (user, 1_i64, n, listen, value(LISTEN)));
         batch.add(&self.by_track, (user, 1_i32, track, n, listen, 0_i8));
         let place = ("raw".to_owned(), 0_i32, time.micros / 60_000_000, time.micros, listen);
-        let event = (vec![7_u8; EVENT.0], vec![7_u8; EVENT.1]);
+        let event = (value(EVENT.0), value(EVENT.1));
         batch.add(&self.outbox, (place.0, place.1, place.2, place.3, place.4, user, event.0, event.1));
         batch.add(&self.count, ("raw".to_owned(), "raw".to_owned(), "listens".to_owned(), n));
         session.apply(batch).await.expect("written");
@@ -99,20 +109,26 @@ async fn rate<F: Future<Output = ()>>(callers: usize, write: impl Fn(u64) -> F) 
 async fn main() {
     let config = scratch::configs("logged").remove(0);
     let session = CqlSession::connect(&config).await.expect("connected");
+    CqlSubjectKeys::migrate(&session).await.expect("migrated");
     CqlUserStore::migrate(&session).await.expect("migrated");
     let clock = Arc::new(Clock::default());
-    let store = CqlUserStore::connect(session.clone(), "example", Arc::clone(&clock)).await.expect("connected");
+    let (master, times) = (MasterKeys::new(&[[7; 32]]), WriteClock::new(Arc::clone(&clock)));
+    let keys = CqlSubjectKeys::connect(session.clone(), master, times).await.expect("connected");
+    let keys = HeldKeys::new(Arc::new(keys), Duration::from_secs(60));
+    let store = CqlUserStore::connect(session.clone(), keys, "example", Arc::clone(&clock)).await.expect("connected");
     let service = UsersService::new(store);
     for listener in 0..LISTENERS {
         service.create_user(&Call::internal(), &format!("listener-{listener}")).await.expect("made");
     }
     let (rows, times) = (Rows::prepare(&session).await, WriteClock::new(clock));
     println!("single listens, {} s each; a second, and the slowest of 99 in a hundred", MEASURED.as_secs());
-    println!("{:>8} {:>16} {:>16} {:>6}", "callers", "users", "logged batches", "ratio");
+    println!("{:>8} {:>16} {:>16} {:>16} {:>6}", "callers", "users", "sealed batches", "clear batches", "ratio");
+    let key = DataKey::random().expect("random");
     let mut from = 0;
     for callers in [16, 64, 256] {
         for _ in 0..ROUNDS {
-            let raw = rate(callers, |n| rows.put(&session, &times, n)).await;
+            let clear = rate(callers, |n| rows.put(&session, &times, None, n)).await;
+            let sealed = rate(callers, |n| rows.put(&session, &times, Some(&key), n)).await;
             let ours = rate(callers, |n| {
                 let name = format!("listener-{}", n % LISTENERS);
                 let (service, at) = (&service, 1_700_000_000_000 + (from + n).cast_signed() * 1_000);
@@ -127,7 +143,8 @@ async fn main() {
             .await;
             from += 10_000_000;
             let show = |(rate, slow): (f64, Duration)| format!("{rate:.0}/s {:.0} ms", slow.as_secs_f64() * 1e3);
-            println!("{callers:>8} {:>16} {:>16} {:>6.2}", show(ours), show(raw), ours.0 / raw.0);
+            let (ours, ratio) = (show(ours), ours.0 / clear.0);
+            println!("{callers:>8} {ours:>16} {:>16} {:>16} {ratio:>6.2}", show(sealed), show(clear));
         }
     }
     scratch::drop(&session).await.expect("dropped");

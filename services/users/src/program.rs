@@ -99,8 +99,8 @@ impl Configured for Config {
 /// # Errors
 /// The servers of the region cannot be reached at the start, or the tables are not there.
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
-    let Region { clock, session, log, token } = Region::connect(&config.region, NAME).await?;
-    let store = CqlUserStore::connect(session, &config.region.region.replica, clock).await?;
+    let Region { clock, session, log, keys, token } = Region::connect(&config.region, NAME).await?;
+    let store = CqlUserStore::connect(session, keys, &config.region.region.replica, clock).await?;
     let homes = Arc::new(Homes::new(store.clone()));
     let mut peers = BTreeMap::new();
     for (name, address) in config.peers() {

@@ -31,7 +31,7 @@ pub use run::{CqlSession, Server};
 pub use section::CqlSection;
 pub use statement::{Decide, OwnedRow, Read, Scope, Write};
 pub use time::{WriteClock, WriteTime};
-pub use value::{decode, encode};
+pub use value::{SEALED, decode, encode};
 
 #[doc(no_inline)]
 pub use scylla::serialize::row::SerializeRow;

@@ -6,6 +6,9 @@ use super::CqlError;
 
 /// MessagePack with names of fields, so that fields may be added.
 const NAMED: u8 = 1;
+/// First byte of a value that is sealed by the key of a subject, for those who keep such values: the rest is what sealing
+/// gave. [`decode`] refuses it; to be opened first.
+pub const SEALED: u8 = 2;
 
 /// The bytes of a record.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Several processes on one keyspace.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use echotune_api::events::{Event, Payload};
 use echotune_kit::cql::{Scope, WriteClock};
@@ -232,9 +232,9 @@ async fn what_is_larger_than_a_batch_is_kept_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_ran_ahead_hides_no_later_write() {
     let place = Place::take().await;
-    let clock = Arc::new(Clock::default());
+    let clock = Clock::default();
     clock.observe(Hlc::from_ms(clock.wall_ms() + 3_600_000));
-    let ahead = CqlUserStore::connect(place.sessions[0].clone(), "one", clock).await.expect("connected");
+    let ahead = place.store_by(0, "one", clock).await;
     let ann = account(&ahead, "ann").await;
     let settings = |artist: &str| Settings { blocked_artists: vec![artist.into()], ..Settings::default() };
     let profile = |about: &str| Profile { about: about.into(), ..Profile::default() };

@@ -6,6 +6,7 @@ mod faces;
 mod moves;
 mod place;
 mod regions;
+mod seals;
 #[path = "../it/serve.rs"]
 mod serve;
 // Every call of the service, over this store.

@@ -13,7 +13,7 @@ use echotune_api::{
 use echotune_eventlog::{EmbeddedEventLog, EventLog, Positions};
 use echotune_kit::{cql::Scope, embedded::Db};
 use echotune_model::{Call, Clock, ErrorKind, Hlc, Moving, NewPlaylist, Role, User};
-use echotune_users::{Bounds, CqlUserStore, Homes, RegionalUsers, UserStore as _, UsersService, relays};
+use echotune_users::{Bounds, Homes, RegionalUsers, UserStore as _, UsersService, relays};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -181,7 +181,7 @@ async fn the_new_home_writes_later_than_the_old_one_whose_clock_is_ahead() {
     let _relays = Relays::start([&us, &eu]);
     let clock = Clock::default();
     clock.observe(Hlc::from_ms(clock.wall_ms() + 40_000));
-    let store = CqlUserStore::connect(place.sessions[0].clone(), "ahead", Arc::new(clock)).await.expect("connected");
+    let store = place.store_by(0, "ahead", clock).await;
     let homes = Arc::new(Homes::new(store.clone()).lapsing_after(LAPSE));
     let ahead = RegionalUsers::new(UsersService::new(store), homes, BTreeMap::new());
     ahead.update_profile(&call, "ann", profile("ahead")).await.expect("written at home");

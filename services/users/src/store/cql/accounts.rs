@@ -90,15 +90,17 @@ impl CqlUserStore {
 
     /// Makes the account of a reservation. Done twice, it is the same account and the same event.
     pub(super) async fn complete(&self, of: &Reservation, key: Option<Key>, traceparent: &str) -> Answer<()> {
-        let mut draft = self.draft("create an account", traceparent);
         let Reservation { user, created } = of;
+        let seal = self.seal(user.id).await?;
+        let mut draft = self.draft("create an account", traceparent);
         let (at, day) = (created.0.cast_signed(), day(created.ms()));
         draft.batch.add(&self.of().put_account, (user.id.0, at, encode(user)));
         draft.batch.add(&self.of().put_account_of_day, (day, at, user.id.0));
         draft.batch.add(&self.of().put_day, (ALL, day));
         draft.count("users", 1);
-        draft.announce(user.id, Payload::UserCreated { name: user.name.clone() }, &Needs::Nothing, *created, 0);
-        draft.give(key, &(user.id, user.created_at_ms));
+        let payload = Payload::UserCreated { name: user.name.clone() };
+        draft.announce(&seal, payload, &Needs::Nothing, (*created, 0))?;
+        draft.give_clear(key, &(user.id, user.created_at_ms));
         draft.commit().await
     }
 
@@ -141,7 +143,7 @@ impl CqlUserStore {
             found.extend(self.rows::<(i64, Uuid)>(&self.of().accounts_of_day, (day, after.0, after.1, room)).await?);
             after = (i64::MIN, Uuid::nil());
         }
-        let Page { rows, next } = pages::page(found, page.size, |key| *key, Ok)?;
+        let Page { rows, next } = pages::page(found, page.size, |key| *key, |row| Ok(Some(row)))?;
         let users = try_join_all(rows.into_iter().map(|(_, id)| self.account(UserId(id)))).await?;
         Ok(Page { rows: users.into_iter().flatten().collect(), next })
     }

@@ -3,13 +3,18 @@
 
 use std::future::Future;
 
-use echotune_kit::cql::{CqlError, decode, encode};
+use echotune_kit::cql::encode;
 use echotune_model::{ErrorKind, Hlc, Profile, Settings, User, UserId};
 use futures::future::try_join_all;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{CqlUserStore, fill::Needs, keys::unless_answered};
+use super::{
+    CqlUserStore,
+    fill::Needs,
+    keys::unless_answered,
+    sealed::{Place, Seal, is_sealed},
+};
 use crate::store::{Answer, Stamp, UserStoreError};
 use echotune_api::events::Payload;
 
@@ -22,32 +27,47 @@ const TRIES: usize = 3;
 
 impl CqlUserStore {
     /// Writes the bytes of a value; its version and the number of parts.
-    pub(super) async fn put_blob<T: Serialize>(&self, user: UserId, of: Uuid, value: &T) -> Answer<(i64, i32)> {
+    pub(super) async fn put_blob<T: Serialize>(&self, seal: &Seal, of: Uuid, value: &T) -> Answer<(i64, i32)> {
         let version = self.inner.times.now().hlc.0.cast_signed();
-        Ok((version, self.put_blob_as(user, of, version, value).await?))
+        Ok((version, self.put_blob_as(seal, of, version, value).await?))
     }
 
-    /// Writes the bytes of a value under a version; the number of parts.
+    /// Writes the bytes of a value under a version; the number of parts. Each is sealed by itself, so that parts which two
+    /// repeats write at the same time fit together.
     pub(super) async fn put_blob_as<T: Serialize>(
         &self,
-        user: UserId,
+        seal: &Seal,
         of: Uuid,
         version: i64,
         value: &T,
     ) -> Answer<i32> {
         let bytes = encode(value);
-        let parts: Vec<_> = (0..).zip(bytes.chunks(PART)).collect();
-        let put =
-            |(part, bytes): &(i32, &[u8])| self.put(&self.of().put_blob, (user.0, of, version, *part, bytes.to_vec()));
+        let sealed = |(part, bytes): (i32, &[u8])| {
+            seal.bytes(Place::Blob { item: of, version, part }, bytes).map(|sealed| (part, sealed))
+        };
+        let parts: Vec<_> = (0..).zip(bytes.chunks(PART)).map(sealed).collect::<Answer<_>>()?;
+        let put = |(part, bytes): &(i32, Vec<u8>)| {
+            self.put(&self.of().put_blob, (seal.user.0, of, version, *part, bytes.clone()))
+        };
         try_join_all(parts.iter().map(put)).await?;
         Ok(i32::try_from(parts.len()).unwrap_or(i32::MAX))
     }
 
-    /// The bytes of a version; nothing when they are not all there, because another version took its place.
-    pub(super) async fn blob(&self, user: UserId, of: Uuid, version: i64, parts: i32) -> Answer<Option<Vec<u8>>> {
+    /// The value of a version: changing when its bytes are not all there, because another version took its place.
+    pub(super) async fn blob<T: DeserializeOwned>(
+        &self,
+        user: UserId,
+        of: Uuid,
+        (version, parts): (i64, i32),
+    ) -> Answer<Steady<T>> {
         let rows: Vec<(Vec<u8>,)> = self.rows(&self.of().blob, (user.0, of, version)).await?;
-        let whole = i32::try_from(rows.len()).is_ok_and(|found| found == parts);
-        Ok(whole.then(|| rows.into_iter().flat_map(|(bytes,)| bytes).collect()))
+        if !i32::try_from(rows.len()).is_ok_and(|found| found == parts) {
+            return Ok(Steady::Changing);
+        }
+        let opener = self.opener(user, rows.first().is_some_and(|(first,)| is_sealed(first))).await?;
+        let parts: Vec<_> = rows.into_iter().map(|(bytes,)| bytes).collect();
+        let value = opener.parts(of, version, &parts)?;
+        Ok(value.map_or(Steady::Missing, Steady::Found))
     }
 
     /// Lets what is written next be later than a version that was read, which another process with another clock wrote.
@@ -76,10 +96,8 @@ impl CqlUserStore {
         self.steady("settings", || async {
             let row: Option<(Option<i64>, Option<i32>)> = self.one(&self.of().settings, (user.0,)).await?;
             let Some((Some(version), Some(parts))) = row else { return Ok(Steady::Missing) };
-            match self.blob(user, SETTINGS, version, parts).await? {
-                Some(bytes) => Ok(Steady::Found((version, decode("settings", &bytes)?))),
-                None => Ok(Steady::Changing),
-            }
+            let settings = self.blob(user, SETTINGS, (version, parts)).await?;
+            Ok(settings.map(|settings| (version, settings)))
         })
         .await
     }
@@ -90,16 +108,16 @@ impl CqlUserStore {
             super::keys::Known::Answered(()) => return Ok(settings),
             super::keys::Known::New(key) => key,
         };
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let before: Option<(Option<i64>, Option<i32>)> = self.one(&self.of().settings, (user.id.0,)).await?;
         self.follow(before.and_then(|(version, _)| version));
-        let (version, parts) = self.put_blob(user.id, SETTINGS, &settings).await?;
+        let (version, parts) = self.put_blob(&seal, SETTINGS, &settings).await?;
         let mut draft = self.draft("set settings", &stamp.traceparent);
         draft.batch.add(&self.of().put_settings, (user.id.0, version, parts));
         // What the event tells is looked up when it is given out.
         let payload = Payload::SettingsChanged { settings: Settings::default() };
-        draft.publish(user.id, payload, &Needs::Settings(version));
-        draft.give(key, &());
+        draft.publish(&seal, payload, &Needs::Settings(version))?;
+        draft.give(&seal, key, &())?;
         draft.commit().await?;
         if let Some((Some(old), _)) = before {
             self.put(&self.of().drop_blob, (user.id.0, SETTINGS, old)).await?;
@@ -107,18 +125,18 @@ impl CqlUserStore {
         Ok(settings)
     }
 
-    pub(super) async fn stored_profile(&self, user: UserId) -> Answer<Profile> {
+    pub(super) async fn stored_profile(&self, user: UserId) -> Answer<Option<Profile>> {
         let row: Option<(Vec<u8>,)> = self.one(&self.of().profile, (user.0,)).await?;
-        let profile: Result<Option<Profile>, CqlError> = row.map(|(value,)| decode("a profile", &value)).transpose();
-        Ok(profile?.unwrap_or_default())
+        let Some((value,)) = row else { return Ok(None) };
+        self.opener(user, is_sealed(&value)).await?.record(Place::Profile, &value)
     }
 
     pub(super) async fn replace_profile(&self, user: &User, profile: Profile, stamp: Stamp) -> Answer<Profile> {
         let key = unless_answered!(self.known::<Profile>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let mut draft = self.draft("set a profile", &stamp.traceparent);
-        draft.batch.add(&self.of().put_profile, (user.id.0, encode(&profile)));
-        draft.give(key, &profile);
+        draft.batch.add(&self.of().put_profile, (user.id.0, seal.record(Place::Profile, &profile)?));
+        draft.give(&seal, key, &profile)?;
         draft.commit().await?;
         Ok(profile)
     }
@@ -129,4 +147,14 @@ pub(super) enum Steady<T> {
     Found(T),
     Missing,
     Changing,
+}
+
+impl<T> Steady<T> {
+    pub(super) fn map<U>(self, of: impl FnOnce(T) -> U) -> Steady<U> {
+        match self {
+            Self::Found(value) => Steady::Found(of(value)),
+            Self::Missing => Steady::Missing,
+            Self::Changing => Steady::Changing,
+        }
+    }
 }

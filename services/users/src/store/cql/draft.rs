@@ -7,6 +7,7 @@ use super::{
     fill::Needs,
     keys::Key,
     schema::{minute, shard},
+    sealed::{Place, Seal},
 };
 use crate::store::Answer;
 
@@ -47,31 +48,61 @@ impl Draft<'_> {
     }
 
     /// Announces what this batch does.
-    pub(super) fn publish(&mut self, user: UserId, payload: Payload, needs: &Needs) -> Hlc {
+    pub(super) fn publish(&mut self, seal: &Seal, payload: Payload, needs: &Needs) -> Answer<Hlc> {
         let sequence = self.store.inner.sequence;
-        self.announce(user, payload, needs, self.at.hlc, sequence);
-        self.at.hlc
+        self.announce(seal, payload, needs, (self.at.hlc, sequence))?;
+        Ok(self.at.hlc)
     }
 
     /// Announces what happened at a time that was settled before: however often, it is the same event.
-    pub(super) fn announce(&mut self, user: UserId, payload: Payload, needs: &Needs, written_at: Hlc, sequence: u32) {
+    pub(super) fn announce(&mut self, seal: &Seal, payload: Payload, needs: &Needs, written: (Hlc, u32)) -> Answer<()> {
+        let event = self.event(seal.user, payload, written);
+        let (region, at, id) = (event.region.as_str(), self.at.hlc.0.cast_signed(), event.id.0);
+        let sealed = seal.bytes(Place::Event { region, at, id }, &event.encode())?;
+        let needs = seal.record(Place::Needs { region, at, id }, needs)?;
+        self.wait(&event, sealed, needs);
+        Ok(())
+    }
+
+    /// Announces an erasure, in clear as it is in the log: it tells no more than the id, and must be read when the key is
+    /// gone.
+    pub(super) fn announce_erasure(&mut self, user: UserId, erased_at: Hlc) {
+        let event = self.event(user, Payload::UserErased, (erased_at, 0));
+        self.wait(&event, event.encode(), encode(&Needs::Nothing));
+    }
+
+    fn event(&self, user: UserId, payload: Payload, (written_at, sequence): (Hlc, u32)) -> Event {
         let id = EventId::of(&user.to_string(), written_at.0, sequence);
-        let region = self.store.inner.region.clone();
-        let traceparent = self.traceparent.to_owned();
-        let event = Event { id, user, region: region.clone(), written_at, traceparent, payload };
-        // It waits where it was put, so that the relay finds it among the latest.
-        let place = (shard(user.0), minute(self.at.hlc.ms()), self.at.hlc.0.cast_signed(), id.0);
-        self.batch.add(
-            &self.store.of().put_outbox,
-            (region, place.0, place.1, place.2, place.3, user.0, event.encode(), encode(needs)),
-        );
+        let (region, traceparent) = (self.store.inner.region.clone(), self.traceparent.to_owned());
+        Event { id, user, region, written_at, traceparent, payload }
+    }
+
+    /// Puts an event where the relay finds it among the latest.
+    fn wait(&mut self, event: &Event, kept: Vec<u8>, needs: Vec<u8>) {
+        let (user, at) = (event.user.0, self.at.hlc);
+        let place = (event.region.clone(), shard(user), minute(at.ms()), at.0.cast_signed(), event.id.0);
+        let values = (place.0, place.1, place.2, place.3, place.4, user, kept, needs);
+        self.batch.add(&self.store.of().put_outbox, values);
         self.count("events", 1);
     }
 
     /// Remembers an answer under its key, with this batch.
-    pub(super) fn give<T: serde::Serialize>(&mut self, key: Option<Key>, answer: &T) {
-        let Some(key) = key else { return };
-        let answer = encode(answer);
+    pub(super) fn give<T: serde::Serialize>(&mut self, seal: &Seal, key: Option<Key>, answer: &T) -> Answer<()> {
+        let Some(key) = key else { return Ok(()) };
+        debug_assert_eq!(key.scope, seal.user.0.as_bytes(), "the key is of the user");
+        let answer = seal.record(Place::Answer(&key.key), answer)?;
+        self.remember(key, answer);
+        Ok(())
+    }
+
+    /// Remembers, in clear, an answer under a key that is of no user: ids, times and numbers.
+    pub(super) fn give_clear<T: serde::Serialize>(&mut self, key: Option<Key>, answer: &T) {
+        if let Some(key) = key {
+            self.remember(key, encode(answer));
+        }
+    }
+
+    fn remember(&mut self, key: Key, answer: Vec<u8>) {
         if answer.len() <= ANSWER_BYTES {
             self.batch.add(&self.store.of().put_key, (key.scope, key.key, key.request, answer));
         } else {

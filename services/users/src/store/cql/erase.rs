@@ -1,25 +1,28 @@
 //! Erasure. The account goes first, so that nobody adds to what is going; what there is is counted, and then deleted a
 //! partition at a time. Every step may be made again and by several at once: the numbers are settled by a conditional
-//! write before the first row goes, and a deletion reaches ahead, so that what is under way goes with it.
+//! write before the first row goes, and a deletion reaches ahead, so that what is under way goes with it. Last goes the
+//! key, and with it what copies of the rows say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use echotune_api::events::Payload;
 use echotune_kit::cql::{CqlError, Seen, SerializeRow, Write, WriteTime, decode, encode};
 use echotune_model::{EARLIEST_LISTEN_MS, ErasureReceipt, Hlc, User, UserId, UserName};
 use futures::future::{try_join, try_join_all};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
     CqlUserStore,
     accounts::Reservation,
     blobs::SETTINGS,
-    fill::Needs,
     keys::{Key, Known},
     schema::{ALL, BUCKETS, day, period},
 };
 use crate::store::{Answer, Idempotency, Stamp, UserStoreError};
+
+/// For how long an erasure waits, before it answers, for all regions to confirm that the key is destroyed.
+const CONFIRMING: Duration = Duration::from_secs(5);
 
 /// What is known of an erasure. When it is finished, only the receipt is left, which names nobody.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -75,11 +78,11 @@ impl CqlUserStore {
             draft.batch.add(&self.of().put_erasing, (ALL, id.0));
             draft.commit().await?;
         }
-        let receipt = self.go_on(id).await?;
+        let (receipt, _) = self.go_on(id).await?;
         // Whoever joins an erasure under way has a key of their own.
         if let Some(idempotency) = &stamp.idempotency {
             let mut draft = self.draft("remember an erasure", "");
-            draft.give(Some(Key::new(None, idempotency)), &receipt);
+            draft.give_clear(Some(Key::new(None, idempotency)), &receipt);
             draft.commit().await?;
         }
         Ok(receipt)
@@ -89,7 +92,8 @@ impl CqlUserStore {
         let under_way: Vec<(Uuid,)> = self.rows(&self.of().erasing, (ALL,)).await?;
         let mut receipts = Vec::new();
         for (id,) in under_way {
-            receipts.push(self.go_on(UserId(id)).await?);
+            let (receipt, ended) = self.go_on(UserId(id)).await?;
+            receipts.extend(ended.then_some(receipt));
         }
         Ok(receipts)
     }
@@ -100,12 +104,13 @@ impl CqlUserStore {
         Ok(decode("an erasure", &value)?)
     }
 
-    async fn go_on(&self, id: UserId) -> Answer<ErasureReceipt> {
+    /// The receipt, and whether nothing is left to be done.
+    async fn go_on(&self, id: UserId) -> Answer<(ErasureReceipt, bool)> {
         let Erased { under_way, receipt } = self.erased_row(id).await?;
         let Some(under_way) = under_way else {
             let lost = CqlError::Damaged { what: "an erasure", cause: "it left no receipt".into() };
             self.put(&self.of().drop_erasing, (ALL, id.0)).await?;
-            return receipt.ok_or_else(|| lost.into());
+            return receipt.map(|receipt| (receipt, true)).ok_or_else(|| lost.into());
         };
         let receipt = match receipt {
             Some(receipt) => receipt,
@@ -113,12 +118,22 @@ impl CqlUserStore {
         };
         self.free_home(id).await?;
         self.free_name(&under_way.user).await?;
+        // All regions have to confirm that. One that is cut off does not hold up the answer: the erasure stays under way, and
+        // whoever gives out its event destroys the key too.
+        let destroyed = match timeout(CONFIRMING, self.destroy_key(id)).await {
+            Ok(done) => done.map_err(|cause| cause.to_string()),
+            Err(_) => Err(format!("not all regions have confirmed it within {} s", CONFIRMING.as_secs())),
+        };
+        if let Err(cause) = destroyed {
+            tracing::warn!(user = %id, cause, "the key of an erased user is not destroyed yet; it is tried again");
+            return Ok((receipt, false));
+        }
         let mut draft = self.draft("end an erasure", "");
         let left = Erased { under_way: None, receipt: Some(receipt.clone()) };
         draft.batch.add(&self.of().put_erased, (id.0, encode(&left)));
         draft.batch.add(&self.of().drop_erasing, (ALL, id.0));
         draft.commit().await?;
-        Ok(receipt)
+        Ok((receipt, true))
     }
 
     /// Takes everything but the name, and announces it.
@@ -138,8 +153,8 @@ impl CqlUserStore {
         };
         let known = Erased { under_way: Some(under_way), receipt: Some(receipt.clone()) };
         draft.batch.add(&self.of().put_erased, (id.0, encode(&known)));
-        draft.announce(id, Payload::UserErased, &Needs::Nothing, erased_at, 0);
-        draft.give(idempotency.as_ref().map(|key| Key::new(None, key)), &receipt);
+        draft.announce_erasure(id, erased_at);
+        draft.give_clear(idempotency.as_ref().map(|key| Key::new(None, key)), &receipt);
         draft.commit().await?;
         Ok(receipt)
     }

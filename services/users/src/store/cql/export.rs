@@ -32,10 +32,7 @@ impl CqlUserStore {
         let id = user.id;
         match kind {
             "account" => records(kind, whole([user])),
-            "profile" => {
-                let there = self.one::<(Vec<u8>,)>(&self.of().profile, (id.0,)).await?.is_some();
-                records(kind, whole(if there { Some(self.stored_profile(id).await?) } else { None }))
-            }
+            "profile" => records(kind, whole(self.stored_profile(id).await?)),
             "settings" => records(kind, whole(self.stored_settings(id).await?.map(|(_, settings)| settings))),
             "listen" => {
                 let Page { rows, next } = self.history(id, request).await?;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use echotune_api::events::{Event, Payload};
+use echotune_kit::cql::CqlError;
 use echotune_model::{Tally, UserId};
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::{
     CqlUserStore,
     schema::{bucket, minute},
+    sealed::{Opener, Place, is_sealed},
 };
 use crate::store::Answer;
 
@@ -34,6 +36,31 @@ pub(super) enum Needs {
     Settings(i64),
 }
 
+/// A waiting event as it is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    /// Where it waits: shard, minute, hybrid time, id.
+    pub(super) place: (i32, i64, i64, Uuid),
+    pub(super) user: Uuid,
+    pub(super) event: Vec<u8>,
+    pub(super) needs: Vec<u8>,
+}
+
+impl Kept {
+    /// What it says, if its key is there, of those that wait in this region's outbox.
+    pub(super) fn opened(self, region: &str, opener: &Opener) -> Answer<Option<Pending>> {
+        let Self { place, user, event, needs } = self;
+        let (at, id) = (place.2, place.3);
+        let needs = opener.record(Place::Needs { region, at, id }, &needs)?;
+        let event = opener.bytes(Place::Event { region, at, id }, &event)?;
+        let (Some(needs), Some(event)) = (needs, event) else { return Ok(None) };
+        let damaged = |cause: String| CqlError::Damaged { what: "a waiting event", cause };
+        let event = Event::decode(&event).map_err(|cause| damaged(cause.to_string()))?;
+        let event = event.ok_or_else(|| damaged("it says nothing".into()))?;
+        Ok(Some(Pending { place, user, event, needs }))
+    }
+}
+
 /// A waiting event.
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
@@ -50,8 +77,8 @@ type Totals = HashMap<Uuid, (u32, i64, Option<bool>)>;
 impl CqlUserStore {
     /// Fills in the events of a list that can be given out, in its order. Those of a user that come after one that
     /// cannot wait with it. Events of the erased are forgotten, but for the erasure itself.
-    pub(super) async fn fill(&self, events: Vec<Pending>) -> Answer<Vec<Pending>> {
-        let mut by_user = BTreeMap::<Uuid, Vec<Pending>>::new();
+    pub(super) async fn fill(&self, events: Vec<Kept>) -> Answer<Vec<Pending>> {
+        let mut by_user = BTreeMap::<Uuid, Vec<Kept>>::new();
         for event in events {
             by_user.entry(event.user).or_default().push(event);
         }
@@ -61,14 +88,35 @@ impl CqlUserStore {
         Ok(ready)
     }
 
-    async fn fill_of_user(&self, events: Vec<Pending>) -> Answer<Vec<Pending>> {
-        let Some(user) = events.first().map(|event| UserId(event.user)) else { return Ok(events) };
-        if self.is_erased(user).await? {
-            let (kept, dropped): (Vec<_>, Vec<_>) =
-                events.into_iter().partition(|event| event.event.payload == Payload::UserErased);
-            let places: Vec<_> = dropped.iter().map(|event| echotune_kit::cql::encode(&event.place)).collect();
-            self.forget_events(&places).await?;
-            return Ok(kept);
+    /// What the events of a user say. Forgets those that nobody can read any more, and those of the erased but for the
+    /// erasure itself; whether the user is erased.
+    async fn open(&self, user: UserId, events: Vec<Kept>) -> Answer<(bool, Vec<Pending>)> {
+        let erased = self.is_erased(user).await?;
+        // An erasure is in clear. For the rest no key is looked for: it is being destroyed.
+        let sealed = !erased && events.iter().any(|event| is_sealed(&event.event));
+        let opener = self.opener(user, sealed).await?;
+        let (mut opened, mut dropped) = (Vec::new(), Vec::new());
+        for event in events {
+            let place = event.place;
+            match event.opened(&self.inner.region, &opener)? {
+                Some(event) if !erased || event.event.payload == Payload::UserErased => opened.push(event),
+                _ => dropped.push(echotune_kit::cql::encode(&place)),
+            }
+        }
+        if !dropped.is_empty() {
+            if !erased {
+                tracing::warn!(%user, events = dropped.len(), "events whose key was destroyed are dropped");
+            }
+            self.forget_events(&dropped).await?;
+        }
+        Ok((erased, opened))
+    }
+
+    async fn fill_of_user(&self, events: Vec<Kept>) -> Answer<Vec<Pending>> {
+        let Some(user) = events.first().map(|event| UserId(event.user)) else { return Ok(Vec::new()) };
+        let (erased, events) = self.open(user, events).await?;
+        if erased {
+            return Ok(events);
         }
         let listens: BTreeSet<_> = events
             .iter()

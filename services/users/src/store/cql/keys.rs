@@ -1,11 +1,14 @@
 //! Idempotency keys. Rows end by themselves, 24 hours after they were written.
 
-use echotune_kit::cql::decode;
 use echotune_model::UserId;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
-use super::CqlUserStore;
+use super::{
+    CqlUserStore,
+    sealed::{Opener, Place, is_sealed},
+};
 use crate::store::{Answer, Idempotency, Stamp, UserStoreError};
 
 /// Where an answer is remembered. The key of the caller itself is not kept: it may hold a name.
@@ -49,11 +52,18 @@ impl CqlUserStore {
         let Some(idempotency) = &stamp.idempotency else { return Ok(Known::New(None)) };
         let key = Key::new(user, idempotency);
         let row: Option<(Vec<u8>, Vec<u8>)> = self.one(&self.of().key, (&key.scope, &key.key)).await?;
-        match row {
-            None => Ok(Known::New(Some(key))),
-            Some((request, _)) if request != key.request => Err(UserStoreError::KeyReused(idempotency.key.clone())),
-            Some((_, answer)) => Ok(Known::Answered(decode("an answer under an idempotency key", &answer)?)),
+        let Some((request, answer)) = row else { return Ok(Known::New(Some(key))) };
+        if request != key.request {
+            return Err(UserStoreError::KeyReused(idempotency.key.clone()));
         }
+        let opener = match user {
+            Some(user) => self.opener(user, is_sealed(&answer)).await?,
+            // What is answered of no user is in clear.
+            None => Opener::without_key(UserId(Uuid::nil())),
+        };
+        let answer = opener.record(Place::Answer(&key.key), &answer)?;
+        // An answer to somebody who is erased is none: the call goes on and finds no account.
+        Ok(answer.map_or_else(|| Known::New(Some(key)), Known::Answered))
     }
 }
 

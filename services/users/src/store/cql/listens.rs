@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echotune_api::events::Payload;
-use echotune_kit::cql::{decode, encode};
 use echotune_model::{HistoryEntry, Listen, ListenId, ListenReceipt, Page, PageRequest, Tally, User, UserId};
 use futures::future::try_join_all;
 use uuid::Uuid;
@@ -16,6 +15,7 @@ use super::{
     pages,
     rows::parts,
     schema::{bucket, period},
+    sealed::{Place, Seal, is_sealed},
 };
 use crate::store::{Answer, Checked, Stamp};
 
@@ -30,7 +30,7 @@ impl Entry {
     /// What it adds to a batch: its value and its track in the event.
     fn bytes(&self) -> usize {
         let Listen { track, source, .. } = &self.listen;
-        2 * (track.title.len() + track.artist.len() + track.album.len()) + source.len() + 240
+        2 * (track.title.len() + track.artist.len() + track.album.len()) + source.len() + 400
     }
 }
 
@@ -44,7 +44,7 @@ impl CqlUserStore {
         stamp: Stamp,
     ) -> Answer<ListenReceipt> {
         let key = unless_answered!(self.known::<ListenReceipt>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let asked = listens.rows.len();
         let fresh = self.fresh(user.id, listens.rows.into_iter().map(|(_, listen)| listen)).await?;
         let recorded = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
@@ -54,15 +54,15 @@ impl CqlUserStore {
         let mut left = parts(fresh, Entry::bytes).into_iter().peekable();
         while let Some(part) = left.next() {
             let mut draft = self.draft("record listens", &stamp.traceparent);
-            receipt.written_at = self.add_listens(&mut draft, user.id, part);
+            receipt.written_at = self.add_listens(&mut draft, &seal, part)?;
             if left.peek().is_none() {
-                draft.give(key.clone(), &receipt);
+                draft.give(&seal, key.clone(), &receipt)?;
             }
             draft.commit().await?;
         }
         if recorded == 0 {
             let mut draft = self.draft("record listens", &stamp.traceparent);
-            draft.give(key, &receipt);
+            draft.give(&seal, key, &receipt)?;
             draft.commit().await?;
         }
         Ok(receipt)
@@ -87,7 +87,8 @@ impl CqlUserStore {
         Ok(entries)
     }
 
-    fn add_listens(&self, draft: &mut Draft<'_>, user: UserId, entries: Vec<Entry>) -> echotune_model::Hlc {
+    fn add_listens(&self, draft: &mut Draft<'_>, seal: &Seal, entries: Vec<Entry>) -> Answer<echotune_model::Hlc> {
+        let user = seal.user;
         let (mut needs, mut tallies, mut periods) = (Vec::new(), HashMap::new(), HashSet::new());
         draft.count("listens", i64::try_from(entries.len()).unwrap_or(i64::MAX));
         for Entry { id, track, listen } in entries {
@@ -95,7 +96,8 @@ impl CqlUserStore {
             if periods.insert(period(at)) {
                 draft.batch.add(&self.of().put_period, (user.0, period(at)));
             }
-            draft.batch.add(&self.of().put_listen, (user.0, period(at), at, id, encode(&listen)));
+            let value = seal.record(Place::Listen { at, id }, &listen)?;
+            draft.batch.add(&self.of().put_listen, (user.0, period(at), at, id, value));
             let by_track = (user.0, bucket(track), track, at, id, mark(listen.explicit));
             draft.batch.add(&self.of().put_listen_by_track, by_track);
             needs.push((track, at, id));
@@ -104,7 +106,7 @@ impl CqlUserStore {
             tallies.entry(track).or_insert(tally);
         }
         let payload = Payload::HistoryChanged { tallies: tallies.into_values().collect() };
-        draft.publish(user, payload, &Needs::Listens(needs))
+        draft.publish(seal, payload, &Needs::Listens(needs))
     }
 
     pub(super) async fn history(&self, user: UserId, page: &PageRequest) -> Answer<Page<HistoryEntry>> {
@@ -126,11 +128,15 @@ impl CqlUserStore {
             };
             found.extend(rows);
         }
+        let opener = self.opener(user, found.iter().any(|(.., value)| is_sealed(value))).await?;
         pages::page(
             found,
             page.size,
             |(at, id, _)| (*at, *id),
-            |(_, id, value)| Ok(HistoryEntry { id: ListenId(id), listen: decode("a listen", &value)? }),
+            |(at, id, value)| {
+                let listen: Option<Listen> = opener.record(Place::Listen { at, id }, &value)?;
+                Ok(listen.map(|listen| HistoryEntry { id: ListenId(id), listen }))
+            },
         )
     }
 }

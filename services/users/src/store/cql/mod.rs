@@ -3,6 +3,7 @@
 //! What a call writes is one logged batch with its event, its sums and its idempotency key, as far as 24 KiB go; the
 //! methods that make several say so. A batch is atomic and not isolated: readers may see some of its rows a
 //! moment before the others, which is why an event is given out only once it can be seen that what it tells of is there.
+//! What rows say about a user is sealed by the key of that user.
 
 mod accounts;
 mod blobs;
@@ -22,17 +23,21 @@ mod port;
 mod restore;
 mod rows;
 mod schema;
+mod sealed;
 mod statements;
 mod tokens;
 
 use std::{fmt, future::Future, sync::Arc, time::Instant};
 
-use echotune_kit::cql::{CqlError, CqlSession, OwnedRow, Read, SerializeRow, Write, WriteClock, WriteTime};
+use echotune_kit::{
+    cql::{CqlError, CqlSession, OwnedRow, Read, SerializeRow, Write, WriteClock, WriteTime},
+    keys::HeldKeys,
+};
 use echotune_model::{Clock, User, UserId};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Notify, time::timeout_at};
 
-use self::{counts::Counts, outbox::Scan, statements::Statements};
+use self::{counts::Counts, outbox::Scan, sealed::Seal, statements::Statements};
 use super::{Answer, UserStoreError};
 use crate::region::{GRACE, Permit};
 
@@ -52,6 +57,7 @@ pub struct CqlUserStore {
 
 struct Inner {
     session: CqlSession,
+    keys: HeldKeys,
     statements: Statements,
     region: String,
     writer: String,
@@ -83,13 +89,20 @@ impl CqlUserStore {
     }
 
     /// The store of the session's region, whose data centre has its name. `writer` names this process among those of
-    /// the region, the same after a restart; two that run at once must not share one.
+    /// the region, the same after a restart; two that run at once must not share one. `keys` are those that seal the
+    /// events of users in the log, by the same subjects.
     ///
     /// # Errors
     /// The servers cannot be reached, or the tables are not there.
-    pub async fn connect(session: CqlSession, writer: &str, clock: Arc<Clock>) -> Result<Self, UserStoreError> {
+    pub async fn connect(
+        session: CqlSession,
+        keys: HeldKeys,
+        writer: &str,
+        clock: Arc<Clock>,
+    ) -> Result<Self, UserStoreError> {
         let region = session.config().datacenter.clone();
-        let store = Self::over(session, region, writer, Arc::new(WriteClock::new(clock)), false).await?;
+        let times = Arc::new(WriteClock::new(clock));
+        let store = Self::over((session, keys), region, writer, times, false).await?;
         store.take_up_counts().await?;
         store.take_up_marks().await?;
         Ok(store)
@@ -98,14 +111,15 @@ impl CqlUserStore {
     /// Gives out the events that wait in another region, in its stead. Where that region goes on one day stays as it
     /// left it: what appears late by as long as it was away is found then.
     pub(crate) async fn stand_in(&self, region: &str) -> Answer<Self> {
-        let Inner { session, writer, times, .. } = self.inner.as_ref();
-        let store = Self::over(session.clone(), region.to_owned(), writer, Arc::clone(times), true).await?;
+        let Inner { session, keys, writer, times, .. } = self.inner.as_ref();
+        let servers = (session.clone(), keys.clone());
+        let store = Self::over(servers, region.to_owned(), writer, Arc::clone(times), true).await?;
         store.take_up_marks().await?;
         Ok(store)
     }
 
     async fn over(
-        session: CqlSession,
+        (session, keys): (CqlSession, HeldKeys),
         region: String,
         writer: &str,
         times: Arc<WriteClock>,
@@ -116,6 +130,7 @@ impl CqlUserStore {
         let sequence = digest.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
         let inner = Inner {
             session,
+            keys,
             statements,
             region,
             writer: writer.to_owned(),
@@ -178,10 +193,10 @@ impl CqlUserStore {
         self.make(at, self.inner.session.put(write, values, at)).await
     }
 
-    /// Refuses a write to an account that has been erased meanwhile.
-    async fn alive(&self, user: &User) -> Answer<()> {
+    /// Refuses a write to an account that has been erased meanwhile; what seals the write.
+    async fn alive(&self, user: &User) -> Answer<Seal> {
         match self.account(user.id).await? {
-            Some(_) => Ok(()),
+            Some(_) => self.seal(user.id).await,
             None => Err(UserStoreError::UnknownUser(user.name.clone())),
         }
     }

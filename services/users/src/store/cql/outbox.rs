@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use echotune_api::events::{Event, Payload};
+use echotune_api::events::Payload;
 use echotune_eventlog::Record;
-use echotune_kit::cql::{CqlError, decode};
+use echotune_kit::cql::decode;
 use echotune_model::Hlc;
 use futures::future::try_join_all;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     CqlUserStore,
-    fill::{Needs, Pending},
+    fill::{Kept, Pending},
     schema::{SHARDS, minute},
 };
 use crate::store::{Answer, Waiting};
@@ -154,7 +154,7 @@ impl CqlUserStore {
     }
 
     /// The oldest events of a shard.
-    async fn look_into(&self, shard: i32, span: Span, limit: usize) -> Answer<Vec<Pending>> {
+    async fn look_into(&self, shard: i32, span: Span, limit: usize) -> Answer<Vec<Kept>> {
         let mut found = Vec::new();
         let mut empty = None;
         let region = &self.inner.region;
@@ -167,9 +167,11 @@ impl CqlUserStore {
             if span.through && rows.is_empty() && found.is_empty() && minute < span.now - WINDOW {
                 empty = Some(minute);
             }
-            for (at, id, user, event, needs) in rows {
-                found.push(pending((shard, minute, at, id), user, &event, &needs)?);
-            }
+            let kept = |(at, id, user, event, needs): Row| {
+                let place = (shard, minute, at, id);
+                Kept { place, user, event, needs }
+            };
+            found.extend(rows.into_iter().map(kept));
         }
         if let Some(minute) = empty {
             if !self.inner.stands_in {
@@ -197,14 +199,6 @@ impl CqlUserStore {
         }
         Ok(())
     }
-}
-
-fn pending(place: Place, user: Uuid, event: &[u8], needs: &[u8]) -> Result<Pending, CqlError> {
-    let damaged = |cause: String| CqlError::Damaged { what: "a waiting event", cause };
-    let event = Event::decode(event).map_err(|cause| damaged(cause.to_string()))?;
-    let event = event.ok_or_else(|| damaged("it is of an unknown kind".into()))?;
-    let needs: Needs = decode("what a waiting event needs", needs)?;
-    Ok(Pending { place, user, event, needs })
 }
 
 fn wait(one: Pending) -> Answer<Waiting> {

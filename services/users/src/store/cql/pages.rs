@@ -37,15 +37,16 @@ pub(super) fn wanted(size: u32) -> i32 {
     i32::try_from(size).unwrap_or(i32::MAX).saturating_add(1)
 }
 
-/// The page that these rows begin with, of which there may be one more than fit.
+/// The page that these rows begin with, of which there may be one more than fit. A row of which nothing is left is left
+/// out.
 pub(super) fn page<R, K: Serialize, T>(
     mut rows: Vec<R>,
     size: u32,
     key: impl Fn(&R) -> K,
-    row: impl Fn(R) -> Answer<T>,
+    row: impl Fn(R) -> Answer<Option<T>>,
 ) -> Answer<Page<T>> {
     let more = rows.len() > size as usize;
     rows.truncate(size as usize);
     let next = rows.last().filter(|_| more).map(|last| token(&key(last))).unwrap_or_default();
-    Ok(Page { rows: rows.into_iter().map(row).collect::<Result<_, _>>()?, next })
+    Ok(Page { rows: rows.into_iter().filter_map(|one| row(one).transpose()).collect::<Result<_, _>>()?, next })
 }

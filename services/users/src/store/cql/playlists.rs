@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use echotune_kit::cql::decode;
 use echotune_model::{Hlc, NewPlaylist, Page, PageRequest, Playlist, PlaylistId, User, UserId};
 use uuid::{Builder, Uuid};
 
@@ -56,7 +55,7 @@ impl CqlUserStore {
             Known::Answered(made) => return Ok(playlist(made, content)),
             Known::New(key) => key,
         };
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let rows = self.playlist_rows(user.id).await?;
         let now_ms = self.inner.times.wall_ms();
         let id = match &key {
@@ -75,7 +74,7 @@ impl CqlUserStore {
         }
         // An erasure finds by this row what bytes there are.
         self.put(&self.of().begin_playlist, (user.id.0, id.0)).await?;
-        let (version, parts) = self.put_blob(user.id, id.0, &content).await?;
+        let (version, parts) = self.put_blob(&seal, id.0, &content).await?;
         let changed_at = Hlc(version.cast_unsigned());
         let mut draft = self.draft("create a playlist", &stamp.traceparent);
         let created = i64::try_from(changed_at.ms()).unwrap_or(i64::MAX);
@@ -83,7 +82,7 @@ impl CqlUserStore {
         draft.batch.add(&self.of().put_playlist_owner, (id.0, user.id.0));
         draft.count("playlists", 1);
         let made = (id, changed_at.ms(), changed_at);
-        draft.give(key, &made);
+        draft.give(&seal, key, &made)?;
         draft.commit().await?;
         if self.is_erased(user.id).await? {
             self.put(&self.of().drop_blobs, (user.id.0, id.0)).await?;
@@ -96,7 +95,7 @@ impl CqlUserStore {
     /// Makes a playlist that has its id and its times already, in the steps of [`Self::insert_playlist`].
     pub(super) async fn put_back_playlist(&self, user: &User, playlist: Playlist, stamp: Stamp) -> Answer<bool> {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let Playlist { id, content, created_at_ms, changed_at, .. } = playlist;
         if self.owner_of_playlist(id).await?.is_some_and(|owner| owner != user.id) {
             return Err(UserStoreError::Other { what: "playlist", id: id.to_string() });
@@ -112,13 +111,13 @@ impl CqlUserStore {
         let version = changed_at.0.cast_signed();
         // A later change takes a later version.
         self.follow(Some(version));
-        let parts = self.put_blob_as(user.id, id.0, version, &content).await?;
+        let parts = self.put_blob_as(&seal, id.0, version, &content).await?;
         let mut draft = self.draft("restore a playlist", &stamp.traceparent);
         let created = i64::try_from(created_at_ms).unwrap_or(i64::MAX);
         draft.batch.add(&self.of().put_playlist, (user.id.0, id.0, created, version, parts));
         draft.batch.add(&self.of().put_playlist_owner, (id.0, user.id.0));
         draft.count("playlists", 1);
-        draft.give(key, &true);
+        draft.give(&seal, key, &true)?;
         draft.commit().await?;
         if self.is_erased(user.id).await? {
             self.put(&self.of().drop_blobs, (user.id.0, id.0)).await?;
@@ -136,12 +135,9 @@ impl CqlUserStore {
     pub(super) async fn playlist_of(&self, owner: UserId, id: PlaylistId) -> Answer<Option<Playlist>> {
         self.steady("tracks of a playlist", || async {
             let Some(row) = self.playlist_row(owner, id).await? else { return Ok(Steady::Missing) };
-            let Some(bytes) = self.blob(owner, id.0, row.version, row.parts).await? else {
-                return Ok(Steady::Changing);
-            };
-            let content = decode("a playlist", &bytes)?;
             let changed_at = Hlc(row.version.cast_unsigned());
-            Ok(Steady::Found(Playlist { id, owner, content, created_at_ms: row.created_at_ms, changed_at }))
+            let playlist = |content| Playlist { id, owner, content, created_at_ms: row.created_at_ms, changed_at };
+            Ok(self.blob(owner, id.0, (row.version, row.parts)).await?.map(playlist))
         })
         .await
     }
@@ -164,16 +160,16 @@ impl CqlUserStore {
             Known::Answered(changed) => return Ok(playlist(changed, content)),
             Known::New(key) => key,
         };
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let before = self.playlist_row(user.id, id).await?.ok_or(UserStoreError::UnknownPlaylist(id))?;
         self.follow(Some(before.version));
-        let (version, parts) = self.put_blob(user.id, id.0, &content).await?;
+        let (version, parts) = self.put_blob(&seal, id.0, &content).await?;
         let mut draft = self.draft("change a playlist", &stamp.traceparent);
         let created = i64::try_from(before.created_at_ms).unwrap_or(i64::MAX);
         draft.batch.add(&self.of().put_playlist, (user.id.0, id.0, created, version, parts));
         draft.batch.add(&self.of().put_playlist_owner, (id.0, user.id.0));
         let changed = (before.created_at_ms, Hlc(version.cast_unsigned()));
-        draft.give(key, &changed);
+        draft.give(&seal, key, &changed)?;
         draft.commit().await?;
         self.put(&self.of().drop_blob, (user.id.0, id.0, before.version)).await?;
         Ok(playlist(changed, content))
@@ -181,7 +177,7 @@ impl CqlUserStore {
 
     pub(super) async fn remove_playlist(&self, user: &User, id: PlaylistId, stamp: Stamp) -> Answer<bool> {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let there = self.playlist_row(user.id, id).await?.is_some();
         let mut draft = self.draft("delete a playlist", &stamp.traceparent);
         if there {
@@ -189,7 +185,7 @@ impl CqlUserStore {
             draft.batch.add(&self.of().end_playlist_owner, (id.0, user.id.0));
             draft.count("playlists", -1);
         }
-        draft.give(key, &there);
+        draft.give(&seal, key, &there)?;
         draft.commit().await?;
         if there {
             self.put(&self.of().drop_blobs, (user.id.0, id.0)).await?;

@@ -33,7 +33,7 @@ impl UserStore for CqlUserStore {
     }
 
     async fn profile(&self, user: UserId) -> Answer<Profile> {
-        self.stored_profile(user).await
+        Ok(self.stored_profile(user).await?.unwrap_or_default())
     }
 
     async fn set_profile(&self, user: User, profile: Profile, stamp: Stamp) -> Answer<Profile> {

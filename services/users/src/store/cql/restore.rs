@@ -35,13 +35,14 @@ impl CqlUserStore {
         }
         let Reservation { user, created } = own;
         let (at, day) = (created.0.cast_signed(), day(created.ms()));
+        let seal = self.seal(user.id).await?;
         let mut draft = self.draft("restore an account", traceparent);
         draft.batch.add(&self.of().put_account, (user.id.0, at, encode(&user)));
         draft.batch.add(&self.of().put_account_of_day, (day, at, user.id.0));
         draft.batch.add(&self.of().put_day, (ALL, day));
         draft.count("users", 1);
         // Announced as of now: whoever had the name before lost it before now.
-        draft.publish(user.id, Payload::UserCreated { name: user.name.clone() }, &Needs::Nothing);
+        draft.publish(&seal, Payload::UserCreated { name: user.name.clone() }, &Needs::Nothing)?;
         draft.commit().await?;
         Ok((user, true))
     }

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echotune_api::events::Payload;
-use echotune_kit::cql::{decode, encode};
 use echotune_model::{
     ItemId, LibraryEntry, ListenReceipt, Page, PageRequest, PlayCount, Rejection, Tagging, Track, User, UserId,
     UserName, fold,
@@ -18,6 +17,7 @@ use super::{
     fill::{KEYS, Needs},
     keys::{Key, unless_answered},
     pages,
+    sealed::{Place, Seal, is_sealed},
 };
 use crate::store::{Answer, Checked, Stamp, UserStoreError};
 
@@ -56,9 +56,9 @@ impl CqlUserStore {
         &self,
         name: &'static str,
         fresh: Vec<Vec<T>>,
-        (stamp, key): (&Stamp, Option<Key>),
+        (seal, stamp, key): (&Seal, &Stamp, Option<Key>),
         mut receipt: ListenReceipt,
-        add: impl Fn(&mut Draft<'_>, Vec<T>),
+        add: impl Fn(&mut Draft<'_>, Vec<T>) -> Answer<()>,
     ) -> Answer<ListenReceipt> {
         let count = fresh.len().max(1);
         let mut left = fresh.into_iter();
@@ -66,10 +66,10 @@ impl CqlUserStore {
             let mut draft = self.draft(name, &stamp.traceparent);
             if let Some(rows) = left.next() {
                 receipt.written_at = draft.at.hlc;
-                add(&mut draft, rows);
+                add(&mut draft, rows)?;
             }
             if part == count {
-                draft.give(key.clone(), &receipt);
+                draft.give(seal, key.clone(), &receipt)?;
             }
             draft.commit().await?;
         }
@@ -83,20 +83,21 @@ impl CqlUserStore {
         stamp: Stamp,
     ) -> Answer<ListenReceipt> {
         let key = unless_answered!(self.known::<ListenReceipt>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let of = |count: &PlayCount| (count.source.clone(), count.artist_id().0);
         let keys: Vec<_> = counts.rows.iter().map(|(_, count)| of(count)).collect::<HashSet<_>>().into_iter().collect();
         let ask = |keys| self.rows::<(String, Uuid, Vec<u8>)>(&self.of().play_counts_known, (user.id.0, keys));
         let rows = try_join_all(keys.chunks(KEYS).map(ask)).await?;
-        let mut known = HashMap::new();
+        let (mut known, opener) = (HashMap::new(), seal.opener());
         for (source, artist, value) in rows.into_iter().flatten() {
-            known.insert((source, artist), decode::<PlayCount>("a play count", &value)?.plays);
+            let count: Option<PlayCount> = opener.record(Place::PlayCount { source: &source, artist }, &value)?;
+            known.insert((source, artist), count.map(|count| count.plays));
         }
         let new: HashSet<_> = keys.into_iter().filter(|key| !known.contains_key(key)).collect();
         let mut receipt = ListenReceipt { rejections: counts.rejections, ..ListenReceipt::default() };
         let mut changed = BTreeMap::new();
         for (_, count) in counts.rows {
-            if known.insert(of(&count), count.plays) == Some(count.plays) {
+            if known.insert(of(&count), Some(count.plays)) == Some(Some(count.plays)) {
                 receipt.duplicates += 1;
             } else {
                 receipt.recorded += 1;
@@ -104,14 +105,15 @@ impl CqlUserStore {
             }
         }
         let changed =
-            parts(changed.into_values().collect(), |count| 3 * (count.artist.len() + count.source.len()) + 120);
-        self.add_parts("set play counts", changed, (&stamp, key), receipt, |draft, counts| {
+            parts(changed.into_values().collect(), |count| 3 * (count.artist.len() + count.source.len()) + 280);
+        self.add_parts("set play counts", changed, (&seal, &stamp, key), receipt, |draft, counts| {
             draft.count("play_counts", signed(counts.iter().filter(|count| new.contains(&of(count))).count()));
             for count in &counts {
                 let (source, artist) = of(count);
-                draft.batch.add(&self.of().put_play_count, (user.id.0, source, artist, encode(count)));
+                let value = seal.record(Place::PlayCount { source: &source, artist }, count)?;
+                draft.batch.add(&self.of().put_play_count, (user.id.0, source, artist, value));
             }
-            draft.publish(user.id, Payload::PlayCountsSet { counts }, &Needs::Nothing);
+            draft.publish(&seal, Payload::PlayCountsSet { counts }, &Needs::Nothing).map(drop)
         })
         .await
     }
@@ -123,7 +125,7 @@ impl CqlUserStore {
         stamp: Stamp,
     ) -> Answer<ListenReceipt> {
         let key = unless_answered!(self.known::<ListenReceipt>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let asked = taggings.rows.len();
         let mut fresh = BTreeMap::new();
         for (_, tagging) in taggings.rows {
@@ -140,14 +142,15 @@ impl CqlUserStore {
             rejections: taggings.rejections,
             ..ListenReceipt::default()
         };
-        let fresh = parts(fresh.into_values().collect(), |one| 3 * (one.artist.len() + one.tag.len()) + 120);
-        self.add_parts("add taggings", fresh, (&stamp, key), receipt, |draft, taggings| {
+        let fresh = parts(fresh.into_values().collect(), |one| 3 * (one.artist.len() + one.tag.len()) + 280);
+        self.add_parts("add taggings", fresh, (&seal, &stamp, key), receipt, |draft, taggings| {
             draft.count("taggings", signed(taggings.len()));
             for tagging in &taggings {
                 let (artist, tag) = tagging_key(tagging);
-                draft.batch.add(&self.of().put_tagging, (user.id.0, artist, tag, encode(tagging)));
+                let value = seal.record(Place::Tagging { artist, tag: &tag }, tagging)?;
+                draft.batch.add(&self.of().put_tagging, (user.id.0, artist, tag, value));
             }
-            draft.publish(user.id, Payload::TaggingsAdded { taggings }, &Needs::Nothing);
+            draft.publish(&seal, Payload::TaggingsAdded { taggings }, &Needs::Nothing).map(drop)
         })
         .await
     }
@@ -160,7 +163,7 @@ impl CqlUserStore {
         stamp: Stamp,
     ) -> Answer<ListenReceipt> {
         let key = unless_answered!(self.known::<ListenReceipt>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let asked = tracks.rows.len();
         let mut fresh: BTreeMap<Uuid, (Track, Option<i64>)> = BTreeMap::new();
         for (_, kept) in tracks.rows {
@@ -178,30 +181,31 @@ impl CqlUserStore {
             ..ListenReceipt::default()
         };
         let bytes = |(_, (track, _)): &(Uuid, (Track, Option<i64>))| {
-            track.title.len() + track.artist.len() + track.album.len() + 160
+            track.title.len() + track.artist.len() + track.album.len() + 320
         };
         let fresh = parts(fresh.into_iter().collect(), bytes);
-        self.add_parts("add tracks", fresh, (&stamp, key), receipt, |draft, tracks| {
+        self.add_parts("add tracks", fresh, (&seal, &stamp, key), receipt, |draft, tracks| {
             draft.count("library", signed(tracks.len()));
             let now_ms = i64::try_from(draft.at.hlc.ms()).unwrap_or(i64::MAX);
             for (id, (track, since_ms)) in tracks {
                 let entry = LibraryEntry { track, added_at_ms: since_ms.unwrap_or(now_ms) };
-                draft.batch.add(&self.of().put_track, (user.id.0, id, encode(&entry)));
+                draft.batch.add(&self.of().put_track, (user.id.0, id, seal.record(Place::Track(id), &entry)?));
             }
+            Ok(())
         })
         .await
     }
 
     pub(super) async fn delete_track(&self, user: &User, track: ItemId, stamp: Stamp) -> Answer<bool> {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let found: Vec<(Uuid,)> = self.rows(&self.of().library_known, (user.id.0, &[track.0][..])).await?;
         let mut draft = self.draft("remove a track", &stamp.traceparent);
         if !found.is_empty() {
             draft.batch.add(&self.of().drop_track, (user.id.0, track.0));
             draft.count("library", -1);
         }
-        draft.give(key, &!found.is_empty());
+        draft.give(&seal, key, &!found.is_empty())?;
         draft.commit().await?;
         Ok(!found.is_empty())
     }
@@ -213,7 +217,7 @@ impl CqlUserStore {
         stamp: Stamp,
     ) -> Answer<ListenReceipt> {
         let key = unless_answered!(self.known::<ListenReceipt>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let mut receipt = ListenReceipt { rejections: friends.rejections, ..ListenReceipt::default() };
         let found = try_join_all(friends.rows.iter().map(|(_, name)| self.account_of_name(name))).await?;
         let mut fresh: BTreeMap<(String, Uuid), UserName> = BTreeMap::new();
@@ -238,17 +242,22 @@ impl CqlUserStore {
         fresh.retain(|(_, id), _| !there.contains(&(*id,)));
         (receipt.recorded, receipt.duplicates) = (sized(fresh.len()), known + sized(there.len()));
         let ids: Vec<_> = fresh.keys().cloned().collect();
-        let fresh = parts(fresh.into_iter().collect(), |((folded, _), _)| 4 * folded.len() + 320);
+        // What stands with a friend is that friend's.
+        let theirs = try_join_all(ids.iter().map(|(_, id)| self.seal(UserId(*id)))).await?;
+        let theirs: HashMap<_, _> = theirs.into_iter().map(|seal| (seal.user.0, seal)).collect();
+        let fresh = parts(fresh.into_iter().collect(), |((folded, _), _)| 4 * folded.len() + 580);
         let receipt = self
-            .add_parts("add friends", fresh, (&stamp, key), receipt, |draft, friends| {
+            .add_parts("add friends", fresh, (&seal, &stamp, key), receipt, |draft, friends| {
                 draft.count("friendships", signed(friends.len()));
                 let ids = friends.iter().map(|((_, id), _)| UserId(*id)).collect();
                 for ((folded, id), name) in friends {
-                    let (own, back) = (user.name.folded(), encode(&user.name));
-                    draft.batch.add(&self.of().put_friend, (user.id.0, folded, id, encode(&name)));
+                    let own = user.name.folded();
+                    let there = seal.record(Place::Friend { folded: &folded, id }, &name)?;
+                    let back = theirs[&id].record(Place::Friend { folded: &own, id: user.id.0 }, &user.name)?;
+                    draft.batch.add(&self.of().put_friend, (user.id.0, folded, id, there));
                     draft.batch.add(&self.of().put_friend, (id, own, user.id.0, back));
                 }
-                draft.publish(user.id, Payload::FriendsAdded { friends: ids }, &Needs::Nothing);
+                draft.publish(&seal, Payload::FriendsAdded { friends: ids }, &Needs::Nothing).map(drop)
             })
             .await?;
         self.drop_ghosts(user, ids).await?;
@@ -276,14 +285,18 @@ impl CqlUserStore {
         let values = (user.0, after.0, after.1, pages::wanted(page.size));
         let rows: Vec<(String, Uuid, Vec<u8>)> = self.rows(&self.of().friends, values).await?;
         let key = |(folded, friend, _): &(String, Uuid, Vec<u8>)| (folded.clone(), *friend);
-        pages::page(rows, page.size, key, |(.., value)| Ok(decode("a friend", &value)?))
+        let opener = self.opener(user, rows.iter().any(|(.., value)| is_sealed(value))).await?;
+        pages::page(rows, page.size, key, |(folded, id, value)| {
+            opener.record(Place::Friend { folded: &folded, id }, &value)
+        })
     }
 
     pub(super) async fn library_page(&self, user: UserId, page: &PageRequest) -> Answer<Page<LibraryEntry>> {
         let after: Uuid = pages::after(&page.token)?.unwrap_or_default();
         let rows: Vec<(Uuid, Vec<u8>)> =
             self.rows(&self.of().library, (user.0, after, pages::wanted(page.size))).await?;
-        pages::page(rows, page.size, |(track, _)| *track, |(_, value)| Ok(decode("an entry of a library", &value)?))
+        let opener = self.opener(user, rows.iter().any(|(_, value)| is_sealed(value))).await?;
+        pages::page(rows, page.size, |(track, _)| *track, |(track, value)| opener.record(Place::Track(track), &value))
     }
 
     pub(super) async fn counts_page(&self, user: UserId, page: &PageRequest) -> Answer<Page<PlayCount>> {
@@ -291,7 +304,10 @@ impl CqlUserStore {
         let values = (user.0, after.0, after.1, pages::wanted(page.size));
         let rows: Vec<(String, Uuid, Vec<u8>)> = self.rows(&self.of().play_counts, values).await?;
         let key = |(source, artist, _): &(String, Uuid, Vec<u8>)| (source.clone(), *artist);
-        pages::page(rows, page.size, key, |(.., value)| Ok(decode("a play count", &value)?))
+        let opener = self.opener(user, rows.iter().any(|(.., value)| is_sealed(value))).await?;
+        pages::page(rows, page.size, key, |(source, artist, value)| {
+            opener.record(Place::PlayCount { source: &source, artist }, &value)
+        })
     }
 
     pub(super) async fn taggings_page(&self, user: UserId, page: &PageRequest) -> Answer<Page<Tagging>> {
@@ -299,6 +315,9 @@ impl CqlUserStore {
         let values = (user.0, after.0, after.1, pages::wanted(page.size));
         let rows: Vec<(Uuid, String, Vec<u8>)> = self.rows(&self.of().taggings, values).await?;
         let key = |(artist, tag, _): &(Uuid, String, Vec<u8>)| (*artist, tag.clone());
-        pages::page(rows, page.size, key, |(.., value)| Ok(decode("a tagging", &value)?))
+        let opener = self.opener(user, rows.iter().any(|(.., value)| is_sealed(value))).await?;
+        pages::page(rows, page.size, key, |(artist, tag, value)| {
+            opener.record(Place::Tagging { artist, tag: &tag }, &value)
+        })
     }
 }

@@ -1,12 +1,15 @@
-use echotune_model::Listen;
+use echotune_api::events::{Event, Payload};
+use echotune_kit::{cql::encode, keys::DataKey};
+use echotune_model::{ErrorKind, EventId, Hlc, Listen, UserId};
 use uuid::Uuid;
 
 use super::{
-    fill::mark,
+    fill::{Kept, Needs, mark},
     keys::Key,
     pages,
     rows::parts,
     schema::{BUCKETS, MIGRATIONS, SHARDS, bucket, day, minute, period, shard},
+    sealed::{Opener, Place, Seal},
 };
 use crate::store::{Idempotency, UserStoreError};
 
@@ -50,16 +53,18 @@ fn page_tokens_are_read_back_and_others_refused() {
         assert!(refused.to_string().len() < 300, "{refused}");
     }
     let rows = vec![1_u8, 2, 3];
-    let page = pages::page(rows.clone(), 2, |row| *row, Ok).expect("a page");
+    let page = pages::page(rows.clone(), 2, |row| *row, |row| Ok(Some(row))).expect("a page");
     assert_eq!((page.rows, pages::after::<u8>(&page.next).expect("read")), (vec![1, 2], Some(2)));
-    assert_eq!(pages::page(rows, 3, |row| *row, Ok).expect("a page").next, "", "nothing comes after");
+    let odd = |row: u8| Ok((row % 2 == 1).then_some(row));
+    let page = pages::page(rows, 3, |row| *row, odd).expect("a page");
+    assert_eq!((page.rows, page.next.as_str()), (vec![1, 3], ""), "what says nothing is left out, nothing comes after");
 }
 
 #[test]
 fn a_key_is_of_its_user_and_request() {
     let of = |user: Option<u128>, key: &str, request: u8| {
         let idempotency = Idempotency { key: key.into(), request: [request; 32] };
-        Key::new(user.map(|user| echotune_model::UserId(Uuid::from_u128(user))), &idempotency)
+        Key::new(user.map(|user| UserId(Uuid::from_u128(user))), &idempotency)
     };
     let seed = of(Some(1), "k", 1).seed();
     assert_eq!(seed, of(Some(1), "k", 1).seed());
@@ -86,6 +91,33 @@ fn the_largest_listen_fits_into_a_batch() {
     let text = "x".repeat(1_024);
     let track = echotune_model::Track { title: text.clone(), artist: text.clone(), album: text };
     let listen = Listen { listened_at_ms: 0, track, played_ms: 0, source: "x".repeat(256), explicit: Some(true) };
-    let kept = echotune_kit::cql::encode(&listen).len();
+    let kept = encode(&listen).len();
     assert!(2 * kept + 1_024 < super::draft::BATCH_BYTES, "{kept} bytes by time and as many in the event");
+}
+
+#[test]
+fn a_waiting_event_is_opened_where_it_waits_and_an_erasure_without_a_key() {
+    let (user, id) = (UserId(Uuid::from_u128(1)), EventId(Uuid::from_u128(2)));
+    let seal = Seal::new(user, DataKey::random().expect("random"));
+    let event =
+        |payload| Event { id, user, region: "us".into(), written_at: Hlc(7), traceparent: String::new(), payload };
+    let (place, at) = ((0, 0, 7, id.0), 7);
+    let created = event(Payload::UserCreated { name: "ann".parse().expect("a name") });
+    let region = "us";
+    let kept = Kept {
+        place,
+        user: user.0,
+        event: seal.bytes(Place::Event { region, at, id: id.0 }, &created.encode()).expect("sealed"),
+        needs: seal.record(Place::Needs { region, at, id: id.0 }, &Needs::Settings(5)).expect("sealed"),
+    };
+    let opened = kept.clone().opened(region, &seal.opener()).expect("opened").expect("its key is there");
+    assert_eq!((opened.place, opened.event, opened.needs), (place, created, Needs::Settings(5)));
+    let gone = kept.clone().opened(region, &Opener::without_key(user)).expect("read");
+    assert!(gone.is_none(), "{gone:?}");
+    let elsewhere = kept.opened("eu", &seal.opener()).expect_err("it waits in another outbox");
+    assert_eq!(elsewhere.kind(), ErrorKind::DataLoss, "{elsewhere}");
+    let erased = event(Payload::UserErased);
+    let kept = Kept { place, user: user.0, event: erased.encode(), needs: encode(&Needs::Nothing) };
+    let opened = kept.opened(region, &Opener::without_key(user)).expect("read").expect("in clear");
+    assert_eq!(opened.event, erased);
 }

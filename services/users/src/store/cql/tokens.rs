@@ -1,6 +1,6 @@
 //! API tokens.
 
-use echotune_kit::cql::{decode, encode};
+use echotune_kit::cql::decode;
 use echotune_model::{ApiToken, TokenId, User, UserId};
 use futures::future::try_join_all;
 use uuid::Uuid;
@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     CqlUserStore,
     keys::{Known, unless_answered},
+    sealed::{Place, is_sealed, owner},
 };
 use crate::store::{Answer, MAX_TOKENS, Stamp, StoredToken, TokenDraft, UserStoreError};
 
@@ -17,7 +18,7 @@ impl CqlUserStore {
             Known::Answered(token) => return Err(UserStoreError::SecretGone(token.id)),
             Known::New(key) => key,
         };
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         if self.token_ids(user.id).await?.len() >= MAX_TOKENS {
             return Err(UserStoreError::TooMany { user: user.name.clone(), what: "tokens", limit: MAX_TOKENS });
         }
@@ -31,9 +32,9 @@ impl CqlUserStore {
         };
         let stored = StoredToken { user: user.id, token, hash };
         let mut draft = self.draft("create a token", &stamp.traceparent);
-        draft.batch.add(&self.of().put_token, (id.0, encode(&stored)));
+        draft.batch.add(&self.of().put_token, (id.0, seal.owned(Place::Token(id.0), &stored)?));
         draft.batch.add(&self.of().put_token_of, (user.id.0, id.0));
-        draft.give(key, &stored.token);
+        draft.give(&seal, key, &stored.token)?;
         draft.commit().await?;
         if self.is_erased(user.id).await? {
             self.put(&self.of().drop_token, (id.0,)).await?;
@@ -45,7 +46,7 @@ impl CqlUserStore {
     /// Keeps a token that has its id and its times already.
     pub(super) async fn put_back_token(&self, user: &User, stored: StoredToken, stamp: Stamp) -> Answer<bool> {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let id = stored.token.id;
         match self.stored_token(id.0).await? {
             Some(found) if found == stored => return Ok(false),
@@ -56,9 +57,9 @@ impl CqlUserStore {
             return Err(UserStoreError::TooMany { user: user.name.clone(), what: "tokens", limit: MAX_TOKENS });
         }
         let mut draft = self.draft("restore a token", &stamp.traceparent);
-        draft.batch.add(&self.of().put_token, (id.0, encode(&stored)));
+        draft.batch.add(&self.of().put_token, (id.0, seal.owned(Place::Token(id.0), &stored)?));
         draft.batch.add(&self.of().put_token_of, (user.id.0, id.0));
-        draft.give(key, &true);
+        draft.give(&seal, key, &true)?;
         draft.commit().await?;
         if self.is_erased(user.id).await? {
             self.put(&self.of().drop_token, (id.0,)).await?;
@@ -74,7 +75,9 @@ impl CqlUserStore {
 
     pub(super) async fn stored_token(&self, id: Uuid) -> Answer<Option<StoredToken>> {
         let row: Option<(Vec<u8>,)> = self.one(&self.of().token, (id,)).await?;
-        Ok(row.map(|(value,)| decode("a token", &value)).transpose()?)
+        let Some((value,)) = row else { return Ok(None) };
+        let Some((user, sealed)) = owner(&value) else { return Ok(Some(decode("a token", &value)?)) };
+        self.opener(user, is_sealed(sealed)).await?.record(Place::Token(id), sealed)
     }
 
     pub(super) async fn tokens_of_user(&self, user: UserId) -> Answer<Vec<ApiToken>> {
@@ -87,14 +90,14 @@ impl CqlUserStore {
 
     pub(super) async fn remove_token(&self, user: &User, id: TokenId, stamp: Stamp) -> Answer<bool> {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
-        self.alive(user).await?;
+        let seal = self.alive(user).await?;
         let there = self.stored_token(id.0).await?.is_some_and(|stored| stored.user == user.id);
         let mut draft = self.draft("revoke a token", &stamp.traceparent);
         if there {
             draft.batch.add(&self.of().drop_token, (id.0,));
             draft.batch.add(&self.of().drop_token_of, (user.id.0, id.0));
         }
-        draft.give(key, &there);
+        draft.give(&seal, key, &there)?;
         draft.commit().await?;
         Ok(there)
     }
