@@ -88,6 +88,11 @@ impl ModelFiles {
         self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there may be files, which are removed on the disk.
+    pub(crate) const fn are_on_disk(&self) -> bool {
+        self.folder.is_some() || self.candidates.is_some()
+    }
+
     /// The era now; to be asked for before a training is taken.
     pub(crate) fn now(&self) -> Era {
         Era(*self.era())

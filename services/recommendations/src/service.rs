@@ -283,7 +283,9 @@ impl RecommendationsService {
             Payload::SettingsChanged { settings } => settings.private && public(event.user),
             _ => false,
         });
-        if forgets {
+        if forgets && !self.0.files.are_on_disk() {
+            self.0.files.forget()?;
+        } else if forgets {
             let files = Arc::clone(&self.0.files);
             let removed = tokio::task::spawn_blocking(move || files.forget()).await;
             removed.map_err(|cause| RecommendationStoreError {

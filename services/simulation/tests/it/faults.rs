@@ -58,7 +58,9 @@ impl Faults {
                 3 => What::Hold,
                 power => What::Crash { power_fails: power % 2 == 0 },
             };
-            let from = draw.ms(50, UNTIL_MS);
+            // Half of them early, when all that there will be is made.
+            let until_ms = if draw.happens(50) { UNTIL_MS / 4 } else { UNTIL_MS };
+            let from = draw.ms(50, until_ms);
             let to = from + draw.ms(30, 1_500);
             let is_apart = |other: &Fault| {
                 let meets = [other.a, other.b].iter().any(|host| [a, b].contains(host));

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use echotune_api::Users;
 use echotune_model::{
-    ApiToken, Call, ErasureReceipt, ErrorKind, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen,
-    ListenReceipt, NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile,
-    Settings, Tagging, TokenId, Track, User, UserId,
+    ApiToken, Call, ErasureReceipt, ExportRecord, Fault, HistoryEntry, ItemId, LibraryEntry, Listen, ListenReceipt,
+    NewPlaylist, NewToken, Page, PageRequest, PlayCount, Playlist, PlaylistId, Principal, Profile, Settings, Tagging,
+    TokenId, Track, User, UserId,
 };
 use echotune_users::{At, UsersService, Ways};
 
@@ -16,7 +16,7 @@ use echotune_users::{At, UsersService, Ways};
 pub(crate) struct Forwarding {
     pub(crate) local: UsersService,
     pub(crate) ways: Ways,
-    /// Repeats what it passed on without the caller's key.
+    /// Leaves out the caller's key, so that what is repeated is another write.
     pub(crate) is_careless: bool,
 }
 
@@ -30,7 +30,13 @@ macro_rules! at_home {
 impl Forwarding {
     fn at<'r>(&self, call: &'r Call, user: &str) -> Result<At<'r>, Fault> {
         match user.split_once('-') {
-            Some((home, _)) if home != self.ways.here() => self.ways.to(call, home.to_owned(), 1),
+            Some((home, _)) if home != self.ways.here() => {
+                let mut at = self.ways.to(call, home.to_owned(), 1)?;
+                if self.is_careless {
+                    at.call.to_mut().idempotency_key.clear();
+                }
+                Ok(at)
+            }
             _ => Ok(At::here(Arc::new(self.local.clone()), call)),
         }
     }
@@ -103,16 +109,7 @@ impl Users for Forwarding {
     }
 
     async fn create_playlist(&self, call: &Call, user: &str, playlist: NewPlaylist) -> Result<Playlist, Fault> {
-        let again = (user.to_owned(), playlist.clone());
-        let answer = at_home!(self, call, user, create_playlist(playlist));
-        match answer {
-            Err(fault) if self.is_careless && fault.kind == ErrorKind::Indeterminate => {
-                let (user, playlist) = (again.0.as_str(), again.1);
-                let call = &Call { idempotency_key: String::new(), ..call.clone() };
-                at_home!(self, call, user, create_playlist(playlist))
-            }
-            answer => answer,
-        }
+        at_home!(self, call, user, create_playlist(playlist))
     }
 
     async fn get_playlist(&self, call: &Call, id: PlaylistId) -> Result<Playlist, Fault> {

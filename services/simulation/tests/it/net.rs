@@ -18,7 +18,10 @@ use echotune_users::Peer;
 use futures::stream::unfold;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
 use tonic::transport::{Channel, Endpoint, Server, server::Connected};
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -51,9 +54,11 @@ fn channel(of: Region) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{of}:{PORT}")).expect("an address");
     let connect = tower::service_fn(|uri: Uri| async move {
         let address = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
-        TcpStream::connect(address).await.map(TokioIo::new)
+        // Within the connecting, so that it is known that nothing was sent.
+        let connected = timeout(PATIENCE / 2, TcpStream::connect(address)).await?;
+        connected.map(TokioIo::new)
     });
-    let endpoint = endpoint.connect_timeout(PATIENCE / 2).http2_keep_alive_interval(PING).keep_alive_timeout(PING);
+    let endpoint = endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PING);
     endpoint.keep_alive_while_idle(true).connect_with_connector_lazy(connect)
 }
 

@@ -7,8 +7,8 @@ pub(crate) enum Planted {
     CommitsBeforeEffect,
     /// A relay removes events from the outbox before they are on the log.
     RemovesBeforePublishing,
-    /// A region that passes a write on does it again when the answer got lost, without the caller's key.
-    RepeatsWithoutKey,
+    /// A region passes writes on without the caller's key, so that what is repeated is another write.
+    PassesOnWithoutKey,
     /// The copying of a log keeps its position before what it has copied.
     CopiesAfterItsPosition,
 }
@@ -17,7 +17,7 @@ impl Planted {
     pub(crate) const ALL: [Self; 4] = [
         Self::CommitsBeforeEffect,
         Self::RemovesBeforePublishing,
-        Self::RepeatsWithoutKey,
+        Self::PassesOnWithoutKey,
         Self::CopiesAfterItsPosition,
     ];
 }

@@ -46,14 +46,15 @@ fn number(of: Region) -> u64 {
     Region::ALL.iter().position(|region| *region == of).map_or(0, |at| at as u64)
 }
 
-/// For as long as a disk takes, as the seed says.
-fn pause(draw: SharedDraw) -> Pause {
-    Box::new(move || Box::pin(tokio::time::sleep(draw.ms(0, 3))))
+/// For as long as a disk takes at the most, as the seed says: some are slow.
+fn pause(longest_ms: u64, draw: SharedDraw) -> Pause {
+    Box::new(move || Box::pin(tokio::time::sleep(draw.ms(0, longest_ms))))
 }
 
 fn open(world: &World, here: Region) -> Result<Inside, String> {
-    let draw = SharedDraw::new(Draw::new(world.seed, 100 + number(here)));
-    let db = world.disks[&here].open(pause(draw)).map_err(told)?;
+    let mut draw = Draw::new(world.seed, 100 + number(here));
+    let longest_ms = draw.of(&[2, 10, 40]);
+    let db = world.disks[&here].open(pause(longest_ms, SharedDraw::new(draw))).map_err(told)?;
     let ahead = world.ahead[&here];
     let wall_ms =
         move || turmoil::since_epoch().map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0) + ahead);
@@ -97,7 +98,7 @@ pub(crate) async fn run(world: Rc<World>, here: Region) -> turmoil::Result {
         tasks.spawn(copy(log.clone(), db.clone(), of, draw));
     }
     let ways = Ways::new(here.name(), others.map(|of| (of.to_string(), net::peer(of))).collect());
-    let is_careless = world.planted == Some(Planted::RepeatsWithoutKey);
+    let is_careless = world.planted == Some(Planted::PassesOnWithoutKey);
     let forwarding = Forwarding { local: UsersService::new(users), ways, is_careless };
     tasks.spawn(net::serve(Arc::new(forwarding)));
     while let Some(ended) = tasks.join_next().await {
