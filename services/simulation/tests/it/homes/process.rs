@@ -114,7 +114,7 @@ impl Process {
 
     async fn look_home(&self) -> Result<Known, String> {
         let (began, at) = (now(), self.clock.now());
-        let state = ask(WORLD, "home").await?.parse()?;
+        let state: HomeState = ask(WORLD, "home").await?.parse()?;
         Ok(self.remember(began, at, state, true))
     }
 
@@ -177,7 +177,7 @@ impl Process {
         let (copying, mut late) = (Rc::clone(&self), draw.clone());
         tokio::task::spawn_local(async move {
             loop {
-                if let Ok(Ok(state)) = ask(WORLD, "home").await.map(|state| state.parse()) {
+                if let Ok(Ok(state)) = ask(WORLD, "home").await.map(|state| state.parse::<HomeState>()) {
                     *copying.copy.borrow_mut() = Some(state);
                 }
                 let pause = late.ms(COPY_MS.0, COPY_MS.1);
@@ -232,7 +232,7 @@ impl Process {
         }
         for _ in 0..60 {
             if let Ok(answer) = ask(&state.region, &format!("let go {}", state.epoch)).await
-                && let Ok(fence) = answer.parse()
+                && let Ok(fence) = answer.parse::<u64>()
             {
                 self.change(&state, &state.arrived(Hlc(fence).max(self.clock.now()))).await?;
                 return Ok(());
