@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
-    hash::{Hash as _, Hasher as _},
+    hash::Hasher as _,
 };
 
 use echotune_agents::{GROUP, RunStore as _};
