@@ -88,11 +88,6 @@ impl ModelFiles {
         self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there may be files, which are removed on the disk.
-    pub(crate) const fn are_on_disk(&self) -> bool {
-        self.folder.is_some() || self.candidates.is_some()
-    }
-
     /// The era now; to be asked for before a training is taken.
     pub(crate) fn now(&self) -> Era {
         Era(*self.era())
@@ -143,6 +138,22 @@ impl ModelFiles {
         };
         let cleared = self.folder.as_ref().map_or(Ok(()), ModelFolder::clear).and_then(|()| candidates());
         cleared.map_err(|error| unusable(&error))
+    }
+
+    /// [`ModelFiles::forget`] beside the tasks that serve, unless there is no disk to wait for.
+    ///
+    /// # Errors
+    /// As of [`ModelFiles::forget`].
+    pub(crate) async fn forget_aside(self: &Arc<Self>) -> Result<(), RecommendationStoreError> {
+        if self.folder.is_none() && self.candidates.is_none() {
+            return self.forget();
+        }
+        let files = Arc::clone(self);
+        let removed = tokio::task::spawn_blocking(move || files.forget()).await;
+        removed.map_err(|cause| RecommendationStoreError {
+            kind: ErrorKind::Internal,
+            message: format!("its model files: {cause}"),
+        })?
     }
 
     /// Says that nothing taken from now on knows of those who were forgotten.
