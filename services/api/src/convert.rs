@@ -1,10 +1,9 @@
-use std::time::Instant;
-
 use echotune_kit::{
     auth::{FORWARDED_BY, ON_BEHALF_OF},
     edge::Deadline,
 };
 use echotune_model::{Call, Fault, ForwardedBy, Hlc, Principal, TraceId, Traceparent};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use crate::status::{to_fault, to_status};
@@ -58,7 +57,7 @@ pub(crate) fn request_of<T>(call: &Call, message: T) -> Result<Request<T>, Fault
     call.check_deadline()?;
     let mut request = Request::new(message);
     if let Some(deadline) = call.deadline {
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        request.set_timeout(deadline.saturating_duration_since(Instant::now().into_std()));
     }
     let metadata = request.metadata_mut();
     if !call.idempotency_key.is_empty() {

@@ -1,8 +1,7 @@
 //! The one mapping between [`ErrorKind`] and gRPC status codes, both ways.
 
-use std::time::Instant;
-
 use echotune_model::{Call, ErrorKind, Fault};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 const CODES: [(ErrorKind, Code); 12] = [
@@ -51,7 +50,8 @@ pub(crate) fn to_fault(status: &Status) -> Fault {
 
 /// The fault of a read: the transport calls a deadline that passed "cancelled".
 pub(crate) fn read_fault(call: &Call, status: &Status) -> Fault {
-    let late = call.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    // By the clock that timers go by, as the deadline was given out.
+    let late = call.deadline.is_some_and(|deadline| Instant::now().into_std() >= deadline);
     match status.code() {
         Code::Cancelled if late => Fault::new(ErrorKind::DeadlineExceeded, "the deadline passed before the answer"),
         _ if cut_off(status) => {

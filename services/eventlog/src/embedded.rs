@@ -244,9 +244,8 @@ impl EmbeddedEventLog {
         })?;
         let mut next = 0;
         while next < end {
-            let (db, of) = (self.db.clone(), topic.to_owned());
-            let read = tokio::task::spawn_blocking(move || db.read(|view| read_from(view, &of, next, PIECE)));
-            let piece = read.await.map_err(|cause| StoreError::Failed { step: "read", cause: cause.to_string() })??;
+            let of = topic.to_owned();
+            let piece = self.db.read_aside(move |view| read_from(view, &of, next, PIECE)).await?;
             let Some(last) = piece.last() else { break };
             next = last.position + 1;
             let of_key = piece.iter().filter(|one| one.position < end && one.record.key == key);

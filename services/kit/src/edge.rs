@@ -163,7 +163,8 @@ where
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let edge = self.edge.clone();
-        let arrived = Instant::now();
+        // By the clock that timers go by, which is another than the machine's where time is simulated.
+        let arrived = tokio::time::Instant::now().into_std();
         Box::pin(async move {
             let Ok(_place) = edge.room.try_acquire() else {
                 let full =

@@ -8,6 +8,8 @@ mod error;
 mod expiring;
 mod kept;
 mod open;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod writer;
 
 use std::{ops::Bound, path::Path, sync::Arc, thread};
@@ -21,6 +23,8 @@ use self::{
     open::{check_format, check_readable, create_folder, open_error, open_read_only, open_store},
     writer::{Acknowledge, Request, write_groups},
 };
+#[cfg(feature = "simulation")]
+pub use simulated::{Disk, Pause};
 
 use crate::telemetry;
 
@@ -261,6 +265,9 @@ pub struct Db {
     requests: mpsc::Sender<Request>,
     commits: watch::Receiver<u64>,
     broken: watch::Receiver<Option<StoreError>>,
+    /// Makes the writes in the place of the writer's thread.
+    #[cfg(feature = "simulation")]
+    simulated: Option<Arc<simulated::Inline>>,
 }
 
 impl std::fmt::Debug for Db {
@@ -299,7 +306,14 @@ impl Db {
         let (_, commits) = watch::channel(0);
         let (_, broken) = watch::channel(None);
         let database = Arc::new(Held { database: Opened::ToRead(database), open: watch::Sender::new(()) });
-        Ok(Self { database, requests, commits, broken })
+        Ok(Self {
+            database,
+            requests,
+            commits,
+            broken,
+            #[cfg(feature = "simulation")]
+            simulated: None,
+        })
     }
 
     /// Starts the writer.
@@ -314,7 +328,15 @@ impl Db {
             .name("store-writer".into())
             .spawn(move || write_groups(&writer, queue, keeper.as_ref(), &committed, &breaks))
             .map_err(|cause| StoreError::Open(format!("the store's writer cannot start: {cause}")))?;
-        Ok((Self { database, requests, commits, broken }, breaker))
+        let db = Self {
+            database,
+            requests,
+            commits,
+            broken,
+            #[cfg(feature = "simulation")]
+            simulated: None,
+        };
+        Ok((db, breaker))
     }
 
     /// Reads within one snapshot.
@@ -324,6 +346,24 @@ impl Db {
     pub fn read<T, E: From<StoreError>>(&self, read: impl FnOnce(&dyn View) -> Result<T, E>) -> Result<T, E> {
         let transaction = self.database.database.begin_read().map_err(|cause| failed("read")(cause.into()))?;
         read(&ReadView(transaction))
+    }
+
+    /// [`Db::read`] of many rows, away from the threads that serve requests.
+    ///
+    /// # Errors
+    /// The store cannot be read, or `read` fails.
+    pub async fn read_aside<T, E>(&self, read: impl FnOnce(&dyn View) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return self.read(read);
+        }
+        let db = self.clone();
+        let cut_off = |cause: tokio::task::JoinError| StoreError::Failed { step: "read", cause: cause.to_string() };
+        tokio::task::spawn_blocking(move || db.read(read)).await.map_err(cut_off)?
     }
 
     /// Runs `decide` in the next write transaction, applies its batch, and answers when both are
@@ -370,11 +410,21 @@ impl Db {
             }
         });
         async {
-            self.requests.send(request).await.map_err(|_| writer_gone())?;
+            self.hand_over(request).await?;
             answered.await.unwrap_or_else(|_| Err(StoreError::Indeterminate(writer_gone().to_string()).into()))
         }
         .instrument(span)
         .await
+    }
+
+    /// Has the writer make a request.
+    async fn hand_over(&self, request: Request) -> Result<(), StoreError> {
+        #[cfg(feature = "simulation")]
+        if let Some(inline) = &self.simulated {
+            inline.make(&self.database, request).await;
+            return Ok(());
+        }
+        self.requests.send(request).await.map_err(|_| writer_gone())
     }
 
     /// Done when the store can no longer be written, with the cause: after an I/O error it takes no

@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -24,17 +25,34 @@ impl Hlc {
 }
 
 /// A clock that never repeats or runs backwards. One per instance of the platform, passed along.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Clock {
     last: AtomicU64,
+    wall: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("last", &self.last).finish_non_exhaustive()
+    }
 }
 
 impl Clock {
+    /// A clock over another wall clock than the machine's, in milliseconds since the Unix epoch: in a simulation, time
+    /// passes as its seed says.
+    pub fn over(wall_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { last: AtomicU64::default(), wall: Some(Box::new(wall_ms)) }
+    }
+
     /// The wall clock in milliseconds since the Unix epoch.
     pub fn wall_ms(&self) -> u64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX >> 16))
+        let ms = match &self.wall {
+            Some(wall) => wall(),
+            None => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        };
+        ms.min(u64::MAX >> 16)
     }
 
     /// A hybrid time later than every one given or observed before.
@@ -57,7 +75,14 @@ mod tests {
 
     #[test]
     fn times_strictly_increase_and_follow_what_was_observed() {
-        let clock = Clock::default();
+        strictly_increase(&Clock::default());
+        // A wall clock that goes back with every look.
+        let looks = AtomicU64::new(0);
+        let back = move || 1_700_000_000_000 - 1_000 * looks.fetch_add(1, Ordering::AcqRel);
+        strictly_increase(&Clock::over(back));
+    }
+
+    fn strictly_increase(clock: &Clock) {
         let first = clock.now();
         let ahead = Hlc::from_ms(first.ms() + 60_000);
         clock.observe(ahead);

@@ -140,6 +140,22 @@ impl ModelFiles {
         cleared.map_err(|error| unusable(&error))
     }
 
+    /// [`ModelFiles::forget`] beside the tasks that serve, unless there is no disk to wait for.
+    ///
+    /// # Errors
+    /// As of [`ModelFiles::forget`].
+    pub(crate) async fn forget_aside(self: &Arc<Self>) -> Result<(), RecommendationStoreError> {
+        if self.folder.is_none() && self.candidates.is_none() {
+            return self.forget();
+        }
+        let files = Arc::clone(self);
+        let removed = tokio::task::spawn_blocking(move || files.forget()).await;
+        removed.map_err(|cause| RecommendationStoreError {
+            kind: ErrorKind::Internal,
+            message: format!("its model files: {cause}"),
+        })?
+    }
+
     /// Says that nothing taken from now on knows of those who were forgotten.
     pub(crate) fn forgotten(&self) {
         *self.era() += 1;

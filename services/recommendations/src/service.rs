@@ -12,7 +12,7 @@ use echotune_api::{
 use echotune_engine::{Scores, budget::FitTooLarge};
 use echotune_eventlog::{Pace, Positions};
 use echotune_kit::failpoint;
-use echotune_model::{Clock, ErrorKind, Fault, Feedback, Hlc, UserId};
+use echotune_model::{Clock, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
@@ -284,12 +284,7 @@ impl RecommendationsService {
             _ => false,
         });
         if forgets {
-            let files = Arc::clone(&self.0.files);
-            let removed = tokio::task::spawn_blocking(move || files.forget()).await;
-            removed.map_err(|cause| RecommendationStoreError {
-                kind: ErrorKind::Internal,
-                message: format!("its model files: {cause}"),
-            })??;
+            self.0.files.forget_aside().await?;
         }
         Ok(forgets)
     }

@@ -6,7 +6,6 @@
 
 #[cfg(feature = "region")]
 pub mod program;
-#[cfg(feature = "cql")]
 mod region;
 mod relay;
 mod rules;
@@ -15,8 +14,9 @@ mod store;
 mod sweeper;
 mod tokens;
 
+pub use region::{At, Bounds, LAPSE, LOOK, Peer, Ways};
 #[cfg(feature = "cql")]
-pub use region::{Bounds, Homes, LAPSE, LOOK, Peer, RegionalUsers, relays};
+pub use region::{Homes, RegionalUsers, relays};
 pub use relay::{RelayError, relay};
 pub use service::UsersService;
 #[cfg(feature = "cql")]
@@ -26,3 +26,8 @@ pub use store::{
     UserStore, UserStoreError, Waiting, conformance,
 };
 pub use sweeper::sweeper;
+
+/// The rules of home regions, as far as they can be told without asking anybody.
+pub mod homes {
+    pub use crate::region::{GRACE, HomeState, Lease, Rules, Served, Way, left};
+}

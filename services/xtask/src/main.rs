@@ -33,8 +33,11 @@ impl Excluded {
     }
 }
 
+/// Seeds of simulated runs.
+const SEEDS: &str = "2000";
+
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 17] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -48,6 +51,11 @@ const CHECKS: [(&str, Check); 16] = [
     }),
     ("docs", |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
     ("test", |_| cargo(&["test", "--workspace", "--locked"])),
+    // More seeds than `test` runs.
+    ("simulation", |_| {
+        let one = ["test", "--package", "echotune-simulation", "--locked", "--", "whatever_fails"];
+        cargo_with(&one, &[("ECHOTUNE_SEEDS", SEEDS)])
+    }),
     // A command of its own, behind a feature that no other package asks for.
     ("evaluator", |_| eval::check()),
     // Nor does any ask for the client of a tracking server.

@@ -187,7 +187,7 @@ fn refuse(group: &mut Vec<Request>, cause: &StoreError) {
 }
 
 /// Writes a group, or the first part of a large one. An error is for the requests that are left in it.
-fn write_group(
+pub(super) fn write_group(
     database: &Database,
     keeper: Option<&mpsc::Sender<Group>>,
     group: &mut Vec<Request>,

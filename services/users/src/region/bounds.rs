@@ -41,7 +41,7 @@ impl Bounds {
     ///
     /// # Errors
     /// [`ErrorKind::FailedPrecondition`] when the other is not of the group.
-    pub(super) fn check(&self, from: &str, to: &str) -> Result<(), Fault> {
+    pub fn check(&self, from: &str, to: &str) -> Result<(), Fault> {
         let Some(group) = self.groups.get(from).filter(|group| !group.contains(to)) else { return Ok(()) };
         let others = group.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         let why = format!("homes of '{from}' stay within {others} (homes_within), and '{to}' is none of them");

@@ -13,22 +13,29 @@
 //! compares with its own before it settles. Whoever writes late for all that carries an earlier time.
 
 mod bounds;
+#[cfg(feature = "cql")]
 mod homes;
+#[cfg(feature = "cql")]
 mod move_home;
 mod moving;
+#[cfg(feature = "cql")]
 mod operate;
 mod peers;
+#[cfg(feature = "cql")]
 mod permit;
+#[cfg(feature = "cql")]
 mod relays;
 mod rules;
+#[cfg(feature = "cql")]
 mod service;
+mod ways;
 
 pub use bounds::Bounds;
-pub use homes::Homes;
-pub(crate) use moving::{GRACE, HomeState};
+pub use moving::{GRACE, HomeState, Lease, left};
 pub use peers::Peer;
+#[cfg(feature = "cql")]
 pub(crate) use permit::Permit;
-pub use relays::relays;
-pub(crate) use rules::Served;
-pub use rules::{LAPSE, LOOK};
-pub use service::RegionalUsers;
+pub use rules::{LAPSE, LOOK, Rules, Served, Way};
+pub use ways::{At, Ways};
+#[cfg(feature = "cql")]
+pub use {homes::Homes, relays::relays, service::RegionalUsers};

@@ -61,7 +61,7 @@ impl RegionalUsers {
         }
         self.bounds.check(&state.region, here)?;
         check_served(&self.decided().await?, &state.region, here)?;
-        let peer = self.peers.get(&state.region).ok_or_else(|| unknown(&state.region, &self.names()))?;
+        let peer = self.ways.peer(&state.region).ok_or_else(|| unknown(&state.region, &self.names()))?;
         let state = self.begin(&call, peer, &user, state).await?;
         // Whoever stands in from now on asks the world for the home, and sees that the user moves.
         check_served(&self.decided().await?, &state.region, here).map_err(|cause| under_way(&user, &state, cause))?;

@@ -16,54 +16,54 @@ use echotune_model::{Hlc, Moving};
 
 /// How long a write may be under way after the lease has lapsed under which it was sent. Clocks of the processes of a
 /// region differ by less.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+pub const GRACE: Duration = Duration::from_secs(5);
 /// After how many milliseconds a move that nobody goes on with is taken back by the next write.
 pub(super) const STALE_MS: u64 = 600_000;
 
 /// Where a user is at home. Written as `us`, `eu epoch=2 fence=5` or `eu epoch=3 fence=5 to=us since=7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HomeState {
+pub struct HomeState {
     /// The home, or the one that is left.
-    pub(crate) region: String,
+    pub region: String,
     /// How often a move began or ended.
-    pub(crate) epoch: u64,
+    pub epoch: u64,
     /// Every write of the homes before is earlier than this.
-    pub(crate) fence: Hlc,
+    pub fence: Hlc,
     /// The move that is under way.
-    pub(crate) moving: Option<Moving>,
+    pub moving: Option<Moving>,
 }
 
 impl HomeState {
     /// The home of a user who never moved.
-    pub(crate) fn first(region: &str) -> Self {
+    pub fn first(region: &str) -> Self {
         Self { region: region.to_owned(), epoch: 0, fence: Hlc::default(), moving: None }
     }
 
     /// On the way from a settled home.
-    pub(super) fn begun(&self, to: &str, now_ms: u64) -> Self {
+    pub fn begun(&self, to: &str, now_ms: u64) -> Self {
         let moving = Some(Moving { to: to.to_owned(), since_ms: now_ms });
         Self { epoch: self.epoch + 1, moving, ..self.clone() }
     }
 
     /// Still on the way: somebody goes on with the move.
-    pub(super) fn renewed(&self, now_ms: u64) -> Self {
+    pub fn renewed(&self, now_ms: u64) -> Self {
         let moving = self.moving.clone().map(|moving| Moving { since_ms: now_ms, ..moving });
         Self { moving, ..self.clone() }
     }
 
     /// Settled where the user moves to, after this time.
-    pub(super) fn arrived(&self, fence: Hlc) -> Self {
+    pub fn arrived(&self, fence: Hlc) -> Self {
         let region = self.moving.as_ref().map_or(&self.region, |moving| &moving.to).clone();
         Self { region, epoch: self.epoch + 1, fence: self.fence.max(fence), moving: None }
     }
 
     /// Settled again where the user was.
-    pub(super) fn back(&self) -> Self {
+    pub fn back(&self) -> Self {
         Self { epoch: self.epoch + 1, moving: None, ..self.clone() }
     }
 
     /// Whether nobody has gone on with the move for so long that the next write takes it back.
-    pub(super) fn is_stale(&self, now_ms: u64) -> bool {
+    pub fn is_stale(&self, now_ms: u64) -> bool {
         self.moving.as_ref().is_some_and(|moving| now_ms > moving.since_ms.saturating_add(STALE_MS))
     }
 }
@@ -111,28 +111,28 @@ impl FromStr for HomeState {
 /// For how long what was read of a home holds: in this process by its steady clock, and for times of writes by the clock
 /// that gives them, so that neither a pause of the process nor one of the machine makes it longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lease {
+pub struct Lease {
     /// When it lapses.
-    pub(crate) until: Instant,
+    pub until: Instant,
     /// The latest time that a write under it may carry.
     latest: Hlc,
 }
 
 impl Lease {
     /// Of a read that began at this instant and hybrid time.
-    pub(super) fn new(began: Instant, at: Hlc, lapse: Duration) -> Self {
+    pub fn new(began: Instant, at: Hlc, lapse: Duration) -> Self {
         let lapse_ms = u64::try_from(lapse.as_millis()).unwrap_or(u64::MAX >> 16);
         Self { until: began + lapse, latest: Hlc(at.0.saturating_add(Hlc::from_ms(lapse_ms).0)) }
     }
 
     /// Whether a write of this time may be sent now.
-    pub(super) fn covers(&self, now: Instant, at: Hlc) -> bool {
+    pub fn covers(&self, now: Instant, at: Hlc) -> bool {
         now < self.until && at <= self.latest
     }
 }
 
 /// How long a region that has seen at `seen` that a user leaves still waits before it lets the user go.
-pub(super) fn left(seen: Instant, now: Instant, lapse: Duration) -> Duration {
+pub fn left(seen: Instant, now: Instant, lapse: Duration) -> Duration {
     (lapse + GRACE).saturating_sub(now.saturating_duration_since(seen))
 }
 

@@ -68,7 +68,7 @@ impl RegionalUsers {
 
     /// Waits until the newest write that was made in a region when this began has come here.
     async fn catch_up(&self, call: &Call, with: &str) -> Result<(), Fault> {
-        let peer = self.peers.get(with).ok_or_else(|| unknown(with, &self.names()))?;
+        let peer = self.ways.peer(with).ok_or_else(|| unknown(with, &self.names()))?;
         let cannot = |cause: &str| {
             let here = self.homes.region();
             let way = format!("`echotune region fail-over {here} --to {here}` takes the users back without waiting");

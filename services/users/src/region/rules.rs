@@ -15,18 +15,18 @@ pub(super) const APART_MS: u64 = 60_000;
 
 /// Which region serves the homes of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Served {
+pub struct Served {
     /// The region that serves.
-    pub(crate) by: String,
+    pub by: String,
     /// How often that was decided; never decided is 0.
-    pub(crate) epoch: u64,
+    pub epoch: u64,
     /// When it was decided last, in milliseconds since the Unix epoch; 0 when never.
-    pub(crate) since_ms: u64,
+    pub since_ms: u64,
 }
 
 /// Where the writes of a home are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Way {
+pub enum Way {
     /// In this region.
     Here,
     /// In this region, once those who served it before know.
@@ -37,7 +37,7 @@ pub(super) enum Way {
 
 /// What one process has seen of who serves whom.
 #[derive(Debug, Clone)]
-pub(super) struct Rules {
+pub struct Rules {
     here: String,
     lapse: Duration,
     served: BTreeMap<String, Served>,
@@ -49,12 +49,12 @@ pub(super) struct Rules {
 
 impl Rules {
     /// What is known before a look that begins now.
-    pub(super) fn new(here: &str, lapse: Duration, looked: Instant) -> Self {
+    pub fn new(here: &str, lapse: Duration, looked: Instant) -> Self {
         Self { here: here.to_owned(), lapse, served: BTreeMap::new(), known: BTreeMap::new(), looked }
     }
 
     /// Takes up what a look from `looked` to `now` saw. Decisions are never taken back, so the later one holds.
-    pub(super) fn see(&mut self, served: BTreeMap<String, Served>, looked: Instant, now: Instant) {
+    pub fn see(&mut self, served: BTreeMap<String, Served>, looked: Instant, now: Instant) {
         for (region, seen) in served {
             let newer = self.served.get(&region).is_none_or(|known| known.epoch < seen.epoch);
             if newer {
@@ -66,23 +66,23 @@ impl Rules {
     }
 
     /// For how long what was seen holds.
-    pub(super) const fn lapse(&self) -> Duration {
+    pub const fn lapse(&self) -> Duration {
         self.lapse
     }
 
     /// Whether what was seen is too old to act on.
-    pub(super) fn is_lapsed(&self, now: Instant) -> bool {
+    pub fn is_lapsed(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.looked) >= self.lapse
     }
 
     /// Which region serves the homes of one: itself, unless that was decided otherwise.
-    pub(super) fn served(&self, region: &str) -> Served {
+    pub fn served(&self, region: &str) -> Served {
         let own = || Served { by: region.to_owned(), epoch: 0, since_ms: 0 };
         self.served.get(region).cloned().unwrap_or_else(own)
     }
 
     /// Where the writes of a home are made.
-    pub(super) fn way(&self, home: &str, now: Instant, wall_ms: u64) -> Way {
+    pub fn way(&self, home: &str, now: Instant, wall_ms: u64) -> Way {
         let Some(served) = self.served.get(home) else {
             return if home == self.here { Way::Here } else { Way::To(home.to_owned()) };
         };
@@ -102,14 +102,14 @@ impl Rules {
 
     /// The regions whose events are given out here: the own one unless another serves it, and those that are served
     /// here.
-    pub(super) fn relayed(&self) -> Vec<String> {
+    pub fn relayed(&self) -> Vec<String> {
         let others = self.served.iter().filter(|(region, served)| served.by == self.here && **region != self.here);
         let own = self.served(&self.here).by == self.here;
         own.then(|| self.here.clone()).into_iter().chain(others.map(|(region, _)| region.clone())).collect()
     }
 
     /// The regions of which a decision is known.
-    pub(super) fn decided(&self) -> impl Iterator<Item = &String> {
+    pub fn decided(&self) -> impl Iterator<Item = &String> {
         self.served.keys()
     }
 }

@@ -1,5 +1,4 @@
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
@@ -13,7 +12,7 @@ use echotune_model::{
     Settings, Tagging, TokenId, Track, User, UserId, UserName,
 };
 
-use super::{Bounds, Homes, Peer, Permit, homes::Standing, rules::Way};
+use super::{At, Bounds, Homes, Peer, Permit, Ways, homes::Standing, rules::Way};
 use crate::{UsersService, store::UserStore as _};
 
 /// users of one region among several: reads are answered here, and writes are made where the user is at home.
@@ -21,43 +20,13 @@ use crate::{UsersService, store::UserStore as _};
 pub struct RegionalUsers {
     local: UsersService,
     pub(super) homes: Arc<Homes>,
-    pub(super) peers: Arc<BTreeMap<String, Peer>>,
+    pub(super) ways: Ways,
     pub(super) bounds: Arc<Bounds>,
 }
 
 impl fmt::Debug for RegionalUsers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegionalUsers").field("homes", &self.homes).field("peers", &self.names()).finish()
-    }
-}
-
-/// Where a call is answered.
-struct At<'r> {
-    users: Arc<dyn Users>,
-    call: Cow<'r, Call>,
-    /// The region it is passed on to.
-    region: Option<String>,
-}
-
-impl At<'_> {
-    /// Names the region in what it, or the way to it, says.
-    fn told<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        let Some(region) = &self.region else { return answer };
-        answer.map_err(|fault| match fault.kind {
-            ErrorKind::Unavailable => Fault::new(
-                fault.kind,
-                format!("region '{region}', which makes the writes of this user, cannot be used now: {fault}"),
-            ),
-            ErrorKind::Indeterminate => {
-                Fault::new(fault.kind, format!("region '{region}', to which the write was passed on: {fault}"))
-            }
-            // It is this platform that it does not know, and not the caller.
-            ErrorKind::Unauthenticated => Fault::new(
-                ErrorKind::FailedPrecondition,
-                format!("region '{region}' does not know this region; give this one the token of that platform"),
-            ),
-            _ => fault,
-        })
     }
 }
 
@@ -72,7 +41,8 @@ macro_rules! at_home {
 impl RegionalUsers {
     /// The users of the region of `homes`, over the service of the same store, and the ways to the other regions.
     pub fn new(local: UsersService, homes: Arc<Homes>, peers: BTreeMap<String, Peer>) -> Self {
-        Self { local, homes, peers: Arc::new(peers), bounds: Arc::default() }
+        let ways = Ways::new(homes.region(), peers);
+        Self { local, homes, ways, bounds: Arc::default() }
     }
 
     /// The same with regions that homes do not leave.
@@ -89,11 +59,11 @@ impl RegionalUsers {
 
     /// All regions there are as far as is known: this one and those there is a way to.
     pub(super) fn names(&self) -> BTreeSet<&str> {
-        self.peers.keys().map(String::as_str).chain([self.homes.region()]).collect()
+        self.ways.names().chain([self.homes.region()]).collect()
     }
 
     fn here<'r>(&'r self, call: &'r Call) -> At<'r> {
-        At { users: Arc::new(self.local.clone()), call: Cow::Borrowed(call), region: None }
+        At::here(Arc::new(self.local.clone()), call)
     }
 
     /// Where a write of the user of this name is made. What will be refused anyway is refused here.
@@ -154,30 +124,12 @@ impl RegionalUsers {
             Way::Here => {
                 let permit = Arc::new(Permit::new(&self.homes, user, &known));
                 let users = self.local.over(self.homes.store.permitted(permit));
-                return Ok(At { users: Arc::new(users), call: Cow::Borrowed(call), region: None });
+                return Ok(At::here(Arc::new(users), call));
             }
             Way::Soon(left) => return Err(soon(self.homes.region(), home, left.as_secs() + 1)),
             Way::To(region) => region,
         };
-        let here = self.homes.region();
-        if !call.forwarded_by.is_empty() {
-            let from = &call.forwarded_by;
-            return Err(Fault::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "region '{from}' passed this on to '{here}', which has it made in '{region}'; nothing was written, and all regions know within {} s: repeat it then",
-                    self.homes.rules().await?.lapse().as_secs() + 1
-                ),
-            ));
-        }
-        let peer = self.peers.get(&region).ok_or_else(|| {
-            Fault::new(
-                ErrorKind::FailedPrecondition,
-                format!("writes of this user are made in region '{region}', to which '{here}' has no way; add its address to the configuration"),
-            )
-        })?;
-        let call = Call { forwarded_by: here.to_owned(), ..call.clone() };
-        Ok(At { users: Arc::clone(&peer.users), call: Cow::Owned(call), region: Some(region) })
+        self.ways.to(call, region, self.homes.lapse().as_secs() + 1)
     }
 }
 

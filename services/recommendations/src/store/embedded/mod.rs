@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use echotune_api::events::Event;
 use echotune_kit::embedded::{Db, Key, StoreError, Table, View, get};
 use echotune_model::{
-    Acceptance, Decision, ErrorKind, Evidence, Experiment, ExportRecord, Feedback, Hlc, Impression, ItemId, Page,
-    PageRequest, PlayCount, Settings, Tagging, Tally, TraceId, UserId,
+    Acceptance, Decision, Evidence, Experiment, ExportRecord, Feedback, Hlc, Impression, ItemId, Page, PageRequest,
+    PlayCount, Settings, Tagging, Tally, TraceId, UserId,
 };
 use serde::de::DeserializeOwned;
 
@@ -51,11 +51,7 @@ impl EmbeddedRecommendationStore {
         &self,
         read: impl FnOnce(&dyn View) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
-        let db = self.db.clone();
-        let done = tokio::task::spawn_blocking(move || db.read(read)).await;
-        done.unwrap_or_else(|cause| {
-            Err(RecommendationStoreError { kind: ErrorKind::Internal, message: format!("a read was cut off: {cause}") })
-        })
+        self.db.read_aside(read).await
     }
 }
 

@@ -201,12 +201,7 @@ impl EmbeddedUserStore {
         &self,
         read: impl FnOnce(&dyn View) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
-        let db = self.db.clone();
-        let read = tokio::task::spawn_blocking(move || db.read(read));
-        read.await.unwrap_or_else(|cause| {
-            let kind = echotune_model::ErrorKind::Internal;
-            Err(UserStoreError::Failed { kind, message: format!("a read was given up: {cause}") })
-        })
+        self.db.read_aside(read).await
     }
 
     /// Whether every event has been published.
