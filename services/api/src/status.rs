@@ -1,8 +1,10 @@
 //! The one mapping between [`ErrorKind`] and gRPC status codes, both ways.
 
+use std::error::Error as _;
+
 use echotune_model::{Call, ErrorKind, Fault};
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::{Code, ConnectError, Status};
 
 const CODES: [(ErrorKind, Code); 12] = [
     (ErrorKind::InvalidArgument, Code::InvalidArgument),
@@ -62,9 +64,15 @@ pub(crate) fn read_fault(call: &Call, status: &Status) -> Fault {
 }
 
 /// Whether this is what the transport here says of a connection that broke after the request was sent;
-/// what a server says has no source.
+/// what a server says has no source. A connection that is found dead by a ping is called unavailable, as one that
+/// never came about is.
 fn cut_off(status: &Status) -> bool {
-    matches!(status.code(), Code::Internal | Code::Unknown) && std::error::Error::source(status).is_some()
+    let causes = || std::iter::successors(status.source(), |&cause| cause.source());
+    match status.code() {
+        Code::Internal | Code::Unknown => causes().next().is_some(),
+        Code::Unavailable => causes().next().is_some() && !causes().any(|cause| cause.is::<ConnectError>()),
+        _ => false,
+    }
 }
 
 /// The fault of a write: one that was sent and not answered may have been made.

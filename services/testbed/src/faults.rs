@@ -133,6 +133,15 @@ fn show(report: &Report) -> anyhow::Result<()> {
             format!("{:.1} s", told.felt_after_s),
         ]);
     }
+    for (fault, lost) in report.faults.iter().filter_map(|told| Some((&told.fault, told.lost.as_ref()?))) {
+        let (missing, acknowledged) = (lost.missing, lost.acknowledged);
+        let (point, time) = (lost.recovery_point_s, lost.recovery_time_s);
+        writeln!(
+            io::stdout(),
+            "{fault}: of {acknowledged} listens acknowledged there {missing} were nowhere else, the oldest {point:.2} s old; \
+             {time:.1} s after the command another region had made a write for it"
+        )?;
+    }
     let (seconds, converged) = (report.seconds, report.converged_after_s);
     let verdict = &report.verdict;
     Ok(writeln!(io::stdout(), "{table}\n{seconds:.0} s; regions agreed after {converged:.1} s\n{verdict}")?)

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use scylla::statement::Consistency;
 use serde::{Deserialize, Serialize};
 
 use super::CqlError;
@@ -11,6 +12,28 @@ const MAX_KEYSPACE_BYTES: usize = 48;
 const MAX_COPIES: u8 = 9;
 /// Requests under way at the most that may be configured: a connection carries 32,768.
 const MAX_IN_FLIGHT: u32 = 16_384;
+
+/// Who must keep a write before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acknowledge {
+    /// Most copies of the own region (`LOCAL_QUORUM`). What was answered in the moments before a region is lost for good,
+    /// and had not reached another, is lost with it.
+    #[default]
+    Region,
+    /// Most copies of every region (`EACH_QUORUM`): nothing that was answered is lost with a region. Each write waits for
+    /// the farthest region, and is refused, or of unknown outcome, while one cannot be reached.
+    EveryRegion,
+}
+
+impl Acknowledge {
+    pub(super) const fn consistency(self) -> Consistency {
+        match self {
+            Self::Region => Consistency::LocalQuorum,
+            Self::EveryRegion => Consistency::EachQuorum,
+        }
+    }
+}
 
 /// Where the servers of a region are, and how they are spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +48,9 @@ pub struct CqlConfig {
     pub keyspace: String,
     /// How many copies each data centre holds when the keyspace is made. One that exists keeps what it has.
     pub replication: BTreeMap<String, u8>,
+    /// Who must keep a plain write, or a batch of them, before it is answered.
+    #[serde(default)]
+    pub acknowledge: Acknowledge,
     /// How long one request may take; a write that takes longer has an unknown outcome. Longer than the
     /// servers' own limits (2 s for writes, 5 s for reads), so that it is mostly they who answer.
     #[serde(default = "request_timeout")]
@@ -72,6 +98,7 @@ impl CqlConfig {
             replication: BTreeMap::from([(datacenter.clone(), 1)]),
             datacenter,
             keyspace: keyspace.into(),
+            acknowledge: Acknowledge::default(),
             request_timeout: request_timeout(),
             connect_timeout: connect_timeout(),
             schema_timeout: schema_timeout(),

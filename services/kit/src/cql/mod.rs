@@ -21,7 +21,7 @@ mod time;
 mod value;
 
 pub use batch::Batch;
-pub use config::CqlConfig;
+pub use config::{Acknowledge, CqlConfig};
 pub use decide::Seen;
 pub use error::CqlError;
 pub use joint::Joint;

@@ -174,6 +174,7 @@ impl CqlSession {
         }
         let mut statements = batch.statements;
         statements.set_is_idempotent(true);
+        statements.set_consistency(self.config().acknowledge.consistency());
         self.repeat(batch.name, || async { self.driver().batch(&statements, &batch.values).await.map(drop) }).await
     }
 

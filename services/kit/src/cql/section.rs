@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::CqlConfig;
+use super::{Acknowledge, CqlConfig};
 use crate::config::Period;
 
 /// Where the servers of the own region are: [`CqlConfig`] without what follows from the regions there are.
@@ -16,6 +16,8 @@ pub struct CqlSection {
     pub keyspace: String,
     /// Copies in each region, when the keyspace is made.
     pub copies: u8,
+    /// Who must keep a write before it is answered.
+    pub acknowledge: Acknowledge,
     /// How long one request may take.
     pub request_timeout: Period,
     /// How long a connection may take to be made.
@@ -37,6 +39,7 @@ impl CqlSection {
             datacenter: region.to_owned(),
             keyspace: self.keyspace.clone(),
             replication,
+            acknowledge: self.acknowledge,
             request_timeout: self.request_timeout,
             connect_timeout: self.connect_timeout,
             schema_timeout: self.schema_timeout,

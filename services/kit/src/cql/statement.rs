@@ -104,7 +104,8 @@ impl CqlSession {
         Ok(read)
     }
 
-    /// Prepares a write that most copies of the own data centre keep before it is answered.
+    /// Prepares a write that most copies of the own data centre keep before it is answered, or of every one, as the
+    /// configuration says.
     ///
     /// # Errors
     /// The servers do not understand it, or cannot be reached.
@@ -113,6 +114,7 @@ impl CqlSession {
         prepared.set_is_idempotent(true);
         // Repeats are made here, where it is remembered that an earlier try may have done it.
         prepared.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
+        prepared.set_consistency(self.config().acknowledge.consistency());
         Ok(Write { name, prepared })
     }
 

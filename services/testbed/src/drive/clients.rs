@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use echotune_api::{AgentsClient, Training as _, TrainingClient, Users as _, UsersClient};
+use echotune_api::{AgentsClient, RegionsClient, Training as _, TrainingClient, Users as _, UsersClient};
 use echotune_kit::{auth::Token, edge::Credentials};
 use echotune_model::{Call, ErrorKind, Fault, ItemId, ItemKind, Listen, MAX_PAGE, PageRequest, Track, UserId};
 use futures::{StreamExt as _, future::join_all};
@@ -65,6 +65,7 @@ pub enum DriveError {
 pub(super) struct Client {
     pub(super) region: Region,
     pub(super) users: Arc<UsersClient>,
+    pub(super) regions: Arc<RegionsClient>,
     pub(super) training: Arc<TrainingClient>,
     pub(super) agents: Arc<AgentsClient>,
 }
@@ -72,9 +73,9 @@ pub(super) struct Client {
 /// Whose listens are recorded in one region.
 #[derive(Clone)]
 pub(super) struct Listener {
-    home: usize,
+    pub(super) home: usize,
     id: UserId,
-    name: String,
+    pub(super) name: String,
     listens: Arc<AtomicU64>,
 }
 
@@ -89,6 +90,7 @@ pub(super) fn connect(testbed: &Testbed, programs: &Programs) -> Result<Vec<Clie
         Ok(Client {
             region: *region,
             users: Arc::new(UsersClient::new(channel(Program::Users)?, credentials.clone())),
+            regions: Arc::new(RegionsClient::new(channel(Program::Users)?, credentials.clone())),
             training: Arc::new(TrainingClient::new(channel(Program::Recommendations)?, credentials.clone())),
             agents: Arc::new(AgentsClient::new(channel(Program::Agents)?, credentials.clone())),
         })
@@ -201,8 +203,8 @@ fn track(listener: &Listener, element: u64) -> Track {
     Track { title: element.to_string(), artist: listener.name.clone(), album: String::new() }
 }
 
-/// Records the next listen, once or several times at once, and again until it is known what became of it.
-async fn listen(client: &Client, listener: &Listener, random: &mut Random, notes: &Notes) {
+/// Records the next listen, once or several times at once, and again until it is known what became of it: this.
+pub(super) async fn listen(client: &Client, listener: &Listener, random: &mut Random, notes: &Notes) -> Outcome {
     let element = listener.listens.fetch_add(1, Ordering::Relaxed);
     let copies = if random.below(REPEATED.0) == 0 { REPEATED.1 } else { 1 };
     let listen = listen_of(listener, element);
@@ -231,10 +233,11 @@ async fn listen(client: &Client, listener: &Listener, random: &mut Random, notes
         tokio::time::sleep(REST).await;
     }
     notes.note(client.region, began, seen, Op::Add { set: listener.name.clone(), element });
+    seen
 }
 
 /// All listens of a listener, as a region has them.
-async fn elements(client: &Client, listener: &Listener) -> Result<Vec<u64>, Fault> {
+pub(super) async fn elements(client: &Client, listener: &Listener) -> Result<Vec<u64>, Fault> {
     let (mut found, mut page) = (Vec::new(), PageRequest { size: MAX_PAGE, token: String::new() });
     loop {
         let answer = client.users.list_listens(&call(String::new()), &listener.name, &page).await?;

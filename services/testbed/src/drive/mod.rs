@@ -10,6 +10,7 @@ mod clients;
 mod erasures;
 mod fault;
 mod import;
+mod lost;
 mod programs;
 mod runs;
 mod schedule;
@@ -27,6 +28,7 @@ pub use self::{
     clients::DriveError,
     fault::Fault,
     import::Imported,
+    lost::Lost,
     programs::{Program, Programs},
     schedule::Told,
 };
@@ -125,7 +127,7 @@ impl Drive {
         }
         working.spawn(erasures::erase(clients.clone(), Arc::clone(&erased), Arc::clone(&notes), stop.clone()));
         tell("listeners listen, agents run, accounts are erased");
-        let faults = schedule::carry_out(self, testbed, &programs, &notes, tell).await;
+        let faults = schedule::carry_out(self, testbed, &programs, (&clients, &listeners), &notes, tell).await;
         stop.cancel();
         while working.join_next().await.is_some() {}
         let faults = faults?;

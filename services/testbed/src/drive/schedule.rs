@@ -7,7 +7,11 @@ use rustix::process::Signal;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{Drive, DriveError, Fault, Notes, Program, Programs};
+use super::{
+    Drive, DriveError, Fault, Lost, Notes, Program, Programs,
+    clients::{Client, Listener},
+    lost,
+};
 use crate::{
     Cut, Loss, Part, Region, Silent, Testbed, TestbedError, Way,
     history::{Entry, Op, Outcome},
@@ -40,6 +44,9 @@ pub struct Told {
     /// How long after it was mended the last operation ended that was neither acknowledged nor refused for a reason, in
     /// seconds.
     pub felt_after_s: f64,
+    /// What a lost region cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
 }
 
 /// What is done while a fault lasts.
@@ -208,6 +215,7 @@ pub(super) async fn carry_out(
     drive: &Drive,
     testbed: &Testbed,
     programs: &Programs,
+    crowd: (&[Client], &[Listener]),
     notes: &Notes,
     tell: &dyn Fn(&str),
 ) -> Result<Vec<Told>, DriveError> {
@@ -218,11 +226,19 @@ pub(super) async fn carry_out(
         tell(&format!("{} of {}: {fault}", nth + 1, drive.faults.len()));
         let began = notes.now();
         stage.begin(fault, drive.seed).await?;
+        let failed = notes.now();
         stage.during(fault, drive.fault, tell).await?;
+        let cost = match fault {
+            Fault::Lose(region) => Some(lost::take_over(*region, failed, crowd, notes).await?),
+            _ => None,
+        };
         stage.mend(fault).await?;
+        if let Fault::Lose(region) = fault {
+            lost::give_back(*region, crowd.0).await?;
+        }
         let mended = notes.now();
         watch(drive.rest, programs, None, tell).await?;
-        told.push(felt(fault, began, mended, notes));
+        told.push(Told { lost: cost, ..felt(fault, began, mended, notes) });
     }
     Ok(told)
 }
@@ -280,5 +296,6 @@ fn felt(fault: &Fault, began: u64, mended: u64, notes: &Notes) -> Told {
         p50_ms: quantile(50),
         p99_ms: quantile(99),
         felt_after_s: (last - mended) as f64 / 1e6,
+        lost: None,
     }
 }

@@ -149,9 +149,12 @@ impl Homes {
         }
     }
 
-    /// Where the writes of a home are made.
-    pub(super) async fn way(&self, home: &str) -> Result<Way, Fault> {
-        Ok(self.rules().await?.way(home, Instant::now(), self.store.now_ms()))
+    /// Where the writes of a home are made, and until when that holds: whoever takes over begins then. Nobody knows until
+    /// when while it cannot be looked at.
+    async fn way(&self, home: &str) -> Result<(Way, Option<Instant>), Fault> {
+        let rules = self.rules().await?;
+        let until = (!self.is_blind.load(Ordering::Acquire)).then(|| rules.until());
+        Ok((rules.way(home, Instant::now(), self.store.now_ms()), until))
     }
 
     fn remembered(&self) -> MutexGuard<'_, HashMap<UserId, Known>> {
@@ -195,11 +198,14 @@ impl Homes {
             let Some(now) = self.take_back(user).await? else { return Ok(None) };
             known = now;
         }
-        let mut way = self.way(&known.state.region).await?;
+        let (mut way, mut until) = self.way(&known.state.region).await?;
         if way == Way::Here && known.state.region != self.region() && !known.is_sure {
             let Some(now) = self.look_home(user).await? else { return Ok(None) };
             known = now;
-            way = self.way(&known.state.region).await?;
+            (way, until) = self.way(&known.state.region).await?;
+        }
+        if let Some(until) = until {
+            known.lease = known.lease.within(until);
         }
         Ok(Some(Standing { known, way }))
     }

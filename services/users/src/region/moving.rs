@@ -125,6 +125,12 @@ impl Lease {
         Self { until: began + lapse, latest: Hlc(at.0.saturating_add(Hlc::from_ms(lapse_ms).0)) }
     }
 
+    /// The same, that lapses then at the latest: it is no use to whoever may not know any more who serves the home.
+    #[must_use]
+    pub fn within(self, end: Instant) -> Self {
+        Self { until: self.until.min(end), ..self }
+    }
+
     /// Whether a write of this time may be sent now.
     pub fn covers(&self, now: Instant, at: Hlc) -> bool {
         now < self.until && at <= self.latest

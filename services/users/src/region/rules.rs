@@ -70,6 +70,11 @@ impl Rules {
         self.lapse
     }
 
+    /// Until when what was seen may be acted on.
+    pub fn until(&self) -> Instant {
+        self.looked + self.lapse
+    }
+
     /// Whether what was seen is too old to act on.
     pub fn is_lapsed(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.looked) >= self.lapse

@@ -137,15 +137,18 @@ impl Process {
             known = self.look_home().await?;
             way = self.way(&known.state.region).await?;
         }
+        if !self.is_blind.get() && self.without != Some(Without::Lease) {
+            known.lease = known.lease.within(way.2);
+        }
         let is_here = way.0 == Way::Here && known.state.moving.is_none();
         Ok(is_here.then_some((known, way.1)))
     }
 
-    async fn way(&self, home: &str) -> Result<(Way, Served), String> {
+    async fn way(&self, home: &str) -> Result<(Way, Served, Instant), String> {
         let rules = self.rules().await?;
         // Long after a decision there is nothing to wait for.
         let wall_ms = if self.without == Some(Without::Lapse) { u64::MAX } else { self.clock.wall_ms() };
-        Ok((rules.way(home, now(), wall_ms), rules.served(home)))
+        Ok((rules.way(home, now(), wall_ms), rules.served(home), rules.until()))
     }
 
     /// Makes one write, if it is to be made here.
