@@ -4,7 +4,7 @@ mod kept;
 mod way;
 
 use echotune_kit::cql::{
-    Batch, CqlConfig, CqlError, CqlSession, Joint, Migration, Migrations, Scope, Seen, WriteClock, WriteTime, scratch,
+    Acknowledge, Batch, CqlConfig, CqlError, CqlSession, Joint, Migration, Migrations, Scope, Seen, WriteClock, WriteTime, scratch,
 };
 use futures::future::{join, join_all};
 use uuid::Uuid;
@@ -49,6 +49,31 @@ async fn migrations_are_applied_once_and_never_change() {
     let newer = two.migrate(&first).await.expect_err("older than the schema");
     assert!(matches!(newer, CqlError::Schema { owner: "tests", .. }), "{newer}");
     scratch::drop(&one).await.expect("dropped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_every_region_keeps_is_read_in_each_at_once() {
+    let mut configs = scratch::configs("every");
+    configs.iter_mut().for_each(|config| config.acknowledge = Acknowledge::EveryRegion);
+    let here = connect(&configs[0]).await;
+    here.migrate(&ALL).await.expect("migrated");
+    let there = connect(&configs[configs.len() - 1]).await;
+    let times = WriteClock::new(Default::default());
+    let put = here.write("put", "INSERT INTO kept (part, place, value) VALUES (?, ?, ?)").await.expect("prepared");
+    let read = there.read("read", "SELECT value FROM kept WHERE part = ? AND place = ?").await.expect("prepared");
+    for place in 0..200 {
+        let part = place.to_string();
+        if place % 2 == 0 {
+            here.put(&put, (&part, place, "alone"), times.now()).await.expect("written");
+        } else {
+            let mut batch = Batch::new("a batch", times.now());
+            batch.add(&put, (part.clone(), place, "of a batch"));
+            here.apply(batch).await.expect("written");
+        }
+        let row = there.one::<(String,)>(&read, (&part, place)).await.expect("read");
+        assert!(row.is_some(), "write {place} is not there yet, although it was answered");
+    }
+    scratch::drop(&here).await.expect("dropped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
