@@ -17,7 +17,7 @@ use super::DriveError;
 use crate::{Network, Region, Testbed};
 
 /// How long a program may take to answer after its start; a view is waited for until its lease has ended.
-const READY: Duration = Duration::from_secs(300);
+const READY: Duration = Duration::from_secs(900);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What runs in each region.
