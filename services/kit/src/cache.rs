@@ -13,7 +13,7 @@ mod server;
 mod shared;
 mod tiered;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use echotune_model::Fault;
@@ -25,6 +25,7 @@ pub use self::{
     server::{Keeper, RedisOptions, SharedTier},
     tiered::{Codec, TieredCache},
 };
+use crate::{lifecycle::Life, process::Failure, telemetry::metrics::Meter};
 
 /// Which value: what it is about, and what else it depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,6 +41,21 @@ impl Key {
     pub fn of(subject: impl Into<String>) -> Self {
         Self { subject: subject.into(), detail: String::new() }
     }
+}
+
+/// The shared tier of a section, where it names one, looked after for as long as the program lives.
+///
+/// # Errors
+/// The file of authorities cannot be read or holds none.
+pub fn shared(section: &CacheSection, life: &mut Life, meter: &Meter) -> Result<Option<SharedTier>, Failure> {
+    let Some(options) = section.redis() else { return Ok(None) };
+    let (tier, keeper) = SharedTier::new(options, meter)?;
+    let stop = life.stop();
+    life.consumer("the way to the shared cache", async move {
+        keeper.run(stop).await;
+        Ok::<_, Infallible>(())
+    });
+    Ok(Some(tier))
 }
 
 /// Makes a value that is not cached.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "region")]
 pub mod program;
+mod reads;
 #[cfg(feature = "cql")]
 mod region;
 mod relay;
@@ -15,6 +16,8 @@ mod store;
 mod sweeper;
 mod tokens;
 
+#[cfg(feature = "cql")]
+pub use reads::CachedReads;
 #[cfg(feature = "cql")]
 pub use region::{Bounds, Homes, LAPSE, LOOK, Peer, RegionalUsers, relays};
 pub use relay::{RelayError, relay};

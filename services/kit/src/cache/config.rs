@@ -44,6 +44,17 @@ pub struct CacheSection {
     pub redis_wait: Period,
 }
 
+impl Default for CacheSection {
+    /// As [`DEFAULTS`] say.
+    fn default() -> Self {
+        #[derive(Deserialize)]
+        struct Whole {
+            cache: CacheSection,
+        }
+        toml::from_str::<Whole>(DEFAULTS).expect("the defaults are a section").cache
+    }
+}
+
 /// Where a server is: whether over TLS, its name and its port.
 fn address(text: &str) -> Result<(bool, &str, u16), String> {
     let wrong = || format!("'{text}' is no address; write one such as \"redis://127.0.0.1:6379\"");
@@ -138,18 +149,9 @@ impl CacheSection {
 mod tests {
     use super::*;
 
-    #[derive(Deserialize)]
-    struct Whole {
-        cache: CacheSection,
-    }
-
-    fn defaults() -> CacheSection {
-        toml::from_str::<Whole>(DEFAULTS).expect("defaults that are read").cache
-    }
-
     #[test]
     fn by_default_values_are_kept_in_process_alone() {
-        let section = defaults();
+        let section = CacheSection::default();
         assert_eq!(section.faults(false), Vec::new());
         assert_eq!(section.redis(), None);
         assert_eq!(section.limits(25).capacity, 16 << 20);
@@ -162,7 +164,7 @@ mod tests {
             time_to_live: zero,
             redis_timeout: Period(Duration::from_secs(60)),
             redis: "rediss://cache:6379".into(),
-            ..defaults()
+            ..CacheSection::default()
         };
         let keys: Vec<_> = wrong.faults(false).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["cache.time_to_live", "cache.redis_timeout", "cache.redis_authorities"]);
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_passwords_are_neither_taken_nor_told() {
-        let at = |text: &str| CacheSection { redis: text.into(), ..defaults() };
+        let at = |text: &str| CacheSection { redis: text.into(), ..CacheSection::default() };
         let plain = at("redis://[::1]:6380");
         assert_eq!(plain.faults(false), Vec::new());
         let options = plain.redis().expect("an address");

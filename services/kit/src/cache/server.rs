@@ -17,10 +17,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use redis::{
-    AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value,
-    aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},

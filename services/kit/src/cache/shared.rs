@@ -157,7 +157,8 @@ impl SharedTier {
         let mut command = script(LOOK, subject);
         command.arg(field).arg(token()).arg(ms(LEASE)).arg(token()).arg(ms(self.inner.options.time_to_live));
         let answer = self.ask(&command).await?;
-        let unread = || redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "not what the script answers"));
+        let unread =
+            || redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "not what the script answers"));
         read(answer).ok_or_else(|| ServerError::Failed(unread()))
     }
 

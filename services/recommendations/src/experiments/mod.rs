@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub use self::watch::watch_experiments;
-pub(crate) use self::{explore::Explorer, part::Part};
+pub(crate) use self::{explore::Explorer, part::Part, serve::Made};
 
 /// What serving knows of experiments.
 pub(crate) struct Trials {
