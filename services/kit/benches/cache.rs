@@ -57,10 +57,10 @@ fn miss_in_process(bencher: Bencher) {
 }
 
 /// A value of so many bytes.
-struct Sized(usize);
+struct Text(usize);
 
 #[async_trait]
-impl Source for Sized {
+impl Source for Text {
     async fn read(&self) -> Result<String, Fault> {
         Ok("x".repeat(self.0))
     }
@@ -73,7 +73,7 @@ fn hit_shared(bencher: Bencher, bytes: usize) {
         return;
     }
     let (runtime, server) = (runtime(), Server::start());
-    let (keys, source) = (runtime.block_on(Keys::of(&["ann"])), Sized(bytes));
+    let (keys, source) = (runtime.block_on(Keys::of(&["ann"])), Text(bytes));
     let process = runtime.block_on(async {
         let process = Process::within(limits(Duration::ZERO), server.options(), &keys, 1);
         process.used(true).await;
@@ -91,7 +91,7 @@ fn miss_shared(bencher: Bencher, bytes: usize) {
         return;
     }
     let (runtime, server) = (runtime(), Server::start());
-    let (keys, source) = (runtime.block_on(Keys::of(&["ann"])), Sized(bytes));
+    let (keys, source) = (runtime.block_on(Keys::of(&["ann"])), Text(bytes));
     let process = runtime.block_on(async {
         let process = Process::within(limits(Duration::ZERO), server.options(), &keys, 1);
         process.used(true).await;

@@ -35,7 +35,7 @@ pub struct LocalLimits {
 }
 
 /// What the cache must know of values.
-type Sized<V> = fn(&V) -> usize;
+type SizeOf<V> = fn(&V) -> usize;
 type Absent<V> = fn(&V) -> bool;
 
 /// A cache in process. Cheap to clone; clones hold the same.
@@ -48,7 +48,7 @@ struct Inner<V> {
     limits: LocalLimits,
     held: Held<Place, Arc<Entry<V>>>,
     fences: Fences,
-    size: Sized<V>,
+    size: SizeOf<V>,
     is_absent: Absent<V>,
     asked: Counter,
 }

@@ -46,6 +46,8 @@ const FAILURES: u32 = 3;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// For how long a connection must have lasted to start again with the first pause.
 const STEADY: Duration = Duration::from_secs(30);
+/// How often it is told what it could not be told before.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Subjects that the server is to be told of once it is back, at the most.
 const UNTOLD: usize = 10_000;
 /// Longest password, in bytes.
@@ -270,10 +272,10 @@ impl Keeper {
                 Ok(Ok(up)) => {
                     tracing::info!(host, port, "the shared cache is used");
                     told.clear();
-                    self.up(up);
+                    let up = self.up(up);
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = self.tier.inner.lost.notified() => "it does not answer".to_owned(),
+                        () = self.watch(&up) => "it does not answer".to_owned(),
                     }
                 }
                 Ok(Err(cause)) => cause.to_string(),
@@ -293,10 +295,26 @@ impl Keeper {
         }
     }
 
-    fn up(&self, up: Up) {
+    fn up(&self, up: Up) -> Arc<Up> {
+        let up = Arc::new(up);
         self.tier.inner.failures.store(0, Relaxed);
-        self.tier.inner.up.store(Some(Arc::new(up)));
+        self.tier.inner.up.store(Some(Arc::clone(&up)));
         self.tier.inner.open.record(0.0, &[("tier", TIER)]);
+        up
+    }
+
+    /// Until the connection is gone: tells the server what a late answer left in doubt.
+    async fn watch(&self, up: &Arc<Up>) {
+        loop {
+            tokio::select! {
+                () = self.tier.inner.lost.notified() => return,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+            let told = timeout(self.tier.inner.options.connect_timeout, self.make_up_for(&up.connection)).await;
+            if !matches!(told, Ok(Ok(()))) {
+                self.tier.failed(up, true);
+            }
+        }
     }
 
     async fn connect(&self) -> Result<Up, crate::process::Failure> {

@@ -60,7 +60,7 @@ async fn a_server_that_is_frozen_costs_a_few_reads_the_time_of_an_answer_and_oth
     let mut slow = 0;
     for _ in 0..500 {
         let since = Instant::now();
-        one.get("ann", &row).await;
+        one.get("ann", &*row).await;
         slow += usize::from(since.elapsed() >= QUICK);
     }
     println!(
