@@ -66,7 +66,7 @@ async fn a_server_that_is_frozen_costs_a_few_reads_the_time_of_an_answer_and_oth
     println!(
         "200 reads at once on a frozen server took {all:?}, and {slow} of 500 that came after as long as an answer"
     );
-    assert!(all < Duration::from_secs(2), "{all:?}");
+    assert!(all < Duration::from_secs(5), "{all:?}");
     assert!(slow < 50, "{slow} of 500 reads waited though the server was to be left alone");
     assert!(!one.tier.is_up());
     server.signal("CONT");
@@ -76,8 +76,7 @@ async fn a_server_that_is_frozen_costs_a_few_reads_the_time_of_an_answer_and_oth
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_frozen_server_has_is_not_believed_after_a_change_it_was_not_told_of() {
     let (server, keys, row) = (Server::start(), Keys::of(&["ann"]).await, Row::default());
-    let options = RedisOptions { timeout: QUICK * 8, ..server.options() };
-    let one = Process::within(NOTHING, options.clone(), &keys, 1);
+    let one = Process::within(NOTHING, server.options(), &keys, 1);
     one.used(true).await;
     one.get("ann", &row).await;
     crate::kept(&server).await;
@@ -96,7 +95,7 @@ async fn what_a_frozen_server_has_is_not_believed_after_a_change_it_was_not_told
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_away_is_told_of_changes_before_it_is_used_again() {
     let (server, keys, row) = (Server::start(), Keys::of(&["ann"]).await, Row::default());
-    let quick = RedisOptions { timeout: QUICK, connect_timeout: QUICK * 8, ..server.options() };
+    let quick = RedisOptions { timeout: QUICK * 20, connect_timeout: QUICK * 20, ..server.options() };
     let one = Process::within(NOTHING, quick, &keys, 1);
     one.used(true).await;
     one.get("ann", &row).await;

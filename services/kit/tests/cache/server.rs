@@ -15,6 +15,7 @@ use echotune_kit::{
     keys::{EmbeddedSubjectKeys, HeldKeys, MasterKeys, SubjectKeys as _},
     telemetry::metrics::Meter,
 };
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use tokio_util::sync::CancellationToken;
 
 /// Which programs are looked for.
@@ -114,10 +115,17 @@ impl Server {
         self.folder.path().join("password")
     }
 
+    /// A connection of the test's own, which waits for as long as a busy machine takes.
+    async fn connection(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://:{}@127.0.0.1:{}", PASSWORD.replace(' ', "%20"), self.port));
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(LONG)).set_connection_timeout(Some(LONG));
+        let connection = client.expect("a client").get_multiplexed_async_connection_with_config(&config).await;
+        connection.expect("connected")
+    }
+
     /// What the server holds of all subjects, as bytes.
     pub(crate) async fn holds(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let client = redis::Client::open(format!("redis://:{}@127.0.0.1:{}", PASSWORD.replace(' ', "%20"), self.port));
-        let mut connection = client.expect("a client").get_multiplexed_async_connection().await.expect("connected");
+        let mut connection = self.connection().await;
         let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
         let mut all = Vec::new();
         for key in keys {
@@ -130,8 +138,7 @@ impl Server {
 
     /// How many ms the server keeps a subject for.
     pub(crate) async fn life_ms(&self, subject: &str) -> i64 {
-        let client = redis::Client::open(format!("redis://:{}@127.0.0.1:{}", PASSWORD.replace(' ', "%20"), self.port));
-        let mut connection = client.expect("a client").get_multiplexed_async_connection().await.expect("connected");
+        let mut connection = self.connection().await;
         let key = format!("echotune:cache:{subject}");
         redis::cmd("PTTL").arg(key).query_async(&mut connection).await.expect("a life")
     }

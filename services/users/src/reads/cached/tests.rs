@@ -18,7 +18,7 @@ struct Two {
 
 fn two() -> Two {
     let folder = tempfile::tempdir().expect("folder");
-    let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"));
+    let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Default::default());
     let section = CacheSection { time_to_live: Period(LIFE), ..CacheSection::default() };
     let reads = CachedReads::new(&section, None, &Meter::default());
     Two { near: UsersService::new(store.clone()).caching(reads), other: UsersService::new(store), _folder: folder }
