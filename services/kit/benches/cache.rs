@@ -22,7 +22,7 @@ use self::server::{Keys, LONG, Process, Server, Source};
 const SIZES: [usize; 2] = [200, 20_000];
 
 fn main() {
-    if !Server::is_installed() {
+    if server::installed().is_none() {
         println!("EXCLUDED the shared tier: install redis-server or valkey-server");
     }
     divan::main();
@@ -69,7 +69,7 @@ impl Source for Text {
 /// Nothing is held in process: each value is looked for on the server, opened and read.
 #[divan::bench(args = SIZES)]
 fn hit_shared(bencher: Bencher, bytes: usize) {
-    if !Server::is_installed() {
+    if server::installed().is_none() {
         return;
     }
     let (runtime, server) = (runtime(), Server::start());
@@ -87,7 +87,7 @@ fn hit_shared(bencher: Bencher, bytes: usize) {
 /// Each value is looked for in vain, made for nothing, sealed and sent.
 #[divan::bench(args = SIZES)]
 fn miss_shared(bencher: Bencher, bytes: usize) {
-    if !Server::is_installed() {
+    if server::installed().is_none() {
         return;
     }
     let (runtime, server) = (runtime(), Server::start());

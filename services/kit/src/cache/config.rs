@@ -1,6 +1,10 @@
 //! The section `[cache]` of a configuration.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -78,8 +82,8 @@ fn address(text: &str) -> Result<(bool, &str, u16), String> {
     Ok((is_secure, host, port))
 }
 
-fn set(path: &PathBuf) -> Option<PathBuf> {
-    (!path.as_os_str().is_empty()).then(|| path.clone())
+fn set(path: &Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_path_buf())
 }
 
 impl CacheSection {

@@ -107,14 +107,15 @@ impl<V> fmt::Debug for LocalCache<V> {
 impl<V: Send + Sync + 'static> LocalCache<V> {
     /// A cache of this name, of values that take so many bytes as `size` says.
     pub fn new(name: &'static str, limits: LocalLimits, size: fn(&V) -> usize, meter: &Meter) -> Self {
-        Self::with_absence(name, limits, (size, |_| false), meter)
+        Self::with_absence(name, limits, size, |_| false, meter)
     }
 
     /// The same for values of which some say that there is nothing: those are believed for a second.
     pub fn with_absence(
         name: &'static str,
         limits: LocalLimits,
-        (size, is_absent): (fn(&V) -> usize, fn(&V) -> bool),
+        size: fn(&V) -> usize,
+        is_absent: fn(&V) -> bool,
         meter: &Meter,
     ) -> Self {
         let (asked, evicted) = (meter.counter(metrics::CACHE_LOOKUPS), meter.counter(metrics::CACHE_EVICTIONS));

@@ -69,7 +69,7 @@ async fn a_value_is_read_once_for_all_processes_and_sealed_between_them() {
     }
     let life = server.life_ms("ann").await;
     assert!((1..=60_000).contains(&life), "{life} ms");
-    keys.0.destroy("ann").await.expect("destroyed");
+    keys.held.destroy("ann").await.expect("destroyed");
     let three = Process::ready(server.options(), &keys).await;
     three.get("ann", &row).await;
     assert_eq!(row.reads(), 1, "without its key a value cannot be read");

@@ -43,16 +43,12 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a free port").port()
 }
 
-fn installed() -> Option<&'static str> {
+/// The program that is started, where there is one.
+pub(crate) fn installed() -> Option<&'static str> {
     PROGRAMS.into_iter().find(|program| Command::new(program).arg("--version").output().is_ok())
 }
 
 impl Server {
-    /// Whether there is a program to start.
-    pub(crate) fn is_installed() -> bool {
-        installed().is_some()
-    }
-
     /// A server that answers.
     ///
     /// # Panics
@@ -158,7 +154,10 @@ impl Drop for Process {
 }
 
 /// Keys by which values are sealed.
-pub(crate) struct Keys(pub(crate) HeldKeys, tempfile::TempDir);
+pub(crate) struct Keys {
+    pub(crate) held: HeldKeys,
+    _folder: tempfile::TempDir,
+}
 
 impl Keys {
     pub(crate) async fn of(subjects: &[&str]) -> Self {
@@ -168,7 +167,7 @@ impl Keys {
         for subject in subjects {
             held.key(subject).await.expect("made");
         }
-        Self(held, folder)
+        Self { held, _folder: folder }
     }
 }
 
@@ -183,7 +182,7 @@ impl Process {
         let stop = CancellationToken::new();
         tokio::spawn(keeper.run(stop.clone()));
         let local = LocalCache::new("test", limits, String::len, &Meter::default());
-        let cache = TieredCache::new(local, tier.clone(), Codec { keys: keys.0.clone(), format });
+        let cache = TieredCache::new(local, tier.clone(), Codec { keys: keys.held.clone(), format });
         Self { cache, tier, stop }
     }
 

@@ -68,11 +68,10 @@ impl CachedReads {
     /// Keeps as much and as long as the section says, and in the shared tier, where there is one, sealed by these keys: those
     /// that seal the rows of users, by the same subjects.
     pub fn new(section: &CacheSection, shared: Option<&(SharedTier, HeldKeys)>, meter: &Meter) -> Self {
-        let accounts: (fn(&Option<User>) -> usize, fn(&Option<User>) -> bool) = (account_bytes, Option::is_none);
         let profiles = LocalCache::new("profiles", section.limits(25), profile_bytes, meter);
         let settings = LocalCache::new("settings", section.limits(50), settings_bytes, meter);
         Self {
-            accounts: LocalCache::with_absence("accounts", section.limits(25), accounts, meter),
+            accounts: LocalCache::with_absence("accounts", section.limits(25), account_bytes, Option::is_none, meter),
             profiles: kept(profiles, shared),
             settings: kept(settings, shared),
         }

@@ -11,8 +11,7 @@ const LONG: Duration = Duration::from_secs(60);
 const LIMITS: LocalLimits = LocalLimits { capacity: 1 << 20, time_to_live: LONG, time_to_idle: LONG };
 
 fn cache_of(limits: LocalLimits) -> LocalCache<u64> {
-    let (size, is_absent): (fn(&u64) -> usize, fn(&u64) -> bool) = (|_| 8, |value| *value == 0);
-    LocalCache::with_absence("test", limits, (size, is_absent), &Meter::default())
+    LocalCache::with_absence("test", limits, |_| 8, |value| *value == 0, &Meter::default())
 }
 
 /// A value that can be read, with the number of times that it was.
