@@ -27,8 +27,10 @@ use crate::{
     store::{ListNote, RecommendationStore, Served},
 };
 
+#[cfg(feature = "cache")]
+pub(crate) use self::serve::Made;
 pub use self::watch::watch_experiments;
-pub(crate) use self::{explore::Explorer, part::Part, serve::Made};
+pub(crate) use self::{explore::Explorer, part::Part};
 
 /// What serving knows of experiments.
 pub(crate) struct Trials {
