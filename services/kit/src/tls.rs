@@ -12,7 +12,7 @@ use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
 use self::files::Loaded;
-#[cfg(feature = "identity")]
+#[cfg(any(feature = "identity", feature = "cache"))]
 pub(crate) use self::files::authorities;
 pub use self::{accept::TlsConnection, connect::TlsConnector};
 

@@ -89,6 +89,39 @@ fn list(bencher: Bencher, limit: u32) {
     });
 }
 
+/// The same where lists are kept near, each asked for again: what is left of making one.
+#[cfg(feature = "cache")]
+#[divan::bench(args = [10, 50, 500])]
+fn list_kept_near(bencher: Bencher, limit: u32) {
+    kept(bencher, limit, USERS, u32::MAX);
+}
+
+/// Where each list is asked for once: what keeping costs beside making.
+#[cfg(feature = "cache")]
+#[divan::bench(args = [10, 50, 500], sample_count = 18, sample_size = 100)]
+fn list_kept_in_vain(bencher: Bencher, limit: u32) {
+    kept(bencher, limit, USERS, 0);
+}
+
+/// Lists of listeners in turn, asked for once before when they are among the first `warm`.
+#[cfg(feature = "cache")]
+fn kept(bencher: Bencher, limit: u32, users: u32, warm: u32) {
+    use echotune_kit::{cache::CacheSection, config::Period, telemetry::metrics::Meter};
+
+    let World { service, runtime, .. } = &world();
+    let hour = Period(std::time::Duration::from_secs(3_600));
+    let section = CacheSection { time_to_live: hour, time_to_idle: hour, ..CacheSection::default() };
+    let capacity = "1GiB".parse().expect("a size");
+    service.keep_lists(&CacheSection { capacity, ..section }, &Meter::default());
+    let query = RecommendQuery { kind: ItemKind::Artist, limit, include_known: false };
+    let ask = |user: String| {
+        runtime.block_on(service.recommend(&Call::internal(), black_box(&user), &query)).expect("listed")
+    };
+    (0..users.min(warm)).for_each(|n| drop(ask(format!("user{n}"))));
+    let mut asked = (0..users).cycle().map(|n| format!("user{n}"));
+    bencher.with_inputs(|| asked.next().expect("endless")).bench_local_values(ask);
+}
+
 #[divan::bench(args = [0, 20, 256])]
 fn list_of_50_with_friends(bencher: Bencher, friends: u32) {
     let World { service, runtime, .. } = &world_of(friends);

@@ -20,6 +20,8 @@ pub mod mapped;
 #[cfg(feature = "mlflow")]
 pub mod mlflow;
 mod model;
+#[cfg(feature = "cache")]
+mod near;
 mod policy;
 #[cfg(feature = "region")]
 pub mod program;

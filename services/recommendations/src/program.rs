@@ -9,6 +9,7 @@ use echotune_api::{
 };
 use echotune_eventlog::region::{Region, RegionConfig};
 use echotune_kit::{
+    cache::{self, CacheSection},
     config,
     cql::KeptDb,
     edge::{Credentials, Edge},
@@ -39,6 +40,8 @@ pub const ABOUT: About = About {
         "\n",
         include_str!("../../eventlog/src/region.toml"),
         "\n",
+        include_str!("../../kit/src/cache/cache.toml"),
+        "\n",
         include_str!("../../kit/src/process/defaults.toml")
     ),
 };
@@ -52,6 +55,8 @@ pub struct Config {
     /// Where it is, and its servers.
     #[serde(flatten)]
     pub region: RegionConfig,
+    /// Lists that are kept near, and the tier that users share.
+    pub cache: CacheSection,
     /// Fitting, lists and releases.
     #[serde(flatten)]
     pub fitting: FittingConfig,
@@ -64,7 +69,8 @@ pub struct Config {
 impl config::Config for Config {
     fn check(&self) -> Vec<(&'static str, String)> {
         let users = check_upstream(&self.users, &self.process).err().map(|why| ("users", why));
-        let faults = [self.process.faults(), self.region.faults(), self.fitting.faults()].concat();
+        let cache = self.cache.faults(self.process.allow_plaintext);
+        let faults = [self.process.faults(), self.region.faults(), cache, self.fitting.faults()].concat();
         faults.into_iter().chain(users).collect()
     }
 }
@@ -99,12 +105,16 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         config.fitting.models.limits(),
         &settings.fitting(&config.data),
     )?;
+    let meter = process.telemetry.meter();
+    service.keep_lists(&config.cache, &meter);
+    if let Some(tier) = cache::shared(&config.cache, &mut process.life, &meter)? {
+        service.tell_changes_to(tier);
+    }
     service.follow(&mut process.life, log.clone(), settings.refit_debounce.0);
     service.watch(&mut process.life, log.clone(), &process.telemetry.meter());
     // Ready means with a model: nobody is a stranger because of a restart. The whole one follows.
     service.refit_quickly().await;
     let tokens = remembered(authenticator(users.clone()), config.process.identity.remember.0);
-    let meter = process.telemetry.meter();
     let callers = config.process.callers(token, tokens, accounts(users), &mut process.life, &meter).await?;
     let edge = Edge::knowing(callers, config.process.limits.patience());
     let (shared, letters) = (Arc::new(service), Arc::new(DeadLettersService::new(log)));
@@ -128,11 +138,12 @@ mod tests {
 
     #[test]
     fn what_a_region_needs_is_told_at_once() {
-        let flags = [("users", "users:1"), ("recommendations.audit_share", "2.0")];
+        let flags =
+            [("users", "users:1"), ("recommendations.audit_share", "2.0"), ("cache.redis", "redis://10.0.0.7:6379")];
         let flags = flags.map(|(key, value)| Flag { name: key.into(), key: key.into(), value: value.into() });
         let sources = Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags: flags.into() };
         let faults = load::<Config>(&sources).expect_err("not enough").to_string();
-        for key in ["users: 'users:1'", "audit_share", "region.replica", "secrets.token_file"] {
+        for key in ["cache.redis", "users: 'users:1'", "audit_share", "region.replica", "secrets.token_file"] {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
     }

@@ -179,7 +179,7 @@ impl RecommendationsService {
 impl Recommendations for RecommendationsService {
     #[tracing::instrument(name = "recommendations.recommend", skip_all, fields(limit = query.limit), err(level = "debug"))]
     async fn recommend(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
-        self.recommended(call, user, query)
+        self.recommended(call, user, query).await
     }
 
     #[tracing::instrument(name = "recommendations.explain", skip_all, err(level = "debug"))]

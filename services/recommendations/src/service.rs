@@ -4,6 +4,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "cache")]
+use std::sync::OnceLock;
+
 use arc_swap::ArcSwap;
 use echotune_api::{
     CutAudit,
@@ -11,11 +14,15 @@ use echotune_api::{
 };
 use echotune_engine::{Scores, budget::FitTooLarge};
 use echotune_eventlog::{Pace, Positions};
+#[cfg(feature = "cache")]
+use echotune_kit::cache::SharedTier;
 use echotune_kit::failpoint;
 use echotune_model::{Clock, Fault, Feedback, Hlc, UserId};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
+#[cfg(feature = "cache")]
+use crate::near::Lists;
 use crate::{
     asked::Asked,
     experiments::Trials,
@@ -67,6 +74,12 @@ pub(crate) struct Inner {
     fit_memory: FitMemory,
     pub(crate) asked: Asked,
     pace: Pace,
+    /// Lists kept near, where they are.
+    #[cfg(feature = "cache")]
+    pub(crate) lists: OnceLock<Lists>,
+    /// What is kept of users elsewhere and is told of their changes, where there is such.
+    #[cfg(feature = "cache")]
+    pub(crate) told: OnceLock<SharedTier>,
 }
 
 impl RecommendationsService {
@@ -140,6 +153,10 @@ impl RecommendationsService {
             fit_memory: FitMemory::new(fitting.memory_max),
             asked: Asked::new(fitting.audit_share),
             pace: Pace::default(),
+            #[cfg(feature = "cache")]
+            lists: OnceLock::new(),
+            #[cfg(feature = "cache")]
+            told: OnceLock::new(),
         })))
     }
 
@@ -147,7 +164,7 @@ impl RecommendationsService {
         read(&self.0.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.0.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -263,6 +280,8 @@ impl RecommendationsService {
         let watermark = next.watermark;
         *progress = next;
         drop(progress);
+        #[cfg(feature = "cache")]
+        self.tell_of_changes(&events).await;
         self.0.clock.observe(watermark);
         if changed {
             self.refresh_popularity(false);
@@ -324,6 +343,7 @@ impl RecommendationsService {
         let now_ms = i64::try_from(self.0.clock.wall_ms()).unwrap_or(i64::MAX);
         let warm = Model::default().with_warmth(self.read(|state| state.warmth(now_ms)));
         self.0.model.rcu(|model| model.with_popularity_of(&warm));
+        self.model_changed();
     }
 
     /// Fits the graphs on the histories as they are now, beside serving, and swaps them in. Does
@@ -414,7 +434,16 @@ impl RecommendationsService {
                 if better(model) { Arc::new(fitted.with_popularity_of(model)) } else { Arc::clone(model) }
             },
         );
+        self.model_changed();
         self.refresh_popularity(true);
+    }
+
+    /// Lists that are kept near are of another model from now on.
+    fn model_changed(&self) {
+        #[cfg(feature = "cache")]
+        if let Some(lists) = self.0.lists.get() {
+            lists.model_changed();
+        }
     }
 }
 

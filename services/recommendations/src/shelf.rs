@@ -122,6 +122,9 @@ pub(crate) struct Shelf {
     pub(crate) entries: Vec<Entry>,
     index: HashMap<ItemId, u32>,
     reference_ms: i64,
+    /// Grows whenever what everybody may know of an item changes: whether it is here, and how it is marked.
+    #[cfg_attr(not(feature = "cache"), allow(dead_code, reason = "by it lists are kept near"))]
+    pub(crate) turns: u64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds are far below 2^53")]
@@ -182,6 +185,16 @@ impl Shelf {
         }
     }
 
+    /// What everybody may know of an item.
+    fn face(&self, item: u32) -> (bool, Option<bool>) {
+        let entry = &self.entries[item as usize];
+        (entry.is_public(), entry.marked())
+    }
+
+    fn turned(&mut self, item: u32, before: (bool, Option<bool>)) {
+        self.turns += u64::from(self.face(item) != before);
+    }
+
     /// Replaces what a history says of an item and keeps the sums in step. `public` says whether the
     /// listener counts in them. Answers whether anything changed.
     pub(crate) fn edit(
@@ -203,14 +216,16 @@ impl Shelf {
             return false;
         }
         let rows = Arc::make_mut(history);
+        let face = self.face(item);
         if public {
             if let Some(before) = &before {
-                self.count(before, false);
+                self.sum(before, false);
             }
             if !known.is_nothing() {
-                self.count(&known, true);
+                self.sum(&known, true);
             }
         }
+        self.turned(item, face);
         match place {
             Ok(at) if known.is_nothing() => {
                 rows.remove(at);
@@ -227,6 +242,12 @@ impl Shelf {
 
     /// Adds a listener to the public sums, or takes one away.
     pub(crate) fn count(&mut self, known: &Known, add: bool) {
+        let face = self.face(known.item);
+        self.sum(known, add);
+        self.turned(known.item, face);
+    }
+
+    fn sum(&mut self, known: &Known, add: bool) {
         self.rebase(known.last_ms);
         let part = if known.last_ms > 0 { half_lives(self.reference_ms, known.last_ms).exp2() } else { 0.0 };
         let entry = &mut self.entries[known.item as usize];
@@ -246,8 +267,10 @@ impl Shelf {
 
     /// Counts a tagging by a listener that is not private, or takes it away.
     pub(crate) fn tagged(&mut self, item: u32, add: bool) {
+        let face = self.face(item);
         let taggings = &mut self.entries[item as usize].taggings;
         *taggings = if add { *taggings + 1 } else { taggings.saturating_sub(1) };
+        self.turned(item, face);
     }
 
     /// Moves the reference time so that 2^x never overflows. A whole number of half-lives scales all

@@ -41,6 +41,9 @@ pub(crate) struct Person {
     pub(crate) settings_at: Hlc,
     /// The latest like or dislike of an item.
     opinions: HashMap<ItemId, (Hlc, bool)>,
+    /// Number of the last thing that was told of this person, of all that were told of anybody.
+    #[cfg_attr(not(feature = "cache"), allow(dead_code, reason = "by it lists are kept near"))]
+    edited: u64,
 }
 
 impl Person {
@@ -86,16 +89,32 @@ pub(crate) struct State {
     pub(crate) tags: Tags,
     pub(crate) watermark: Hlc,
     pub(crate) revision: u64,
+    /// How many things were told of people.
+    edits: u64,
+    /// How often what everybody may know of tags changed.
+    #[cfg_attr(not(feature = "cache"), allow(dead_code, reason = "by it lists are kept near"))]
+    tag_turns: u64,
 }
 
 impl State {
+    /// Where a person is, of whom something is told.
     fn person(&mut self, id: UserId) -> usize {
         let next = self.people.len();
         let place = *self.users.entry(id).or_insert(next);
         if place == next {
             self.people.push(Person::default());
         }
+        self.edits += 1;
+        self.people[place].edited = self.edits;
         place
+    }
+
+    /// Grows whenever something changes that the lists of a person are made from, but for the model: what was told of the
+    /// person and of friends, and what everybody may know of items and tags.
+    #[cfg(feature = "cache")]
+    pub(crate) fn seen_by(&self, person: &Person) -> [u64; 2] {
+        let friends = person.friends.iter().filter_map(|friend| self.by_id(*friend)).map(|friend| friend.edited);
+        [friends.fold(person.edited, u64::max), self.artists.turns + self.tracks.turns + self.tag_turns]
     }
 
     pub(crate) fn by_name(&self, name: &UserName) -> Option<(UserId, &Person)> {
@@ -220,6 +239,7 @@ impl State {
     /// Adds a tagging to what everybody may see, or takes it away.
     fn count_tagging(&mut self, artist: u32, tag: u32, add: bool) {
         self.artists.tagged(artist, add);
+        self.tag_turns += 1;
         if add {
             self.tags.add(artist, tag);
         } else {
@@ -299,7 +319,10 @@ impl State {
         }
         for friend in &person.friends {
             if let Some(friend) = self.users.get(friend) {
-                self.people[*friend].friends.retain(|one| *one != id);
+                self.edits += 1;
+                let friend = &mut self.people[*friend];
+                friend.edited = self.edits;
+                friend.friends.retain(|one| *one != id);
             }
         }
         // A name is free once an erasure begins: by its end it may be that of a new account.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "region")]
 pub mod program;
+mod reads;
 mod region;
 mod relay;
 mod rules;
@@ -15,6 +16,8 @@ mod sweeper;
 mod tokens;
 
 pub use region::{At, Bounds, LAPSE, LOOK, Peer, Ways};
+#[cfg(feature = "cql")]
+pub use reads::CachedReads;
 #[cfg(feature = "cql")]
 pub use region::{Homes, RegionalUsers, relays};
 pub use relay::{RelayError, relay};

@@ -10,15 +10,17 @@ use echotune_eventlog::{
     region::{Region, RegionConfig},
 };
 use echotune_kit::{
+    cache::{self, CacheSection, SharedTier},
     config,
     edge::{Credentials, Edge},
+    keys::HeldKeys,
     lifecycle::{Exit, Life, persist},
     process::{About, Configured, Face, Failure, Process, Settings, check_upstream, upstream},
 };
 use echotune_model::Fault;
 use serde::{Deserialize, Serialize};
 
-use crate::{Bounds, CqlUserStore, Homes, Peer, RegionalUsers, UsersService, relays, sweeper};
+use crate::{Bounds, CachedReads, CqlUserStore, Homes, Peer, RegionalUsers, UsersService, relays, sweeper};
 
 const NAME: &str = "echotune-users";
 
@@ -31,6 +33,8 @@ pub const ABOUT: About = About {
         include_str!("program.toml"),
         "\n",
         include_str!("../../eventlog/src/region.toml"),
+        "\n",
+        include_str!("../../kit/src/cache/cache.toml"),
         "\n",
         include_str!("../../kit/src/process/defaults.toml")
     ),
@@ -45,6 +49,8 @@ pub struct Config {
     /// Where it is, and its servers.
     #[serde(flatten)]
     pub region: RegionConfig,
+    /// What is kept near.
+    pub cache: CacheSection,
     /// Where users are served in other regions, as `REGION=ADDRESS`.
     pub peers: Vec<String>,
     /// Groups of regions that homes do not leave.
@@ -84,7 +90,8 @@ impl Config {
 
 impl config::Config for Config {
     fn check(&self) -> Vec<(&'static str, String)> {
-        [self.process.faults(), self.region.faults(), self.peer_faults(), self.bound_faults()].concat()
+        let cache = self.cache.faults(self.process.allow_plaintext);
+        [self.process.faults(), self.region.faults(), cache, self.peer_faults(), self.bound_faults()].concat()
     }
 }
 
@@ -100,6 +107,7 @@ impl Configured for Config {
 /// The servers of the region cannot be reached at the start, or the tables are not there.
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
     let Region { clock, session, log, keys, token } = Region::connect(&config.region, NAME).await?;
+    let reads = near(&config.cache, &keys, &mut process)?;
     let store = CqlUserStore::connect(session, keys, &config.region.region.replica, clock).await?;
     let homes = Arc::new(Homes::new(store.clone()));
     let mut peers = BTreeMap::new();
@@ -111,7 +119,8 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     }
     // What is wrong was told when the configuration was read.
     let bounds = config.bounds().map_err(|faults| Fault::invalid(faults.join("; ")))?;
-    let users = RegionalUsers::new(UsersService::new(store.clone()), Arc::clone(&homes), peers);
+    let local = UsersService::new(store.clone()).caching(reads);
+    let users = RegionalUsers::new(local, Arc::clone(&homes), peers);
     let users = Arc::new(users.within(bounds));
     background(&mut process.life, &homes, &log, &store);
     let (tokens, accounts) = (authenticator(users.clone()), accounts(users.clone()));
@@ -120,6 +129,13 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let edge = Edge::knowing(callers, config.process.limits.patience());
     let services = |face: Face| face.with(users_server(users.clone())).with(regions_server(users.clone()));
     process.serve(&edge, FILE_DESCRIPTOR_SET, services).await
+}
+
+/// What is kept near, and in which tiers.
+fn near(section: &CacheSection, keys: &HeldKeys, process: &mut Process) -> Result<CachedReads, Failure> {
+    let meter = process.telemetry.meter();
+    let shared = cache::shared(section, &mut process.life, &meter)?.map(|tier: SharedTier| (tier, keys.clone()));
+    Ok(CachedReads::new(section, shared.as_ref(), &meter))
 }
 
 /// What goes on beside serving.
@@ -154,11 +170,21 @@ mod tests {
             let flags = flags.iter().copied().map(set).collect();
             load::<Config>(&Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags })
         };
-        let wrong = [("region.all", "[\"us\"]"), ("homes_within", "[[\"us\", \"moon\"]]")];
+        let wrong = [
+            ("region.all", "[\"us\"]"),
+            ("homes_within", "[[\"us\", \"moon\"]]"),
+            ("cache.redis", "redis://10.0.0.7:6379"),
+        ];
         let faults = with(&wrong).expect_err("not enough").to_string();
-        for key in
-            ["homes_within", "region.replica", "region.all", "peers", "secrets.token_file", "secrets.master_keys_file"]
-        {
+        for key in [
+            "cache.redis",
+            "homes_within",
+            "region.replica",
+            "region.all",
+            "peers",
+            "secrets.token_file",
+            "secrets.master_keys_file",
+        ] {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
         let told = [

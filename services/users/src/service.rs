@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::instrument;
 
 use crate::{
+    reads::{Direct, Reads},
     rules::{
         check_count, check_entry, check_key, check_label, check_made, check_page, check_playlist, check_profile,
         check_restored, check_rows, check_settings, check_tagging, check_token,
@@ -25,6 +26,7 @@ use crate::{
 pub struct UsersService {
     store: Arc<dyn UserStore>,
     tokens: Arc<Tokens>,
+    reads: Arc<dyn Reads>,
 }
 
 impl fmt::Debug for UsersService {
@@ -36,13 +38,33 @@ impl fmt::Debug for UsersService {
 impl UsersService {
     /// The service over this store.
     pub fn new(store: impl UserStore + 'static) -> Self {
-        Self { store: Arc::new(store), tokens: Arc::new(Tokens::new()) }
+        Self { store: Arc::new(store), tokens: Arc::new(Tokens::new()), reads: Arc::new(Direct) }
+    }
+
+    /// The same with what is read again and again kept near.
+    #[cfg(feature = "cql")]
+    #[must_use]
+    pub fn caching(mut self, reads: crate::CachedReads) -> Self {
+        self.reads = Arc::new(reads);
+        self
     }
 
     /// The same service over another handle of its store.
     #[cfg(feature = "cql")]
     pub(crate) fn over(&self, store: impl UserStore + 'static) -> Self {
-        Self { store: Arc::new(store), tokens: Arc::clone(&self.tokens) }
+        Self { store: Arc::new(store), tokens: Arc::clone(&self.tokens), reads: Arc::clone(&self.reads) }
+    }
+
+    /// Takes note that a write of the user of this name was made, or may have been, by another process.
+    #[cfg(feature = "cql")]
+    pub(crate) async fn made_elsewhere(&self, name: &str) {
+        let Ok(name) = name.parse::<UserName>() else { return };
+        let found = self.reads.account(self.store.as_ref(), &name).await;
+        self.reads.name_changed(&name).await;
+        // Of whom nothing is found nothing can be read here either: the way to all of it is the name.
+        if let Ok(Some(user)) = found {
+            self.reads.user_changed(user.id).await;
+        }
     }
 
     async fn find(&self, name: &UserName) -> Result<User, Fault> {
@@ -55,8 +77,15 @@ impl UsersService {
         call.check_deadline()?;
         let name: UserName = name.parse()?;
         call.may_read(&name)?;
+        match self.reads.account(self.store.as_ref(), &name).await? {
+            Some(user) if same_account(call, &user).is_ok() => return Ok(user),
+            None if call.principal == Principal::Operator => return Err(UserStoreError::UnknownUser(name).into()),
+            // What is kept near may be of before the caller's account was made, or of an earlier one of its name.
+            Some(_) | None => {}
+        }
         let user = self.find(&name).await?;
         same_account(call, &user)?;
+        self.reads.name_changed(&name).await;
         Ok(user)
     }
 
@@ -68,6 +97,26 @@ impl UsersService {
         let user = self.find(&name).await?;
         same_account(call, &user)?;
         Ok(user)
+    }
+
+    /// Makes a write of what is kept near, and has that forgotten whatever came of the write. A task of its own: a caller
+    /// that leaves must not part the two.
+    async fn changing<T, W>(
+        &self,
+        user: User,
+        write: impl FnOnce(Arc<dyn UserStore>, User) -> W + Send + 'static,
+    ) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, UserStoreError>> + Send + 'static,
+    {
+        let (store, reads, id) = (Arc::clone(&self.store), Arc::clone(&self.reads), user.id);
+        let made = tokio::spawn(async move {
+            let made = write(store, user).await;
+            reads.user_changed(id).await;
+            made
+        });
+        Ok(made.await.map_err(|cause| lost(&cause))??)
     }
 
     /// Whose playlist this is, or was a short while ago, when the caller may see it: others learn no
@@ -113,7 +162,9 @@ impl Users for UsersService {
         call.may_operate()?;
         let name: UserName = name.parse()?;
         let stamp = stamp(call, "create_user", &name)?;
-        Ok(self.store.create(name, stamp).await?)
+        let made = self.store.create(name.clone(), stamp).await;
+        self.reads.name_changed(&name).await;
+        Ok(made?)
     }
 
     #[instrument(name = "users.get_user", skip_all, err(level = "debug"))]
@@ -131,7 +182,7 @@ impl Users for UsersService {
     #[instrument(name = "users.get_profile", skip_all, err(level = "debug"))]
     async fn get_profile(&self, call: &Call, user: &str) -> Result<Profile, Fault> {
         let user = self.readable(call, user).await?;
-        Ok(self.store.profile(user.id).await?)
+        self.reads.profile(self.store.as_ref(), user.id).await
     }
 
     #[instrument(name = "users.update_profile", skip_all, err(level = "debug"))]
@@ -139,13 +190,13 @@ impl Users for UsersService {
         let user = self.writable(call, user).await?;
         check_profile(&profile).map_err(Fault::invalid)?;
         let stamp = stamp(call, "update_profile", &profile)?;
-        Ok(self.store.set_profile(user, profile, stamp).await?)
+        self.changing(user, |store, user| async move { store.set_profile(user, profile, stamp).await }).await
     }
 
     #[instrument(name = "users.get_settings", skip_all, err(level = "debug"))]
     async fn get_settings(&self, call: &Call, user: &str) -> Result<Settings, Fault> {
         let user = self.readable(call, user).await?;
-        Ok(self.store.settings(user.id).await?)
+        self.reads.settings(self.store.as_ref(), user.id).await
     }
 
     #[instrument(name = "users.update_settings", skip_all, err(level = "debug"))]
@@ -153,7 +204,7 @@ impl Users for UsersService {
         let user = self.writable(call, user).await?;
         check_settings(&settings).map_err(Fault::invalid)?;
         let stamp = stamp(call, "update_settings", &settings)?;
-        Ok(self.store.set_settings(user, settings, stamp).await?)
+        self.changing(user, |store, user| async move { store.set_settings(user, settings, stamp).await }).await
     }
 
     #[instrument(name = "users.record_listens", skip_all, fields(listens = listens.len()), err(level = "debug"))]
@@ -309,14 +360,21 @@ impl Users for UsersService {
         call.check_deadline()?;
         let name: UserName = user.parse()?;
         call.may_write(&name)?;
-        if let Some(found) = self.store.by_name(&name).await? {
-            same_account(call, &found)?;
+        let found = self.store.by_name(&name).await?;
+        if let Some(found) = &found {
+            same_account(call, found)?;
         }
         let stamp = stamp(call, "erase_user", &name.folded())?;
-        let (store, tokens) = (Arc::clone(&self.store), Arc::clone(&self.tokens));
+        let (store, tokens, reads) = (Arc::clone(&self.store), Arc::clone(&self.tokens), Arc::clone(&self.reads));
         // A task of its own: once begun, an erasure goes on without its caller.
         let erased = tokio::spawn(async move {
-            let receipt = store.erase(name, stamp).await?;
+            let erased = store.erase(name.clone(), stamp).await;
+            reads.name_changed(&name).await;
+            let user = erased.as_ref().map(|receipt| receipt.user).ok().or(found.map(|found| found.id));
+            if let Some(user) = user {
+                reads.user_changed(user).await;
+            }
+            let receipt = erased?;
             tokens.forget_user(receipt.user);
             Ok::<_, UserStoreError>(receipt)
         });
@@ -344,7 +402,10 @@ impl Users for UsersService {
         call.may_operate()?;
         check_made("created_at_ms", user.created_at_ms, self.store.now_ms()).map_err(Fault::invalid)?;
         let stamp = stamp(call, "restore_user", &user)?;
-        Ok(self.store.restore(user, stamp).await?)
+        let name = user.name.clone();
+        let restored = self.store.restore(user, stamp).await;
+        self.reads.name_changed(&name).await;
+        Ok(restored?)
     }
 
     #[instrument(name = "users.restore_library", skip_all, err(level = "debug"))]

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{data, spark};
+use crate::{cache, data, spark};
 
 const ENGINE: &str = "services/engine/tests/python";
 const RECOMMENDATIONS: &str = "services/recommendations/tests/python";
@@ -52,10 +52,18 @@ pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()
             return Ok(());
         }
     }
+    if wanted.is_none_or(|wanted| wanted == cache::SUITE) {
+        cache::suite()
+            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", cache::SUITE))?;
+        if wanted.is_some() {
+            return Ok(());
+        }
+    }
     let suites: Vec<_> = SUITES.iter().filter(|(name, ..)| wanted.is_none_or(|wanted| wanted == *name)).collect();
     if suites.is_empty() {
         let names = SUITES.map(|(name, ..)| name).join(", ");
-        bail!("no suite is named '{}'; there are {names}, {}", wanted.unwrap_or_default(), data::SUITE);
+        let [data, cache] = [data::SUITE, cache::SUITE];
+        bail!("no suite is named '{}'; there are {names}, {data}, {cache}", wanted.unwrap_or_default());
     }
     let folder = target().join("e2e/export");
     export(&folder)?;

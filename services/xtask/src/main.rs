@@ -1,5 +1,6 @@
 //! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `faults`, `spark` and `testbed`.
 
+mod cache;
 mod contracts;
 mod conventions;
 mod coverage;
@@ -68,9 +69,9 @@ const CHECKS: [(&str, Check); 17] = [
         cargo(&[&["clippy", "--all-targets"], &of[..], &["--", "-D", "warnings"]].concat())?;
         cargo(&[&["test", "--lib"], &of[..]].concat())
     }),
-    // Nor for TLS, sealing and callers of an issuer.
+    // Nor for TLS, sealing, callers of an issuer and what is kept near.
     ("secrets", |_| {
-        let kit = ["--package", "echotune-kit", "--features", "identity,keys,tls", "--locked"];
+        let kit = ["--package", "echotune-kit", "--features", "cache,identity,keys,tls", "--locked"];
         let up = ["--package", "echotune", "--features", "identity,tls", "--locked"];
         cargo(&[&["clippy", "--all-targets"], &kit[..], &["--", "-D", "warnings"]].concat())?;
         cargo(&[&["clippy", "--all-targets"], &up[..], &["--", "-D", "warnings"]].concat())?;

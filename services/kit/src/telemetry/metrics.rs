@@ -74,6 +74,37 @@ pub const WATERMARK: Name = Name {
     description: "When the newest record applied of a stream was written, since the Unix epoch.",
 };
 
+/// Looks for values in caches, by the attributes `cache`, `tier` (`process` or `shared`) and `outcome`. Of the first tier:
+/// `hit`, `early` (made anew before its end), `miss`, `joined` (waited for one who made it) and `held` (not kept, after a
+/// change). Of the second: `hit`, `early`, `miss`, `waited` (in vain for another process), `held`, `foreign` (of another
+/// program or key), `doubted` (not told yet of a change) and `away`.
+pub const CACHE_LOOKUPS: Name = Name {
+    name: "echotune.cache.lookups",
+    unit: "{lookup}",
+    description: "Looks for a value in a tier of a cache, by what came of them.",
+};
+
+/// Values that had to go for others, by `cache` and `tier`.
+pub const CACHE_EVICTIONS: Name = Name {
+    name: "echotune.cache.evictions",
+    unit: "{value}",
+    description: "Values that a cache let go before their time for want of room.",
+};
+
+/// Requests to the shared tier that failed, by `tier` and `cause`: `late`, `failed`, `full` or `away`.
+pub const CACHE_ERRORS: Name = Name {
+    name: "echotune.cache.errors",
+    unit: "{request}",
+    description: "Requests to the shared tier of caches that failed; answers were made without it.",
+};
+
+/// Whether the shared tier is left alone.
+pub const CACHE_LEFT_ALONE: Name = Name {
+    name: "echotune.cache.left_alone",
+    unit: "1",
+    description: "1 while the shared tier of caches does not answer and is left alone, 0 while it is used.",
+};
+
 /// Where metrics go: nowhere, unless telemetry sends to a collector. Clones send to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(pub(super) Option<SdkMeterProvider>);

@@ -100,7 +100,7 @@ fn roots(path: &Path, bytes: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 /// The authorities of a file.
-#[cfg(feature = "identity")]
+#[cfg(any(feature = "identity", feature = "cache"))]
 pub(crate) fn authorities(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     roots(path, &bytes(path)?)
 }

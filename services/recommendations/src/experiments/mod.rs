@@ -27,6 +27,8 @@ use crate::{
     store::{ListNote, RecommendationStore, Served},
 };
 
+#[cfg(feature = "cache")]
+pub(crate) use self::serve::Made;
 pub use self::watch::watch_experiments;
 pub(crate) use self::{explore::Explorer, part::Part};
 

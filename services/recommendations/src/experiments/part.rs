@@ -74,11 +74,16 @@ impl Part {
         }
     }
 
+    #[cfg(feature = "cache")]
+    pub(crate) fn is_interleaved(&self) -> bool {
+        self.interleaved().is_some()
+    }
+
     pub(super) fn variant_name(&self, place: usize) -> &str {
         &self.running.experiment.spec.variants[place].name
     }
 
-    pub(super) fn exposure(&self) -> Exposure {
+    pub(crate) fn exposure(&self) -> Exposure {
         let experiment = self.running.experiment.spec.name.clone();
         let whole = self.interleaved().is_none();
         let variant = if whole { self.variant_name(self.variant).to_owned() } else { String::new() };
@@ -86,7 +91,7 @@ impl Part {
     }
 
     /// What is kept of a list of which every item was certain.
-    pub(super) fn served(&self) -> Served {
+    pub(crate) fn served(&self) -> Served {
         Served {
             experiment: self.running.experiment.spec.name.clone(),
             variant: u8::try_from(self.variant).expect("few variants"),

@@ -7,7 +7,7 @@ use std::{
 
 use echotune_api::RecommendQuery;
 use echotune_engine::Scores;
-use echotune_model::{Call, Fault, Recommendations as List, ServedModel, TraceId, UserId};
+use echotune_model::{Call, Fault, Recommendations as List, ServedModel, TraceId, UserId, UserName};
 
 use super::{Explorer, Part, Trials, draft::draft, held};
 use crate::{
@@ -23,21 +23,31 @@ use crate::{
 /// Listeners whose lists may wait to be noted; beyond them lists are not counted until there is room.
 const MAX_NOTES: usize = 100_000;
 
+/// A list, and how it came about.
+pub(crate) struct Made {
+    pub(crate) id: UserId,
+    /// The part that the listener takes in an experiment.
+    pub(crate) part: Option<Part>,
+    pub(crate) list: List,
+    /// What is kept of a list within an experiment.
+    pub(crate) served: Option<Served>,
+}
+
 impl RecommendationsService {
     /// The list of a listener, by the policy of the experiment in which the listener takes part.
-    pub(crate) fn recommended(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
+    pub(crate) async fn recommended(&self, call: &Call, user: &str, query: &RecommendQuery) -> Result<List, Fault> {
         let began = Instant::now();
         let name = serve::readable(call, user)?;
         serve::check_limit(query.limit)?;
-        let (id, part, list, served) = self.with_scores(|scores| {
-            self.read(|state| {
-                let (id, person) = serve::person(state, call, &name)?;
-                let part = self.0.trials.part_of(id);
-                let listener = Listener { service: self, state, person, query, seed: seed(id, call.trace, self) };
-                let (list, served) = listener.list(part.as_ref(), call.trace, scores);
-                Ok::<_, Fault>((id, part, list, served))
-            })
-        })?;
+        #[cfg(feature = "cache")]
+        let near = self.near(call, &name, query).await?;
+        #[cfg(not(feature = "cache"))]
+        let near = None;
+        let made = match near {
+            Some(made) => made,
+            None => self.made(call, &name, query)?,
+        };
+        let Made { id, part, list, served } = made;
         if let Some(first) = list.items.first() {
             self.0.releases.window.add(id, query.kind, first.score);
         }
@@ -50,6 +60,19 @@ impl RecommendationsService {
             }
         }
         Ok(list)
+    }
+
+    /// A list that is made now.
+    pub(crate) fn made(&self, call: &Call, name: &UserName, query: &RecommendQuery) -> Result<Made, Fault> {
+        self.with_scores(|scores| {
+            self.read(|state| {
+                let (id, person) = serve::person(state, call, name)?;
+                let part = self.0.trials.part_of(id);
+                let listener = Listener { service: self, state, person, query, seed: seed(id, call.trace, self) };
+                let (list, served) = listener.list(part.as_ref(), call.trace, scores);
+                Ok(Made { id, part, list, served })
+            })
+        })
     }
 
     /// The model that a policy asks for.

@@ -38,6 +38,18 @@ macro_rules! at_home {
     }};
 }
 
+/// The same for a write of what is kept near here, wherever it is made.
+macro_rules! at_home_and_seen {
+    ($self:ident, $call:ident, $whose:ident, $method:ident($($value:expr),*)) => {{
+        let at = $self.at($call, $whose).await?;
+        let done = at.told(at.users.$method(&at.call, $($value),*).await);
+        if at.region.is_some() {
+            $self.local.made_elsewhere($whose).await;
+        }
+        done
+    }};
+}
+
 impl RegionalUsers {
     /// The users of the region of `homes`, over the service of the same store, and the ways to the other regions.
     pub fn new(local: UsersService, homes: Arc<Homes>, peers: BTreeMap<String, Peer>) -> Self {
@@ -167,7 +179,7 @@ impl Users for RegionalUsers {
     }
 
     async fn update_profile(&self, call: &Call, user: &str, profile: Profile) -> Result<Profile, Fault> {
-        at_home!(self, call, at(user), update_profile(user, profile))
+        at_home_and_seen!(self, call, user, update_profile(user, profile))
     }
 
     async fn get_settings(&self, call: &Call, user: &str) -> Result<Settings, Fault> {
@@ -175,7 +187,7 @@ impl Users for RegionalUsers {
     }
 
     async fn update_settings(&self, call: &Call, user: &str, settings: Settings) -> Result<Settings, Fault> {
-        at_home!(self, call, at(user), update_settings(user, settings))
+        at_home_and_seen!(self, call, user, update_settings(user, settings))
     }
 
     async fn record_listens(&self, call: &Call, user: &str, listens: Vec<Listen>) -> Result<ListenReceipt, Fault> {
@@ -255,7 +267,7 @@ impl Users for RegionalUsers {
     }
 
     async fn erase_user(&self, call: &Call, user: &str) -> Result<ErasureReceipt, Fault> {
-        at_home!(self, call, at(user), erase_user(user))
+        at_home_and_seen!(self, call, user, erase_user(user))
     }
 
     async fn counts(&self, call: &Call) -> Result<BTreeMap<String, u64>, Fault> {
