@@ -91,9 +91,15 @@ impl Reading<'_> {
         for (key, value_span, key_offset) in leaves(table.get_ref(), self.defaults, "") {
             match value_span {
                 Some(span) => {
-                    // A value that is not TOML is among the errors above.
-                    if let Ok(value) = literal(&text[span.clone()]) {
-                        self.settings.push(Setting { key, value, origin: at(span.start) });
+                    match literal(&text[span.clone()]) {
+                        Ok(value) => self.settings.push(Setting { key, value, origin: at(span.start) }),
+                        // A table in two brackets, whose place holds no value.
+                        Err(_) if self.faults.is_empty() => {
+                            let why = "is to be one value, such as a list in brackets, and not tables of their own";
+                            self.fault(at(key_offset), format!("{key}: {why}"));
+                        }
+                        // A value that is not TOML is among the errors above.
+                        Err(_) => {}
                     }
                 }
                 None => {
