@@ -138,7 +138,8 @@ impl RegionConfig {
     /// What is wrong for who needs the key of names: the key at fault and why.
     pub fn names_faults(&self) -> Vec<(&'static str, String)> {
         let is_missing = !self.region.jurisdictions.is_empty() && self.secrets.names_key_file.as_os_str().is_empty();
-        let why = "is needed where there are jurisdictions: a file with 32 random bytes in base64, the same in all regions";
+        let why =
+            "is needed where there are jurisdictions: a file with 32 random bytes in base64, the same in all regions";
         is_missing.then(|| ("secrets.names_key_file", why.to_owned())).into_iter().collect()
     }
 
@@ -166,7 +167,8 @@ impl RegionConfig {
         CqlConfig { keyspace, ..self.cql.of(name, &beside) }
     }
 
-    /// How the CQL servers are spoken to, where that is kept which all jurisdictions agree on; nothing when there are none.
+    /// How the CQL servers are spoken to, where that is kept which all jurisdictions agree on; nothing when there are
+    /// none.
     pub fn common_cql(&self) -> Option<CqlConfig> {
         let RegionSection { name, all, jurisdictions, .. } = &self.region;
         (!jurisdictions.is_empty()).then(|| self.cql.of(name, all))
@@ -252,8 +254,8 @@ impl Region {
     /// Reads the secrets and connects to the CQL servers; the brokers are connected to when the log is used.
     ///
     /// # Errors
-    /// A file cannot be read or holds something else, the servers cannot be reached, the table of keys is not there, or the
-    /// keyspace of a jurisdiction has copies in other regions.
+    /// A file cannot be read or holds something else, the servers cannot be reached, the table of keys is not there, or
+    /// the keyspace of a jurisdiction has copies in other regions.
     pub async fn connect(config: &RegionConfig, program: &str) -> Result<Self, Failure> {
         let token = Token::read_file(&config.secrets.token_file)?;
         let master = MasterKeys::read(&config.secrets.master_keys_file)?;

@@ -9,8 +9,8 @@ pub const OPEN: &str = "open";
 /// Longest name of a jurisdiction, in bytes: it is a part of the name of a keyspace.
 const MAX_NAME_BYTES: usize = 16;
 
-/// Regions parted into jurisdictions. What is of a user stays in the regions of one, that of the region in which the account
-/// was made. Without any, all regions are of one: [`OPEN`].
+/// Regions parted into jurisdictions. What is of a user stays in the regions of one, that of the region in which the
+/// account was made. Without any, all regions are of one: [`OPEN`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Jurisdictions {
     /// The jurisdiction of each region that is of one by name.
@@ -21,8 +21,8 @@ impl Jurisdictions {
     /// Reads `NAME=REGION,REGION`, one for each jurisdiction, of the regions that there are.
     ///
     /// # Errors
-    /// All that is wrong, each in a sentence: a name that is none or is given twice, no region, a region that there is none
-    /// of, or one that is of two.
+    /// All that is wrong, each in a sentence: a name that is none or is given twice, no region, a region that there is
+    /// none of, or one that is of two.
     pub fn parse(told: &[String], known: &[String]) -> Result<Self, Vec<String>> {
         let (mut parted, mut names, mut faults) = (Self::default(), BTreeSet::new(), Vec::new());
         for one in told {
@@ -42,7 +42,9 @@ impl Jurisdictions {
                 if !known.iter().any(|one| one == region) {
                     faults.push(format!("'{shown}' names '{}', which is not in region.all", region.escape_debug()));
                 } else if let Some(before) = parted.of.insert(region.to_owned(), name.to_owned()) {
-                    faults.push(format!("names '{region}' in '{before}' and in '{name}'; a region is in one at the most"));
+                    faults.push(format!(
+                        "names '{region}' in '{before}' and in '{name}'; a region is in one at the most"
+                    ));
                 }
             }
         }
@@ -71,7 +73,8 @@ impl Jurisdictions {
 
     /// Every way from one of these regions to another, and whether topics are mirrored by it.
     pub fn flows<'r>(&self, all: &'r [String]) -> Vec<(&'r str, &'r str, bool)> {
-        let from = |from: &'r String| all.iter().filter(move |to| *to != from).map(move |to| (from.as_str(), to.as_str()));
+        let from =
+            |from: &'r String| all.iter().filter(move |to| *to != from).map(move |to| (from.as_str(), to.as_str()));
         all.iter().flat_map(from).map(|(from, to)| (from, to, self.same(from, to))).collect()
     }
 

@@ -178,7 +178,8 @@ impl MirrorPlan {
         Jurisdictions::parse(&self.jurisdictions, &names)
     }
 
-    /// Whether topics of one of these regions are mirrored to another. Nothing is when jurisdictions contradict themselves.
+    /// Whether topics of one of these regions are mirrored to another. Nothing is when jurisdictions contradict
+    /// themselves.
     pub(crate) fn mirrors(&self, regions: &[Region], from: Region, to: Region) -> bool {
         from != to && self.parted(regions).is_ok_and(|parted| parted.same(from.name(), to.name()))
     }

@@ -19,10 +19,10 @@ mod tokens;
 pub use region::{Bounds, Homes, LAPSE, LOOK, Peer, RegionalUsers, relays};
 pub use relay::{RelayError, relay};
 pub use service::UsersService;
-#[cfg(feature = "cql")]
-pub use store::{CqlUserStore, Residency};
 pub use store::{
     Checked, EmbeddedUserStore, Idempotency, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft,
     UserStore, UserStoreError, Waiting, conformance,
 };
+#[cfg(feature = "cql")]
+pub use store::{CqlUserStore, Residency};
 pub use sweeper::sweeper;

@@ -82,7 +82,13 @@ impl Config {
         let RegionSection { all, jurisdictions, .. } = &self.region.region;
         // What is wrong with jurisdictions themselves is told where they are.
         let parted = Jurisdictions::parse(jurisdictions, all).unwrap_or_default();
-        self.bounds().and_then(|bounds| bounds.within(&parted)).err().into_iter().flatten().map(|why| ("homes_within", why)).collect()
+        self.bounds()
+            .and_then(|bounds| bounds.within(&parted))
+            .err()
+            .into_iter()
+            .flatten()
+            .map(|why| ("homes_within", why))
+            .collect()
     }
 }
 

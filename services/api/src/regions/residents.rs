@@ -26,8 +26,8 @@ impl Residents {
     /// Refuses a user who is none of the jurisdiction. Whether the caller may know of the user is to be asked before.
     ///
     /// # Errors
-    /// [`ErrorKind::FailedPrecondition`] naming the home and its jurisdiction, [`ErrorKind::NotFound`] when there is no such
-    /// user, or what the way to the regions says.
+    /// [`ErrorKind::FailedPrecondition`] naming the home and its jurisdiction, [`ErrorKind::NotFound`] when there is no
+    /// such user, or what the way to the regions says.
     pub async fn check(&self, call: &Call, user: &str) -> Result<(), Fault> {
         let call = Call { principal: Principal::Operator, idempotency_key: String::new(), ..call.clone() };
         let Home { region, jurisdiction, .. } = self.regions.get_home(&call, user).await?;
@@ -35,7 +35,8 @@ impl Residents {
             return Ok(());
         }
         let own = &self.jurisdiction;
-        let why = format!("is at home in region '{region}', of jurisdiction '{jurisdiction}', and this one is of '{own}'");
+        let why =
+            format!("is at home in region '{region}', of jurisdiction '{jurisdiction}', and this one is of '{own}'");
         Err(Fault::new(ErrorKind::FailedPrecondition, format!("'{user}' {why}; ask there")))
     }
 

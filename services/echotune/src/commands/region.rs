@@ -17,12 +17,15 @@ pub(super) struct Servers;
 
 /// What is to be done with topics.
 #[derive(Debug, Args)]
-#[command(after_help = "Where the brokers are is told by --config FILE with the sections [region] and [kafka] of a program \
+#[command(
+    after_help = "Where the brokers are is told by --config FILE with the sections [region] and [kafka] of a program \
     of the region, by --set, or by the environment. --print-config prints all keys.\nWithin jurisdictions topics are mirrored; \
     from one to another they are not: MirrorMaker 2 is to have A->B.enabled=false for regions A and B of two. --mirrors \
-    prints that.")]
+    prints that."
+)]
 pub(super) struct TopicArguments {
-    /// Print the lines for mm2.properties that tell MirrorMaker 2 which regions to mirror from and to, and make nothing.
+    /// Print the lines for mm2.properties that tell MirrorMaker 2 which regions to mirror from and to, and make
+    /// nothing.
     #[arg(long)]
     pub(super) mirrors: bool,
 }

@@ -147,7 +147,8 @@ fn check_same(regions: &[RegionStatus], from: &str, to: &str) -> Result<(), Faul
     if left == entered {
         return Ok(());
     }
-    let why = format!("users of '{from}' stay in jurisdiction '{left}', and '{to}' is of '{entered}'; nothing was changed");
+    let why =
+        format!("users of '{from}' stay in jurisdiction '{left}', and '{to}' is of '{entered}'; nothing was changed");
     Err(Fault::new(ErrorKind::FailedPrecondition, why))
 }
 

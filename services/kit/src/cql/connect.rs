@@ -133,8 +133,8 @@ impl CqlSession {
 const COPIES: &str = "where the copies of the keyspace are";
 
 impl CqlSession {
-    /// Refuses a keyspace with copies in a data centre that the configuration names none in, or without any in the own: for
-    /// what may not be elsewhere. One that exists keeps the copies that it was made with, whoever made it.
+    /// Refuses a keyspace with copies in a data centre that the configuration names none in, or without any in the own:
+    /// for what may not be elsewhere. One that exists keeps the copies that it was made with, whoever made it.
     ///
     /// # Errors
     /// [`CqlError::Config`] naming the data centres, or what a server says.

@@ -50,7 +50,8 @@ fn every_fault_of_a_configuration_is_told_by_its_field() {
 
 #[test]
 fn copies_where_they_may_not_be_are_found() {
-    let config = CqlConfig { replication: [("eu".into(), 3), ("north".into(), 3)].into(), ..CqlConfig::new("a:1", "eu", "k") };
+    let config =
+        CqlConfig { replication: [("eu".into(), 3), ("north".into(), 3)].into(), ..CqlConfig::new("a:1", "eu", "k") };
     let of = |centres: &[&str]| {
         let class = ("class".to_owned(), "org.apache.cassandra.locator.NetworkTopologyStrategy".to_owned());
         let told = centres.iter().map(|name| ((*name).to_owned(), "3".to_owned())).chain([class]).collect();

@@ -5,8 +5,8 @@ use sha2::Sha256;
 
 use super::seal::read_secrets;
 
-/// The key by which names are told where they may not stand: HMAC-SHA256 (RFC 2104, FIPS 198-1), of which nobody without
-/// the key can find out a name by trying names. It is never printed.
+/// The key by which names are told where they may not stand: HMAC-SHA256 (RFC 2104, FIPS 198-1), of which nobody
+/// without the key can find out a name by trying names. It is never printed.
 #[derive(Clone)]
 pub struct NamesKey([u8; 32]);
 
@@ -55,7 +55,8 @@ mod tests {
     fn a_name_is_told_by_its_key_and_kind_alone() {
         let (one, other) = (NamesKey::new([7; 32]), NamesKey::new([8; 32]));
         assert_eq!(one.mac("name", b"ann"), one.clone().mac("name", b"ann"));
-        let macs = [one.mac("name", b"ann"), one.mac("name", b"ben"), one.mac("asked", b"ann"), other.mac("name", b"ann")];
+        let macs =
+            [one.mac("name", b"ann"), one.mac("name", b"ben"), one.mac("asked", b"ann"), other.mac("name", b"ann")];
         assert_eq!(macs.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
         assert_ne!(one.mac("na", b"meann"), one.mac("name", b"ann"), "kind and bytes are parted");
         assert!(!format!("{one:?}").contains('7'));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use echotune_model::{ErrorKind, Fault, Jurisdictions};
 
 /// Groups of regions that homes do not leave: who is at home in one of a group moves to others of it only, and only
-/// others of it stand in for it. A region of no group is left for any. It is about who makes the writes; where copies are
-/// is told by jurisdictions.
+/// others of it stand in for it. A region of no group is left for any. It is about who makes the writes; where copies
+/// are is told by jurisdictions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// The group of each region that is of one.

@@ -191,7 +191,8 @@ impl Homes {
     /// with is taken back.
     pub(super) async fn standing(&self, user: UserId) -> Result<Option<Standing>, Fault> {
         let Some(mut known) = self.home(user).await? else { return Ok(None) };
-        if known.state.is_stale(self.store.now_ms()) {
+        // Where the user is of another jurisdiction, that is for whom the call is passed on to.
+        if known.state.is_stale(self.store.now_ms()) && self.store.is_ours(&known.state.region) {
             let Some(now) = self.take_back(user).await? else { return Ok(None) };
             known = now;
         }

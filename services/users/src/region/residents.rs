@@ -1,13 +1,9 @@
-//! Users of other jurisdictions. Nothing of them is kept here but what all agree on, so that what is asked of them, reads
-//! too, is passed on to where they are at home.
+//! Users of other jurisdictions. Nothing of them is kept here but what all agree on, so that what is asked of them,
+//! reads too, is passed on to where they are at home.
 
 use echotune_model::{Call, ErrorKind, Fault, Home, PlaylistId, Principal, UserId, UserName};
 
-use super::{
-    HomeState, RegionalUsers,
-    rules::Way,
-    service::At,
-};
+use super::{HomeState, RegionalUsers, rules::Way, service::At};
 use crate::store::Reservation;
 
 /// Answers a read here, or where the user lives who is none of this jurisdiction.

@@ -16,8 +16,8 @@ use echotune_model::{
 use super::{Bounds, Homes, Peer, Permit, homes::Standing, residents::near_or_far, rules::Way};
 use crate::{UsersService, store::UserStore as _};
 
-/// users of one region among several: reads are answered here unless the user is of another jurisdiction, and writes are
-/// made where the user is at home.
+/// users of one region among several: reads are answered here unless the user is of another jurisdiction, and writes
+/// are made where the user is at home.
 #[derive(Clone)]
 pub struct RegionalUsers {
     pub(super) local: UsersService,
@@ -155,7 +155,7 @@ impl RegionalUsers {
     async fn at_standing<'r>(&'r self, call: &'r Call, user: UserId, standing: Standing) -> Result<At<'r>, Fault> {
         let Standing { known, way } = standing;
         let home = &known.state.region;
-        if let Some(moving) = &known.state.moving {
+        if let Some(moving) = known.state.moving.as_ref().filter(|_| self.homes.store.is_ours(home)) {
             return Err(on_the_way(home, &moving.to));
         }
         let here = self.homes.region();

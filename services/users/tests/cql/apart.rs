@@ -116,7 +116,8 @@ pub(crate) async fn tables_with(session: &CqlSession, wanted: &[&str]) -> Vec<St
     assert!(!tables.is_empty(), "{keyspace} has no tables");
     // JSON shows bytes as hexadecimal digits.
     let bytes = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let wanted: Vec<_> = wanted.iter().flat_map(|text| [(*text).to_owned(), text.replace('-', ""), bytes(text)]).collect();
+    let wanted: Vec<_> =
+        wanted.iter().flat_map(|text| [(*text).to_owned(), text.replace('-', ""), bytes(text)]).collect();
     let mut found = Vec::new();
     for (table,) in tables {
         let read = session.read("all", &format!("SELECT JSON * FROM {keyspace}.{table}")).await.expect("prepared");

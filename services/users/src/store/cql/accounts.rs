@@ -116,8 +116,7 @@ impl CqlUserStore {
 
     /// The reservation of a name, which may have no account yet or no longer.
     pub(crate) async fn reservation(&self, name: &UserName) -> Answer<Option<Reservation>> {
-        let row: Option<(Uuid, i64, String)> =
-            self.one(&self.agreed().name, (self.inner.world.key_of(name),)).await?;
+        let row: Option<(Uuid, i64, String)> = self.one(&self.agreed().name, (self.inner.world.key_of(name),)).await?;
         row.map(|(id, created, told)| self.reserved(name, (id, created, &told))).transpose()
     }
 

@@ -118,7 +118,8 @@ impl CqlUserStore {
     /// The same where there are jurisdictions, of a session with the keyspace of the own one.
     ///
     /// # Errors
-    /// The servers cannot be reached, the tables are not there, or other jurisdictions or another key of names are recorded.
+    /// The servers cannot be reached, the tables are not there, or other jurisdictions or another key of names are
+    /// recorded.
     pub async fn connect_apart(
         session: CqlSession,
         residency: Option<&Residency>,

@@ -65,9 +65,10 @@ impl CqlUserStore {
     /// Refuses an id whose account is of another jurisdiction.
     fn check_id(&self, home: Option<HomeState>, id: UserId) -> Answer<()> {
         match home {
-            Some(home) if !self.is_ours(&home.region) => {
-                Err(UserStoreError::Other { what: "an account of another jurisdiction with the id", id: id.to_string() })
-            }
+            Some(home) if !self.is_ours(&home.region) => Err(UserStoreError::Other {
+                what: "an account of another jurisdiction with the id",
+                id: id.to_string(),
+            }),
             _ => Ok(()),
         }
     }

@@ -1,5 +1,5 @@
-//! Every statement on what is of users, prepared once; those on what regions agree on are in `world`. Conditional writes
-//! hold wherever there are copies.
+//! Every statement on what is of users, prepared once; those on what regions agree on are in `world`. Conditional
+//! writes hold wherever there are copies.
 
 use echotune_kit::cql::{CqlError, CqlSession, Decide, Read, Scope, Write};
 

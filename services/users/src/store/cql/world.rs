@@ -189,7 +189,9 @@ impl Residency {
             let of = self.jurisdictions.of(region);
             match recorded.iter().find(|(name, ..)| name == region) {
                 None => {
-                    return wrong(format!("region '{region}' is not recorded; run `echotune schema` with this configuration"));
+                    return wrong(format!(
+                        "region '{region}' is not recorded; run `echotune schema` with this configuration"
+                    ));
                 }
                 Some((_, before, _)) if before != of => {
                     let way = "a region does not change its jurisdiction; correct region.jurisdictions";
@@ -197,7 +199,9 @@ impl Residency {
                 }
                 Some((.., names)) if *names != self.check() => {
                     let way = "give this program the file that the other regions have";
-                    return wrong(format!("secrets.names_key_file holds another key than the one that is recorded: {way}"));
+                    return wrong(format!(
+                        "secrets.names_key_file holds another key than the one that is recorded: {way}"
+                    ));
                 }
                 Some(_) => {}
             }
@@ -236,8 +240,8 @@ pub(super) async fn refuse(session: &CqlSession, table: &str, why: &str) -> Resu
 
 impl CqlUserStore {
     /// Makes or renews the tables where there are jurisdictions: those that all agree on, by a session with the common
-    /// keyspace, and those of the own one; and records the jurisdictions. The versions that were applied of both. For one
-    /// process at a time, and in each jurisdiction.
+    /// keyspace, and those of the own one; and records the jurisdictions. The versions that were applied of both. For
+    /// one process at a time, and in each jurisdiction.
     ///
     /// # Errors
     /// The servers refuse, the tables are of a newer or changed EchoTune or from before there were jurisdictions, the
@@ -261,7 +265,7 @@ impl CqlUserStore {
     }
 
     /// Whether what is of users of a region may be kept here.
-    pub(super) fn is_ours(&self, region: &str) -> bool {
+    pub(crate) fn is_ours(&self, region: &str) -> bool {
         self.jurisdictions().same(region, &self.inner.region)
     }
 
@@ -347,9 +351,8 @@ mod tests {
     #[test]
     fn a_region_that_was_told_something_else_is_found_out() {
         let own = residency(&["eea=eu"], 7);
-        let part = |of: &Residency, region: &str| {
-            (region.to_owned(), of.jurisdictions.of(region).to_owned(), of.check())
-        };
+        let part =
+            |of: &Residency, region: &str| (region.to_owned(), of.jurisdictions.of(region).to_owned(), of.check());
         let recorded = |of: &Residency| ["us", "eu"].map(|region| part(of, region)).to_vec();
         assert!(own.agrees(&recorded(&own)).is_ok());
         for (others, word) in [
