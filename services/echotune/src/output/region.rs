@@ -5,11 +5,15 @@ use serde_json::json;
 use super::{print_json, say, table};
 use crate::commands::Output;
 
-/// The versions of each owner's tables that were applied now, by keyspace, of which the last is the own one.
-pub(crate) fn schema(keyspaces: &[(String, Vec<(&str, Vec<i32>)>)], output: Output) -> anyhow::Result<()> {
+/// Whose tables, and the versions of them that were applied now.
+pub(crate) type Applied<'o> = (&'o str, Vec<i32>);
+
+/// What was applied now, by keyspace, of which the last is the own one.
+pub(crate) fn schema(keyspaces: &[(String, Vec<Applied<'_>>)], output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
         let rows = keyspaces.iter().flat_map(|(keyspace, applied)| {
-            let row = |(owner, versions): &(&str, Vec<i32>)| json!({"keyspace": keyspace, "owner": owner, "applied": versions});
+            let row =
+                |(owner, versions): &Applied<'_>| json!({"keyspace": keyspace, "owner": owner, "applied": versions});
             applied.iter().map(row).collect::<Vec<_>>()
         });
         let own = keyspaces.last().map(|(own, _)| own);
@@ -32,7 +36,7 @@ pub(crate) fn mirrors(flows: &[(&str, &str, bool)], output: Output) -> anyhow::R
         let rows = flows.iter().map(|(from, to, is_mirrored)| json!({"from": from, "to": to, "mirrored": is_mirrored}));
         return print_json(&json!({"flows": rows.collect::<Vec<_>>()}));
     }
-    flows.iter().flat_map(|flow| properties(*flow)).try_for_each(|line| say(line))
+    flows.iter().flat_map(|flow| properties(*flow)).try_for_each(say)
 }
 
 /// Lines of mm2.properties. Where nothing is mirrored there are no heartbeats either, which have a way of their own.

@@ -85,6 +85,7 @@ impl Reading<'_> {
         };
         let (table, errors) = DeTable::parse_recoverable(&text);
         let at = |offset: usize| Origin::File(path.to_owned(), line(&text, offset));
+        let is_toml = errors.is_empty();
         for error in errors {
             self.fault(at(error.span().map_or(0, |span| span.start)), error.message().trim().replace('\n', "; "));
         }
@@ -94,7 +95,7 @@ impl Reading<'_> {
                     match literal(&text[span.clone()]) {
                         Ok(value) => self.settings.push(Setting { key, value, origin: at(span.start) }),
                         // A table in two brackets, whose place holds no value.
-                        Err(_) if self.faults.is_empty() => {
+                        Err(_) if is_toml => {
                             let why = "is to be one value, such as a list in brackets, and not tables of their own";
                             self.fault(at(key_offset), format!("{key}: {why}"));
                         }
