@@ -12,7 +12,9 @@ pub(super) const WHERE: &str = "With --servers the brokers of a region are told 
 /// Where the servers of a region are.
 #[derive(Debug, Args)]
 #[command(after_help = "Where the servers are is told by --config FILE with the sections [region], [cql] and [kafka] \
-    of a program of the region, by --set, or by the environment. --print-config prints all keys.")]
+    of a program of the region, by --set, or by the environment. --print-config prints all keys.\nWhere there are \
+    jurisdictions (region.jurisdictions) it is run in one region of each, one after the other: it makes the keyspace of \
+    that one and the common one, and records which region is of which.")]
 pub(super) struct Servers;
 
 /// What is to be done with topics.
