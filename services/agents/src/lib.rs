@@ -9,6 +9,8 @@ mod events;
 mod expr;
 #[cfg(feature = "region")]
 pub mod program;
+#[cfg(feature = "region")]
+mod residents;
 mod run;
 mod service;
 mod store;

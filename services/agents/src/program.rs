@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use echotune_api::{FILE_DESCRIPTOR_SET, UsersClient, accounts, agents_server, authenticator, events::USERS_TOPIC};
+use echotune_api::{
+    Agents, FILE_DESCRIPTOR_SET, RegionsClient, Residents, UsersClient, accounts, agents_server, authenticator,
+    events::USERS_TOPIC,
+};
 use echotune_eventlog::{
     Pace,
     region::{Region, RegionConfig},
@@ -16,7 +19,9 @@ use echotune_kit::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentsConfig, AgentsService, CqlRunStore, GROUP, bundled, consume, tools::offered};
+use crate::{
+    AgentsConfig, AgentsService, CqlRunStore, GROUP, bundled, consume, residents::ResidentAgents, tools::offered,
+};
 
 const NAME: &str = "echotune-agents";
 
@@ -79,7 +84,8 @@ impl Configured for Config {
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
     let Region { clock, session, log, token, .. } = Region::connect(&config.region, NAME).await?;
     let channel = upstream(&config.users, &config.process, process.life.stop())?;
-    let users = Arc::new(UsersClient::new(channel, Credentials { token: token.clone() }));
+    let credentials = Credentials { token: token.clone() };
+    let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
     let store = CqlRunStore::open(session, clock, config.poll.0).await?;
     let servers = offered(&config.tools, &token).await?;
     let further = config.agents.clone();
@@ -103,8 +109,18 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let meter = process.telemetry.meter();
     let callers = config.process.callers(token, tokens, accounts(users), &mut process.life, &meter).await?;
     let edge = Edge::knowing(callers, config.process.limits.patience());
-    let agents = Arc::new(agents);
+    let agents = runs(&config.region, agents, RegionsClient::new(channel, credentials));
     process.serve(&edge, FILE_DESCRIPTOR_SET, |face| face.with(agents_server(agents.clone()))).await
+}
+
+/// The runs, of users of the own jurisdiction when there are some.
+fn runs(config: &RegionConfig, service: AgentsService, regions: RegionsClient) -> Arc<dyn Agents> {
+    let parted = config.jurisdictions();
+    if parted.is_empty() {
+        return Arc::new(service);
+    }
+    let residents = Residents::new(Arc::new(regions), parted.of(&config.region.name));
+    Arc::new(ResidentAgents::new(service, residents))
 }
 
 #[cfg(test)]

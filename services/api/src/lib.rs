@@ -23,7 +23,7 @@ pub use operations::{CutAudit, Operations, OperationsClient, Status as PlatformS
 pub use recommendations::{
     MAX_LIMIT, MAX_REASONS, MAX_WITHOUT, RecommendQuery, Recommendations, RecommendationsClient, recommendations_server,
 };
-pub use regions::{Regions, RegionsClient, regions_server};
+pub use regions::{Regions, RegionsClient, Residents, regions_server};
 pub use training::{
     Histories, KnownItem, ListenerHistory, MAX_HISTORY_ROWS, Training, TrainingClient, training_server,
 };

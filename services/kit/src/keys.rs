@@ -9,6 +9,7 @@ pub mod conformance;
 mod cql;
 mod embedded;
 mod held;
+mod names;
 mod seal;
 
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ pub use self::cql::CqlSubjectKeys;
 pub use self::{
     embedded::EmbeddedSubjectKeys,
     held::HeldKeys,
+    names::NamesKey,
     seal::{DataKey, MasterKeys, Opened, is_sealed},
 };
 

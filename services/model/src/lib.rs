@@ -7,6 +7,7 @@ mod dead_letter;
 mod error;
 mod experiment;
 mod id;
+mod jurisdiction;
 mod listen;
 mod page;
 mod recommendation;
@@ -29,6 +30,7 @@ pub use experiment::{
     Metric, PARTS, PolicyChange, ServedModel, Variant, Verdict,
 };
 pub use id::{EventId, ItemId, ListenId, PlaylistId, RunId, TokenId, UserId};
+pub use jurisdiction::{Jurisdictions, OPEN};
 pub use listen::{
     EARLIEST_LISTEN_MS, HistoryEntry, Listen, ListenReceipt, MAX_PLAYED_MS, MAX_TEXT_BYTES, Rejection, Tally, Track,
     User, UserName, check_text, fold,

@@ -5,6 +5,8 @@ use crate::{Hlc, UserId};
 pub struct RegionStatus {
     /// Its name.
     pub region: String,
+    /// What its users' data do not leave; empty where there are no jurisdictions.
+    pub jurisdiction: String,
     /// The region that makes the writes of its users; itself, unless the operator decided otherwise.
     pub served_by: String,
     /// How often that was decided; 0 when never.
@@ -21,6 +23,8 @@ pub struct RegionStatus {
 pub struct Home {
     /// The region that the user belongs to.
     pub region: String,
+    /// What the user's data do not leave; empty where there are no jurisdictions.
+    pub jurisdiction: String,
     /// The region that makes the writes of its users now.
     pub served_by: String,
     /// How often a move of this home began or ended; 0 when never.

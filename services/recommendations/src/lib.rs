@@ -27,6 +27,8 @@ mod policy;
 pub mod program;
 mod rank;
 mod releases;
+#[cfg(feature = "region")]
+mod residents;
 mod serve;
 mod service;
 mod shelf;

@@ -4,8 +4,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_api::{
-    FILE_DESCRIPTOR_SET, UsersClient, accounts, authenticator, dead_letters_server, experiments_server, models_server,
-    recommendations_server, training_server,
+    FILE_DESCRIPTOR_SET, Recommendations, RegionsClient, Residents, UsersClient, accounts, authenticator,
+    dead_letters_server, experiments_server, models_server, recommendations_server, training_server,
 };
 use echotune_eventlog::region::{Region, RegionConfig};
 use echotune_kit::{
@@ -20,7 +20,10 @@ use echotune_kit::{
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{DeadLettersService, EmbeddedRecommendationStore, FittingConfig, RecommendationsService};
+use crate::{
+    DeadLettersService, EmbeddedRecommendationStore, FittingConfig, RecommendationsService,
+    residents::ResidentRecommendations,
+};
 
 const NAME: &str = "echotune-recommendations";
 /// Folder in the data folder for the copy of the view.
@@ -88,7 +91,8 @@ impl Configured for Config {
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
     let Region { session, log, token, .. } = Region::connect(&config.region, NAME).await?;
     let channel = upstream(&config.users, &config.process, process.life.stop())?;
-    let users = Arc::new(UsersClient::new(channel, Credentials { token: token.clone() }));
+    let credentials = Credentials { token: token.clone() };
+    let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
     let name = format!("recommendations/{}", config.region.region.name);
     let (db, kept) = KeptDb::open(&session, &name, &config.data.join(COPY), CancellationToken::new()).await?;
     let (failed, stop) = (db.failed(), process.life.stop());
@@ -117,9 +121,10 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let tokens = remembered(authenticator(users.clone()), config.process.identity.remember.0);
     let callers = config.process.callers(token, tokens, accounts(users), &mut process.life, &meter).await?;
     let edge = Edge::knowing(callers, config.process.limits.patience());
+    let lists = lists(&config.region, service.clone(), RegionsClient::new(channel, credentials));
     let (shared, letters) = (Arc::new(service), Arc::new(DeadLettersService::new(log)));
     let exit = process.serve(&edge, FILE_DESCRIPTOR_SET, |face| {
-        let face = face.with(recommendations_server(shared.clone())).with(experiments_server(shared.clone()));
+        let face = face.with(recommendations_server(lists.clone())).with(experiments_server(shared.clone()));
         let face = face.with(training_server(shared.clone())).with(models_server(shared.clone()));
         face.with(dead_letters_server(letters.clone()))
     });
@@ -128,6 +133,16 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         kept.close(LEVEL).await;
     }
     Ok(exit)
+}
+
+/// The lists, of users of the own jurisdiction when there are some.
+fn lists(config: &RegionConfig, service: RecommendationsService, regions: RegionsClient) -> Arc<dyn Recommendations> {
+    let parted = config.jurisdictions();
+    if parted.is_empty() {
+        return Arc::new(service);
+    }
+    let residents = Residents::new(Arc::new(regions), parted.of(&config.region.name));
+    Arc::new(ResidentRecommendations::new(service, residents))
 }
 
 #[cfg(test)]

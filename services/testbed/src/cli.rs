@@ -147,6 +147,10 @@ struct Data {
     /// Topics to mirror: names or Java regular expressions, separated by commas [default: NAME.v1 and the like].
     #[arg(long, value_name = "LIST", conflicts_with = "no_mirror")]
     mirror_topics: Option<String>,
+    /// Mirror within jurisdictions alone, such as eea=eu: NAME=REGION,REGION, several parted by spaces. Those of other
+    /// regions are one.
+    #[arg(long, value_name = "LIST", value_delimiter = ' ', conflicts_with = "no_mirror")]
+    jurisdictions: Vec<String>,
     /// Mirror within transactions.
     #[arg(long, conflicts_with = "no_mirror")]
     exactly_once: bool,
@@ -221,6 +225,7 @@ impl Data {
         let mut mirror = MirrorPlan::of(network);
         mirror.topics = self.mirror_topics.unwrap_or(mirror.topics);
         mirror.exactly_once = self.exactly_once;
+        mirror.jurisdictions = self.jurisdictions;
         if self.mirror_per_region {
             mirror.processes = MirrorProcesses::PerRegion;
         }
@@ -379,6 +384,8 @@ mod tests {
         assert_eq!(plan.mirror, Some(MirrorPlan::of(Network::Namespaces)));
         assert_eq!(planned(&["--regions", "us"]).mirror, None);
         assert_eq!(planned(&["--no-mirror"]).mirror, None);
+        let parted = planned(&["--jurisdictions", "eea=eu asia=ap"]).mirror.expect("mirrored");
+        assert_eq!(parted.jurisdictions, ["eea=eu", "asia=ap"]);
     }
 
     #[test]

@@ -34,6 +34,11 @@ fn properties(plan: &Plan, mirror: &MirrorPlan, at: Region) -> String {
             lines.push(format!("{region}.exactly.once.source.support=enabled"));
         }
         for target in plan.regions.iter().filter(|target| *target != region) {
+            if !mirror.mirrors(&plan.regions, *region, *target) {
+                lines.push(format!("{region}->{target}.enabled=false"));
+                lines.push(format!("{region}->{target}.emit.heartbeats.enabled=false"));
+                continue;
+            }
             lines.push(format!("{region}->{target}.enabled=true"));
             lines.push(format!("{region}->{target}.topics={}", escaped(&mirror.topics)));
             lines.push(format!("{region}->{target}.groups={}", escaped(&mirror.groups)));
@@ -89,10 +94,10 @@ pub(crate) async fn ready(
     home: &Home,
     progress: &dyn Progress,
 ) -> Result<Duration, TestbedError> {
-    let others = plan.regions.len() - 1;
-    let flows = match which {
-        Mirror::All => plan.regions.len() * others,
-        Mirror::Into(_) => others,
+    let into = |to: Region| plan.mirror.as_ref().map_or(0, |mirror| mirror.flows_into(&plan.regions, to));
+    let flows: usize = match which {
+        Mirror::All => plan.regions.iter().copied().map(into).sum(),
+        Mirror::Into(region) => into(region),
     };
     let what = format!("runs {flows} flows");
     let log = home.log();
@@ -124,6 +129,19 @@ mod tests {
         assert!(text.contains(r"us->eu.topics=(?!(us|eu|ap)\\.)[a-z][a-z0-9_.-]*\\.v[0-9]+"), "{text}");
         assert!(text.contains("sync.group.offsets.enabled=false"));
         assert!(!text.contains("exactly.once"));
+    }
+
+    #[test]
+    fn nothing_is_mirrored_from_one_jurisdiction_to_another() {
+        let mut plan = Plan::data("/tmp/run");
+        plan.mirror.as_mut().unwrap().jurisdictions = vec!["eea=eu".into()];
+        let text = rendered(&plan, Region::Us);
+        let told = |end: &str| text.lines().filter_map(|line| line.strip_suffix(end)).collect::<Vec<_>>();
+        assert_eq!(told(".enabled=true"), ["us->ap", "ap->us"]);
+        let off = ["us->eu", "eu->us", "eu->ap", "ap->eu"];
+        assert_eq!(told(".emit.heartbeats.enabled=false"), off);
+        assert!(off.iter().all(|flow| text.contains(&format!("\n{flow}.enabled=false\n"))), "{text}");
+        assert!(!text.contains("eu->us.topics"), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use echotune_model::Jurisdictions;
 use serde::{Deserialize, Serialize};
 
 use crate::{Mirror, Network, Part, Region};
@@ -140,6 +141,9 @@ pub struct MirrorPlan {
     pub processes: MirrorProcesses,
     /// Heap of a process in MiB.
     pub heap_mib: u32,
+    /// Jurisdictions that topics are mirrored within, as `NAME=REGION,REGION`; those of other regions within another.
+    #[serde(default)]
+    pub jurisdictions: Vec<String>,
 }
 
 /// How the work of MirrorMaker 2 is parted.
@@ -165,7 +169,24 @@ impl MirrorPlan {
                 Network::Namespaces => MirrorProcesses::PerRegion,
             },
             heap_mib: 320,
+            jurisdictions: Vec::new(),
         }
+    }
+
+    fn parted(&self, regions: &[Region]) -> Result<Jurisdictions, Vec<String>> {
+        let names: Vec<_> = regions.iter().map(|region| region.name().to_owned()).collect();
+        Jurisdictions::parse(&self.jurisdictions, &names)
+    }
+
+    /// Whether topics of one of these regions are mirrored to another. Nothing is when jurisdictions contradict
+    /// themselves.
+    pub(crate) fn mirrors(&self, regions: &[Region], from: Region, to: Region) -> bool {
+        from != to && self.parted(regions).is_ok_and(|parted| parted.same(from.name(), to.name()))
+    }
+
+    /// How many regions topics are mirrored from to one.
+    pub(crate) fn flows_into(&self, regions: &[Region], to: Region) -> usize {
+        regions.iter().filter(|from| self.mirrors(regions, **from, to)).count()
     }
 }
 
@@ -204,6 +225,9 @@ pub enum PlanError {
     /// There is nothing to mirror between.
     #[error("mirror: one region has nothing to mirror from; leave mirroring out (--no-mirror) or name another region")]
     MirrorAlone,
+    /// Jurisdictions that contradict themselves or name other regions.
+    #[error("mirror.jurisdictions: {}", .0.join("; "))]
+    Jurisdictions(Vec<String>),
     /// An allow-list that is empty or breaks a properties file.
     #[error("mirror.{field}: '{value}' must be printable ASCII in one line{}", if *field == "topics" { " and not empty" } else { "" })]
     MirrorList {
@@ -275,11 +299,12 @@ impl Plan {
         for region in &self.regions {
             parts.extend(brokers.clone().map(|broker| Part::Kafka(*region, broker)));
         }
-        match self.mirror.as_ref().map(|mirror| mirror.processes) {
-            None => {}
-            Some(MirrorProcesses::One) => parts.push(Part::Mirror(Mirror::All)),
-            Some(MirrorProcesses::PerRegion) => {
-                parts.extend(self.regions.iter().map(|region| Part::Mirror(Mirror::Into(*region))));
+        if let Some(mirror) = &self.mirror {
+            // MirrorMaker 2 does not start where it has nothing to do.
+            let mut into = self.regions.iter().copied().filter(|to| mirror.flows_into(&self.regions, *to) > 0);
+            match mirror.processes {
+                MirrorProcesses::One => parts.extend(into.next().map(|_| Part::Mirror(Mirror::All))),
+                MirrorProcesses::PerRegion => parts.extend(into.map(|region| Part::Mirror(Mirror::Into(region)))),
             }
         }
         parts
@@ -297,6 +322,7 @@ impl MirrorPlan {
                 return Err(PlanError::MirrorList { field, value: value.clone() });
             }
         }
+        self.parted(regions).map_err(PlanError::Jurisdictions)?;
         heap("mirror.heap_mib", self.heap_mib)
     }
 }
@@ -332,6 +358,24 @@ mod tests {
         assert_eq!(refused(|plan| set(plan, "")), topics(""));
         assert_eq!(refused(|plan| set(plan, "a\nb=c")), topics("a\nb=c"));
         assert_eq!(Brokers::try_from(2), Err(PlanError::Brokers(2)));
+    }
+
+    #[test]
+    fn topics_are_mirrored_within_jurisdictions() {
+        let mut plan = Plan::data("/tmp/run");
+        let mirror = |plan: &mut Plan, told: &str, processes| {
+            let mirror = plan.mirror.as_mut().expect("mirrored");
+            (mirror.jurisdictions, mirror.processes) = (vec![told.to_owned()], processes);
+            plan.parts().iter().filter(|part| matches!(part, Part::Mirror(_))).map(Part::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(mirror(&mut plan, "eea=eu", MirrorProcesses::PerRegion), ["mirror/us", "mirror/ap"]);
+        assert_eq!(mirror(&mut plan, "eea=eu", MirrorProcesses::One), ["mirror/all"]);
+        assert_eq!(plan.validate(), Ok(()));
+        plan.regions = vec![Region::Us, Region::Eu];
+        assert_eq!(mirror(&mut plan, "eea=eu", MirrorProcesses::One), [""; 0], "there is nothing to mirror");
+        assert_eq!(plan.validate(), Ok(()));
+        mirror(&mut plan, "eea=ap", MirrorProcesses::One);
+        assert!(matches!(plan.validate(), Err(PlanError::Jurisdictions(_))), "ap is not started");
     }
 
     #[test]

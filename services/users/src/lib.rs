@@ -22,12 +22,12 @@ pub use reads::CachedReads;
 pub use region::{Homes, RegionalUsers, relays};
 pub use relay::{RelayError, relay};
 pub use service::UsersService;
-#[cfg(feature = "cql")]
-pub use store::CqlUserStore;
 pub use store::{
     Checked, EmbeddedUserStore, Idempotency, KEY_LIFE_MS, MAX_PLAYLISTS, MAX_TOKENS, Stamp, StoredToken, TokenDraft,
     UserStore, UserStoreError, Waiting, conformance,
 };
+#[cfg(feature = "cql")]
+pub use store::{CqlUserStore, Residency};
 pub use sweeper::sweeper;
 
 /// The rules of home regions, as far as they can be told without asking anybody.

@@ -1,26 +1,28 @@
 //! The program that serves users in one region: the store on CQL servers, the log on Kafka.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc};
 
 use echotune_api::{
     FILE_DESCRIPTOR_SET, RegionsClient, UsersClient, accounts, authenticator, regions_server, users_server,
 };
 use echotune_eventlog::{
     kafka::KafkaEventLog,
-    region::{Region, RegionConfig},
+    region::{Region, RegionConfig, RegionSection},
 };
 use echotune_kit::{
     cache::{self, CacheSection, SharedTier},
     config,
     edge::{Credentials, Edge},
-    keys::HeldKeys,
+    keys::{HeldKeys, NamesKey},
     lifecycle::{Exit, Life, persist},
     process::{About, Configured, Face, Failure, Process, Settings, check_upstream, upstream},
 };
-use echotune_model::Fault;
+use echotune_model::{Fault, Jurisdictions};
 use serde::{Deserialize, Serialize};
 
-use crate::{Bounds, CachedReads, CqlUserStore, Homes, Peer, RegionalUsers, UsersService, relays, sweeper};
+use crate::{
+    Bounds, CachedReads, CqlUserStore, Homes, Peer, RegionalUsers, Residency, UsersService, relays, sweeper,
+};
 
 const NAME: &str = "echotune-users";
 
@@ -84,14 +86,25 @@ impl Config {
     }
 
     fn bound_faults(&self) -> Vec<(&'static str, String)> {
-        self.bounds().err().into_iter().flatten().map(|why| ("homes_within", why)).collect()
+        let RegionSection { all, jurisdictions, .. } = &self.region.region;
+        // What is wrong with jurisdictions themselves is told where they are.
+        let parted = Jurisdictions::parse(jurisdictions, all).unwrap_or_default();
+        self.bounds()
+            .and_then(|bounds| bounds.within(&parted))
+            .err()
+            .into_iter()
+            .flatten()
+            .map(|why| ("homes_within", why))
+            .collect()
     }
 }
 
 impl config::Config for Config {
     fn check(&self) -> Vec<(&'static str, String)> {
-        let cache = self.cache.faults(self.process.allow_plaintext);
-        [self.process.faults(), self.region.faults(), cache, self.peer_faults(), self.bound_faults()].concat()
+        let Self { process, region, .. } = self;
+        let cache = self.cache.faults(process.allow_plaintext);
+        let homes = [self.peer_faults(), self.bound_faults()].concat();
+        [process.faults(), region.faults(), region.names_faults(), cache, homes].concat()
     }
 }
 
@@ -107,8 +120,9 @@ impl Configured for Config {
 /// The servers of the region cannot be reached at the start, or the tables are not there.
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
     let Region { clock, session, log, keys, token } = Region::connect(&config.region, NAME).await?;
+    let (residency, replica) = (residency(&config.region)?, &config.region.region.replica);
     let reads = near(&config.cache, &keys, &mut process)?;
-    let store = CqlUserStore::connect(session, keys, &config.region.region.replica, clock).await?;
+    let store = CqlUserStore::connect_apart(session, residency.as_ref(), keys, replica, clock).await?;
     let homes = Arc::new(Homes::new(store.clone()));
     let mut peers = BTreeMap::new();
     for (name, address) in config.peers() {
@@ -136,6 +150,17 @@ fn near(section: &CacheSection, keys: &HeldKeys, process: &mut Process) -> Resul
     let meter = process.telemetry.meter();
     let shared = cache::shared(section, &mut process.life, &meter)?.map(|tier: SharedTier| (tier, keys.clone()));
     Ok(CachedReads::new(section, shared.as_ref(), &meter))
+}
+
+/// Where what is of users may be kept, when there are jurisdictions.
+///
+/// # Errors
+/// The file of the key of names cannot be read or holds something else.
+pub fn residency(config: &RegionConfig) -> io::Result<Option<Residency>> {
+    let Some(common) = config.common_cql() else { return Ok(None) };
+    let (regions, jurisdictions) = (config.region.all.clone(), config.jurisdictions());
+    let key = NamesKey::read(&config.secrets.names_key_file)?;
+    Ok(Some(Residency { common: common.keyspace, regions, jurisdictions, key }))
 }
 
 /// What goes on beside serving.
@@ -186,6 +211,16 @@ mod tests {
             "secrets.master_keys_file",
         ] {
             assert!(faults.contains(key), "{key} is not in {faults}");
+        }
+        let wrong = [
+            ("region.name", "us"),
+            ("region.all", "[\"us\", \"eu\"]"),
+            ("region.jurisdictions", "[\"eea=eu\"]"),
+            ("homes_within", "[[\"us\", \"eu\"]]"),
+        ];
+        let faults = with(&wrong).expect_err("across").to_string();
+        for word in ["eea, open", "secrets.names_key_file"] {
+            assert!(faults.contains(word), "{word} is not in {faults}");
         }
         let told = [
             ("region.name", "us"),

@@ -71,7 +71,7 @@ fn digest(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-fn id_of(secret: &str) -> Option<TokenId> {
+pub(crate) fn id_of(secret: &str) -> Option<TokenId> {
     let (id, _) = secret.strip_prefix(PREFIX)?.split_once('_')?;
     id.parse().ok()
 }

@@ -19,14 +19,14 @@ impl RegionsClient {
 }
 
 fn region_from_pb(region: pb::Region) -> RegionStatus {
-    let pb::Region { name, served_by, epoch, since_ms, newest_write } = region;
-    RegionStatus { region: name, served_by, epoch, since_ms, newest_write: hlc(newest_write) }
+    let pb::Region { name, served_by, epoch, since_ms, newest_write, jurisdiction } = region;
+    RegionStatus { region: name, jurisdiction, served_by, epoch, since_ms, newest_write: hlc(newest_write) }
 }
 
 fn home_from_pb(home: pb::GetHomeResponse) -> Home {
-    let pb::GetHomeResponse { region, served_by, epoch, moving_to, since_ms } = home;
+    let pb::GetHomeResponse { region, served_by, epoch, moving_to, since_ms, jurisdiction } = home;
     let moving = (!moving_to.is_empty()).then_some(Moving { to: moving_to, since_ms });
-    Home { region, served_by, epoch, moving }
+    Home { region, jurisdiction, served_by, epoch, moving }
 }
 
 fn move_from_pb(one: pb::Move) -> Result<HomeMove, Fault> {

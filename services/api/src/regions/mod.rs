@@ -1,12 +1,14 @@
 //! Home regions as a trait, its gRPC server and its client.
 
 mod client;
+mod residents;
 mod server;
 
 use async_trait::async_trait;
 use echotune_model::{Call, Fault, Handover, Home, HomeMove, RegionStatus};
 
 pub use client::RegionsClient;
+pub use residents::Residents;
 pub use server::regions_server;
 
 /// Which region makes the writes of which users. For the operator only.

@@ -19,14 +19,14 @@ pub fn regions_server(regions: Arc<dyn Regions>) -> RegionsServiceServer<impl Re
 }
 
 fn region_to_pb(status: RegionStatus) -> pb::Region {
-    let RegionStatus { region, served_by, epoch, since_ms, newest_write } = status;
-    pb::Region { name: region, served_by, epoch, since_ms, newest_write: newest_write.0 }
+    let RegionStatus { region, jurisdiction, served_by, epoch, since_ms, newest_write } = status;
+    pb::Region { name: region, served_by, epoch, since_ms, newest_write: newest_write.0, jurisdiction }
 }
 
 fn home_to_pb(home: Home) -> pb::GetHomeResponse {
-    let Home { region, served_by, epoch, moving } = home;
+    let Home { region, jurisdiction, served_by, epoch, moving } = home;
     let (moving_to, since_ms) = moving.map(|moving| (moving.to, moving.since_ms)).unwrap_or_default();
-    pb::GetHomeResponse { region, served_by, epoch, moving_to, since_ms }
+    pb::GetHomeResponse { region, served_by, epoch, moving_to, since_ms, jurisdiction }
 }
 
 fn move_to_pb(one: HomeMove) -> pb::Move {

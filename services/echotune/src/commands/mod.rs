@@ -233,7 +233,7 @@ enum Command {
     /// Make or renew the tables of a region on its CQL servers. Done before, it changes nothing.
     Schema(region::Servers),
     /// Make the topics of a region on its brokers. Those that are there stay as they are.
-    Topics(region::Servers),
+    Topics(region::TopicArguments),
     /// Records of the event log that a consumer could not apply: list them, or hand them over again.
     #[command(after_help = region::WHERE)]
     Dlq(dlq::DlqArguments),
@@ -281,7 +281,7 @@ pub fn run() -> ExitCode {
     match (arguments.command.take(), arguments.flags.print_config) {
         // They are told of servers, not of a platform.
         (Some(Command::Schema(_)), _) => ended(region::schema(&arguments.flags, arguments.output)),
-        (Some(Command::Topics(_)), _) => ended(region::topics(&arguments.flags, arguments.output)),
+        (Some(Command::Topics(asked)), _) => ended(region::topics(&arguments.flags, &asked, arguments.output)),
         (Some(Command::Dlq(wanted)), _) if wanted.servers => {
             ended(region::dlq(&arguments.flags, &wanted, arguments.output))
         }

@@ -12,8 +12,25 @@ pub(super) const WHERE: &str = "With --servers the brokers of a region are told 
 /// Where the servers of a region are.
 #[derive(Debug, Args)]
 #[command(after_help = "Where the servers are is told by --config FILE with the sections [region], [cql] and [kafka] \
-    of a program of the region, by --set, or by the environment. --print-config prints all keys.")]
+    of a program of the region, by --set, or by the environment. --print-config prints all keys.\nWhere there are \
+    jurisdictions (region.jurisdictions) it is run in one region of each, one after the other: it makes the keyspace of \
+    that one and the common one, and records which region is of which.")]
 pub(super) struct Servers;
+
+/// What is to be done with topics.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Where the brokers are is told by --config FILE with the sections [region] and [kafka] of a program \
+    of the region, by --set, or by the environment. --print-config prints all keys.\nWithin jurisdictions topics are mirrored; \
+    from one to another they are not: MirrorMaker 2 is to have A->B.enabled=false for regions A and B of two. --mirrors \
+    prints that."
+)]
+pub(super) struct TopicArguments {
+    /// Print the lines for mm2.properties that tell MirrorMaker 2 which regions to mirror from and to, and make
+    /// nothing.
+    #[arg(long)]
+    pub(super) mirrors: bool,
+}
 
 #[cfg(feature = "region")]
 mod made {
@@ -30,10 +47,10 @@ mod made {
         keys::CqlSubjectKeys,
     };
     use echotune_recommendations::DeadLettersService;
-    use echotune_users::CqlUserStore;
+    use echotune_users::{CqlUserStore, program::residency};
     use serde::{Deserialize, Serialize};
 
-    use super::{ConfigFlags, DlqArguments, Output};
+    use super::{ConfigFlags, DlqArguments, Output, TopicArguments};
     use crate::output;
 
     #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,20 +79,40 @@ mod made {
 
     pub(in super::super) fn schema(flags: &ConfigFlags, output: Output) -> anyhow::Result<()> {
         let Some(config) = load(flags)? else { return Ok(()) };
+        if let Some((key, why)) = config.names_faults().first() {
+            anyhow::bail!("{key}: {why}");
+        }
+        let residency = residency(&config)?;
         let applied = wait(async {
             let session = CqlSession::connect(&config.cql()).await?;
-            Ok(vec![
+            // Before anything is kept where it may not be.
+            let (world, users) = match (&residency, config.common_cql()) {
+                (Some(residency), Some(common)) => {
+                    let common = CqlSession::connect(&common).await?;
+                    let (world, users) = CqlUserStore::migrate_apart(&common, &session, residency).await?;
+                    (Some(world), users)
+                }
+                _ => (None, CqlUserStore::migrate(&session).await?),
+            };
+            let own = [
                 ("keys", CqlSubjectKeys::migrate(&session).await?),
-                ("users", CqlUserStore::migrate(&session).await?),
+                ("users", users),
                 ("runs", CqlRunStore::migrate(&session).await?),
                 ("views", KeptDb::migrate(&session).await?),
-            ])
+            ];
+            Ok((world, own.to_vec()))
         })?;
-        output::schema(&config.cql.keyspace, &applied, output)
+        let (world, own) = applied;
+        let common = world.map(|world| (config.cql.keyspace.clone(), vec![("all jurisdictions", world)]));
+        let keyspaces: Vec<_> = common.into_iter().chain([(config.cql().keyspace, own)]).collect();
+        output::schema(&keyspaces, output)
     }
 
-    pub(in super::super) fn topics(flags: &ConfigFlags, output: Output) -> anyhow::Result<()> {
+    pub(in super::super) fn topics(flags: &ConfigFlags, asked: &TopicArguments, output: Output) -> anyhow::Result<()> {
         let Some(config) = load(flags)? else { return Ok(()) };
+        if asked.mirrors {
+            return output::mirrors(&config.jurisdictions().flows(&config.region.all), output);
+        }
         let wanted = wanted(&config);
         let made = wait(async { Ok(config.kafka("echotune").create_topics(&wanted).await?) })?;
         let rows: Vec<_> = wanted.into_iter().map(|topic| (made.contains(&topic.name), topic)).collect();
@@ -117,7 +154,7 @@ mod made {
 
 #[cfg(not(feature = "region"))]
 mod made {
-    use super::{ConfigFlags, DlqArguments, Output};
+    use super::{ConfigFlags, DlqArguments, Output, TopicArguments};
 
     const WHY: &str = "this program was built without the servers of a region; build it with the feature 'region'";
 
@@ -125,7 +162,7 @@ mod made {
         anyhow::bail!(WHY)
     }
 
-    pub(in super::super) fn topics(_: &ConfigFlags, _: Output) -> anyhow::Result<()> {
+    pub(in super::super) fn topics(_: &ConfigFlags, _: &TopicArguments, _: Output) -> anyhow::Result<()> {
         anyhow::bail!(WHY)
     }
 

@@ -8,7 +8,7 @@ use std::{
 use anyhow::bail;
 use clap::{ArgGroup, Subcommand};
 use echotune_api::Regions;
-use echotune_model::{Call, ErrorKind, Fault, Home, PageRequest, User};
+use echotune_model::{Call, ErrorKind, Fault, Home, PageRequest, RegionStatus, User};
 use futures::{StreamExt as _, stream};
 
 use super::{Output, call};
@@ -104,6 +104,8 @@ async fn move_all(
     (from, to): (&str, &str),
     output: Output,
 ) -> anyhow::Result<()> {
+    // Users of another jurisdiction are not listed here, and none would move.
+    check_same(&regions.list_regions(&call()).await?, from, to)?;
     let (mut moved, mut failed) = (0_u64, 0_u64);
     let mut page = PageRequest { size: PAGE, token: String::new() };
     loop {
@@ -135,6 +137,21 @@ async fn move_all(
     Ok(())
 }
 
+/// Refuses regions that are not known, or of two jurisdictions.
+fn check_same(regions: &[RegionStatus], from: &str, to: &str) -> Result<(), Fault> {
+    let of = |name: &str| {
+        let found = regions.iter().find(|one| one.region == name).map(|one| one.jurisdiction.as_str());
+        found.ok_or_else(|| Fault::new(ErrorKind::NotFound, format!("region '{}' is not known", name.escape_debug())))
+    };
+    let (left, entered) = (of(from)?, of(to)?);
+    if left == entered {
+        return Ok(());
+    }
+    let why =
+        format!("users of '{from}' stay in jurisdiction '{left}', and '{to}' is of '{entered}'; nothing was changed");
+    Err(Fault::new(ErrorKind::FailedPrecondition, why))
+}
+
 /// Moves a user of a region; nothing for the users of others. One who is on the way there counts as one of it.
 async fn move_one(regions: &dyn Regions, user: User, (from, to): (&str, &str)) -> (User, Result<Option<Home>, Fault>) {
     let name = user.name.as_str();
@@ -146,4 +163,29 @@ async fn move_one(regions: &dyn Regions, user: User, (from, to): (&str, &str)) -
     };
     let made = made.await;
     (user, made)
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_model::Hlc;
+
+    use super::*;
+
+    #[test]
+    fn users_of_a_region_move_within_its_jurisdiction() {
+        let status = |(region, jurisdiction): (&str, &str)| RegionStatus {
+            region: region.into(),
+            jurisdiction: jurisdiction.into(),
+            served_by: region.into(),
+            epoch: 0,
+            since_ms: 0,
+            newest_write: Hlc::default(),
+        };
+        let regions = [("us", "open"), ("eu", "eea"), ("north", "eea")].map(status);
+        assert!(check_same(&regions, "eu", "north").is_ok());
+        let refused = check_same(&regions, "eu", "us").expect_err("across");
+        assert!(refused.message.contains("'eea'") && refused.message.contains("'open'"), "{refused}");
+        assert_eq!(check_same(&regions, "moon", "us").expect_err("unknown").kind, ErrorKind::NotFound);
+        assert!(check_same(&[("us", ""), ("eu", "")].map(status), "eu", "us").is_ok(), "there are none");
+    }
 }

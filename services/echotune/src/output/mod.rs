@@ -25,7 +25,7 @@ use echotune_model::{
 use serde_json::{Value, json};
 
 #[cfg(feature = "region")]
-pub(crate) use self::region::{schema, topics};
+pub(crate) use self::region::{mirrors, schema, topics};
 #[cfg(feature = "spark")]
 pub(crate) use self::spark::{factors_imported, listens_exported};
 pub(crate) use self::{

@@ -85,15 +85,22 @@ impl Reading<'_> {
         };
         let (table, errors) = DeTable::parse_recoverable(&text);
         let at = |offset: usize| Origin::File(path.to_owned(), line(&text, offset));
+        let is_toml = errors.is_empty();
         for error in errors {
             self.fault(at(error.span().map_or(0, |span| span.start)), error.message().trim().replace('\n', "; "));
         }
         for (key, value_span, key_offset) in leaves(table.get_ref(), self.defaults, "") {
             match value_span {
                 Some(span) => {
-                    // A value that is not TOML is among the errors above.
-                    if let Ok(value) = literal(&text[span.clone()]) {
-                        self.settings.push(Setting { key, value, origin: at(span.start) });
+                    match literal(&text[span.clone()]) {
+                        Ok(value) => self.settings.push(Setting { key, value, origin: at(span.start) }),
+                        // A table in two brackets, whose place holds no value.
+                        Err(_) if is_toml => {
+                            let why = "is to be one value, such as a list in brackets, and not tables of their own";
+                            self.fault(at(key_offset), format!("{key}: {why}"));
+                        }
+                        // A value that is not TOML is among the errors above.
+                        Err(_) => {}
                     }
                 }
                 None => {

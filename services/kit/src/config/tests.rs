@@ -86,6 +86,16 @@ fn later_layers_win_and_the_origin_is_known() {
 }
 
 #[test]
+fn a_list_that_is_written_as_tables_is_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = written(folder.path(), "[[limits.tags]]\nname = \"a\"\n[[listen]]\nat = 1\n");
+    let found = faults(&Sources { defaults: DEFAULTS, file: Some(&file), ..Sources::default() });
+    for part in ["limits.tags", "listen"] {
+        assert!(found.iter().any(|fault| fault.contains(part)), "{part} is not in {found:#?}");
+    }
+}
+
+#[test]
 fn all_faults_are_reported_at_once_with_their_place() {
     let folder = tempfile::tempdir().unwrap();
     let file = written(

@@ -1,6 +1,10 @@
 //! The way to the servers. What the driver would choose by itself is chosen here, where it matters.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use scylla::{
     client::{execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
@@ -124,6 +128,40 @@ impl CqlSession {
         }
         self.driver().use_keyspace(&self.config().keyspace, false).await.map_err(|cause| cause.to_string())
     }
+}
+
+const COPIES: &str = "where the copies of the keyspace are";
+
+impl CqlSession {
+    /// Refuses a keyspace with copies in a data centre that the configuration names none in, or without any in the own:
+    /// for what may not be elsewhere. One that exists keeps the copies that it was made with, whoever made it.
+    ///
+    /// # Errors
+    /// [`CqlError::Config`] naming the data centres, or what a server says.
+    pub async fn check_copies(&self) -> Result<(), CqlError> {
+        let read = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
+        let read = self.read(COPIES, read).await?;
+        let found: Option<(BTreeMap<String, String>,)> = self.one(&read, (&self.config().keyspace,)).await?;
+        let Some((found,)) = found else {
+            return Err(CqlError::Damaged { what: COPIES, cause: "the keyspace is gone".into() });
+        };
+        stray(&found, self.config()).map_or(Ok(()), |why| Err(CqlError::Config(why)))
+    }
+}
+
+/// What is wrong with where copies are, as the servers tell it: `class`, and a number by data centre.
+pub(super) fn stray(found: &BTreeMap<String, String>, config: &CqlConfig) -> Option<String> {
+    let centres: BTreeSet<_> = found.keys().map(String::as_str).filter(|key| *key != "class").collect();
+    let strays: Vec<_> = centres.iter().copied().filter(|name| !config.replication.contains_key(*name)).collect();
+    let CqlConfig { keyspace, datacenter, .. } = config;
+    let may = config.replication.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if !strays.is_empty() {
+        let at = strays.join(", ");
+        let way = "change its replication, and clean up what those servers hold, before anything else is kept there";
+        return Some(format!("keyspace {keyspace} has copies at {at}, and may have some at {may} only: {way}"));
+    }
+    let own = format!("keyspace {keyspace} has no copies at {datacenter}; change its replication, and repair it");
+    (!centres.contains(datacenter.as_str())).then_some(own)
 }
 
 /// The statement that makes the keyspace. The one place where the two servers are told different things.

@@ -10,7 +10,7 @@ use echotune_model::{Clock, ErrorKind, Hlc};
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError, WriteType};
 
 use super::{
-    connect::keyspace,
+    connect::{keyspace, stray},
     decide::settle_by,
     error::{Effect, Fate, fate, of_fate},
     migrations::compare,
@@ -46,6 +46,21 @@ fn every_fault_of_a_configuration_is_told_by_its_field() {
     let expected =
         ["contact_points", "datacenter", "keyspace", "replication", "request_timeout", "in_flight", "page_rows"];
     assert_eq!(fields, expected, "{faults:?}");
+}
+
+#[test]
+fn copies_where_they_may_not_be_are_found() {
+    let config =
+        CqlConfig { replication: [("eu".into(), 3), ("north".into(), 3)].into(), ..CqlConfig::new("a:1", "eu", "k") };
+    let of = |centres: &[&str]| {
+        let class = ("class".to_owned(), "org.apache.cassandra.locator.NetworkTopologyStrategy".to_owned());
+        let told = centres.iter().map(|name| ((*name).to_owned(), "3".to_owned())).chain([class]).collect();
+        stray(&told, &config)
+    };
+    assert_eq!((of(&["eu", "north"]), of(&["eu"])), (None, None), "a region may be added later");
+    assert!(of(&["eu", "us"]).is_some_and(|why| why.contains("copies at us") && why.contains("eu, north")));
+    assert!(of(&["north"]).is_some_and(|why| why.contains("no copies at eu")));
+    assert!(of(&["replication_factor"]).is_some(), "a strategy that knows no data centres");
 }
 
 #[test]

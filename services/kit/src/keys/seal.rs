@@ -87,6 +87,23 @@ impl DataKey {
     }
 }
 
+/// Secrets of a file, in base64, a line each: one at the least.
+pub(super) fn read_secrets(path: &Path) -> io::Result<Vec<[u8; KEY_BYTES]>> {
+    let failed = |kind, why: String| io::Error::new(kind, format!("{}{why}", path.display()));
+    let text = fs::read_to_string(path).map_err(|cause| failed(cause.kind(), format!(": {cause}")))?;
+    let mut secrets = Vec::new();
+    for (line, secret) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let bytes = STANDARD.decode(secret.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+        let why = || failed(io::ErrorKind::InvalidData, format!(":{}: is not 32 bytes in base64", line + 1));
+        secrets.push(bytes.ok_or_else(why)?);
+    }
+    if secrets.is_empty() {
+        let why = ": holds no key; `openssl rand -base64 32` makes one".to_owned();
+        return Err(failed(io::ErrorKind::InvalidData, why));
+    }
+    Ok(secrets)
+}
+
 /// The keys that seal data keys: the first seals, all open, so that a new one is put before the old.
 #[derive(Debug, Clone)]
 pub struct MasterKeys(Vec<DataKey>);
@@ -106,18 +123,7 @@ impl MasterKeys {
     /// # Errors
     /// The file cannot be read, is empty or holds something else; the text names file and line, and nothing of it.
     pub fn read(path: &Path) -> io::Result<Self> {
-        let failed = |kind, why: String| io::Error::new(kind, format!("{}{why}", path.display()));
-        let text = fs::read_to_string(path).map_err(|cause| failed(cause.kind(), format!(": {cause}")))?;
-        let mut secrets = Vec::new();
-        for (line, secret) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let bytes = STANDARD.decode(secret.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-            let why = || failed(io::ErrorKind::InvalidData, format!(":{}: is not 32 bytes in base64", line + 1));
-            secrets.push(bytes.ok_or_else(why)?);
-        }
-        if secrets.is_empty() {
-            let why = ": holds no key; `openssl rand -base64 32` makes one".to_owned();
-            return Err(failed(io::ErrorKind::InvalidData, why));
-        }
+        let secrets = read_secrets(path)?;
         Ok(Self::new(&secrets))
     }
 

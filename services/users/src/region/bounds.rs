@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use echotune_model::{ErrorKind, Fault};
+use echotune_model::{ErrorKind, Fault, Jurisdictions};
 
 /// Groups of regions that homes do not leave: who is at home in one of a group moves to others of it only, and only
-/// others of it stand in for it. A region of no group is left for any. It is about who makes the writes: copies of
-/// all users are in all regions nevertheless.
+/// others of it stand in for it. A region of no group is left for any. It is about who makes the writes; where copies
+/// are is told by jurisdictions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// The group of each region that is of one.
@@ -35,6 +35,25 @@ impl Bounds {
             }
         }
         if faults.is_empty() { Ok(bounds) } else { Err(faults) }
+    }
+
+    /// The same, when no group is of two jurisdictions: a home that may go there by the one may not by the other.
+    ///
+    /// # Errors
+    /// Each group that is, in a sentence.
+    pub fn within(self, parted: &Jurisdictions) -> Result<Self, Vec<String>> {
+        let groups: BTreeSet<_> = self.groups.values().collect();
+        let across = |group: &BTreeSet<String>| {
+            let of: BTreeSet<_> = group.iter().map(|region| parted.of(region)).collect();
+            let names = |names: Vec<&str>| names.join(", ");
+            let (regions, of) = (names(group.iter().map(String::as_str).collect()), names(of.into_iter().collect()));
+            format!("groups {regions}, which are of the jurisdictions {of}; homes stay in one")
+        };
+        let is_across = |group: &BTreeSet<String>| {
+            group.iter().zip(group.iter().skip(1)).any(|(one, next)| !parted.same(one, next))
+        };
+        let faults: Vec<_> = groups.into_iter().filter(|group| is_across(group)).map(across).collect();
+        if faults.is_empty() { Ok(self) } else { Err(faults) }
     }
 
     /// Whether writes of users who are at home in one region may be made in another.
@@ -87,6 +106,16 @@ mod tests {
         for word in ["no region", "'moon'", "'us' twice"] {
             assert!(faults.contains(word), "{word} is not in {faults}");
         }
+    }
+
+    #[test]
+    fn a_group_of_two_jurisdictions_contradicts_them() {
+        let known = names(&["us", "eu", "north", "ap"]);
+        let parted = Jurisdictions::parse(&names(&["eea=eu,north"]), &known).expect("well");
+        let within = |groups: &[Vec<String>]| Bounds::new(groups, &known).expect("well").within(&parted);
+        assert!(within(&[names(&["eu", "north"]), names(&["us", "ap"])]).is_ok());
+        let faults = within(&[names(&["eu", "us"]), names(&["ap"])]).expect_err("across");
+        assert!(faults.len() == 1 && faults[0].contains("eu, us") && faults[0].contains("eea, open"), "{faults:?}");
     }
 
     proptest! {

@@ -151,7 +151,7 @@ impl Homes {
 
     /// Where the writes of a home are made, and until when that holds: whoever takes over begins then. Nobody knows until
     /// when while it cannot be looked at.
-    async fn way(&self, home: &str) -> Result<(Way, Option<Instant>), Fault> {
+    pub(super) async fn way(&self, home: &str) -> Result<(Way, Option<Instant>), Fault> {
         let rules = self.rules().await?;
         let until = (!self.is_blind.load(Ordering::Acquire)).then(|| rules.until());
         Ok((rules.way(home, Instant::now(), self.store.now_ms()), until))
@@ -194,7 +194,8 @@ impl Homes {
     /// with is taken back.
     pub(super) async fn standing(&self, user: UserId) -> Result<Option<Standing>, Fault> {
         let Some(mut known) = self.home(user).await? else { return Ok(None) };
-        if known.state.is_stale(self.store.now_ms()) {
+        // Where the user is of another jurisdiction, that is for whom the call is passed on to.
+        if known.state.is_stale(self.store.now_ms()) && self.store.is_ours(&known.state.region) {
             let Some(now) = self.take_back(user).await? else { return Ok(None) };
             known = now;
         }

@@ -1,5 +1,6 @@
 //! Home regions. The writes of a user are made in one region, which serves the user's home; those that come elsewhere
-//! are passed on there. Reads are answered where they come, from what has come there so far.
+//! are passed on there. Reads are answered where they come, from what has come there so far; those of users of another
+//! jurisdiction, of whom nothing comes, are passed on too.
 //!
 //! A home is taken once, by the region that makes the account or, when that one died at it, by the first that is asked
 //! to write: nothing was written before. Which region serves the homes of another is decided by the operator when that
@@ -25,6 +26,8 @@ mod peers;
 mod permit;
 #[cfg(feature = "cql")]
 mod relays;
+#[cfg(feature = "cql")]
+mod residents;
 mod rules;
 #[cfg(feature = "cql")]
 mod service;

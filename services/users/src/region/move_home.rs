@@ -59,7 +59,7 @@ impl RegionalUsers {
             }
             _ => {}
         }
-        self.bounds.check(&state.region, here)?;
+        self.check_bounds(&state.region, here)?;
         check_served(&self.decided().await?, &state.region, here)?;
         let peer = self.ways.peer(&state.region).ok_or_else(|| unknown(&state.region, &self.names()))?;
         let state = self.begin(&call, peer, &user, state).await?;
@@ -183,7 +183,7 @@ impl RegionalUsers {
         let user = self.account(name).await?;
         let to = self.see(call, user.id, epoch).await?;
         // Whoever asks may have been told of other groups.
-        self.bounds.check(here, &to)?;
+        self.check_bounds(here, &to)?;
         let served = self.homes.rules().await?.served(here);
         if served.by != here {
             let why = format!("the users of '{here}' are served by '{}', so that it cannot let one go", served.by);

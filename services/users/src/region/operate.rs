@@ -13,7 +13,7 @@ use super::{
     HomeState, RegionalUsers,
     rules::{Rules, Served},
 };
-use crate::store::{UserStore as _, UserStoreError};
+use crate::store::UserStore as _;
 
 /// For how long a region catches up before it serves its users again, unless the call says.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,24 +21,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(200);
 
 impl RegionalUsers {
-    /// The account of this name.
+    /// The account of this name, of this jurisdiction.
     pub(super) async fn account(&self, name: &str) -> Result<User, Fault> {
         let name: UserName = name.parse()?;
-        let found = self.homes.store.by_name(&name).await?;
-        Ok(found.ok_or(UserStoreError::UnknownUser(name))?)
+        match self.homes.store.by_name(&name).await? {
+            Some(found) => Ok(found),
+            None => Err(self.not_here(name).await),
+        }
     }
 
     /// A home, with who serves it.
     pub(super) async fn told(&self, state: HomeState) -> Result<Home, Fault> {
         let HomeState { region, epoch, moving, .. } = state;
         let served_by = self.homes.rules().await?.served(&region).by;
-        Ok(Home { region, served_by, epoch, moving })
+        Ok(Home { jurisdiction: self.jurisdiction(&region), region, served_by, epoch, moving })
     }
 
     async fn status(&self, region: &str, rules: &Rules) -> Result<RegionStatus, Fault> {
         let Served { by, epoch, since_ms } = rules.served(region);
         let newest_write = self.homes.store.newest_of(region).await?;
-        Ok(RegionStatus { region: region.to_owned(), served_by: by, epoch, since_ms, newest_write })
+        let (region, jurisdiction) = (region.to_owned(), self.jurisdiction(region));
+        Ok(RegionStatus { region, jurisdiction, served_by: by, epoch, since_ms, newest_write })
     }
 
     /// What most regions have decided; nothing is decided without seeing that.
@@ -122,6 +125,9 @@ impl Regions for RegionalUsers {
     async fn get_home(&self, call: &Call, user: &str) -> Result<Home, Fault> {
         call.check_deadline()?;
         call.may_operate()?;
+        if let Some(home) = self.far_home(user).await? {
+            return Ok(home);
+        }
         let user = self.account(user).await?;
         let known = match self.homes.read(user.id).await? {
             Some(known) => known,
@@ -146,7 +152,7 @@ impl Regions for RegionalUsers {
         if !known.contains(region) {
             return Err(unknown(region, &known));
         }
-        self.bounds.check(region, here)?;
+        self.check_bounds(region, here)?;
         self.serve(region, &rules).await
     }
 

@@ -12,13 +12,14 @@ use echotune_model::{
     Settings, Tagging, TokenId, Track, User, UserId, UserName,
 };
 
-use super::{At, Bounds, Homes, Peer, Permit, Ways, homes::Standing, rules::Way};
+use super::{At, Bounds, Homes, Peer, Permit, Ways, homes::Standing, residents::near_or_far, rules::Way};
 use crate::{UsersService, store::UserStore as _};
 
-/// users of one region among several: reads are answered here, and writes are made where the user is at home.
+/// users of one region among several: reads are answered here unless the user is of another jurisdiction, and writes
+/// are made where the user is at home.
 #[derive(Clone)]
 pub struct RegionalUsers {
-    local: UsersService,
+    pub(super) local: UsersService,
     pub(super) homes: Arc<Homes>,
     pub(super) ways: Ways,
     pub(super) bounds: Arc<Bounds>,
@@ -43,7 +44,7 @@ macro_rules! at_home_and_seen {
     ($self:ident, $call:ident, $whose:ident, $method:ident($($value:expr),*)) => {{
         let at = $self.at($call, $whose).await?;
         let done = at.told(at.users.$method(&at.call, $($value),*).await);
-        if at.region.is_some() {
+        if at.is_elsewhere() {
             $self.local.made_elsewhere($whose).await;
         }
         done
@@ -95,7 +96,7 @@ impl RegionalUsers {
         }
         match self.homes.store.by_name(&name).await? {
             Some(user) if user.id == id => self.at_new(call, &user).await,
-            _ => Ok(self.here(call)),
+            _ => Ok(self.far(call, name.as_str()).await?.unwrap_or_else(|| self.here(call))),
         }
     }
 
@@ -116,31 +117,40 @@ impl RegionalUsers {
             Principal::User { id, .. } => Some(*id),
             Principal::Operator => self.homes.store.playlist_owner(id).await?,
         };
-        let Some(owner) = owner else { return Ok(self.here(call)) };
+        let Some(owner) = owner else {
+            return Ok(self.far_playlist(call, id).await?.unwrap_or_else(|| self.here(call)));
+        };
         if let Some(standing) = self.homes.standing(owner).await? {
             return self.at_standing(call, owner, standing).await;
         }
         match self.homes.store.by_id(owner).await? {
             Some(user) => self.at_new(call, &user).await,
-            None => Ok(self.here(call)),
+            None => Ok(self.far_playlist(call, id).await?.unwrap_or_else(|| self.here(call))),
         }
     }
 
     async fn at_standing<'r>(&'r self, call: &'r Call, user: UserId, standing: Standing) -> Result<At<'r>, Fault> {
         let Standing { known, way } = standing;
         let home = &known.state.region;
-        if let Some(moving) = &known.state.moving {
+        if let Some(moving) = known.state.moving.as_ref().filter(|_| self.homes.store.is_ours(home)) {
             return Err(on_the_way(home, &moving.to));
         }
-        let region = match way {
+        let here = self.homes.region();
+        match way {
             Way::Here => {
+                // Whatever was decided before, nothing is written where it may not be.
+                self.homes.store.jurisdictions().check(home, here)?;
                 let permit = Arc::new(Permit::new(&self.homes, user, &known));
                 let users = self.local.over(self.homes.store.permitted(permit));
-                return Ok(At::here(Arc::new(users), call));
+                Ok(At::here(Arc::new(users), call))
             }
-            Way::Soon(left) => return Err(soon(self.homes.region(), home, left.as_secs() + 1)),
-            Way::To(region) => region,
-        };
+            Way::Soon(left) => Err(soon(here, home, left.as_secs() + 1)),
+            Way::To(region) => self.pass_on(call, region),
+        }
+    }
+
+    /// A call that another region answers.
+    pub(super) fn pass_on<'r>(&self, call: &'r Call, region: String) -> Result<At<'r>, Fault> {
         self.ways.to(call, region, self.homes.lapse().as_secs() + 1)
     }
 }
@@ -159,6 +169,10 @@ fn on_the_way(from: &str, to: &str) -> Fault {
 impl Users for RegionalUsers {
     async fn create_user(&self, call: &Call, name: &str) -> Result<User, Fault> {
         let user = self.local.create_user(call, name).await?;
+        // The same call was made in another jurisdiction before, and that is where the account is.
+        if self.foreigner(&user.name).await?.is_some() {
+            return Ok(user);
+        }
         // The account is there in any case; the first write takes a home for it that has none.
         if let Err(cause) = self.homes.take(&user).await {
             tracing::warn!(user = %user.id, %cause, "an account was made that has no home yet");
@@ -167,7 +181,7 @@ impl Users for RegionalUsers {
     }
 
     async fn get_user(&self, call: &Call, name: &str) -> Result<User, Fault> {
-        self.local.get_user(call, name).await
+        near_or_far!(self, call, far(name), get_user(name))
     }
 
     async fn list_users(&self, call: &Call, page: &PageRequest) -> Result<Page<User>, Fault> {
@@ -175,7 +189,7 @@ impl Users for RegionalUsers {
     }
 
     async fn get_profile(&self, call: &Call, user: &str) -> Result<Profile, Fault> {
-        self.local.get_profile(call, user).await
+        near_or_far!(self, call, far(user), get_profile(user))
     }
 
     async fn update_profile(&self, call: &Call, user: &str, profile: Profile) -> Result<Profile, Fault> {
@@ -183,7 +197,7 @@ impl Users for RegionalUsers {
     }
 
     async fn get_settings(&self, call: &Call, user: &str) -> Result<Settings, Fault> {
-        self.local.get_settings(call, user).await
+        near_or_far!(self, call, far(user), get_settings(user))
     }
 
     async fn update_settings(&self, call: &Call, user: &str, settings: Settings) -> Result<Settings, Fault> {
@@ -195,7 +209,7 @@ impl Users for RegionalUsers {
     }
 
     async fn list_listens(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<HistoryEntry>, Fault> {
-        self.local.list_listens(call, user, page).await
+        near_or_far!(self, call, far(user), list_listens(user, page))
     }
 
     async fn set_play_counts(&self, call: &Call, user: &str, counts: Vec<PlayCount>) -> Result<ListenReceipt, Fault> {
@@ -211,7 +225,7 @@ impl Users for RegionalUsers {
     }
 
     async fn list_friends(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<String>, Fault> {
-        self.local.list_friends(call, user, page).await
+        near_or_far!(self, call, far(user), list_friends(user, page))
     }
 
     async fn add_to_library(&self, call: &Call, user: &str, tracks: Vec<Track>) -> Result<ListenReceipt, Fault> {
@@ -223,7 +237,7 @@ impl Users for RegionalUsers {
     }
 
     async fn list_library(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<LibraryEntry>, Fault> {
-        self.local.list_library(call, user, page).await
+        near_or_far!(self, call, far(user), list_library(user, page))
     }
 
     async fn create_playlist(&self, call: &Call, user: &str, playlist: NewPlaylist) -> Result<Playlist, Fault> {
@@ -231,7 +245,7 @@ impl Users for RegionalUsers {
     }
 
     async fn get_playlist(&self, call: &Call, id: PlaylistId) -> Result<Playlist, Fault> {
-        self.local.get_playlist(call, id).await
+        near_or_far!(self, call, far_playlist(id), get_playlist(id))
     }
 
     async fn update_playlist(&self, call: &Call, id: PlaylistId, playlist: NewPlaylist) -> Result<Playlist, Fault> {
@@ -243,7 +257,7 @@ impl Users for RegionalUsers {
     }
 
     async fn list_playlists(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<Playlist>, Fault> {
-        self.local.list_playlists(call, user, page).await
+        near_or_far!(self, call, far(user), list_playlists(user, page))
     }
 
     async fn create_token(&self, call: &Call, user: &str, token: NewToken) -> Result<(ApiToken, String), Fault> {
@@ -251,7 +265,7 @@ impl Users for RegionalUsers {
     }
 
     async fn list_tokens(&self, call: &Call, user: &str) -> Result<Vec<ApiToken>, Fault> {
-        self.local.list_tokens(call, user).await
+        near_or_far!(self, call, far(user), list_tokens(user))
     }
 
     async fn revoke_token(&self, call: &Call, user: &str, token: TokenId) -> Result<bool, Fault> {
@@ -259,11 +273,16 @@ impl Users for RegionalUsers {
     }
 
     async fn authenticate(&self, secret: &str) -> Result<Principal, Fault> {
-        self.local.authenticate(secret).await
+        match self.local.authenticate(secret).await {
+            Err(unknown) if unknown.kind == ErrorKind::Unauthenticated => {
+                self.far_principal(secret).await?.ok_or(unknown)
+            }
+            answer => answer,
+        }
     }
 
     async fn export_user(&self, call: &Call, user: &str, page: &PageRequest) -> Result<Page<ExportRecord>, Fault> {
-        self.local.export_user(call, user, page).await
+        near_or_far!(self, call, far(user), export_user(user, page))
     }
 
     async fn erase_user(&self, call: &Call, user: &str) -> Result<ErasureReceipt, Fault> {
@@ -275,7 +294,7 @@ impl Users for RegionalUsers {
     }
 
     async fn find_user(&self, call: &Call, id: UserId) -> Result<User, Fault> {
-        self.local.find_user(call, id).await
+        near_or_far!(self, call, far_by_id(id), find_user(id))
     }
 
     /// A restored account is at home where it was restored, like a new one.

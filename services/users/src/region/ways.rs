@@ -42,19 +42,29 @@ impl<'r> At<'r> {
         Self { users, call: Cow::Borrowed(call), region: None }
     }
 
+    /// Whether it is passed on.
+    pub fn is_elsewhere(&self) -> bool {
+        self.region.is_some()
+    }
+
     /// Names the region in what it, or the way to it, says.
     ///
     /// # Errors
     /// The fault that was told, with the region.
     pub fn told<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        let Some(region) = &self.region else { return answer };
-        answer.map_err(|fault| match fault.kind {
+        answer.map_err(|fault| self.failed(fault))
+    }
+
+    /// The same of a failure.
+    pub fn failed(&self, fault: Fault) -> Fault {
+        let Some(region) = &self.region else { return fault };
+        match fault.kind {
             ErrorKind::Unavailable => Fault::new(
                 fault.kind,
-                format!("region '{region}', which makes the writes of this user, cannot be used now: {fault}"),
+                format!("region '{region}', which answers for this user, cannot be used now: {fault}"),
             ),
             ErrorKind::Indeterminate => {
-                Fault::new(fault.kind, format!("region '{region}', to which the write was passed on: {fault}"))
+                Fault::new(fault.kind, format!("region '{region}', to which the call was passed on: {fault}"))
             }
             // It is this platform that it does not know, and not the caller.
             ErrorKind::Unauthenticated => Fault::new(
@@ -62,7 +72,7 @@ impl<'r> At<'r> {
                 format!("region '{region}' does not know this region; give this one the token of that platform"),
             ),
             _ => fault,
-        })
+        }
     }
 }
 
@@ -107,7 +117,7 @@ impl Ways {
         let peer = self.peers.get(&region).ok_or_else(|| {
             Fault::new(
                 ErrorKind::FailedPrecondition,
-                format!("writes of this user are made in region '{region}', to which '{here}' has no way; add its address to the configuration"),
+                format!("calls of this user are answered in region '{region}', to which '{here}' has no way; add its address to the configuration"),
             )
         })?;
         let call = Call { forwarded_by: here.clone(), ..call.clone() };

@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 #[cfg(feature = "cql")]
-pub use cql::CqlUserStore;
+pub(crate) use cql::Reservation;
+#[cfg(feature = "cql")]
+pub use cql::{CqlUserStore, Residency};
 pub use embedded::EmbeddedUserStore;
 
 /// Playlists of one user at the most.

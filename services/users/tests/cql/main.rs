@@ -1,11 +1,13 @@
 //! The store on real CQL servers does what the port promises: `cargo xtask e2e data` starts them and says where they are.
 
+mod apart;
 mod crowd;
 mod erasure;
 mod faces;
 mod moves;
 mod place;
 mod regions;
+mod residents;
 mod seals;
 #[path = "../it/serve.rs"]
 mod serve;

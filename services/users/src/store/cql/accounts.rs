@@ -21,21 +21,27 @@ const TRIES: usize = 3;
 
 /// Whose a name is, with all that the account is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reservation {
-    pub(super) user: User,
+pub(crate) struct Reservation {
+    pub(crate) user: User,
     pub(super) created: Hlc,
-}
-
-impl Reservation {
-    fn of_row(id: Uuid, created: i64, name: &str) -> Answer<Self> {
-        let created = Hlc(created.cast_unsigned());
-        let damaged = |cause: Fault| CqlError::Damaged { what: "a reserved name", cause: cause.message };
-        let user = User { id: UserId(id), name: name.parse().map_err(damaged)?, created_at_ms: created.ms() };
-        Ok(Self { user, created })
-    }
+    /// The region that the account was made in; known where there are jurisdictions.
+    pub(crate) origin: Option<String>,
 }
 
 impl CqlUserStore {
+    /// What a row says of a name that was asked for. Where there are jurisdictions it does not tell how the name is
+    /// written, and whoever makes the account in another's stead writes it as it was asked for.
+    fn reserved(&self, asked: &UserName, (id, created, told): (Uuid, i64, &str)) -> Answer<Reservation> {
+        let created = Hlc(created.cast_unsigned());
+        let damaged = |cause: Fault| CqlError::Damaged { what: "a reserved name", cause: cause.message };
+        let (name, origin) = match &self.inner.world.apart {
+            None => (told.parse().map_err(damaged)?, None),
+            Some(_) => (asked.clone(), Some(told.to_owned())),
+        };
+        let user = User { id: UserId(id), name, created_at_ms: created.ms() };
+        Ok(Reservation { user, created, origin })
+    }
+
     pub(super) async fn create_account(&self, name: UserName, stamp: Stamp) -> Answer<User> {
         let key = match self.known::<(UserId, u64)>(None, &stamp).await? {
             Known::New(key) => key,
@@ -46,23 +52,25 @@ impl CqlUserStore {
                 };
             }
         };
-        let asked = key.as_ref().map(|key| key.seed().to_vec()).unwrap_or_default();
+        let asked = self.inner.world.asked(key.as_ref().map(|key| key.seed().to_vec()).unwrap_or_default());
         for _ in 0..TRIES {
             let created = self.inner.times.now().hlc;
             let user = User { id: UserId::new(created.ms()), name: name.clone(), created_at_ms: created.ms() };
-            let own = Reservation { user, created };
+            let own = Reservation { user, created, origin: None };
             if self.take_name(&own, &asked).await? {
                 self.complete(&own, key, &stamp.traceparent).await?;
                 return Ok(own.user);
             }
             let row: Option<(Uuid, i64, String, Option<Vec<u8>>)> =
-                self.one(&self.of().name_now, (name.folded(),)).await?;
+                self.one(&self.agreed().name_now, (self.inner.world.key_of(&name),)).await?;
             // One that is gone by now may be taken after all.
             let Some((id, created, taken, by)) = row else { continue };
             // The same call, made at the same time or cut off before: it made the account, or is helped to.
             if key.is_some() && by.as_ref() == Some(&asked) {
-                let same = Reservation::of_row(id, created, &taken)?;
-                if self.account(same.user.id).await?.is_none() && !self.is_erased(same.user.id).await? {
+                let same = self.reserved(&name, (id, created, &taken))?;
+                // One of another jurisdiction is made there.
+                let is_missing = self.is_resident(&same) && self.account(same.user.id).await?.is_none();
+                if is_missing && !self.is_erased(same.user.id).await? {
                     self.complete(&same, key, &stamp.traceparent).await?;
                 }
                 return Ok(same.user);
@@ -74,23 +82,25 @@ impl CqlUserStore {
 
     /// Whether the name is this account's now.
     pub(super) async fn take_name(&self, own: &Reservation, asked: &[u8]) -> Answer<bool> {
-        let (folded, id) = (own.user.name.folded(), own.user.id.0);
+        let world = &self.inner.world;
+        let (who, id) = (world.key_of(&own.user.name), own.user.id.0);
         let look = || async {
             let found: Option<(Uuid, i64, String, Option<Vec<u8>>)> =
-                self.inner.session.one(&self.of().name_now, (&folded,)).await?;
+                self.inner.session.one(&self.agreed().name_now, (&who,)).await?;
             Ok(match found {
                 Some((found, ..)) if found == id => Seen::Applied,
                 Some(_) => Seen::Refused,
                 None => Seen::Open,
             })
         };
-        let values = (&folded, id, own.created.0.cast_signed(), own.user.name.as_str(), asked);
-        Ok(self.inner.session.settle(&self.of().take_name, values, look).await?)
+        let value = world.value_of(&own.user.name, &self.inner.region);
+        let values = (&who, id, own.created.0.cast_signed(), value, asked);
+        Ok(self.inner.session.settle(&self.agreed().take_name, values, look).await?)
     }
 
     /// Makes the account of a reservation. Done twice, it is the same account and the same event.
     pub(super) async fn complete(&self, of: &Reservation, key: Option<Key>, traceparent: &str) -> Answer<()> {
-        let Reservation { user, created } = of;
+        let Reservation { user, created, .. } = of;
         let seal = self.seal(user.id).await?;
         let mut draft = self.draft("create an account", traceparent);
         let (at, day) = (created.0.cast_signed(), day(created.ms()));
@@ -105,13 +115,23 @@ impl CqlUserStore {
     }
 
     /// The reservation of a name, which may have no account yet or no longer.
-    pub(super) async fn reservation(&self, name: &UserName) -> Answer<Option<Reservation>> {
-        let row: Option<(Uuid, i64, String)> = self.one(&self.of().name, (name.folded(),)).await?;
-        row.map(|(id, created, name)| Reservation::of_row(id, created, &name)).transpose()
+    pub(crate) async fn reservation(&self, name: &UserName) -> Answer<Option<Reservation>> {
+        let row: Option<(Uuid, i64, String)> = self.one(&self.agreed().name, (self.inner.world.key_of(name),)).await?;
+        row.map(|(id, created, told)| self.reserved(name, (id, created, &told))).transpose()
+    }
+
+    /// Whether the account is one of this jurisdiction.
+    pub(crate) fn is_resident(&self, of: &Reservation) -> bool {
+        of.origin.as_ref().is_none_or(|region| self.is_ours(region))
+    }
+
+    /// The reservation of a name whose account is or will be of this jurisdiction.
+    pub(super) async fn resident(&self, name: &UserName) -> Answer<Option<Reservation>> {
+        Ok(self.reservation(name).await?.filter(|found| self.is_resident(found)))
     }
 
     pub(super) async fn account_of_name(&self, name: &UserName) -> Answer<Option<User>> {
-        let Some(reservation) = self.reservation(name).await? else { return Ok(None) };
+        let Some(reservation) = self.resident(name).await? else { return Ok(None) };
         if let Some(user) = self.account(reservation.user.id).await? {
             return Ok(Some(user));
         }

@@ -1,9 +1,9 @@
 use echotune_api::events::{Event, Payload};
 use echotune_kit::cql::{Batch, WriteTime, encode};
-use echotune_model::{ErrorKind, EventId, Hlc, UserId};
+use echotune_model::{ErrorKind, EventId, Hlc, TokenId, UserId};
 
 use super::{
-    CqlUserStore,
+    CqlUserStore, Inner,
     fill::Needs,
     keys::Key,
     schema::{minute, shard},
@@ -107,6 +107,14 @@ impl Draft<'_> {
             self.batch.add(&self.store.of().put_key, (key.scope, key.key, key.request, answer));
         } else {
             self.answer = Some((key, answer));
+        }
+    }
+
+    /// Tells all jurisdictions in which region a token was made, with this batch.
+    pub(super) fn tell_token(&mut self, id: TokenId) {
+        let Inner { world, region, .. } = self.store.inner.as_ref();
+        if let Some(apart) = &world.apart {
+            self.batch.add(&apart.statements.put_token_region, (id.0, region.clone()));
         }
     }
 

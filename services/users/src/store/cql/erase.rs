@@ -62,7 +62,7 @@ impl CqlUserStore {
         if let Known::Answered(receipt) = self.known(None, &stamp).await? {
             return Ok(receipt);
         }
-        let Some(reserved) = self.reservation(&name).await? else { return Err(UserStoreError::UnknownUser(name)) };
+        let Some(reserved) = self.resident(&name).await? else { return Err(UserStoreError::UnknownUser(name)) };
         let id = reserved.user.id;
         if !self.is_erased(id).await? {
             let Stamp { traceparent, idempotency } = stamp.clone();
@@ -70,7 +70,7 @@ impl CqlUserStore {
                 // A name whose account was never made has one now, so that there is something to announce.
                 self.complete(&reserved, None, &traceparent).await?;
             }
-            let Reservation { user, created } = reserved;
+            let Reservation { user, created, .. } = reserved;
             let under_way = UnderWay { user, created, idempotency, traceparent };
             let erased = Erased { under_way: Some(under_way), receipt: None };
             let mut draft = self.draft("begin an erasure", "");
@@ -116,6 +116,7 @@ impl CqlUserStore {
             Some(receipt) => receipt,
             None => self.take(&under_way).await?,
         };
+        self.tell_erased(id).await?;
         self.free_home(id).await?;
         self.free_name(&under_way.user).await?;
         // All regions have to confirm that. One that is cut off does not hold up the answer: the erasure stays under way, and
@@ -236,7 +237,11 @@ impl CqlUserStore {
         };
         try_join_all(self.playlist_ids(id).await?.into_iter().map(playlist)).await?;
         let tokens = self.token_ids(id).await?;
-        try_join_all(tokens.into_iter().map(|token| self.wipe(&self.of().drop_token, (token,)))).await?;
+        try_join_all(tokens.iter().map(|token| self.wipe(&self.of().drop_token, (*token,)))).await?;
+        if let Some(apart) = &self.inner.world.apart {
+            let regions = tokens.iter().map(|token| self.wipe(&apart.statements.drop_token_region, (*token,)));
+            try_join_all(regions).await?;
+        }
         let statements = self.of();
         // All periods there can be: a listen under way may be the first of its own.
         let end = i64::try_from(self.inner.times.wall_ms()).unwrap_or(i64::MAX);
@@ -262,15 +267,15 @@ impl CqlUserStore {
     }
 
     /// Gives the name to whoever takes it next.
-    async fn free_name(&self, user: &User) -> Answer<()> {
-        let (folded, id) = (user.name.folded(), user.id.0);
+    pub(super) async fn free_name(&self, user: &User) -> Answer<()> {
+        let (who, id) = (self.inner.world.key_of(&user.name), user.id.0);
         let look = || async {
             let row: Option<(Uuid, i64, String, Option<Vec<u8>>)> =
-                self.inner.session.one(&self.of().name_now, (&folded,)).await?;
+                self.inner.session.one(&self.agreed().name_now, (&who,)).await?;
             Ok(if row.is_some_and(|(found, ..)| found == id) { Seen::Open } else { Seen::Applied })
         };
         // Refused when another freed it before.
-        self.inner.session.settle(&self.of().free_name, (&folded, id), look).await?;
+        self.inner.session.settle(&self.agreed().free_name, (&who, id), look).await?;
         Ok(())
     }
 }

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use echotune_kit::cql::{CqlError, Read, Seen};
-use echotune_model::{Hlc, UserId, UserName};
+use echotune_model::{ErrorKind, Hlc, UserId, UserName};
 use uuid::Uuid;
 
 use super::{CqlUserStore, counts::LATEST, schema::ALL};
 use crate::{
     region::{HomeState, Served},
-    store::Answer,
+    store::{Answer, UserStoreError},
 };
 
 impl CqlUserStore {
@@ -43,26 +43,36 @@ impl CqlUserStore {
     /// The home of a user, as far as most copies here know. What was once seen here is seen from then on, or what
     /// came after it.
     pub(crate) async fn home(&self, user: UserId) -> Answer<Option<HomeState>> {
-        Ok(self.home_by(&self.of().home, user).await?)
+        Ok(self.home_by(&self.agreed().home, user).await?)
     }
 
     /// The home of a user, as most copies of the world have it.
     pub(crate) async fn home_now(&self, user: UserId) -> Answer<Option<HomeState>> {
-        Ok(self.home_by(&self.of().home_now, user).await?)
+        Ok(self.home_by(&self.agreed().home_now, user).await?)
     }
 
-    /// The home of a user, which is this region when the user had none.
+    /// The home of a user of this jurisdiction, which is this region when the user had none.
     pub(crate) async fn take_home(&self, user: UserId) -> Answer<HomeState> {
+        // Whoever has an account in this jurisdiction has it here.
+        if self.inner.world.apart.is_some() && self.account(user).await?.is_none() {
+            let message = format!("no account of this jurisdiction has the id {user}, or it has not come here yet");
+            return Err(UserStoreError::Failed { kind: ErrorKind::FailedPrecondition, message });
+        }
+        self.settle_home(user).await
+    }
+
+    /// The home of whoever has this id, or will have, which is this region when there was none.
+    pub(super) async fn settle_home(&self, user: UserId) -> Answer<HomeState> {
         let own = HomeState::first(&self.inner.region);
         let look = || async {
             // Another process of this region may have written it: that is as good.
-            Ok(match self.home_by(&self.of().home_now, user).await? {
+            Ok(match self.home_by(&self.agreed().home_now, user).await? {
                 Some(found) if found == own => Seen::Applied,
                 Some(_) => Seen::Refused,
                 None => Seen::Open,
             })
         };
-        if self.inner.session.settle(&self.of().take_home, (user.0, own.to_string()), look).await? {
+        if self.inner.session.settle(&self.agreed().take_home, (user.0, own.to_string()), look).await? {
             return Ok(own);
         }
         // One that is gone again is of a user who was erased.
@@ -73,14 +83,14 @@ impl CqlUserStore {
     /// once.
     pub(crate) async fn change_home(&self, user: UserId, seen: &HomeState, wanted: &HomeState) -> Answer<bool> {
         let look = || async {
-            Ok(match self.home_by(&self.of().home_now, user).await? {
+            Ok(match self.home_by(&self.agreed().home_now, user).await? {
                 Some(found) if found == *wanted => Seen::Applied,
                 Some(found) if found == *seen => Seen::Open,
                 _ => Seen::Refused,
             })
         };
         let values = (wanted.to_string(), user.0, seen.to_string());
-        Ok(self.inner.session.settle(&self.of().change_home, values, look).await?)
+        Ok(self.inner.session.settle(&self.agreed().change_home, values, look).await?)
     }
 
     /// Notes that a user moves, so that the move is found.
@@ -102,17 +112,17 @@ impl CqlUserStore {
     /// Forgets the home of a user who is erased.
     pub(super) async fn free_home(&self, user: UserId) -> Answer<()> {
         let look = || async {
-            let found: Option<(String,)> = self.inner.session.one(&self.of().home_now, (user.0,)).await?;
+            let found: Option<(String,)> = self.inner.session.one(&self.agreed().home_now, (user.0,)).await?;
             Ok(if found.is_some() { Seen::Open } else { Seen::Applied })
         };
-        self.inner.session.settle(&self.of().free_home, (user.0,), look).await?;
+        self.inner.session.settle(&self.agreed().free_home, (user.0,), look).await?;
         Ok(())
     }
 
     /// Which region serves each region that does not serve its own, or did not once; as most copies of the world have
     /// it.
     pub(crate) async fn regions_now(&self) -> Answer<BTreeMap<String, Served>> {
-        let rows: Vec<(String, String, i64, i64)> = self.rows(&self.of().regions_now, (ALL,)).await?;
+        let rows: Vec<(String, String, i64, i64)> = self.rows(&self.agreed().regions_now, (ALL,)).await?;
         let served = |(region, by, epoch, since_ms): (String, String, i64, i64)| {
             (region, Served { by, epoch: epoch.unsigned_abs(), since_ms: since_ms.unsigned_abs() })
         };
@@ -124,7 +134,7 @@ impl CqlUserStore {
         let (epoch, since) = (wanted.epoch.cast_signed(), wanted.since_ms.cast_signed());
         let look = || async {
             let rows: Vec<(String, String, i64, i64)> =
-                self.inner.session.rows(&self.of().regions_now, (ALL,), usize::MAX).await?;
+                self.inner.session.rows(&self.agreed().regions_now, (ALL,), usize::MAX).await?;
             Ok(match rows.into_iter().find(|(name, ..)| name == region) {
                 Some((_, by, found, at)) if (found, at) == (epoch, since) && by == wanted.by => Seen::Applied,
                 Some((_, _, found, _)) if found >= epoch => Seen::Refused,
@@ -133,9 +143,9 @@ impl CqlUserStore {
         };
         let (session, by) = (&self.inner.session, &wanted.by);
         Ok(if epoch == 1 {
-            session.settle(&self.of().serve_first, (ALL, region, by, epoch, since), look).await?
+            session.settle(&self.agreed().serve_first, (ALL, region, by, epoch, since), look).await?
         } else {
-            session.settle(&self.of().serve_next, (by, epoch, since, ALL, region, epoch - 1), look).await?
+            session.settle(&self.agreed().serve_next, (by, epoch, since, ALL, region, epoch - 1), look).await?
         })
     }
 

@@ -26,6 +26,7 @@ mod schema;
 mod sealed;
 mod statements;
 mod tokens;
+mod world;
 
 use std::{fmt, future::Future, sync::Arc, time::Instant};
 
@@ -37,7 +38,15 @@ use echotune_model::{Clock, User, UserId};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Notify, time::timeout_at};
 
-use self::{counts::Counts, outbox::Scan, sealed::Seal, statements::Statements};
+pub(crate) use self::accounts::Reservation;
+pub use self::world::Residency;
+use self::{
+    counts::Counts,
+    outbox::Scan,
+    sealed::Seal,
+    statements::Statements,
+    world::{Agreed, World},
+};
 use super::{Answer, UserStoreError};
 use crate::region::{GRACE, Permit};
 
@@ -59,6 +68,7 @@ struct Inner {
     session: CqlSession,
     keys: HeldKeys,
     statements: Statements,
+    world: Arc<World>,
     region: String,
     writer: String,
     /// Tells events of this writer from those that others write at the same time.
@@ -85,6 +95,8 @@ impl CqlUserStore {
     /// # Errors
     /// The servers refuse, or the tables are of a newer or changed EchoTune.
     pub async fn migrate(session: &CqlSession) -> Result<Vec<i32>, UserStoreError> {
+        let why = "is the common one of jurisdictions; name them in region.jurisdictions, or another in cql.keyspace";
+        world::refuse(session, "world_names", why).await?;
         Ok(session.migrate(&schema::MIGRATIONS).await?)
     }
 
@@ -100,9 +112,25 @@ impl CqlUserStore {
         writer: &str,
         clock: Arc<Clock>,
     ) -> Result<Self, UserStoreError> {
+        Self::connect_apart(session, None, keys, writer, clock).await
+    }
+
+    /// The same where there are jurisdictions, of a session with the keyspace of the own one.
+    ///
+    /// # Errors
+    /// The servers cannot be reached, the tables are not there, or other jurisdictions or another key of names are
+    /// recorded.
+    pub async fn connect_apart(
+        session: CqlSession,
+        residency: Option<&Residency>,
+        keys: HeldKeys,
+        writer: &str,
+        clock: Arc<Clock>,
+    ) -> Result<Self, UserStoreError> {
         let region = session.config().datacenter.clone();
         let times = Arc::new(WriteClock::new(clock));
-        let store = Self::over((session, keys), region, writer, times, false).await?;
+        let world = World::prepare(&session, residency).await?;
+        let store = Self::over((session, keys, world), region, writer, times, false).await?;
         store.take_up_counts().await?;
         store.take_up_marks().await?;
         Ok(store)
@@ -111,15 +139,15 @@ impl CqlUserStore {
     /// Gives out the events that wait in another region, in its stead. Where that region goes on one day stays as it
     /// left it: what appears late by as long as it was away is found then.
     pub(crate) async fn stand_in(&self, region: &str) -> Answer<Self> {
-        let Inner { session, keys, writer, times, .. } = self.inner.as_ref();
-        let servers = (session.clone(), keys.clone());
+        let Inner { session, keys, world, writer, times, .. } = self.inner.as_ref();
+        let servers = (session.clone(), keys.clone(), Arc::clone(world));
         let store = Self::over(servers, region.to_owned(), writer, Arc::clone(times), true).await?;
         store.take_up_marks().await?;
         Ok(store)
     }
 
     async fn over(
-        (session, keys): (CqlSession, HeldKeys),
+        (session, keys, world): (CqlSession, HeldKeys, Arc<World>),
         region: String,
         writer: &str,
         times: Arc<WriteClock>,
@@ -132,6 +160,7 @@ impl CqlUserStore {
             session,
             keys,
             statements,
+            world,
             region,
             writer: writer.to_owned(),
             sequence,
@@ -171,6 +200,10 @@ impl CqlUserStore {
 
     fn of(&self) -> &Statements {
         &self.inner.statements
+    }
+
+    fn agreed(&self) -> &Agreed {
+        &self.inner.world.agreed
     }
 
     async fn rows<R: OwnedRow>(&self, read: &Read, values: impl SerializeRow) -> Answer<Vec<R>> {

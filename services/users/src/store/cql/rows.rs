@@ -231,7 +231,7 @@ impl CqlUserStore {
                     continue;
                 }
                 Some(_) => format!("'{name}' is the user; name somebody else"),
-                None => UserStoreError::UnknownUser(name).to_string(),
+                None => self.no_friend(name).await?,
             };
             receipt.rejections.push(Rejection { index, reason });
         }
@@ -262,6 +262,15 @@ impl CqlUserStore {
             .await?;
         self.drop_ghosts(user, ids).await?;
         Ok(receipt)
+    }
+
+    /// Why nobody of this name can be a friend. Friends stand in each other's rows, which stay in a jurisdiction.
+    async fn no_friend(&self, name: UserName) -> Answer<String> {
+        let found = self.reservation(&name).await?;
+        Ok(match found.filter(|found| !self.is_resident(found)) {
+            Some(_) => format!("'{name}' is of another jurisdiction, and friends are of one; name somebody else"),
+            None => UserStoreError::UnknownUser(name).to_string(),
+        })
     }
 
     /// Takes back what names somebody who was erased while it was written.

@@ -50,6 +50,37 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
     ],
 };
 
+/// Where there are jurisdictions: the tables of one, in its own keyspace.
+pub(super) const RESIDENTS: Migrations = Migrations {
+    owner: "residents",
+    steps: &[
+        Migration { version: 1, name: "users of a jurisdiction", statements: OF_USERS },
+        Migration { version: 2, name: "moves of homes", statements: MOVES },
+    ],
+};
+
+/// Where there are jurisdictions: what all agree on, in the common keyspace.
+pub(super) const WORLD: Migrations = Migrations {
+    owner: "world",
+    steps: &[Migration { version: 1, name: "what jurisdictions agree on", statements: AGREED }],
+};
+
+const AGREED: &[&str] = &[
+    // One row for each name, by its HMAC, with the region that the account was made in. Only conditional writes.
+    "CREATE TABLE IF NOT EXISTS world_names (who text PRIMARY KEY, user_id uuid, created bigint, region text, asked blob)",
+    // As `users_homes` and `users_regions`. Only conditional writes.
+    "CREATE TABLE IF NOT EXISTS world_homes (user_id uuid PRIMARY KEY, region text)",
+    "CREATE TABLE IF NOT EXISTS world_regions (part int, region text, served_by text, epoch bigint, since_ms bigint, \
+     PRIMARY KEY (part, region))",
+    // Ids that are never used again.
+    "CREATE TABLE IF NOT EXISTS world_erased (user_id uuid PRIMARY KEY)",
+    // In which region tokens were made, by the part of them that is no secret.
+    "CREATE TABLE IF NOT EXISTS world_tokens (token_id uuid PRIMARY KEY, region text)",
+    // The jurisdiction of each region, and what tells the key of names. Only conditional writes.
+    "CREATE TABLE IF NOT EXISTS world_parts (part int, region text, jurisdiction text, names blob, \
+     PRIMARY KEY (part, region))",
+];
+
 const REGIONS: &[&str] = &[
     // Which region's writes a user's are. Only conditional writes.
     "CREATE TABLE IF NOT EXISTS users_homes (user_id uuid PRIMARY KEY, region text)",
@@ -65,6 +96,12 @@ const MOVES: &[&str] = &[
     // Users who move: those under way at once. What is under way is told by the home itself.
     "CREATE TABLE IF NOT EXISTS users_moves (part int, user_id uuid, PRIMARY KEY (part, user_id))",
 ];
+
+/// All but the first, which is of names.
+const OF_USERS: &[&str] = match TABLES {
+    [_, rest @ ..] => rest,
+    [] => &[],
+};
 
 const TABLES: &[&str] = &[
     // One row for each name. Only conditional writes: it is what makes names unique in the world.

@@ -1,4 +1,5 @@
-//! Every statement, prepared once. Conditional writes hold everywhere: names and erasures are of the whole world.
+//! Every statement on what is of users, prepared once; those on what regions agree on are in `world`. Conditional
+//! writes hold wherever there are copies.
 
 use echotune_kit::cql::{CqlError, CqlSession, Decide, Read, Scope, Write};
 
@@ -13,6 +14,10 @@ macro_rules! statements {
         }
 
         impl Statements {
+            /// All texts.
+            #[cfg(test)]
+            pub(super) const TEXTS: &[&str] = &[$($query,)* $($change,)* $($seen,)* $($condition,)*];
+
             pub(super) async fn prepare(session: &CqlSession) -> Result<Self, CqlError> {
                 Ok(Self {
                     $($read: session.read(concat!("users: ", stringify!($read)), $query).await?,)*
@@ -27,7 +32,6 @@ macro_rules! statements {
 
 statements! {
     reads {
-        name: "SELECT user_id, created, name FROM users_names WHERE folded = ?";
         account: "SELECT created, value FROM users_accounts WHERE user_id = ?";
         days: "SELECT day FROM users_days WHERE part = ? AND day >= ?";
         accounts_of_day: "SELECT created, user_id FROM users_accounts_by_day \
@@ -79,7 +83,6 @@ statements! {
         writers: "SELECT region, writer FROM users_writers WHERE part = ?";
         erasing: "SELECT user_id FROM users_erasing WHERE part = ?";
         erased: "SELECT value FROM users_erased WHERE user_id = ?";
-        home: "SELECT region FROM users_homes WHERE user_id = ?";
         moves: "SELECT user_id FROM users_moves WHERE part = ? LIMIT ?";
     }
     writes {
@@ -140,19 +143,9 @@ statements! {
         put_erased: "INSERT INTO users_erased (user_id, value) VALUES (?, ?)";
     }
     looks {
-        name_now: "SELECT user_id, created, name, asked FROM users_names WHERE folded = ?";
         erasure_counts: "SELECT value FROM users_erasure_counts WHERE user_id = ?";
-        home_now: "SELECT region FROM users_homes WHERE user_id = ?";
-        regions_now: "SELECT region, served_by, epoch, since_ms FROM users_regions WHERE part = ?";
     }
     decides {
-        take_name: "INSERT INTO users_names (folded, user_id, created, name, asked) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
-        free_name: "DELETE FROM users_names WHERE folded = ? IF user_id = ?";
-        take_home: "INSERT INTO users_homes (user_id, region) VALUES (?, ?) IF NOT EXISTS";
-        change_home: "UPDATE users_homes SET region = ? WHERE user_id = ? IF region = ?";
-        free_home: "DELETE FROM users_homes WHERE user_id = ? IF EXISTS";
-        serve_first: "INSERT INTO users_regions (part, region, served_by, epoch, since_ms) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
-        serve_next: "UPDATE users_regions SET served_by = ?, epoch = ?, since_ms = ? WHERE part = ? AND region = ? IF epoch = ?";
         count_erasure: "INSERT INTO users_erasure_counts (user_id, value) VALUES (?, ?) IF NOT EXISTS";
     }
 }

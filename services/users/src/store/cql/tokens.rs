@@ -34,6 +34,7 @@ impl CqlUserStore {
         let mut draft = self.draft("create a token", &stamp.traceparent);
         draft.batch.add(&self.of().put_token, (id.0, seal.owned(Place::Token(id.0), &stored)?));
         draft.batch.add(&self.of().put_token_of, (user.id.0, id.0));
+        draft.tell_token(id);
         draft.give(&seal, key, &stored.token)?;
         draft.commit().await?;
         if self.is_erased(user.id).await? {
@@ -59,6 +60,7 @@ impl CqlUserStore {
         let mut draft = self.draft("restore a token", &stamp.traceparent);
         draft.batch.add(&self.of().put_token, (id.0, seal.owned(Place::Token(id.0), &stored)?));
         draft.batch.add(&self.of().put_token_of, (user.id.0, id.0));
+        draft.tell_token(id);
         draft.give(&seal, key, &true)?;
         draft.commit().await?;
         if self.is_erased(user.id).await? {
@@ -96,6 +98,9 @@ impl CqlUserStore {
         if there {
             draft.batch.add(&self.of().drop_token, (id.0,));
             draft.batch.add(&self.of().drop_token_of, (user.id.0, id.0));
+            if let Some(apart) = &self.inner.world.apart {
+                draft.batch.add(&apart.statements.drop_token_region, (id.0,));
+            }
         }
         draft.give(&seal, key, &there)?;
         draft.commit().await?;
