@@ -26,7 +26,8 @@ fn main() {
 fn listened(n: u64) -> Record {
     let (user, written_at) = (UserId::new(n % LISTENERS), Hlc::from_ms(n + 1));
     let track = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % TRACKS;
-    let track = Track { title: format!("track {track}"), artist: format!("artist {}", track / 10), album: String::new() };
+    let track =
+        Track { title: format!("track {track}"), artist: format!("artist {}", track / 10), album: String::new() };
     let last_listened_at_ms = 1_700_000_000_000 + n.cast_signed();
     let tallies = vec![Tally { track, plays: 1, last_listened_at_ms, explicit: None }];
     let (id, payload) = (EventId::of(&user.to_string(), written_at.0, 0), Payload::HistoryChanged { tallies });

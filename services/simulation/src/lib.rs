@@ -16,6 +16,7 @@
 //! moves (`echotune-users`, module `region`, whose rules have their own model): where somebody is at home is told
 //! by the name. `cargo xtask faults` has these on real servers, without a seed that decides everything.
 //!
-//! A run is a function of its seed, but for ids of accounts, which are random, and for the branch by which `tokio::select!`
-//! begins, which nothing here depends on: one test has the same seeds run twice and compares what was seen, microsecond by
-//! microsecond.
+//! A seed decides what fails, when, for how long, what the network and the disks take, and what clients ask. It does not
+//! decide all: ids of accounts, and by them the order of what is sorted, are random, as is the branch by which
+//! `tokio::select!` begins. So a seed that fails is likely to fail again, at another moment; the history of what was seen
+//! is kept.

@@ -15,9 +15,9 @@ mod store;
 mod sweeper;
 mod tokens;
 
-pub use region::{At, Bounds, LAPSE, LOOK, Peer, Ways};
 #[cfg(feature = "cql")]
 pub use reads::CachedReads;
+pub use region::{At, Bounds, LAPSE, LOOK, Peer, Ways};
 #[cfg(feature = "cql")]
 pub use region::{Homes, RegionalUsers, relays};
 pub use relay::{RelayError, relay};

@@ -20,9 +20,7 @@ use echotune_kit::{
 use echotune_model::{Fault, Jurisdictions};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Bounds, CachedReads, CqlUserStore, Homes, Peer, RegionalUsers, Residency, UsersService, relays, sweeper,
-};
+use crate::{Bounds, CachedReads, CqlUserStore, Homes, Peer, RegionalUsers, Residency, UsersService, relays, sweeper};
 
 const NAME: &str = "echotune-users";
 

@@ -4,7 +4,8 @@ mod kept;
 mod way;
 
 use echotune_kit::cql::{
-    Acknowledge, Batch, CqlConfig, CqlError, CqlSession, Joint, Migration, Migrations, Scope, Seen, WriteClock, WriteTime, scratch,
+    Acknowledge, Batch, CqlConfig, CqlError, CqlSession, Joint, Migration, Migrations, Scope, Seen, WriteClock,
+    WriteTime, scratch,
 };
 use futures::future::{join, join_all};
 use uuid::Uuid;

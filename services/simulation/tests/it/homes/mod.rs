@@ -18,8 +18,6 @@ enum Without {
     Lapse,
     /// Who is left lets the user go at once.
     Wait,
-    /// Who began a write goes on with it although another may have taken over.
-    Lease,
 }
 
 /// Seeds that are run.
@@ -35,7 +33,7 @@ fn one_region_at_a_time_writes_for_a_user() {
 
 #[test]
 fn each_rule_of_homes_is_needed() {
-    for without in [Without::Epoch, Without::Lapse, Without::Wait, Without::Lease] {
+    for without in [Without::Epoch, Without::Lapse, Without::Wait] {
         let found = first(SEEDS, |seed| run(seed, Some(without)));
         assert!(found.is_some(), "nothing is found without {without:?}");
     }

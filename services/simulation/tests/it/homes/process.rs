@@ -20,7 +20,7 @@ use crate::draw::Draw;
 
 /// For how long what was seen holds, and how often it is looked at: in proportion as on real servers, and sooner.
 const LAPSE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(400);
+const LOOK_MS: (u64, u64) = (300, 1_500);
 /// How late what is agreed on comes to the copies of a region.
 const COPY_MS: (u64, u64) = (50, 600);
 /// How long a write may be on its way from when it got its time until it is sent.
@@ -137,7 +137,7 @@ impl Process {
             known = self.look_home().await?;
             way = self.way(&known.state.region).await?;
         }
-        if !self.is_blind.get() && self.without != Some(Without::Lease) {
+        if !self.is_blind.get() {
             known.lease = known.lease.within(way.2);
         }
         let is_here = way.0 == Way::Here && known.state.moving.is_none();
@@ -170,11 +170,11 @@ impl Process {
 
     /// Looks, follows the home and writes, until the host is gone.
     pub(super) async fn live(self: Rc<Self>, mut draw: Draw) {
-        let looking = Rc::clone(&self);
+        let (looking, look) = (Rc::clone(&self), draw.ms(LOOK_MS.0, LOOK_MS.1));
         tokio::task::spawn_local(async move {
             loop {
                 drop(looking.look().await);
-                sleep(LOOK).await;
+                sleep(look).await;
             }
         });
         let (copying, mut late) = (Rc::clone(&self), draw.clone());

@@ -187,3 +187,15 @@ fn each_part_of_a_move_is_needed() {
         assert!(matches!(found, Err(TestError::Fail(..))), "{planted:?} is not found");
     }
 }
+
+#[test]
+fn a_lease_ends_when_what_it_rests_on_may_be_over() {
+    let (seen, lapse) = (Instant::now(), Duration::from_secs(10));
+    let at = Hlc::from_ms(1_000);
+    let lease = Lease::new(seen, at, lapse);
+    let early = seen + Duration::from_secs(3);
+    assert!(lease.covers(early, at), "it was seen three seconds ago");
+    assert!(!lease.within(early).covers(early, at), "who takes over begins then");
+    assert!(lease.within(seen + 2 * lapse).covers(early, at), "what lasts longer takes nothing away");
+    assert!(!lease.within(seen + 2 * lapse).covers(seen + lapse, at), "and adds nothing");
+}
