@@ -13,15 +13,19 @@ mod reader;
 mod sealed;
 mod streams;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use echotune_kit::keys::{DataKey, KeyError, SubjectKeys};
 use echotune_model::ErrorKind;
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
+    client::{Client, DefaultClientContext},
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{FutureProducer, FutureRecord, Producer as _},
@@ -37,6 +41,8 @@ use crate::{EventLog, LogError, MAX_VALUE, Member, Positions, Reader, Record, ch
 
 /// How long the brokers are asked for what they know.
 const ASK: Duration = Duration::from_secs(10);
+/// How often a partition without a leader is asked for again.
+const LEADERLESS: Duration = Duration::from_millis(100);
 /// Bytes of a record beside its value at the most.
 const AROUND: usize = 64 << 10;
 /// How long the producer waits for more records to send along.
@@ -171,6 +177,24 @@ impl std::fmt::Debug for KafkaEventLog {
     }
 }
 
+/// The first position of a stream and the next. A partition that was just made, or whose broker has ended, has no leader
+/// for a moment, which is waited for.
+fn bounds<C: ClientContext>(client: &Client<C>, stream: &Stream) -> Result<(i64, i64), KafkaError> {
+    let end = Instant::now() + ASK;
+    loop {
+        match client.fetch_watermarks(&stream.topic, stream.partition, ASK) {
+            Err(cause) if has_no_leader(&cause) && Instant::now() < end => thread::sleep(LEADERLESS),
+            answer => return answer,
+        }
+    }
+}
+
+fn has_no_leader(cause: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+
+    matches!(cause.rdkafka_error_code(), Some(LeaderNotAvailable | NotLeaderForPartition))
+}
+
 impl KafkaEventLog {
     /// A log on these brokers, with these keys. Connects when it is used.
     ///
@@ -200,7 +224,7 @@ impl KafkaEventLog {
         let streams = self.streams(topic).await?;
         self.ask("tell the ends", move |producer| {
             let ends = |stream: Stream| {
-                let (low, high) = producer.client().fetch_watermarks(&stream.topic, stream.partition, ASK)?;
+                let (low, high) = bounds(producer.client(), &stream)?;
                 Ok((stream.to_string(), low, high))
             };
             streams.into_iter().map(ends).collect()

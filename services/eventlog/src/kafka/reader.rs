@@ -15,7 +15,9 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use super::{ASK, KafkaConfig, failed, headers, kind_of, kind_of_code, sealed::Seals, streams::Stream, told, wait};
+use super::{
+    ASK, KafkaConfig, bounds, failed, headers, kind_of, kind_of_code, sealed::Seals, streams::Stream, told, wait,
+};
 use crate::{Delivered, Letter, LogError, Member, Positions, Reader, Record, dead};
 
 /// Bytes of values read at once, from which on no more are added.
@@ -205,7 +207,7 @@ impl Reading {
         let missing = wait("tell the first positions", move || {
             for (name, next) in positions.iter() {
                 let Some(stream) = Stream::parse(name) else { continue };
-                let (low, high) = consumer.fetch_watermarks(&stream.topic, stream.partition, ASK)?;
+                let (low, high) = bounds(consumer.client(), &stream)?;
                 if !(low..=high).contains(&i64::try_from(next).unwrap_or(i64::MAX)) {
                     return Ok((name.to_owned(), next));
                 }

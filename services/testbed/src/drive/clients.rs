@@ -33,6 +33,8 @@ pub(super) const TRIES: u32 = 10;
 pub(super) const REST: Duration = Duration::from_millis(500);
 /// Of so many listens one is sent several times at once, and so often.
 const REPEATED: (u64, usize) = (8, 10);
+/// Of so many requests one tells of several listens, as a player does that was without a network, and of so many.
+const GATHERED: (u64, u64) = (4, 8);
 /// How often names are claimed.
 const CLAIM_EVERY: Duration = Duration::from_millis(700);
 /// Milliseconds between two listens of a listener, as they say of themselves, and how many there may be.
@@ -203,16 +205,19 @@ fn track(listener: &Listener, element: u64) -> Track {
     Track { title: element.to_string(), artist: listener.name.clone(), album: String::new() }
 }
 
-/// Records the next listen, once or several times at once, and again until it is known what became of it: this.
+/// Records the next listen, or several, once or several times at once, and again until it is known what became of it:
+/// this.
 pub(super) async fn listen(client: &Client, listener: &Listener, random: &mut Random, notes: &Notes) -> Outcome {
-    let element = listener.listens.fetch_add(1, Ordering::Relaxed);
+    let gathered = if random.below(GATHERED.0) == 0 { GATHERED.1 } else { 1 };
+    let element = listener.listens.fetch_add(gathered, Ordering::Relaxed);
+    let elements = element..element + gathered;
     let copies = if random.below(REPEATED.0) == 0 { REPEATED.1 } else { 1 };
-    let listen = listen_of(listener, element);
+    let listens: Vec<_> = elements.clone().map(|element| listen_of(listener, element)).collect();
     let began = notes.now();
     let mut seen = Outcome::Unknown;
     for _ in 0..TRIES {
         let call = call(format!("{}-{element}", listener.name));
-        let sent = (0..copies).map(|_| client.users.record_listens(&call, &listener.name, vec![listen.clone()]));
+        let sent = (0..copies).map(|_| client.users.record_listens(&call, &listener.name, listens.clone()));
         let answers = join_all(sent).await;
         let outcomes: Vec<_> = answers
             .iter()
@@ -232,7 +237,9 @@ pub(super) async fn listen(client: &Client, listener: &Listener, random: &mut Ra
         }
         tokio::time::sleep(REST).await;
     }
-    notes.note(client.region, began, seen, Op::Add { set: listener.name.clone(), element });
+    for element in elements {
+        notes.note(client.region, began, seen, Op::Add { set: listener.name.clone(), element });
+    }
     seen
 }
 
