@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use echotune_api::DeadLetters;
 use echotune_model::DeadLetterFilter;
 
@@ -34,12 +34,12 @@ enum DlqAction {
         limit: u32,
     },
     /// Hand dead letters to their consumers again.
-    #[command(after_help = AFTER_REPLAY)]
+    #[command(after_help = AFTER_REPLAY, group = ArgGroup::new("letters").args(["id", "all"]).required(true))]
     Replay {
         #[command(flatten)]
         which: Which,
         /// The letters with these ids.
-        #[arg(long, value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+        #[arg(long, value_name = "ID")]
         id: Vec<String>,
         /// All of them.
         #[arg(long)]
