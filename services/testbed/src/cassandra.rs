@@ -82,7 +82,7 @@ pub(crate) fn prepare(plan: &Plan, machine: &Machine, region: Region, home: &Hom
     command.arg(format!("-javaagent:{}", jar(&machine.cassandra, "jamm-")?.display()));
     command.args([format!("-Xms{heap}m"), format!("-Xmx{heap}m")]);
     command.args(["-Xss256k", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=256m", "-XX:+PerfDisableSharedMem"]);
-    command.arg("-XX:+ExitOnOutOfMemoryError");
+    command.args(["-XX:+ExitOnOutOfMemoryError".to_owned(), format!("-XX:ErrorFile={folder}/hs_err_%p.log")]);
     command.args([format!("-Djava.io.tmpdir={folder}/tmp"), format!("-Djna.tmpdir={folder}/tmp")]);
     command.arg(format!("-Dcassandra.config=file://{folder}/conf/cassandra.yaml"));
     command.args([format!("-Dcassandra.storagedir={folder}"), format!("-Dcassandra.logdir={folder}")]);

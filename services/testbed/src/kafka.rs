@@ -96,6 +96,7 @@ pub(crate) async fn prepare(
     command.args([format!("-Xms{heap}m"), format!("-Xmx{heap}m")]);
     command.args(["-XX:+UseG1GC", "-XX:MaxGCPauseMillis=50", "-XX:MaxDirectMemorySize=128m"]);
     command.args(["-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true", "-Djava.net.preferIPv4Stack=true"]);
+    command.arg(format!("-XX:ErrorFile={}", home.file("hs_err_%p.log").display()));
     command.arg(log4j(home)).args(["-cp", &class_path(&machine.kafka), "kafka.Kafka"]);
     command.arg(home.file("server.properties"));
     Ok(command)

@@ -78,6 +78,7 @@ pub(crate) fn prepare(plan: &Plan, machine: &Machine, which: Mirror, home: &Home
     let mut command = plan.network.command(place, &machine.java);
     command.args(["-Xms64m".into(), format!("-Xmx{}m", mirror.heap_mib)]);
     command.args(["-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]);
+    command.arg(format!("-XX:ErrorFile={}", home.file("hs_err_%p.log").display()));
     command.arg(kafka::log4j(home)).args(["-cp", &class_path(&machine.kafka)]);
     command.arg("org.apache.kafka.connect.mirror.MirrorMaker").arg(home.file("mm2.properties"));
     if let Mirror::Into(region) = which {

@@ -148,7 +148,6 @@ impl Stage<'_> {
             }
             Fault::Outlast(region) => {
                 testbed.start(Part::Cassandra(*region), &Silent).await?;
-                self.handed_over().await?;
                 self.repair(*region).await?;
             }
             Fault::Partition { .. } | Fault::Isolate(_) | Fault::Loss(..) => testbed.heal().await?,
@@ -207,6 +206,7 @@ impl Stage<'_> {
 
     /// Compares all rows of a region with those of the others: hints end with whoever holds them, and after a while.
     async fn repair(&self, region: Region) -> Result<(), DriveError> {
+        self.handed_over().await?;
         let mut tool = self.testbed.nodetool(region).await?;
         let done = tool.args(["repair", "-full", "-j", "4", KEYSPACE]).kill_on_drop(true).output().await?;
         if done.status.success() {

@@ -71,11 +71,12 @@ async fn what_is_of_a_user_is_in_no_table_of_another_jurisdiction() {
     // As any server tells.
     let read = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let read = apart.own[0].read("copies", read).await.expect("prepared");
-    for session in &apart.own {
-        let keyspace = &session.config().keyspace;
+    for (session, other) in apart.own.iter().zip(apart.own.iter().rev()) {
+        let (keyspace, here) = (&session.config().keyspace, &session.config().datacenter);
         let told: Option<(BTreeMap<String, String>,)> = apart.own[0].one(&read, (keyspace,)).await.expect("read");
         let centres: Vec<_> = told.expect("there").0.into_keys().filter(|key| key != "class").collect();
-        assert_eq!(centres, [session.config().datacenter.clone()], "{keyspace}");
+        // Where there are three regions, two share the open one.
+        assert!(centres.contains(here) && !centres.contains(&other.config().datacenter), "{keyspace}: {centres:?}");
     }
 
     us.users.erase_user(&Call::internal(), NAME).await.expect("erased at home");
