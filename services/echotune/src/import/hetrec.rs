@@ -192,11 +192,12 @@ impl Folder {
         let mut buffer = Vec::new();
         let name: Arc<str> = file.into();
         let header = columns.join("\t");
+        let mut is_first = true;
         loop {
             let line = lines.next(&mut buffer).map_err(|cause| ImportError::io(&path, cause))?;
             sink.advance(lines.take_read());
             let place = Place { file: Arc::clone(&name), line: lines.number() };
-            if lines.number() <= 1 {
+            if std::mem::take(&mut is_first) {
                 if line != Line::Held || buffer != header.as_bytes() {
                     let reason = format!("expected the columns '{}'", header.escape_debug());
                     return Err(ImportError::Malformed { file: file.to_owned(), line: 1, reason });

@@ -89,6 +89,17 @@ async fn hetrec_counts_tags_and_friends_arrive_once_and_bad_rows_are_named() {
 }
 
 #[tokio::test]
+async fn a_hetrec_table_without_rows_is_no_fault() {
+    let folder = tempfile::tempdir().expect("folder");
+    hetrec(folder.path());
+    fs::write(folder.path().join("user_friends.dat"), "userID\tfriendID\n").expect("written");
+    let users = Double::default();
+    let summary = run(&users, &request("lastfm-hetrec", folder.path(), None)).await.expect("imported");
+    assert_eq!(summary.of(Kind::Friendships), counts(0, 0, 0, 0));
+    assert_eq!(summary.of(Kind::Taggings).imported, 2);
+}
+
+#[tokio::test]
 async fn hetrec_can_be_restricted_to_one_user() {
     let folder = tempfile::tempdir().expect("folder");
     hetrec(folder.path());
