@@ -13,7 +13,8 @@ const MAX_COPIES: u8 = 9;
 /// Requests under way at the most that may be configured: a connection carries 32,768.
 const MAX_IN_FLIGHT: u32 = 16_384;
 
-/// Who must keep a write before it is answered.
+/// Who must keep what a call wrote before it is answered. What is written beside calls, such as how far a relay has got, is
+/// kept in the own region, and goes on while another is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Acknowledge {
@@ -48,7 +49,7 @@ pub struct CqlConfig {
     pub keyspace: String,
     /// How many copies each data centre holds when the keyspace is made. One that exists keeps what it has.
     pub replication: BTreeMap<String, u8>,
-    /// Who must keep a plain write, or a batch of them, before it is answered.
+    /// Who must keep what a call wrote before it is answered.
     #[serde(default)]
     pub acknowledge: Acknowledge,
     /// How long one request may take; a write that takes longer has an unknown outcome. Longer than the

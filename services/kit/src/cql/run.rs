@@ -5,6 +5,7 @@ use scylla::{
     errors::ExecutionError,
     response::{PagingState, PagingStateResponse, query_result::QueryResult},
     serialize::row::SerializeRow,
+    statement::batch::BatchType,
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -174,7 +175,10 @@ impl CqlSession {
         }
         let mut statements = batch.statements;
         statements.set_is_idempotent(true);
-        statements.set_consistency(self.config().acknowledge.consistency());
+        // No answer rests on what is kept behind.
+        if statements.get_type() == BatchType::Logged {
+            statements.set_consistency(self.config().acknowledge.consistency());
+        }
         self.repeat(batch.name, || async { self.driver().batch(&statements, &batch.values).await.map(drop) }).await
     }
 

@@ -104,8 +104,7 @@ impl CqlSession {
         Ok(read)
     }
 
-    /// Prepares a write that most copies of the own data centre keep before it is answered, or of every one, as the
-    /// configuration says.
+    /// Prepares a write that most copies of the own data centre keep before it is answered.
     ///
     /// # Errors
     /// The servers do not understand it, or cannot be reached.
@@ -114,8 +113,18 @@ impl CqlSession {
         prepared.set_is_idempotent(true);
         // Repeats are made here, where it is remembered that an earlier try may have done it.
         prepared.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
-        prepared.set_consistency(self.config().acknowledge.consistency());
         Ok(Write { name, prepared })
+    }
+
+    /// Prepares a write that an answer rests on, as it does on a logged batch: most copies of the own data centre keep it,
+    /// or of every one, as the configuration says.
+    ///
+    /// # Errors
+    /// The servers do not understand it, or cannot be reached.
+    pub async fn write_acknowledged(&self, name: &'static str, cql: &str) -> Result<Write, CqlError> {
+        let mut write = self.write(name, cql).await?;
+        write.prepared.set_consistency(self.config().acknowledge.consistency());
+        Ok(write)
     }
 
     /// Prepares a write that most copies of every data centre keep before it is answered; while one cannot be reached it

@@ -60,7 +60,8 @@ async fn what_every_region_keeps_is_read_in_each_at_once() {
     here.migrate(&ALL).await.expect("migrated");
     let there = connect(&configs[configs.len() - 1]).await;
     let times = WriteClock::new(Default::default());
-    let put = here.write("put", "INSERT INTO kept (part, place, value) VALUES (?, ?, ?)").await.expect("prepared");
+    let put = "INSERT INTO kept (part, place, value) VALUES (?, ?, ?)";
+    let put = here.write_acknowledged("put", put).await.expect("prepared");
     let read = there.read("read", "SELECT value FROM kept WHERE part = ? AND place = ?").await.expect("prepared");
     for place in 0..200 {
         let part = place.to_string();

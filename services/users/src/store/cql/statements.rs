@@ -5,10 +5,12 @@ use echotune_kit::cql::{CqlError, CqlSession, Decide, Read, Scope, Write};
 
 macro_rules! statements {
     (reads { $($read:ident: $query:expr;)* } writes { $($write:ident: $change:expr;)* }
+     acknowledged { $($kept:ident: $part:expr;)* }
      looks { $($look:ident: $seen:expr;)* } decides { $($decide:ident: $condition:expr;)* }) => {
         pub(super) struct Statements {
             $(pub(super) $read: Read,)*
             $(pub(super) $write: Write,)*
+            $(pub(super) $kept: Write,)*
             $(pub(super) $look: Read,)*
             $(pub(super) $decide: Decide,)*
         }
@@ -16,12 +18,13 @@ macro_rules! statements {
         impl Statements {
             /// All texts.
             #[cfg(test)]
-            pub(super) const TEXTS: &[&str] = &[$($query,)* $($change,)* $($seen,)* $($condition,)*];
+            pub(super) const TEXTS: &[&str] = &[$($query,)* $($change,)* $($part,)* $($seen,)* $($condition,)*];
 
             pub(super) async fn prepare(session: &CqlSession) -> Result<Self, CqlError> {
                 Ok(Self {
                     $($read: session.read(concat!("users: ", stringify!($read)), $query).await?,)*
                     $($write: session.write(concat!("users: ", stringify!($write)), $change).await?,)*
+                    $($kept: session.write_acknowledged(concat!("users: ", stringify!($kept)), $part).await?,)*
                     $($look: session.look(concat!("users: ", stringify!($look)), $seen, Scope::Everywhere).await?,)*
                     $($decide: session.conditional(concat!("users: ", stringify!($decide)), $condition, Scope::Everywhere).await?,)*
                 })
@@ -95,7 +98,6 @@ statements! {
         drop_profile: "DELETE FROM users_profiles WHERE user_id = ?";
         put_settings: "INSERT INTO users_settings (user_id, version, parts) VALUES (?, ?, ?)";
         drop_settings: "DELETE FROM users_settings WHERE user_id = ?";
-        put_blob: "INSERT INTO users_blobs (user_id, item, version, part, bytes) VALUES (?, ?, ?, ?, ?)";
         drop_blob: "DELETE FROM users_blobs WHERE user_id = ? AND item = ? AND version = ?";
         drop_blobs: "DELETE FROM users_blobs WHERE user_id = ? AND item = ?";
         put_listen: "INSERT INTO users_listens (user_id, period, listened_at, listen_id, value) VALUES (?, ?, ?, ?, ?)";
@@ -141,6 +143,10 @@ statements! {
         put_move: "INSERT INTO users_moves (part, user_id) VALUES (?, ?)";
         drop_move: "DELETE FROM users_moves WHERE part = ? AND user_id = ?";
         put_erased: "INSERT INTO users_erased (user_id, value) VALUES (?, ?)";
+    }
+    // Before the batch that tells of it.
+    acknowledged {
+        put_blob: "INSERT INTO users_blobs (user_id, item, version, part, bytes) VALUES (?, ?, ?, ?, ?)";
     }
     looks {
         erasure_counts: "SELECT value FROM users_erasure_counts WHERE user_id = ?";
