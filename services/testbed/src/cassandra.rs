@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(value(&text, "commitlog_sync"), "periodic");
         assert_eq!(value(&text, "commitlog_sync_period"), "10000ms");
         assert_eq!(value(&text, "max_hint_window"), "10s");
+        assert_eq!(value(&text, "hint_window_persistent_enabled"), "false");
         assert_eq!(value(&text, "paxos_variant"), "v1");
         assert_eq!(value(&text, "phi_convict_threshold"), "8");
     }
