@@ -75,6 +75,8 @@ pub struct Report {
     pub imported: Option<Imported>,
     /// What was done to it, and how long clients felt it.
     pub faults: Vec<Told>,
+    /// Where a CQL server had stopped handing its hints over, so that it was started again.
+    pub restarted: Vec<Region>,
     /// How long all regions took to hold everything after the last fault, in seconds.
     pub converged_after_s: f64,
     /// What is to be said of it.
@@ -130,7 +132,7 @@ impl Drive {
         let faults = schedule::carry_out(self, testbed, &programs, (&clients, &listeners), &notes, tell).await;
         stop.cancel();
         while working.join_next().await.is_some() {}
-        let faults = faults?;
+        let schedule::Done { faults, restarted } = faults?;
         tell("all faults are undone; waiting until the regions agree");
         let settled = Instant::now();
         clients::agree(&clients, &listeners, &notes, AGREE, tell).await?;
@@ -148,7 +150,7 @@ impl Drive {
         let history = History { header: header.clone(), entries };
         let seconds = notes.began.elapsed().as_secs_f64();
         let verdict = history.judge();
-        let report = Report { header, began_at_ms, seconds, imported, faults, converged_after_s, verdict };
+        let report = Report { header, began_at_ms, seconds, imported, faults, restarted, converged_after_s, verdict };
         Ok((report, history))
     }
 

@@ -26,6 +26,8 @@ const SHOWER: Duration = Duration::from_millis(1_500);
 /// What a server without hints says, and how long all may take to come to that.
 const NO_HINTS: &str = "does not have any pending hints";
 const HANDED_OVER: Duration = Duration::from_secs(300);
+/// How long a server may go without handing over any of its hints, all others being up.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// What was done, and how long clients felt it.
 #[derive(Debug, Clone, Serialize)]
@@ -52,12 +54,21 @@ pub struct Told {
     pub lost: Option<Lost>,
 }
 
+/// All that was done.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) faults: Vec<Told>,
+    /// Where a CQL server had stopped handing its hints over and was started again.
+    pub(super) restarted: Vec<Region>,
+}
+
 /// What is done while a fault lasts.
 struct Stage<'a> {
     testbed: &'a Testbed,
     programs: &'a Programs,
     /// The way between regions, if it is another one than usual.
     way: Option<Way>,
+    restarted: Vec<Region>,
 }
 
 impl Stage<'_> {
@@ -184,19 +195,30 @@ impl Stage<'_> {
 
     /// Waits until no server keeps hints any more. While some are as old as hints may get, new ones are not kept, and what
     /// the server that is back is too busy to take is missing there, although the rows before it were compared.
-    async fn handed_over(&self) -> Result<(), DriveError> {
+    ///
+    /// A server whose connection for large messages was reset never makes it again, and hands no hint over behind the
+    /// first large one: as whoever watches `listpendinghints` would, this starts it again.
+    async fn handed_over(&mut self) -> Result<(), DriveError> {
         let end = Instant::now() + HANDED_OVER;
-        for region in &self.testbed.plan().regions {
+        for region in self.testbed.plan().regions.clone() {
+            let (mut seen, mut since) = (String::new(), Instant::now());
             loop {
-                let mut tool = self.testbed.nodetool(*region).await?;
-                let told = tool.arg("listpendinghints").kill_on_drop(true).output().await?;
-                let (told, wrong) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+                let told = self.pending_hints(region).await?;
                 if told.contains(NO_HINTS) {
                     break;
                 }
+                if oldest(&told) != oldest(&seen) {
+                    since = Instant::now();
+                } else if since.elapsed() >= STALLED {
+                    let part = Part::Cassandra(region);
+                    self.testbed.kill(part).await?;
+                    self.testbed.start(part, &Silent).await?;
+                    self.restarted.push(region);
+                    since = Instant::now();
+                }
+                seen = told;
                 if Instant::now() >= end {
-                    let told = format!("{region} has hints that are not handed over: {} {}", told.trim(), wrong.trim());
-                    return Err(DriveError::Program(told));
+                    return Err(DriveError::Program(format!("{region} has hints that are not handed over: {seen}")));
                 }
                 sleep(SHOWER).await;
             }
@@ -204,8 +226,15 @@ impl Stage<'_> {
         Ok(())
     }
 
+    async fn pending_hints(&self, region: Region) -> Result<String, DriveError> {
+        let mut tool = self.testbed.nodetool(region).await?;
+        let told = tool.arg("listpendinghints").kill_on_drop(true).output().await?;
+        let (told, wrong) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+        Ok(format!("{} {}", told.trim(), wrong.trim()))
+    }
+
     /// Compares all rows of a region with those of the others: hints end with whoever holds them, and after a while.
-    async fn repair(&self, region: Region) -> Result<(), DriveError> {
+    async fn repair(&mut self, region: Region) -> Result<(), DriveError> {
         self.handed_over().await?;
         let mut tool = self.testbed.nodetool(region).await?;
         let done = tool.args(["repair", "-full", "-j", "4", KEYSPACE]).kill_on_drop(true).output().await?;
@@ -236,6 +265,21 @@ impl Stage<'_> {
     }
 }
 
+/// Of when the oldest hints for each server are: date and time, which end the line of `listpendinghints` on it. They change
+/// as soon as some are handed over.
+fn oldest(told: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    for line in told.lines() {
+        let mut words = line.split_whitespace().rev();
+        if let (Some(time), Some(date)) = (words.next(), words.next())
+            && date.starts_with(|first: char| first.is_ascii_digit())
+        {
+            found.push((date, time));
+        }
+    }
+    found
+}
+
 /// Does one thing after the other; programs that end meanwhile are started again.
 pub(super) async fn carry_out(
     drive: &Drive,
@@ -244,9 +288,9 @@ pub(super) async fn carry_out(
     crowd: (&[Client], &[Listener]),
     notes: &Notes,
     tell: &dyn Fn(&str),
-) -> Result<Vec<Told>, DriveError> {
+) -> Result<Done, DriveError> {
     let mut told = Vec::new();
-    let mut stage = Stage { testbed, programs, way: None };
+    let mut stage = Stage { testbed, programs, way: None, restarted: Vec::new() };
     watch(drive.rest, programs, None, tell).await?;
     for (nth, fault) in drive.faults.iter().enumerate() {
         tell(&format!("{} of {}: {fault}", nth + 1, drive.faults.len()));
@@ -266,7 +310,12 @@ pub(super) async fn carry_out(
         watch(drive.rest, programs, None, tell).await?;
         told.push(Told { lost: cost, ..felt(fault, began, mended, notes) });
     }
-    Ok(told)
+    stage.handed_over().await?;
+    for region in &stage.restarted {
+        tell(&format!("cassandra/{region} had stopped handing its hints over and was started again"));
+    }
+    watch(drive.rest, programs, None, tell).await?;
+    Ok(Done { faults: told, restarted: stage.restarted })
 }
 
 /// Waits, and starts programs again that end by themselves.
@@ -323,5 +372,25 @@ fn felt(fault: &Fault, began: u64, mended: u64, notes: &Notes) -> Told {
         p99_ms: quantile(99),
         felt_after_s: (last - mended) as f64 / 1e6,
         lost: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hints_that_are_handed_over_change_which_are_the_oldest() {
+        let table = |files: u32, newest: &str, oldest: &str| {
+            format!(
+                "Host ID Address        Rack DC Status Total files Newest                  Oldest                 \n\
+                 0bd5ccfe 10.99.0.2:7000 r1   eu UP     {files}          2026-11-29 {newest} 2026-11-29 {oldest} \n"
+            )
+        };
+        let kept = table(21, "18:05:52,171", "18:00:43,237");
+        assert_eq!(oldest(&kept), [("2026-11-29", "18:00:43,237")]);
+        assert_eq!(oldest(&kept), oldest(&table(22, "18:06:02,171", "18:00:43,237")));
+        assert_ne!(oldest(&kept), oldest(&table(20, "18:05:52,171", "18:00:53,011")));
+        assert_eq!(oldest("This node does not have any pending hints"), []);
     }
 }
