@@ -1,0 +1,3 @@
+//! The command `echotune-simulator`.
+
+fn main() {}
