@@ -1,3 +1,7 @@
 //! The command `echotune-simulator`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    echotune_simulator::command::run()
+}

@@ -3,6 +3,7 @@
 pub mod hpa;
 pub mod keda;
 pub mod kpa;
+pub mod ours;
 
 /// Milliseconds since the beginning of a replay.
 pub type Ms = u64;
@@ -31,6 +32,8 @@ pub struct PodSeen {
     pub created_ms: Ms,
     /// When it became ready; of one that is starting, 0.
     pub ready_ms: Ms,
+    /// When it was drained; of one that is not, 0.
+    pub drained_ms: Ms,
     /// Calls it works on.
     pub in_flight: u32,
     /// Sessions pinned to it.
@@ -59,6 +62,8 @@ pub struct Seen<'a> {
     pub sessions: u32,
     /// Integral of calls in flight and waiting over time, in call-milliseconds.
     pub concurrency_ms: f64,
+    /// Integral of calls in flight over time, in call-milliseconds.
+    pub busy_ms: f64,
     /// Pods that exist, in no order that means anything.
     pub pods: &'a [PodSeen],
     /// What was last asked for: `spec.replicas` of the Deployment.

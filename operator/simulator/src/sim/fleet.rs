@@ -74,6 +74,7 @@ impl Fleet {
             phase: Phase::Starting,
             created_ms: now_ms,
             ready_ms: 0,
+            drained_ms: 0,
             in_flight: 0,
             sessions: 0,
             busy_until_ms: 0,
@@ -189,12 +190,13 @@ impl Fleet {
         self.places.iter().filter_map(|slot| Some(self.slots[*slot as usize].queue.front()?.came_us)).min()
     }
 
-    pub(super) fn drain(&mut self, place: Place, drained: bool) {
+    pub(super) fn drain(&mut self, place: Place, drained: bool, now_ms: u64) {
         let (from, to) =
             if drained { (Phase::Ready, Phase::Draining) } else { (Phase::Draining, Phase::Ready) };
         if self.pod(place).is_some_and(|pod| pod.phase == from) {
             self.unlist(place.slot);
-            self.seen[self.slots[place.slot as usize].dense].phase = to;
+            let pod = &mut self.seen[self.slots[place.slot as usize].dense];
+            (pod.phase, pod.drained_ms) = (to, if drained { now_ms } else { 0 });
             self.list(place.slot);
         }
     }

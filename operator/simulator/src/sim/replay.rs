@@ -45,6 +45,8 @@ struct World<'a> {
     now_us: u64,
     /// Call-milliseconds of calls in flight and waiting so far.
     concurrency_ms: f64,
+    /// Call-milliseconds of calls in flight so far.
+    busy_ms: f64,
     measures: Measures,
 }
 
@@ -114,6 +116,7 @@ impl<'a> World<'a> {
             in_flight: 0,
             now_us: 0,
             concurrency_ms: 0.0,
+            busy_ms: 0.0,
             measures: Measures { services: 1, ..Measures::default() },
         }
     }
@@ -130,7 +133,9 @@ impl<'a> World<'a> {
     fn advance(&mut self, to_us: u64) {
         let passed = to_us - self.now_us;
         self.measures.pod_us += u128::from(passed) * self.fleet.seen.len() as u128;
-        self.concurrency_ms += f64::from(self.in_flight + self.waiting()) * passed as f64 / 1_000.0;
+        let passed_ms = passed as f64 / 1_000.0;
+        self.concurrency_ms += f64::from(self.in_flight + self.waiting()) * passed_ms;
+        self.busy_ms += f64::from(self.in_flight) * passed_ms;
         self.now_us = to_us;
     }
 
@@ -230,6 +235,7 @@ impl<'a> World<'a> {
             cold: self.measures.cold,
             sessions: self.sessions.as_ref().map_or(0, Sessions::open),
             concurrency_ms: self.concurrency_ms,
+            busy_ms: self.busy_ms,
             pods: &self.fleet.seen,
             replicas: self.replicas,
         }
@@ -245,7 +251,7 @@ impl<'a> World<'a> {
     fn apply(&mut self, wanted: &Wanted, named: bool) {
         for (ids, drained) in [(&wanted.undrain, false), (&wanted.drain, true)] {
             for place in ids.iter().filter_map(|id| self.fleet.place_of(*id)).collect::<Vec<_>>() {
-                self.fleet.drain(place, drained);
+                self.fleet.drain(place, drained, self.now_ms());
             }
         }
         for id in &wanted.delete {
