@@ -12,7 +12,8 @@ use crate::{
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 a trace or ledger is not as it should be, 3 a file does not \
                           exist, 64 an argument is not as it should be.";
 
-/// Replays traces of demand through autoscalers: EchoTune's own decisions and ports of Knative's, Kubernetes' and KEDA's.
+/// Replays traces of demand through autoscalers: EchoTune's own decisions and ports of Knative's, Kubernetes' and
+/// KEDA's.
 #[derive(Debug, Parser)]
 #[command(name = "echotune-simulator", version, after_help = EXIT_CODES)]
 pub(super) struct Arguments {
@@ -24,7 +25,8 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Replays a trace under policies as they are
     Replay(Asked),
-    /// Replays a trace under each policy over its whole range, and compares each with the frontier of the first but ours
+    /// Replays a trace under each policy over its whole range, and compares each with the frontier of the first but
+    /// ours
     Frontier(Asked),
     /// Ledgers of decisions
     Ledger {
@@ -152,7 +154,8 @@ pub(super) struct Demand {
 pub(super) struct Asked {
     #[command(flatten)]
     pub(super) demand: Demand,
-    /// Policies: ours, kpa, hpa, keda; with a price, a target or minutes to keep such as ours-p60, kpa-t55-keep5, hpa-t60
+    /// Policies: ours, kpa, hpa, keda; with a price, a target or minutes to keep such as ours-p60, kpa-t55-keep5,
+    /// hpa-t60
     #[arg(long, value_delimiter = ',', default_value = "ours,kpa,kpa-keep5,hpa,keda")]
     pub(super) policy: Vec<Policy>,
     /// Seeds

@@ -57,7 +57,8 @@ struct Scale {
 
 impl Scale {
     fn over(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
-        let (least, most) = values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
+        let (least, most) =
+            values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
         if least > most {
             return Self { least: 1.0, most: 10.0, from, to };
         }

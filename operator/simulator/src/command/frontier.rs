@@ -27,7 +27,10 @@ struct Swept {
 
 pub(super) fn run(asked: &Asked) -> anyhow::Result<()> {
     let Some(reference) = asked.policy.iter().position(|policy| policy.family != Family::Ours) else {
-        return Err(Fault::Usage("--policy names only ours; a frontier to compare it with is needed, such as kpa".into()).into());
+        return Err(Fault::Usage(
+            "--policy names only ours; a frontier to compare it with is needed, such as kpa".into(),
+        )
+        .into());
     };
     let sweeps: Vec<Vec<Policy>> = asked.policy.iter().map(Policy::sweep).collect();
     let mut policies: Vec<Policy> = Vec::new();
@@ -44,9 +47,15 @@ pub(super) fn run(asked: &Asked) -> anyhow::Result<()> {
             let place = plan.policies.iter().position(|one| one == policy).expect("each that is swept is replayed");
             Point::new(*policy, &measured[place])
         };
-        let curve = |(name, sweep): (&Policy, &Vec<Policy>)| Curve { name: *name, points: sweep.iter().map(point).collect() };
+        let curve =
+            |(name, sweep): (&Policy, &Vec<Policy>)| Curve { name: *name, points: sweep.iter().map(point).collect() };
         let curves = asked.policy.iter().zip(&sweeps).map(curve).collect();
-        Swept { class: *class, title: heading(*class, measured.first().map_or(&[] as &[Measures], |one| one)), curves, reference }
+        Swept {
+            class: *class,
+            title: heading(*class, measured.first().map_or(&[] as &[Measures], |one| one)),
+            curves,
+            reference,
+        }
     });
     let swept: Vec<Swept> = swept.collect();
     match asked.output {
@@ -65,7 +74,8 @@ impl Swept {
         let frontier = pareto(&reference.points);
         say(&self.title)?;
         let than = format!("against the frontier of {}", reference.name);
-        let mut rows = table(&["policy", "", "slow %", "pod-hours", "pod-hours at its slow %", "slow at its pod-hours"]);
+        let mut rows =
+            table(&["policy", "", "slow %", "pod-hours", "pod-hours at its slow %", "slow at its pod-hours"]);
         for curve in &self.curves {
             let best = pareto(&curve.points);
             for point in &curve.points {
@@ -88,7 +98,9 @@ impl Swept {
             }
         }
         say(rows)?;
-        say(format_args!("The last two columns are {than}, paired by seed, with 95 % intervals; – where it does not reach.\n"))
+        say(format_args!(
+            "The last two columns are {than}, paired by seed, with 95 % intervals; – where it does not reach.\n"
+        ))
     }
 
     fn as_json(&self) -> Value {

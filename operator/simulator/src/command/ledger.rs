@@ -5,12 +5,7 @@ use std::{fs, io::BufWriter, path::Path};
 use anyhow::Context as _;
 
 use super::{Fault, arguments::LedgerAction, say};
-use crate::{
-    rule::ours::Ours,
-    sim::replay,
-    study::Class,
-    trace::Trace,
-};
+use crate::{rule::ours::Ours, sim::replay, study::Class, trace::Trace};
 
 pub(super) fn run(action: &LedgerAction) -> anyhow::Result<()> {
     match action {
@@ -28,7 +23,8 @@ pub(super) fn run(action: &LedgerAction) -> anyhow::Result<()> {
                 let setting = &plan.setting;
                 let policy = Ours::policy(setting.concurrency, 1_000, setting.slow_ms, *price);
                 policy.check().map_err(|faults| Fault::Usage(faults.to_string()))?;
-                let written = fs::File::create(file).with_context(|| format!("{} cannot be written", file.display()))?;
+                let written =
+                    fs::File::create(file).with_context(|| format!("{} cannot be written", file.display()))?;
                 let mut ours = Ours::new(policy).with_ledger(BufWriter::new(written));
                 let measures = replay(&found, index, &mut ours, setting, *seed);
                 if let Some(fault) = ours.fault.take() {
@@ -37,7 +33,8 @@ pub(super) fn run(action: &LedgerAction) -> anyhow::Result<()> {
                 let (name, calls, ticks) = (&found.name, measures.calls, measures.ticks);
                 return say(format_args!("{}: service {name}, {calls} calls, {ticks} ticks", file.display()));
             }
-            Err(Fault::Usage(format!("--service {service} is beyond the services of the trace that were asked for")).into())
+            Err(Fault::Usage(format!("--service {service} is beyond the services of the trace that were asked for"))
+                .into())
         }
     }
 }

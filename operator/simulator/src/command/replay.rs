@@ -49,7 +49,15 @@ fn tables(policies: &[Policy], found: &Found) -> anyhow::Result<()> {
     for (class, measured) in found {
         say(heading(*class, &measured[0]))?;
         let mut rows = table(&[
-            "policy", "slow %", "pod-hours", "p50 ms", "p99 ms", "cold %", "actions", "sessions killed", "calls killed",
+            "policy",
+            "slow %",
+            "pod-hours",
+            "p50 ms",
+            "p99 ms",
+            "cold %",
+            "actions",
+            "sessions killed",
+            "calls killed",
             "covered %",
         ]);
         for (policy, of) in policies.iter().zip(measured) {

@@ -85,8 +85,8 @@ impl Scaler {
 /// `pollingInterval`.
 const POLL_MS: Ms = 30_000;
 
-/// KEDA over an HPA, both on the mean of calls in flight and waiting: over the last poll the one, over the last sync the
-/// other. The activation threshold is 0, so that any call since the last poll makes it active.
+/// KEDA over an HPA, both on the mean of calls in flight and waiting: over the last poll the one, over the last sync
+/// the other. The activation threshold is 0, so that any call since the last poll makes it active.
 #[derive(Debug, Clone)]
 pub struct Keda {
     scaler: Scaler,

@@ -55,8 +55,8 @@ impl std::fmt::Debug for Ours {
 }
 
 impl Ours {
-    /// By the defaults of the policy, save what the setting says of pods and what hurts, and the price of a slow call in
-    /// pod-seconds.
+    /// By the defaults of the policy, save what the setting says of pods and what hurts, and the price of a slow call
+    /// in pod-seconds.
     pub fn policy(concurrency: u32, max: u32, slow_ms: Ms, price: Option<u32>) -> Policy {
         let mut policy = Policy { calls_per_pod: concurrency, max_pods: max, ..Policy::default() };
         for class in &mut policy.classes {

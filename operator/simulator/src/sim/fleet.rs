@@ -191,8 +191,7 @@ impl Fleet {
     }
 
     pub(super) fn drain(&mut self, place: Place, drained: bool, now_ms: u64) {
-        let (from, to) =
-            if drained { (Phase::Ready, Phase::Draining) } else { (Phase::Draining, Phase::Ready) };
+        let (from, to) = if drained { (Phase::Ready, Phase::Draining) } else { (Phase::Draining, Phase::Ready) };
         if self.pod(place).is_some_and(|pod| pod.phase == from) {
             self.unlist(place.slot);
             let pod = &mut self.seen[self.slots[place.slot as usize].dense];

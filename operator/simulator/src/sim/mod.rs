@@ -1,8 +1,8 @@
 //! Replays the calls of one service against a rule: an open-loop simulation of discrete events.
 //!
 //! Calls come when the trace says, whatever becomes of those before. Those that find no pod with a free place wait at
-//! the gateway, first come first served; that is so for every rule. Each call, duration, start of a pod and choice of a victim
-//! is drawn from a stream of its own, so that two rules under one seed meet the same calls.
+//! the gateway, first come first served; that is so for every rule. Each call, duration, start of a pod and choice of
+//! a victim is drawn from a stream of its own, so that two rules under one seed meet the same calls.
 
 mod arrivals;
 mod events;

@@ -57,9 +57,8 @@ pub fn replay(service: &Service, index: u64, rule: &mut dyn Rule, setting: &Sett
     let mut calls = Calls::new(service, setting.spread, random(Purpose::Arrivals));
     let (mean_us, limit_us) = (setting.call_mean_ms * 1_000, setting.call_limit_ms.max(1) * 1_000);
     let mut times = Times::new(service.durations.as_deref(), mean_us, limit_us, random(Purpose::Durations));
-    let sessions = setting
-        .session_calls
-        .map(|mean| Sessions::new(mean, setting.session_idle_ms, random(Purpose::Sessions)));
+    let sessions =
+        setting.session_calls.map(|mean| Sessions::new(mean, setting.session_idle_ms, random(Purpose::Sessions)));
     let mut world = World::new(setting, sessions, rule, random(Purpose::Starts), random(Purpose::Victims));
     let (period_us, end_us) = (rule.period_ms() * 1_000, service.arrivals.end_us());
     let mut tick_us = random(Purpose::Ticks).below(period_us);
@@ -90,13 +89,7 @@ pub fn replay(service: &Service, index: u64, rule: &mut dyn Rule, setting: &Sett
 }
 
 impl<'a> World<'a> {
-    fn new(
-        setting: &'a Setting,
-        sessions: Option<Sessions>,
-        rule: &dyn Rule,
-        starts: Random,
-        victims: Random,
-    ) -> Self {
+    fn new(setting: &'a Setting, sessions: Option<Sessions>, rule: &dyn Rule, starts: Random, victims: Random) -> Self {
         let mut fleet = Fleet::new(setting.concurrency);
         // What runs at the beginning has long been ready.
         for _ in 0..rule.initial() {

@@ -48,8 +48,8 @@ impl Point {
     }
 }
 
-/// Points that no other of their family beats in both means, from the cheapest on. Which those are is judged by means, so
-/// that no seed picks its own luck.
+/// Points that no other of their family beats in both means, from the cheapest on. Which those are is judged by
+/// means, so that no seed picks its own luck.
 pub fn pareto(points: &[Point]) -> Vec<&Point> {
     let mut sorted: Vec<&Point> = points.iter().collect();
     sorted.sort_by(|one, other| {

@@ -113,8 +113,8 @@ impl Plan {
         service
     }
 
-    /// Replays all services under all policies and seeds, in as many threads as the current pool has; what is found does
-    /// not depend on their number. `done` hears of each replay.
+    /// Replays all services under all policies and seeds, in as many threads as the current pool has; what is found
+    /// does not depend on their number. `done` hears of each replay.
     ///
     /// # Errors
     ///

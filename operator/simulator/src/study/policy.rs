@@ -18,8 +18,8 @@ use crate::{
 /// Pods of a service at the most, under any policy.
 const MOST_PODS: u32 = 1_000;
 
-/// Utilisation that autoscalers aim for unless told otherwise, in percent: Knative's default, and taken for the external
-/// metric of HPA and KEDA too, which have none.
+/// Utilisation that autoscalers aim for unless told otherwise, in percent: Knative's default, and taken for the
+/// external metric of HPA and KEDA too, which have none.
 const TARGET: u32 = 70;
 
 /// Which rule.

@@ -6,12 +6,10 @@ use time::{
     macros::format_description,
 };
 
-const WITH_SPACE: &[BorrowedFormatItem<'_>] = format_description!(
-    "[year]-[month]-[day] [hour]:[minute]:[second][optional [.[subsecond]]]"
-);
-const WITH_T: &[BorrowedFormatItem<'_>] = format_description!(
-    "[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]]"
-);
+const WITH_SPACE: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day] [hour]:[minute]:[second][optional [.[subsecond]]]");
+const WITH_T: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]]");
 
 /// Microseconds since the Unix epoch: of a date and time with or without offset (without, UTC), or of a number of
 /// seconds, of milliseconds from 10^11 on.

@@ -76,7 +76,9 @@ mod tests {
     #[test]
     fn durations_are_straight_between_their_quantiles() {
         let durations = Durations::new([1.0, 2.0, 10.0, 20.0, 40.0, 100.0, 200.0]);
-        for (part, ms) in [(0.0, 1.0), (0.01, 2.0), (0.25, 10.0), (0.375, 15.0), (0.5, 20.0), (0.995, 150.0), (1.0, 200.0)] {
+        for (part, ms) in
+            [(0.0, 1.0), (0.01, 2.0), (0.25, 10.0), (0.375, 15.0), (0.5, 20.0), (0.995, 150.0), (1.0, 200.0)]
+        {
             assert!((durations.at(part) - ms * 1_000.0).abs() < 1e-6, "{part}: {}", durations.at(part));
         }
     }

@@ -29,7 +29,8 @@ pub(super) fn of(path: &Path) -> Result<Kind, TraceError> {
     if first_minute(&columns).is_some() {
         return Ok(Kind::Counts);
     }
-    let is_time = ["timestamp", "time", "ts", "date", "datetime"].iter().any(|name| columns[0].eq_ignore_ascii_case(name));
+    let is_time =
+        ["timestamp", "time", "ts", "date", "datetime"].iter().any(|name| columns[0].eq_ignore_ascii_case(name));
     if is_time && columns.len() == 2 && columns[1].eq_ignore_ascii_case("value") {
         return Ok(Kind::Series);
     }

@@ -6,8 +6,9 @@
 //! - *Times*: a call per row; its first column is a time, and the header, if there is one, calls it so.
 //! - *Series*: a header `timestamp,value`, and rows of how many calls came in the interval that begins then.
 //!
-//! Beside counts, a file of durations (`Average`, `percentile_Average_50`, … by the same key, in milliseconds) is used, and
-//! one of memory is passed over. A folder is read with all below it; what does not end in `.csv` is passed over.
+//! Beside counts, a file of durations (`Average`, `percentile_Average_50`, … by the same key, in milliseconds) is
+//! used, and one of memory is passed over. A folder is read with all below it; what does not end in `.csv` is passed
+//! over.
 
 mod clock;
 mod counts;
@@ -43,7 +44,9 @@ pub enum TraceError {
         source: io::Error,
     },
     /// A folder without a file of a known kind.
-    #[error("{0} holds no trace: a .csv file of counts per minute, of a time per call, or of timestamp,value is needed")]
+    #[error(
+        "{0} holds no trace: a .csv file of counts per minute, of a time per call, or of timestamp,value is needed"
+    )]
     Empty(PathBuf),
     /// A line that is not as it should be.
     #[error("{path}, line {line}: {what}")]

@@ -62,7 +62,8 @@ fn frontiers_are_compared_with_that_of_another() {
     let class = &json["classes"][0];
     assert_eq!(class["compared_with"], "kpa-keep5");
     let curves = class["curves"].as_array().unwrap();
-    let defaults = |curve: &Value| curve["points"].as_array().unwrap().iter().filter(|one| one["as_it_is"] == true).count();
+    let defaults =
+        |curve: &Value| curve["points"].as_array().unwrap().iter().filter(|one| one["as_it_is"] == true).count();
     assert_eq!(curves.iter().map(defaults).collect::<Vec<_>>(), [1, 1]);
     // A frontier is no better than itself.
     for point in curves[1]["points"].as_array().unwrap().iter().filter(|point| point["on_frontier"] == true) {

@@ -1,12 +1,12 @@
 //! The tables of `kubernetes/kubernetes` `pkg/controller/podautoscaler/horizontal_test.go` (1.37 in the making):
-//! `TestNormalizeDesiredReplicas`, `TestConvertDesiredReplicasWithRules`, `TestCalculateScaleUpLimitWithScalingRules`,
-//! `TestCalculateScaleDownLimitWithBehaviors`, `TestScalingWithRules`, `TestStoreScaleEvents`,
-//! `TestNormalizeDesiredReplicasWithBehavior`, and by way of whole reconciles `TestUpscaleCap`, `TestScaleRCImmediately`,
-//! `TestScaleTimingBehavior`, `TestCPUScalingEdgeCases`, `TestScaleUpOneMetricEmpty` and `TestNoScaleDownOneMetricEmpty`,
-//! each case by its name there.
+//! `TestNormalizeDesiredReplicas`, `TestConvertDesiredReplicasWithRules`,
+//! `TestCalculateScaleUpLimitWithScalingRules`, `TestCalculateScaleDownLimitWithBehaviors`, `TestScalingWithRules`,
+//! `TestStoreScaleEvents`, `TestNormalizeDesiredReplicasWithBehavior`, and by way of whole reconciles
+//! `TestUpscaleCap`, `TestScaleRCImmediately`, `TestScaleTimingBehavior`, `TestCPUScalingEdgeCases`,
+//! `TestScaleUpOneMetricEmpty` and `TestNoScaleDownOneMetricEmpty`, each case by its name there.
 //!
-//! Left out: tests of conditions, events, retries, queues, informers and the controller's own metrics, none of which the
-//! port has, and those whole reconciles that only repeat what the calculator's tables say.
+//! Left out: tests of conditions, events, retries, queues, informers and the controller's own metrics, none of which
+//! the port has, and those whole reconciles that only repeat what the calculator's tables say.
 
 use echotune_simulator::rule::{
     Ms,
@@ -34,7 +34,11 @@ fn events(changes: &[i32], period_s: u32) -> Vec<Event> {
         let ago = f64::from(period_s) - segment * (index + 1) as f64 + segment / 2.0;
         NOW - ago as Ms * 1_000
     };
-    changes.iter().enumerate().map(|(index, change)| Event { change: *change, at: at(index), outdated: false }).collect()
+    changes
+        .iter()
+        .enumerate()
+        .map(|(index, change)| Event { change: *change, at: at(index), outdated: false })
+        .collect()
 }
 
 #[test]
@@ -124,7 +128,11 @@ const RATES: &[Rates] = &[
     rates("more than the maximum replica count", (100, 1_000), (100, 150), (150, TooManyReplicas)),
     growing((0, 0, 1, 60), &[], rates("scaleUpLimit with user policies", (3, 1_000), (1, 2_000), (4, ScaleUpLimit))),
     rates("scaleUp with default behavior", (10, 50), K, (20, ScaleUpLimit)),
-    growing((100, 60, 100, 60), &[], rates("pods policy larger than percent policy", (10, 500), K, (110, ScaleUpLimit))),
+    growing(
+        (100, 60, 100, 60),
+        &[],
+        rates("pods policy larger than percent policy", (10, 500), K, (110, ScaleUpLimit)),
+    ),
     growing((2, 60, 100, 60), &[], rates("percent policy larger than pods policy", (10, 500), K, (20, ScaleUpLimit))),
     growing((100, 60, 0, 0), &[], rates("MaxReplicas with large pod policy", (10, 50), K, (50, Within))),
     growing((10_000, 60, 0, 0), &[], rates("MaxReplicas with large percent policy", (10, 50), K, (50, Within))),
@@ -133,11 +141,19 @@ const RATES: &[Rates] = &[
     shrinking((20, 60, 1, 60), &[], rates("percent policy larger than pod policy", (100, 2), K, (80, ScaleDownLimit))),
     shrinking((2, 60, 1, 60), &[], rates("pod policy larger than percent policy", (100, 2), K, (98, ScaleDownLimit))),
     shrinking((100, 60, 0, 0), &[], rates("MinReplicas with large pod policy", (10, 0), K, (1, TooFewReplicas))),
-    shrinking((0, 0, 100, 60), &[], rates("MinReplicas with large percent policy", (10, 2), (5, 1_000), (5, TooFewReplicas))),
+    shrinking(
+        (0, 0, 100, 60),
+        &[],
+        rates("MinReplicas with large percent policy", (10, 2), (5, 1_000), (5, TooFewReplicas)),
+    ),
     shrinking((5, 60, 0, 0), &[], rates("scaleDown with pod policy limitation", (10, 2), K, (5, ScaleDownLimit))),
     shrinking((0, 0, 50, 60), &[], rates("scaleDown with percent policy limitation", (10, 5), K, (5, Within))),
     growing((300, 60, 0, 0), E, rates("large pod policy and events", (100, 500), (1, 200), (200, TooManyReplicas))),
-    growing((0, 0, 10_000, 60), E, rates("large percent policy and events", (100, 500), (1, 200), (200, TooManyReplicas))),
+    growing(
+        (0, 0, 10_000, 60),
+        E,
+        rates("large percent policy and events", (100, 500), (1, 200), (200, TooManyReplicas)),
+    ),
     growing((5, 120, 0, 0), E, rates("a lot of recent scale up events", (100, 500), K, (100, ScaleUpLimit))),
     growing((150, 120, 0, 0), E, rates("pod policy and previous scale up events", (100, 500), K, (235, ScaleUpLimit))),
     growing((0, 0, 200, 120), E, rates("percent policy and previous up events", (100, 500), K, (255, ScaleUpLimit))),
@@ -146,7 +162,11 @@ const RATES: &[Rates] = &[
         ..growing((0, 0, 300, 300), &[4], rates("scaleUp after up and down events", (6, 24), K, (16, ScaleUpLimit)))
     },
     Rates { downs: E, ..rates("scaleDown with default policy and previous events", (10, 5), K, (5, Within)) },
-    shrinking((115, 120, 0, 0), E, rates("MinReplicas=nil, large pod policy, events", (100, 0), K, (1, TooFewReplicas))),
+    shrinking(
+        (115, 120, 0, 0),
+        E,
+        rates("MinReplicas=nil, large pod policy, events", (100, 0), K, (1, TooFewReplicas)),
+    ),
     shrinking((130, 120, 0, 0), E, rates("large pod policy, events", (100, 0), (5, 1_000), (5, TooFewReplicas))),
     shrinking((0, 0, 100, 120), E, rates("large percent policy, events", (100, 2), (5, 1_000), (5, TooFewReplicas))),
     shrinking((5, 120, 0, 0), E, rates("pod policy limitation and events", (100, 2), K, (100, ScaleDownLimit))),
@@ -283,7 +303,14 @@ fn whole_reconciles() {
         ("capped by max replicas", with(1, 20), 3, vec![], vec![Some(60)], Outcome::Scale(20, Some(TooManyReplicas))),
         ("scale up to min when below min replicas", spec(2, 6), 1, vec![], vec![Some(0)], Outcome::Scale(2, None)),
         ("scale down to max when above max replicas", spec(2, 5), 6, vec![], vec![Some(90)], Outcome::Scale(5, None)),
-        ("no backoff upscale custom metric only", spec(1, 5), 3, vec![], vec![Some(4)], Outcome::Scale(4, Some(Within))),
+        (
+            "no backoff upscale custom metric only",
+            spec(1, 5),
+            3,
+            vec![],
+            vec![Some(4)],
+            Outcome::Scale(4, Some(Within)),
+        ),
         (
             "no backoff upscale custom metric and CPU",
             spec(1, 5),

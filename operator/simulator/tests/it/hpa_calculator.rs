@@ -1,7 +1,7 @@
-//! The tables of `kubernetes/kubernetes` `pkg/controller/podautoscaler/replica_calculator_test.go` (1.37 in the making):
-//! `TestReplicaCalcResourceScale`, `-ResourceTolerance`, `-ResourceMissingMetrics`, `-PodMetric`, `-ObjectMetric`,
-//! `-ObjectPerPodMetric`, `-ExternalMetric`, `-ExternalPerPodMetric`, `-ComputedToleranceAlgImplementation` and `TestGroupPods`,
-//! each case by its name there.
+//! The tables of `kubernetes/kubernetes` `pkg/controller/podautoscaler/replica_calculator_test.go` (1.37 in the
+//! making): `TestReplicaCalcResourceScale`, `-ResourceTolerance`, `-ResourceMissingMetrics`, `-PodMetric`,
+//! `-ObjectMetric`, `-ObjectPerPodMetric`, `-ExternalMetric`, `-ExternalPerPodMetric`,
+//! `-ComputedToleranceAlgImplementation` and `TestGroupPods`, each case by its name there.
 //!
 //! Left out: `TestCalculateRequests`, which reads requests from containers, of which the port knows none (cases of one
 //! container of several are here with the numbers of that container).
@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use echotune_simulator::rule::{
     Ms,
     hpa::calculator::{
-        Groups, Metric, Metrics, Phase, Pod, Requests, Tolerances, Unknown, Youth, external_per_pod, group, pods_metric,
-        resource, value,
+        Groups, Metric, Metrics, Phase, Pod, Requests, Tolerances, Unknown, Youth, external_per_pod, group,
+        pods_metric, resource, value,
     },
 };
 
@@ -37,7 +37,12 @@ fn pods(letters: &str) -> Vec<Pod> {
         // Upstream's conditions have no time of transition, which is long before any start.
         let started = if matches!(letter, 'h' | 'H') { NOW } else { 0 };
         let since = if matches!(letter, 'h') { NOW } else { 0 };
-        Pod { phase, deleting: letter == 'd', ready: Some((matches!(letter, 'r' | 'h'), since)), started: Some(started) }
+        Pod {
+            phase,
+            deleting: letter == 'd',
+            ready: Some((matches!(letter, 'r' | 'h'), since)),
+            started: Some(started),
+        }
     };
     letters.chars().map(pod).collect()
 }
@@ -68,7 +73,17 @@ const fn case(
     target: i32,
     expected: (u32, i32, i64),
 ) -> Case {
-    Case { name, replicas, pods, containers: BOTH, requests: &[1_000; 7], levels, target, tolerances: DEFAULT, expected }
+    Case {
+        name,
+        replicas,
+        pods,
+        containers: BOTH,
+        requests: &[1_000; 7],
+        levels,
+        target,
+        tolerances: DEFAULT,
+        expected,
+    }
 }
 
 const fn one(case: Case) -> Case {
@@ -89,12 +104,24 @@ const SCALE: &[Case] = &[
     case("no scale: unready pods ignored", (3, "ruu"), &[400, 500, 700], 30, (3, 40, BOTH * 400)),
     case("no scale: hot-CPU pods ignored", (3, "rHH"), &[400, 500, 700], 30, (3, 40, BOTH * 400)),
     case("scale up: failed pods ignored", (2, "rrff"), &[500, 700], 30, (4, 60, BOTH * 600)),
-    one(case("scale up: failed pods ignored with missing container metric", (2, "rrff"), &[500, 700], 30, (4, 60, 600))),
+    one(case(
+        "scale up: failed pods ignored with missing container metric",
+        (2, "rrff"),
+        &[500, 700],
+        30,
+        (4, 60, 600),
+    )),
     one(case("scale up: container metrics with failed pods ignored", (2, "rrff"), &[500, 700], 30, (4, 60, 600))),
     case("scale up: succeeded pods ignored", (2, "rrss"), &[500, 700], 30, (4, 60, BOTH * 600)),
     one(case("scale up: container metric with succeeded pods ignored", (2, "rrss"), &[500, 700], 30, (4, 60, 600))),
     case("scale up: pods being deleted are ignored", (2, "rrdd"), &[500, 700], 30, (4, 60, BOTH * 600)),
-    one(case("scale up: container metrics with pods being deleted ignored", (2, "rrdd"), &[500, 700], 30, (4, 60, 600))),
+    one(case(
+        "scale up: container metrics with pods being deleted ignored",
+        (2, "rrdd"),
+        &[500, 700],
+        30,
+        (4, 60, 600),
+    )),
     case("scale down", (5, "rrrrr"), DOWN, 50, (3, 28, BOTH * 280)),
     one(case("scale down: container metric", (5, "rrrrr"), DOWN, 50, (3, 28, 280))),
     case("scale down: exclude unready pods", (5, "rrruu"), DOWN, 50, (2, 30, BOTH * 300)),

@@ -1,7 +1,7 @@
 //! The cases of `knative/serving` `pkg/autoscaler/scaling/autoscaler_test.go` (August 2026), each by its name there.
 //!
-//! Left out: `TestAutoscalerNoDataNoAutoscale`, `TestCantCountPods` and `TestNewFail` (errors of clients, which the port has
-//! none of), requests per second as the metric (the same arithmetic), and tests of exported metrics.
+//! Left out: `TestAutoscalerNoDataNoAutoscale`, `TestCantCountPods` and `TestNewFail` (errors of clients, which the
+//! port has none of), requests per second as the metric (the same arithmetic), and tests of exported metrics.
 
 use echotune_simulator::rule::kpa::{Autoscaler, Spec, TICK_MS};
 
@@ -78,7 +78,8 @@ fn one_decision() {
     }
 }
 
-/// `TestAutoscalerScaleDownDelay`, `-NotReachable` and `-Zero`. Burst and total are 0 there, so that nothing is in excess.
+/// `TestAutoscalerScaleDownDelay`, `-NotReachable` and `-Zero`. Burst and total are 0 there, so that nothing is in
+/// excess.
 #[test]
 fn delays_of_shrinking() {
     let delayed = || Spec { panic_threshold: 100.0, down_delay_ms: 300 * S, burst: 0.0, ..spec(10.0, 0.0) };
@@ -176,7 +177,9 @@ fn panics_that_track_growth() {
 /// `TestResolveMetricTarget`, the cases of concurrency that need no annotation.
 #[test]
 fn targets_of_pods() {
-    for (concurrency, utilization, target) in [(10, 0.8, 8.0), (1, 0.8, 0.8), (1, 1.0, 1.0), (10, 1.0, 10.0), (1, 0.001, 0.01)] {
+    for (concurrency, utilization, target) in
+        [(10, 0.8, 8.0), (1, 0.8, 0.8), (1, 1.0, 1.0), (10, 1.0, 10.0), (1, 0.001, 0.01)]
+    {
         let spec = Spec::new(concurrency, utilization);
         assert!((spec.target - target).abs() < 1e-12, "{concurrency} at {utilization}");
         assert_eq!(spec.total, f64::from(concurrency));

@@ -1,8 +1,8 @@
 //! The tables of `knative/serving` `pkg/autoscaler/aggregation` (August 2026): `bucketing_test.go` and
 //! `max/{window,timewindow}_test.go`.
 //!
-//! Left out: weighted averages and the resizing of windows, which the simulated revisions never ask for, the sums of single
-//! buckets, which the port does not give out, and benchmarks.
+//! Left out: weighted averages and the resizing of windows, which the simulated revisions never ask for, the sums of
+//! single buckets, which the port does not give out, and benchmarks.
 
 use echotune_simulator::rule::kpa::window::{Buckets, Maximum};
 

@@ -1,8 +1,8 @@
 //! The tables of `knative/serving` `pkg/reconciler/autoscaling/kpa/scaler_test.go` (August 2026): `TestScaler` and
 //! `TestDisableScaleToZero`, each case by its name there.
 //!
-//! Left out: how often a callback is queued and a probe offered, since the port looks again at its next tick, and the case of a
-//! prober that answers wrongly, which to the port is one that fails.
+//! Left out: how often a callback is queued and a probe offered, since the port looks again at its next tick, and the
+//! case of a prober that answers wrongly, which to the port is one that fails.
 
 use echotune_simulator::rule::kpa::zero::{ACTIVATION_BUFFER_MS, Active, Bounds, ToZero};
 
@@ -97,7 +97,10 @@ fn while_inactive() {
         case("waits to scale to zero (just before grace period)", (1, 0), (0, false), early),
         Case { proxied: Some(GRACE - S), ..case("just before grace period, sks short", (1, 0), (0, false), early) },
         keep(
-            Case { proxied: Some(GRACE), ..case("sks in proxy long and last pod timeout positive", (1, 0), (0, true), early) },
+            Case {
+                proxied: Some(GRACE),
+                ..case("sks in proxy long and last pod timeout positive", (1, 0), (0, true), early)
+            },
             42 * S,
         ),
         Case { proxied: Some(GRACE), ..case("just before grace period, sks in proxy long", (1, 0), (0, true), early) },

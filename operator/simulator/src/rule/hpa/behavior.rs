@@ -233,8 +233,7 @@ impl History {
 
     /// Remembers a change. Upstream: `storeScaleEvent`.
     pub fn store(&mut self, now: Ms, behavior: &Behavior, from: u32, to: u32) {
-        let (events, rules) =
-            if to > from { (&mut self.ups, &behavior.up) } else { (&mut self.downs, &behavior.down) };
+        let (events, rules) = if to > from { (&mut self.ups, &behavior.up) } else { (&mut self.downs, &behavior.down) };
         let longest = rules.policies.iter().map(|policy| policy.period_s).max().unwrap_or(0);
         for event in events.iter_mut() {
             event.outdated |= before(event.at, now, Ms::from(longest) * 1_000);

@@ -220,13 +220,7 @@ pub fn pods_metric(
     Ok((settle(ratio, replicas, tolerances, &groups, &mut metrics, |_| target, again), mean))
 }
 
-fn counted(
-    now: Ms,
-    pods: &[Pod],
-    metrics: &Metrics,
-    cpu: bool,
-    youth: Youth,
-) -> Result<(Metrics, Groups), Unknown> {
+fn counted(now: Ms, pods: &[Pod], metrics: &Metrics, cpu: bool, youth: Youth) -> Result<(Metrics, Groups), Unknown> {
     if metrics.is_empty() {
         return Err(Unknown::NoMetrics);
     }

@@ -1,8 +1,9 @@
 //! Kubernetes' horizontal pod autoscaler.
 //!
-//! A port of `kubernetes/kubernetes` `pkg/controller/podautoscaler` (Apache-2.0): `horizontal.go` (`reconcileAutoscaler`,
-//! `computeReplicasForMetrics`, `normalizeDesiredReplicas*`) here and in [`behavior`], `replica_calculator.go` in
-//! [`calculator`]. What talks to an API server (conditions, events, status) has no counterpart.
+//! A port of `kubernetes/kubernetes` `pkg/controller/podautoscaler` (Apache-2.0): `horizontal.go`
+//! (`reconcileAutoscaler`, `computeReplicasForMetrics`, `normalizeDesiredReplicas*`) here and in [`behavior`],
+//! `replica_calculator.go` in [`calculator`]. What talks to an API server (conditions, events, status) has no
+//! counterpart.
 
 pub mod behavior;
 pub mod calculator;

@@ -159,8 +159,8 @@ pub struct Kpa {
 }
 
 impl Kpa {
-    /// With the defaults of `config-autoscaler`, save the utilisation that is aimed for (0.7 there) and the retention of
-    /// the last pod (0 there).
+    /// With the defaults of `config-autoscaler`, save the utilisation that is aimed for (0.7 there) and the retention
+    /// of the last pod (0 there).
     pub fn new(concurrency: u32, utilization: f64, retention_ms: Ms, max: u32) -> Self {
         let spec = Spec::new(concurrency, utilization);
         let stable = Buckets::new(spec.stable_ms, SCRAPE_MS);
