@@ -185,7 +185,8 @@ impl Ours {
 
 impl Rule for Ours {
     fn period_ms(&self) -> Ms {
-        self.policy.tick_ms
+        let Policy { tick_ms, .. } = self.policy;
+        tick_ms
     }
 
     fn tick(&mut self, seen: &Seen<'_>, wanted: &mut Wanted) {

@@ -52,7 +52,7 @@ impl<'a> Calls<'a> {
                 self.offsets.sort_unstable();
             }
             Spread::Even => {
-                let first = if count > 0 { random.below(bin_us / count) } else { 0 };
+                let first = bin_us.checked_div(count).map_or(0, |between| random.below(between));
                 self.offsets.extend((0..count).map(|index| first + index * bin_us / count));
             }
         }

@@ -31,7 +31,6 @@ impl Random {
     }
 
     /// Uniform in `0..bound`; 0 when `bound` is 0.
-    #[expect(clippy::cast_possible_truncation, reason = "below a bound of 64 bits")]
     pub const fn below(&mut self, bound: u64) -> u64 {
         // By multiplication (Lemire 2019), without its rejection: the bias is below bound / 2^64.
         ((self.bits() as u128 * bound as u128) >> 64) as u64

@@ -144,7 +144,7 @@ fn unready(now: Ms, pod: &Pod, metric: &Metric, youth: Youth) -> bool {
 }
 
 /// Use in percent of what was asked for, and the mean use. Upstream: `GetResourceUtilizationRatio`.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as upstream")]
+#[expect(clippy::cast_possible_truncation, reason = "as upstream")]
 fn utilization(metrics: &Metrics, requests: &Requests, target: i32) -> Result<(f64, i32, i64), Unknown> {
     let (mut used, mut asked, mut entries) = (0, 0, 0);
     for (index, metric) in metrics {
