@@ -77,7 +77,8 @@ impl Budget {
 /// The places that loads take, by what they are asked for.
 pub(crate) fn places(policy: &Policy, seen: &Observation, of: impl Fn(&Load) -> f64) -> f64 {
     let weight = |at: usize| policy.classes.get(at).or(policy.classes.last()).map_or(1_000, |class| class.slots_milli);
-    seen.loads.iter().enumerate().map(|(at, load)| of(load) * f64::from(weight(at)) / 1_000.0).sum()
+    // Not `sum`, which of nothing is −0.
+    seen.loads.iter().enumerate().fold(0.0, |sum, (at, load)| sum + of(load) * f64::from(weight(at)) / 1_000.0)
 }
 
 /// Takes in what is seen. The signals must be fresh.

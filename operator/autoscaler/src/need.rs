@@ -98,15 +98,15 @@ impl Outlook {
 
 /// How many pods are needed, and what for.
 pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> (u32, Reason) {
-    let idle_ms = moment.now_ms - state.last.active_ms;
     let reactive = state.wakes.is_exceeded(moment.now_ms) || state.flaps.is_exceeded(moment.now_ms);
     let outlook = outlook(policy, state, 0.0, 0.0);
-    let mut need = if idle_ms == 0 {
+    let active = seen.calls() > 0 || seen.arrivals() > 0;
+    let mut need = if active {
         calls(policy, state, seen, moment, outlook)
     } else {
         idle(policy, state, seen, moment, reactive)
     };
-    if idle_ms > 0 && need.0 > 0 {
+    if !active && need.0 > 0 {
         let (pods, reason) = calls(policy, state, seen, moment, outlook);
         if pods > need.0 {
             need = (pods, reason);

@@ -57,8 +57,10 @@ proptest! {
         let one = Outlook { above, by_pod: 4, ..outlook(load, service, price) };
         let pods = one.pods(1_000);
         prop_assert!(pods >= up(load / 4.0) && pods >= 1);
-        prop_assert!(Outlook { load: load * more, ..one }.pods(1_000) >= pods);
-        prop_assert!(Outlook { price: price * more, ..one }.pods(1_000) >= pods);
+        let loaded = Outlook { load: load * more, ..one };
+        prop_assert!(loaded.pods(1_000) >= pods);
+        let dearer = Outlook { price: price * more, ..one };
+        prop_assert!(dearer.pods(1_000) >= pods);
         prop_assert!(one.pods(2) <= 2);
     }
 }

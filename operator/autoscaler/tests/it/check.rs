@@ -22,9 +22,9 @@ pub(crate) fn faults(policy: &Policy, seen: &Observation, decision: &Decision) -
     must(decision.delete.iter().all(|id| find(id).is_some_and(|pod| may_go(policy, seen.now_ms, pod))), "lets calls end");
     must(decision.drain.iter().all(|id| find(id).is_some_and(|pod| ends(policy, seen.now_ms, pod))), "drains in time");
     let there = u32::try_from(seen.pods.iter().filter(|pod| !draining(pod)).count()).expect("few");
-    let stays = u32::try_from(seen.pods.iter().filter(|pod| draining(pod)).count()).expect("few")
-        - u32::try_from(decision.undrain.len() + decision.delete.len()).expect("few")
-        + u32::try_from(decision.drain.len()).expect("few");
+    let marked = seen.pods.iter().filter(|pod| draining(pod)).count() + decision.drain.len();
+    let stays = marked.saturating_sub(decision.undrain.len() + decision.delete.len());
+    let stays = u32::try_from(stays).expect("few");
     must(decision.replicas == decision.serving + stays, "counts what serves and what drains on");
     match decision.reason {
         Reason::Stale { .. } => {
@@ -41,7 +41,8 @@ pub(crate) fn faults(policy: &Policy, seen: &Observation, decision: &Decision) -
     must(seen.signal_age_ms <= policy.stale_ms, "does not act on stale signals");
     let most = policy.max_pods.min(seen.ceiling.unwrap_or(u32::MAX));
     must(decision.serving <= most.max(there), "adds no more than is allowed");
-    must(decision.serving >= policy.min_pods.min(most).min(there.max(decision.serving)), "keeps the least");
+    let is_full = seen.ceiling.is_some_and(|ceiling| decision.replicas >= ceiling);
+    must(decision.serving >= policy.min_pods.min(most) || is_full, "keeps the least");
     let started = decision.serving > there + u32::try_from(decision.undrain.len()).expect("few");
     must(!started || decision.replicas <= seen.ceiling.unwrap_or(u32::MAX), "starts none above the ceiling");
     must(!started || decision.drain.is_empty(), "does not drain and start at once");

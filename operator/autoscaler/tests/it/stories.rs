@@ -73,7 +73,7 @@ fn the_pod_of_a_timer_is_ready_when_it_strikes() {
     let dear = |rule| {
         let keep = Keep { rule, ..Keep::default() };
         let mut policy = Policy { keep, forecast: Forecast::Shadow, ..Policy::default() };
-        policy.classes[0].slow_pod_seconds = 600;
+        policy.classes[0].slow_pod_seconds = 300;
         policy
     };
     let mut learned = timer(dear(KeepRule::Learned), 3);
