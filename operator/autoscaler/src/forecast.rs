@@ -15,8 +15,9 @@ const STEP: f64 = 0.15;
 const MEMORY: f64 = 200.0;
 /// Forecasts that must be judged before a forecaster counts.
 const PROBATION: u16 = 60;
-/// Demand, and forecasts of it, below which neither says anything, in places.
-const NOTHING: f64 = 0.005;
+/// Forecasts of fewer places than that, by all, are not judged: when a single call comes to a quiet server, nobody can
+/// foretell, and that none comes is no merit.
+const NOTHING: f64 = 0.05;
 /// An interval is a number of widths, each `√forecast` of calls that come by chance, and at least this.
 const FLOOR: f64 = 0.1;
 /// The widest that a bound may be, in widths.
@@ -57,13 +58,9 @@ impl Record {
         Interval { low, middle, high: middle + f64::from(self.up) * width }
     }
 
-    /// Demand came as it did. Where nothing was foretold and nothing came, nothing is judged: such times would make
-    /// any forecaster of a quiet server look good.
+    /// Demand came as it did.
     #[expect(clippy::cast_possible_truncation, reason = "f32 is precise enough")]
     pub(crate) fn judge(&mut self, low: f64, high: f64, came: f64) {
-        if high <= FLOOR * f64::from(self.up) + NOTHING && came < NOTHING {
-            return;
-        }
         self.judged = self.judged.saturating_add(1);
         let share = (1.0 / f64::from(self.judged)).max(1.0 / MEMORY);
         let moved = |bound: f32, missed: bool| {
@@ -84,6 +81,11 @@ impl Record {
         let margin = if self.counts { 1.0 } else { 0.95 };
         self.counts = is_learned && self.judged >= PROBATION && calibrated && self.loss < window.loss * margin;
     }
+}
+
+/// Whether forecasts say enough to be judged: those of all forecasters at once, so that they are judged by the same.
+pub(crate) fn says_enough(said: &[Option<Interval>]) -> bool {
+    said.iter().flatten().any(|interval| interval.middle >= NOTHING)
 }
 
 #[cfg(test)]
@@ -130,12 +132,5 @@ mod tests {
         run(&mut season, 10.0, noise(3).map(|chance| 30.0 * chance + 10.0).take(20));
         season.weigh(&window, true);
         assert!(!season.counts && season.coverage < 0.87, "{season:?}");
-    }
-
-    #[test]
-    fn quiet_times_are_no_praise() {
-        let mut record = Record::default();
-        run(&mut record, 0.0, std::iter::repeat_n(0.0, 1_000));
-        assert_eq!(record, Record::default());
     }
 }

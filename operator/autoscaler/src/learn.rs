@@ -1,7 +1,7 @@
 //! What an observation teaches.
 
 use crate::{
-    forecast::{Interval, Record},
+    forecast::{Interval, Record, says_enough},
     number::seconds,
     observation::{Load, Observation, Phase},
     policy::{CLASSES, Policy},
@@ -213,9 +213,13 @@ fn foretell(policy: &Policy, state: &mut State, moment: Moment) {
     if moment.now_ms < state.foretold_ms + pause || state.window.filled < 10 {
         return;
     }
-    let bounds = intervals(policy, state, moment)
+    state.foretold_ms = moment.now_ms;
+    let said = intervals(policy, state, moment);
+    if !says_enough(&said) {
+        return;
+    }
+    let bounds = said
         .map(|said| said.map_or((0.0, 0.0), |interval| (interval.low as f32, interval.high as f32)));
     state.pending[usize::from(state.next) % PENDING] = Pending { due_ms: moment.now_ms + ahead, bounds };
     state.next = (state.next + 1) % u8::try_from(PENDING).expect("a few");
-    state.foretold_ms = moment.now_ms;
 }

@@ -24,6 +24,8 @@ const POINTS: [(f64, f64); 4] = [(0.0, 0.6), (0.5, 0.25), (1.0, 0.12), (1.6, 0.0
 const COMPARED: u32 = 16;
 /// Places up to which Erlang's recursion is cheap enough for all of these.
 const EXACT: u32 = 160;
+/// For how long what is known of the load holds, in s: the time over which the start of a pod must pay.
+const HOLDS_S: f64 = 60.0;
 
 /// What a number of pods is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,9 @@ pub(crate) struct Outlook {
     pub(crate) price: f64,
     /// Places of a pod.
     pub(crate) by_pod: u32,
+    /// Pods that are there, and what each further one costs besides its time, in pods: it is started, and then held.
+    pub(crate) there: u32,
+    pub(crate) start: f64,
 }
 
 impl Outlook {
@@ -70,7 +75,7 @@ impl Outlook {
         }
         let mut best = (low, f64::INFINITY);
         for (cost, pods) in costs.iter().zip((low..=high).step_by(stride as usize)) {
-            let cost = cost + f64::from(pods);
+            let cost = cost + f64::from(pods) + self.start * f64::from(pods.saturating_sub(self.there));
             if cost < best.1 {
                 best = (pods, cost);
             }
@@ -99,7 +104,7 @@ impl Outlook {
 /// How many pods are needed, and what for.
 pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> (u32, Reason) {
     let reactive = state.wakes.is_exceeded(moment.now_ms) || state.flaps.is_exceeded(moment.now_ms);
-    let outlook = outlook(policy, state, 0.0, 0.0);
+    let outlook = outlook(policy, state, seen, moment);
     let active = seen.calls() > 0 || seen.arrivals() > 0;
     let mut need = if active {
         calls(policy, state, seen, moment, outlook)
@@ -113,8 +118,11 @@ pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: M
         }
     }
     if !reactive && policy.forecast == Forecast::Auto {
-        raise(&mut need, season(policy, state, seen, moment, outlook));
-        raise(&mut need, trend(policy, state, moment, outlook));
+        let season = season(policy, state, seen, moment, outlook, need.0 == 0);
+        raise(&mut need, season);
+        if active {
+            raise(&mut need, trend(policy, state, moment, outlook));
+        }
     }
     raise(&mut need, sessions(policy, state, seen, moment));
     raise(&mut need, waited(seen, moment));
@@ -129,7 +137,8 @@ fn raise(need: &mut (u32, Reason), other: Option<(u32, Reason)>) {
     }
 }
 
-fn outlook(policy: &Policy, state: &State, load: f64, above: f64) -> Outlook {
+/// What is the same for whatever load.
+fn outlook(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> Outlook {
     let (mut price, mut all, mut limit_ms) = (0.0, 0.0, u64::MAX);
     for (class, share) in policy.classes.iter().zip(state.last.shares) {
         let share = f64::from(share) + 1e-3;
@@ -143,12 +152,14 @@ fn outlook(policy: &Policy, state: &State, load: f64, above: f64) -> Outlook {
         limit_ms = policy.classes.iter().map(|class| class.slow_ms).min().unwrap_or(1_000);
     }
     Outlook {
-        load,
-        above,
+        load: 0.0,
+        above: 0.0,
         service: state.service.mean().max(1e-3),
         limit: seconds(limit_ms),
         price: if all > 0.0 { price / all } else { 0.0 },
         by_pod: policy.calls_per_pod.max(1),
+        there: seen.serving(),
+        start: seconds(moment.lead_ms.saturating_add(policy.hold_ms)) / HOLDS_S,
     }
 }
 
@@ -165,10 +176,11 @@ fn calls(policy: &Policy, state: &State, seen: &Observation, moment: Moment, out
     let queued = places(policy, seen, |load| load.queued.into());
     let weight = (service / seconds(moment.horizon_ms(policy))).min(1.0);
     let burst = if service <= SHORT_S { window.rate(6) * service } else { window.load(6) } + queued * weight;
-    let noise = sqrt(minute * (service / 3.0).min(1.0));
+    // What a few calls say of how many come: as many as their root, either way.
+    let noise = sqrt(burst * (service / 6.0).min(1.0));
     let is_burst = burst > minute + CLEAR * noise;
     let load = if is_burst { burst } else { minute };
-    let above = state.records[0].around(load).high - load;
+    let above = if is_burst { 1.645 * noise } else { state.records[0].around(load).high - load };
     let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
     let reason = if is_burst {
         Reason::Burst { load_milli: milli(load), minute_milli: milli(minute) }
@@ -196,6 +208,7 @@ fn season(
     seen: &Observation,
     moment: Moment,
     outlook: Outlook,
+    need_is_zero: bool,
 ) -> Option<(u32, Reason)> {
     let ahead_ms = moment.horizon_ms(policy);
     let mut best: Option<(u32, Reason)> = None;
@@ -204,7 +217,9 @@ fn season(
         let Some(said) = said.filter(|_| record.counts) else { continue };
         let outlook = Outlook { load: said.middle, above: said.high - said.middle, ..outlook };
         let calls_by_second = said.middle / outlook.service;
-        if calls_by_second * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
+        // For a server at rest there must be demand nine times out of ten.
+        let rests = need_is_zero && said.low <= 0.0;
+        if rests || calls_by_second * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
             continue;
         }
         let pods = outlook.pods(policy.max_pods);
@@ -239,7 +254,7 @@ fn idle(policy: &Policy, state: &State, seen: &Observation, moment: Moment, reac
     if reactive || keep.rule == KeepRule::Fixed || state.idle.seen() < SEEN {
         return if idle_ms < keep.fixed_ms && (seen.serving() > 0 || state.last.wanted > 0) { kept } else { none };
     }
-    let price = cold_price(policy, state, seen, moment, &outlook(policy, state, 0.0, 0.0));
+    let price = cold_price(policy, state, seen, moment, &outlook(policy, state, seen, moment));
     if seen.ready() > 0 {
         let worth = state.idle.worth(idle_ms, price).keep;
         let reason = Reason::Keeps { idle_ms, worth_milli: Some(milli(worth)) };

@@ -7,7 +7,7 @@ use crate::{
 };
 
 fn outlook(load: f64, service: f64, price: f64) -> Outlook {
-    Outlook { load, above: 0.0, service, limit: 1.0, price, by_pod: 1 }
+    Outlook { load, above: 0.0, service, limit: 1.0, price, by_pod: 1, there: 0, start: 0.0 }
 }
 
 #[test]
@@ -17,6 +17,9 @@ fn by_hand_for_calls_of_one_place() {
     // So the second pod saves 0.1405 calls a second, and pays for itself from a price of 7.12 pod-seconds on.
     assert_eq!(outlook(0.5, 1.0, 7.0).pods(10), 1);
     assert_eq!(outlook(0.5, 1.0, 7.2).pods(10), 2);
+    // It costs half a pod more while it is not there, and then must save as much more.
+    let started = |there| Outlook { there, start: 0.5, ..outlook(0.5, 1.0, 7.2) }.pods(10);
+    assert_eq!((started(1), started(2)), (1, 2));
 }
 
 #[test]
