@@ -29,7 +29,8 @@ fn warm(count: u32) -> (Policy, State, Observation) {
     let mut seen = Observation { pods: pods(count), sessions: 3 * count, ..Observation::default() };
     for tick in 1..18_000_u64 {
         let in_flight = count * 2 + u32::try_from(tick * 7 % 5).expect("below 5");
-        let load = Load { in_flight, arrivals: in_flight, busy_ms: Some(2_000 * u64::from(in_flight)), ..Load::default() };
+        let load =
+            Load { in_flight, arrivals: in_flight, busy_ms: Some(2_000 * u64::from(in_flight)), ..Load::default() };
         (seen.now_ms, seen.loads) = (tick * 2_000, vec![load]);
         decide(&policy, &mut state, &seen);
     }

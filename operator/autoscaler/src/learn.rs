@@ -218,8 +218,7 @@ fn foretell(policy: &Policy, state: &mut State, moment: Moment) {
     if !says_enough(&said) {
         return;
     }
-    let bounds = said
-        .map(|said| said.map_or((0.0, 0.0), |interval| (interval.low as f32, interval.high as f32)));
+    let bounds = said.map(|said| said.map_or((0.0, 0.0), |interval| (interval.low as f32, interval.high as f32)));
     state.pending[usize::from(state.next) % PENDING] = Pending { due_ms: moment.now_ms + ahead, bounds };
     state.next = (state.next + 1) % u8::try_from(PENDING).expect("a few");
 }

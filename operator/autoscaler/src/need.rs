@@ -14,6 +14,8 @@ use crate::{
 
 /// How far the load of the last seconds must be above that of the minute, in standard deviations, to be a burst.
 const CLEAR: f64 = 2.0;
+/// A number that comes by chance is that many standard deviations above its mean one time in twenty.
+const ONE_OF_TWENTY: f64 = 1.645;
 /// Calls of up to that long are counted as they come; of longer ones it is better known how many there are. In s.
 const SHORT_S: f64 = 6.0;
 /// Idle times that must have been seen before they say what to do.
@@ -106,11 +108,8 @@ pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: M
     let reactive = state.wakes.is_exceeded(moment.now_ms) || state.flaps.is_exceeded(moment.now_ms);
     let outlook = outlook(policy, state, seen, moment);
     let active = seen.calls() > 0 || seen.arrivals() > 0;
-    let mut need = if active {
-        calls(policy, state, seen, moment, outlook)
-    } else {
-        idle(policy, state, seen, moment, reactive)
-    };
+    let mut need =
+        if active { calls(policy, state, seen, moment, outlook) } else { idle(policy, state, seen, moment, reactive) };
     if !active && need.0 > 0 {
         let (pods, reason) = calls(policy, state, seen, moment, outlook);
         if pods > need.0 {
@@ -180,7 +179,7 @@ fn calls(policy: &Policy, state: &State, seen: &Observation, moment: Moment, out
     let noise = sqrt(burst * (service / 6.0).min(1.0));
     let is_burst = burst > minute + CLEAR * noise;
     let load = if is_burst { burst } else { minute };
-    let above = if is_burst { 1.645 * noise } else { state.records[0].around(load).high - load };
+    let above = if is_burst { ONE_OF_TWENTY * noise } else { doubt(load, service) };
     let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
     let reason = if is_burst {
         Reason::Burst { load_milli: milli(load), minute_milli: milli(minute) }
@@ -190,13 +189,20 @@ fn calls(policy: &Policy, state: &State, seen: &Observation, moment: Moment, out
     (pods, reason)
 }
 
+/// How far above its mean the load of a minute may truly be, one time in twenty: of calls that come by chance and take
+/// `service` seconds, the mean over T seconds has a variance of `load · 2 service / T`, and never more than the load.
+fn doubt(load: f64, service: f64) -> f64 {
+    ONE_OF_TWENTY * sqrt(load * (service / 30.0).min(1.0))
+}
+
+/// What there will be if demand goes on rising.
 fn trend(policy: &Policy, state: &State, moment: Moment, outlook: Outlook) -> Option<(u32, Reason)> {
-    let slope = state.window.slope()?;
+    let slope = state.window.slope(outlook.service)?;
     let ahead_ms = moment.horizon_ms(policy);
     let minute = state.window.load(60);
     // The mean of a minute is that of 30 s ago.
     let load = (minute + slope * (30.0 + seconds(ahead_ms))).min(2.0 * minute);
-    let above = state.records[0].around(load).high - load;
+    let above = doubt(load, outlook.service);
     let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
     Some((pods, Reason::Trend { load_milli: milli(load), ahead_ms }))
 }
@@ -215,7 +221,8 @@ fn season(
     let said = intervals(policy, state, moment);
     for (said, record) in said.into_iter().zip(&state.records).skip(1) {
         let Some(said) = said.filter(|_| record.counts) else { continue };
-        let outlook = Outlook { load: said.middle, above: said.high - said.middle, ..outlook };
+        let above = doubt(said.middle, outlook.service);
+        let outlook = Outlook { load: said.middle, above, ..outlook };
         let calls_by_second = said.middle / outlook.service;
         // For a server at rest there must be demand nine times out of ten.
         let rests = need_is_zero && said.low <= 0.0;

@@ -19,7 +19,10 @@ pub(crate) fn faults(policy: &Policy, seen: &Observation, decision: &Decision) -
     let unique: std::collections::BTreeSet<_> = marked.chain(&decision.drain).collect();
     let all = decision.drain.len() + decision.undrain.len() + decision.delete.len();
     must(unique.len() == all, "names each pod once");
-    must(decision.delete.iter().all(|id| find(id).is_some_and(|pod| may_go(policy, seen.now_ms, pod))), "lets calls end");
+    must(
+        decision.delete.iter().all(|id| find(id).is_some_and(|pod| may_go(policy, seen.now_ms, pod))),
+        "lets calls end",
+    );
     must(decision.drain.iter().all(|id| find(id).is_some_and(|pod| ends(policy, seen.now_ms, pod))), "drains in time");
     let there = u32::try_from(seen.pods.iter().filter(|pod| !draining(pod)).count()).expect("few");
     let marked = seen.pods.iter().filter(|pod| draining(pod)).count() + decision.drain.len();
@@ -47,7 +50,10 @@ pub(crate) fn faults(policy: &Policy, seen: &Observation, decision: &Decision) -
     must(!started || decision.replicas <= seen.ceiling.unwrap_or(u32::MAX), "starts none above the ceiling");
     must(!started || decision.drain.is_empty(), "does not drain and start at once");
     let waits = seen.loads.iter().any(|load| load.queued > 0 || load.in_flight > 0);
-    must(!waits || most == 0 || decision.serving > 0 || there > 0 || !started && most <= stays, "lets nobody wait for good");
+    must(
+        !waits || most == 0 || decision.serving > 0 || there > 0 || !started && most <= stays,
+        "lets nobody wait for good",
+    );
     must(decision.spill.iter().map(|one| one.permille).sum::<u32>() <= 1_000, "spills no more than all");
     must(decision.again_ms > 0, "looks again");
     faults

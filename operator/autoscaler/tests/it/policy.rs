@@ -33,3 +33,15 @@ fn what_is_not_told_is_as_by_default() {
     let again: Policy = serde_json::from_str(&serde_json::to_string(&policy).expect("JSON")).expect("a policy");
     assert_eq!(again, policy);
 }
+
+/// What a custom resource embeds: every field has a schema, with its documentation.
+#[cfg(feature = "schema")]
+#[test]
+fn the_schema_names_every_field() {
+    let schema = schemars::schema_for!(Policy);
+    let value = serde_json::to_value(Policy::default()).expect("JSON");
+    for field in value.as_object().expect("an object").keys() {
+        let told = &schema.as_value()["properties"][field];
+        assert!(told["description"].is_string() || told["$ref"].is_string(), "{field}: {told}");
+    }
+}
