@@ -1,7 +1,7 @@
 //! What an observation teaches.
 
 use crate::{
-    forecast::{Interval, Record},
+    forecast::{Interval, Record, says_enough},
     number::seconds,
     observation::{Load, Observation, Phase},
     policy::{CLASSES, Policy},
@@ -77,7 +77,8 @@ impl Budget {
 /// The places that loads take, by what they are asked for.
 pub(crate) fn places(policy: &Policy, seen: &Observation, of: impl Fn(&Load) -> f64) -> f64 {
     let weight = |at: usize| policy.classes.get(at).or(policy.classes.last()).map_or(1_000, |class| class.slots_milli);
-    seen.loads.iter().enumerate().map(|(at, load)| of(load) * f64::from(weight(at)) / 1_000.0).sum()
+    // Not `sum`, which of nothing is −0.
+    seen.loads.iter().enumerate().fold(0.0, |sum, (at, load)| sum + of(load) * f64::from(weight(at)) / 1_000.0)
 }
 
 /// Takes in what is seen. The signals must be fresh.
@@ -212,9 +213,12 @@ fn foretell(policy: &Policy, state: &mut State, moment: Moment) {
     if moment.now_ms < state.foretold_ms + pause || state.window.filled < 10 {
         return;
     }
-    let bounds = intervals(policy, state, moment)
-        .map(|said| said.map_or((0.0, 0.0), |interval| (interval.low as f32, interval.high as f32)));
+    state.foretold_ms = moment.now_ms;
+    let said = intervals(policy, state, moment);
+    if !says_enough(&said) {
+        return;
+    }
+    let bounds = said.map(|said| said.map_or((0.0, 0.0), |interval| (interval.low as f32, interval.high as f32)));
     state.pending[usize::from(state.next) % PENDING] = Pending { due_ms: moment.now_ms + ahead, bounds };
     state.next = (state.next + 1) % u8::try_from(PENDING).expect("a few");
-    state.foretold_ms = moment.now_ms;
 }

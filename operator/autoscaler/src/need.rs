@@ -14,6 +14,8 @@ use crate::{
 
 /// How far the load of the last seconds must be above that of the minute, in standard deviations, to be a burst.
 const CLEAR: f64 = 2.0;
+/// A number that comes by chance is that many standard deviations above its mean one time in twenty.
+const ONE_OF_TWENTY: f64 = 1.645;
 /// Calls of up to that long are counted as they come; of longer ones it is better known how many there are. In s.
 const SHORT_S: f64 = 6.0;
 /// Idle times that must have been seen before they say what to do.
@@ -24,6 +26,8 @@ const POINTS: [(f64, f64); 4] = [(0.0, 0.6), (0.5, 0.25), (1.0, 0.12), (1.6, 0.0
 const COMPARED: u32 = 16;
 /// Places up to which Erlang's recursion is cheap enough for all of these.
 const EXACT: u32 = 160;
+/// For how long what is known of the load holds, in s: the time over which the start of a pod must pay.
+const HOLDS_S: f64 = 60.0;
 
 /// What a number of pods is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,9 @@ pub(crate) struct Outlook {
     pub(crate) price: f64,
     /// Places of a pod.
     pub(crate) by_pod: u32,
+    /// Pods that are there, and what each further one costs besides its time, in pods: it is started, and then held.
+    pub(crate) there: u32,
+    pub(crate) start: f64,
 }
 
 impl Outlook {
@@ -70,7 +77,7 @@ impl Outlook {
         }
         let mut best = (low, f64::INFINITY);
         for (cost, pods) in costs.iter().zip((low..=high).step_by(stride as usize)) {
-            let cost = cost + f64::from(pods);
+            let cost = cost + f64::from(pods) + self.start * f64::from(pods.saturating_sub(self.there));
             if cost < best.1 {
                 best = (pods, cost);
             }
@@ -98,23 +105,23 @@ impl Outlook {
 
 /// How many pods are needed, and what for.
 pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> (u32, Reason) {
-    let idle_ms = moment.now_ms - state.last.active_ms;
     let reactive = state.wakes.is_exceeded(moment.now_ms) || state.flaps.is_exceeded(moment.now_ms);
-    let outlook = outlook(policy, state, 0.0, 0.0);
-    let mut need = if idle_ms == 0 {
-        calls(policy, state, seen, moment, outlook)
-    } else {
-        idle(policy, state, seen, moment, reactive)
-    };
-    if idle_ms > 0 && need.0 > 0 {
+    let outlook = outlook(policy, state, seen, moment);
+    let active = seen.calls() > 0 || seen.arrivals() > 0;
+    let mut need =
+        if active { calls(policy, state, seen, moment, outlook) } else { idle(policy, state, seen, moment, reactive) };
+    if !active && need.0 > 0 {
         let (pods, reason) = calls(policy, state, seen, moment, outlook);
         if pods > need.0 {
             need = (pods, reason);
         }
     }
     if !reactive && policy.forecast == Forecast::Auto {
-        raise(&mut need, season(policy, state, seen, moment, outlook));
-        raise(&mut need, trend(policy, state, moment, outlook));
+        let season = season(policy, state, seen, moment, outlook, need.0 == 0);
+        raise(&mut need, season);
+        if active {
+            raise(&mut need, trend(policy, state, moment, outlook));
+        }
     }
     raise(&mut need, sessions(policy, state, seen, moment));
     raise(&mut need, waited(seen, moment));
@@ -129,7 +136,8 @@ fn raise(need: &mut (u32, Reason), other: Option<(u32, Reason)>) {
     }
 }
 
-fn outlook(policy: &Policy, state: &State, load: f64, above: f64) -> Outlook {
+/// What is the same for whatever load.
+fn outlook(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> Outlook {
     let (mut price, mut all, mut limit_ms) = (0.0, 0.0, u64::MAX);
     for (class, share) in policy.classes.iter().zip(state.last.shares) {
         let share = f64::from(share) + 1e-3;
@@ -143,12 +151,14 @@ fn outlook(policy: &Policy, state: &State, load: f64, above: f64) -> Outlook {
         limit_ms = policy.classes.iter().map(|class| class.slow_ms).min().unwrap_or(1_000);
     }
     Outlook {
-        load,
-        above,
+        load: 0.0,
+        above: 0.0,
         service: state.service.mean().max(1e-3),
         limit: seconds(limit_ms),
         price: if all > 0.0 { price / all } else { 0.0 },
         by_pod: policy.calls_per_pod.max(1),
+        there: seen.serving(),
+        start: seconds(moment.lead_ms.saturating_add(policy.hold_ms)) / HOLDS_S,
     }
 }
 
@@ -165,10 +175,11 @@ fn calls(policy: &Policy, state: &State, seen: &Observation, moment: Moment, out
     let queued = places(policy, seen, |load| load.queued.into());
     let weight = (service / seconds(moment.horizon_ms(policy))).min(1.0);
     let burst = if service <= SHORT_S { window.rate(6) * service } else { window.load(6) } + queued * weight;
-    let noise = sqrt(minute * (service / 3.0).min(1.0));
+    // What a few calls say of how many come: as many as their root, either way.
+    let noise = sqrt(burst * (service / 6.0).min(1.0));
     let is_burst = burst > minute + CLEAR * noise;
     let load = if is_burst { burst } else { minute };
-    let above = state.records[0].around(load).high - load;
+    let above = if is_burst { ONE_OF_TWENTY * noise } else { doubt(load, service) };
     let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
     let reason = if is_burst {
         Reason::Burst { load_milli: milli(load), minute_milli: milli(minute) }
@@ -178,13 +189,20 @@ fn calls(policy: &Policy, state: &State, seen: &Observation, moment: Moment, out
     (pods, reason)
 }
 
+/// How far above its mean the load of a minute may truly be, one time in twenty: of calls that come by chance and take
+/// `service` seconds, the mean over T seconds has a variance of `load · 2 service / T`, and never more than the load.
+fn doubt(load: f64, service: f64) -> f64 {
+    ONE_OF_TWENTY * sqrt(load * (service / 30.0).min(1.0))
+}
+
+/// What there will be if demand goes on rising.
 fn trend(policy: &Policy, state: &State, moment: Moment, outlook: Outlook) -> Option<(u32, Reason)> {
-    let slope = state.window.slope()?;
+    let slope = state.window.slope(outlook.service)?;
     let ahead_ms = moment.horizon_ms(policy);
     let minute = state.window.load(60);
     // The mean of a minute is that of 30 s ago.
     let load = (minute + slope * (30.0 + seconds(ahead_ms))).min(2.0 * minute);
-    let above = state.records[0].around(load).high - load;
+    let above = doubt(load, outlook.service);
     let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
     Some((pods, Reason::Trend { load_milli: milli(load), ahead_ms }))
 }
@@ -196,15 +214,19 @@ fn season(
     seen: &Observation,
     moment: Moment,
     outlook: Outlook,
+    need_is_zero: bool,
 ) -> Option<(u32, Reason)> {
     let ahead_ms = moment.horizon_ms(policy);
     let mut best: Option<(u32, Reason)> = None;
     let said = intervals(policy, state, moment);
     for (said, record) in said.into_iter().zip(&state.records).skip(1) {
         let Some(said) = said.filter(|_| record.counts) else { continue };
-        let outlook = Outlook { load: said.middle, above: said.high - said.middle, ..outlook };
+        let above = doubt(said.middle, outlook.service);
+        let outlook = Outlook { load: said.middle, above, ..outlook };
         let calls_by_second = said.middle / outlook.service;
-        if calls_by_second * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
+        // For a server at rest there must be demand nine times out of ten.
+        let rests = need_is_zero && said.low <= 0.0;
+        if rests || calls_by_second * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
             continue;
         }
         let pods = outlook.pods(policy.max_pods);
@@ -239,7 +261,7 @@ fn idle(policy: &Policy, state: &State, seen: &Observation, moment: Moment, reac
     if reactive || keep.rule == KeepRule::Fixed || state.idle.seen() < SEEN {
         return if idle_ms < keep.fixed_ms && (seen.serving() > 0 || state.last.wanted > 0) { kept } else { none };
     }
-    let price = cold_price(policy, state, seen, moment, &outlook(policy, state, 0.0, 0.0));
+    let price = cold_price(policy, state, seen, moment, &outlook(policy, state, seen, moment));
     if seen.ready() > 0 {
         let worth = state.idle.worth(idle_ms, price).keep;
         let reason = Reason::Keeps { idle_ms, worth_milli: Some(milli(worth)) };

@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn draining_pods_come_back_before_others_start_and_go_only_when_they_may() {
-        let since = |ms| Phase::Draining(1_000_000 - ms);
+        let since = |ms: u64| Phase::Draining(1_000_000 - ms);
         let pods = vec![
             pod("early", since(200_000), 0, 2, None),
             pod("late", since(1_000), 0, 0, None),

@@ -107,8 +107,8 @@ impl Window {
     }
 
     /// How many places more are busy each second, when that is clear: the slope of the least-squares line through ten
-    /// blocks of six seconds.
-    pub(crate) fn slope(&self) -> Option<f64> {
+    /// blocks of six seconds, which must rise by more in a minute than calls of `service` seconds that come by chance.
+    pub(crate) fn slope(&self, service: f64) -> Option<f64> {
         if usize::from(self.filled) < SECONDS {
             return None;
         }
@@ -121,7 +121,8 @@ impl Window {
         let slope = places.clone().zip(&blocks).map(|(x, y)| x * (y - mean)).sum::<f64>() / 82.5;
         let off = |(x, y): (f64, &f64)| (y - mean - slope * x) * (y - mean - slope * x);
         let error = sqrt(places.zip(&blocks).map(off).sum::<f64>() / 8.0 / 82.5);
-        (slope > 0.0 && slope > CLEAR * error).then_some(slope / 6.0)
+        let chance = 2.0 * sqrt(mean * (service / 15.0).min(1.0));
+        (slope > CLEAR * error && 10.0 * slope > 2.0 * chance).then_some(slope / 6.0)
     }
 }
 
@@ -153,7 +154,9 @@ mod tests {
     #[test]
     fn a_part_of_the_minute_is_told_while_it_is_known() {
         let mut window = Window::default();
-        (0..90).for_each(|second| window.add(second * 1_000, (second + 1) * 1_000, f64::from(u16::try_from(second).expect("below 90")), 0.0));
+        (0..90).for_each(|second| {
+            window.add(second * 1_000, (second + 1) * 1_000, f64::from(u16::try_from(second).expect("below 90")), 0.0)
+        });
         assert_eq!(window.load_until(80_000, 10), Some(74.5));
         assert_eq!((window.load_until(40_000, 11), window.load_until(91_000, 1)), (None, None));
     }
@@ -166,8 +169,8 @@ mod tests {
             rise.add(at, at + 1_000, f64::from(second) * 0.5, 0.0);
             noise.add(at, at + 1_000, f64::from(second * 7 % 11), 0.0);
         }
-        let slope = rise.slope().expect("a trend");
+        let slope = rise.slope(1.0).expect("a trend");
         assert!((slope - 0.5).abs() < 0.01, "{slope}");
-        assert_eq!(noise.slope(), None);
+        assert_eq!(noise.slope(1.0), None);
     }
 }

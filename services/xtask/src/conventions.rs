@@ -54,8 +54,8 @@ fn decisions(folder: &Path, faults: &mut Vec<String>) -> anyhow::Result<()> {
 
 fn libraries(faults: &mut Vec<String>) -> anyhow::Result<()> {
     let mut folders = vec!["proto".into(), "loadtest".into()];
-    for parent in ["services", "operator"] {
-        for entry in fs::read_dir(parent)? {
+    for root in ["services", "operator"] {
+        for entry in fs::read_dir(root)? {
             folders.push(entry?.path());
         }
     }

@@ -30,8 +30,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
     let mut faults = Vec::new();
     let mut folders = vec!["proto".into(), "loadtest".into()];
-    for parent in ["services", "operator"] {
-        for entry in fs::read_dir(parent).context("run this from the root of the repository")? {
+    for root in ["services", "operator"] {
+        for entry in fs::read_dir(root).context("run this from the root of the repository")? {
             folders.push(entry?.path());
         }
     }
