@@ -30,8 +30,8 @@ fn trace(folder: &Path) -> String {
     let counts = |every: usize| (0..90).map(|minute| if minute % every == 0 { "40" } else { "0" }).collect::<Vec<_>>();
     let text = format!("f,{}\na,{}\nb,{}\n", minutes.join(","), counts(11).join(","), counts(7).join(","));
     let path = folder.join("trace.csv");
-    fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
+    fs::write(&path, text).expect("a folder of the test's own");
+    path.to_str().expect("a path in UTF-8").to_owned()
 }
 
 #[test]

@@ -52,6 +52,12 @@ fn metrics(values: impl IntoIterator<Item = i64>) -> Metrics {
     values.into_iter().map(metric).enumerate().collect()
 }
 
+/// Name, replicas, pods, values, target, tolerances; replicas and value expected.
+type OfPods<'a> = (&'a str, u32, &'a str, &'a [i64], i64, Tolerances, (u32, i64));
+
+/// The same of one value, without pods.
+type PerPod<'a> = (&'a str, u32, i64, i64, Tolerances, (u32, i64));
+
 struct Case {
     name: &'static str,
     replicas: u32,
@@ -241,7 +247,7 @@ fn the_least_change_beyond_the_tolerance() {
 #[test]
 fn metrics_of_pods() {
     let tight = Tolerances { down: 0.1, up: 0.01 };
-    let cases: &[(&str, u32, &str, &[i64], i64, Tolerances, (u32, i64))] = &[
+    let cases: &[OfPods] = &[
         ("scale up", 3, "rrr", &[20_000, 10_000, 30_000], 15_000, DEFAULT, (4, 20_000)),
         (
             "scale up: unready hot-CPU pod scales less",
@@ -287,7 +293,7 @@ fn values_of_objects_and_external_metrics() {
     const MOST: u32 = i32::MAX as u32;
     let tight = Tolerances { down: 0.1, up: 0.01 };
     let half = i64::MAX / 2 + 1;
-    let cases: &[(&str, u32, &str, &[i64], i64, Tolerances, (u32, i64))] = &[
+    let cases: &[OfPods] = &[
         ("object: scale up", 3, "rrr", &[20_000], 15_000, DEFAULT, (4, 20_000)),
         ("object: very large metric saturates replicas", 3, "rrr", &[i64::MAX], 1, DEFAULT, (MOST, i64::MAX)),
         ("object: scale up: ignores unready pods", 3, "uru", &[50_000], 10_000, DEFAULT, (5, 50_000)),
@@ -309,7 +315,7 @@ fn values_of_objects_and_external_metrics() {
 fn values_per_pod_of_objects_and_external_metrics() {
     const MOST: u32 = i32::MAX as u32;
     let tight = Tolerances { down: 0.1, up: 0.01 };
-    let cases: &[(&str, u32, i64, i64, Tolerances, (u32, i64))] = &[
+    let cases: &[PerPod] = &[
         ("external: replica count overflow saturates", 1, i64::MAX, 1, DEFAULT, (MOST, i64::MAX)),
         ("external: usage overflow with huge target", 1, i64::MAX, i64::MAX, DEFAULT, (1, i64::MAX)),
         ("external: statusReplicas zero does not overflow", 0, 20_000, 5_000, DEFAULT, (4, 0)),

@@ -112,7 +112,9 @@ fn maxima() {
 /// `TestTimedWindowMax`.
 #[test]
 fn maxima_over_time() {
-    let cases: [(&str, i32, &[(u64, i32)]); 4] = [
+    /// Name, maximum, and values by time.
+    type Case = (&'static str, i32, &'static [(u64, i32)]);
+    let cases: [Case; 4] = [
         ("single value", 5, &[(0, 5)]),
         ("two values in same second", 6, &[(0, 6), (500, 5)]),
         ("two values", 8, &[(0, 5), (1_000, 8)]),

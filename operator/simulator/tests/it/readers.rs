@@ -5,11 +5,11 @@ use std::{fs, path::Path};
 use echotune_simulator::trace::{Arrivals, Service, Trace, TraceError};
 
 fn written(folder: &Path, name: &str, text: &str) {
-    fs::write(folder.join(name), text).unwrap();
+    fs::write(folder.join(name), text).expect("a folder of the test's own");
 }
 
 fn read(text: &str) -> Result<Vec<Service>, TraceError> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder of the test's own");
     written(folder.path(), "trace.csv", text);
     Trace::open(&folder.path().join("trace.csv"))?.services().collect()
 }

@@ -16,7 +16,7 @@ fn service(counts: Vec<u32>) -> Service {
 }
 
 fn played(service: &Service, policy: &str, setting: &Setting, seed: u64) -> Measures {
-    let policy: Policy = policy.parse().unwrap();
+    let policy: Policy = policy.parse().expect("a policy");
     replay(service, 0, policy.rule(setting).as_mut(), setting, seed)
 }
 
