@@ -54,8 +54,10 @@ fn decisions(folder: &Path, faults: &mut Vec<String>) -> anyhow::Result<()> {
 
 fn libraries(faults: &mut Vec<String>) -> anyhow::Result<()> {
     let mut folders = vec!["proto".into(), "loadtest".into()];
-    for entry in fs::read_dir("services")? {
-        folders.push(entry?.path());
+    for root in ["services", "operator"] {
+        for entry in fs::read_dir(root)? {
+            folders.push(entry?.path());
+        }
     }
     for library in folders.iter().map(|folder| folder.join("src/lib.rs")).filter(|path| path.exists()) {
         if !fs::read_to_string(&library)?.starts_with("//! ") {

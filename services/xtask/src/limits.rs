@@ -9,7 +9,7 @@ const FILE_LINES: usize = 600;
 
 pub(crate) fn check() -> anyhow::Result<()> {
     let mut faults = Vec::new();
-    for root in ["proto", "services", "loadtest"] {
+    for root in ["proto", "services", "operator", "loadtest"] {
         visit(Path::new(root), &mut faults)?;
     }
     if !faults.is_empty() {

@@ -1,0 +1,175 @@
+//! Many services, policies and seeds: what came of each, and how they compare.
+
+mod frontier;
+mod policy;
+mod statistics;
+
+use std::{collections::BTreeMap, fmt};
+
+use rayon::iter::{IntoParallelRefIterator as _, ParallelBridge as _, ParallelIterator as _};
+use serde::Serialize;
+
+pub use self::{
+    frontier::{Comparison, Curve, Point, against, pareto},
+    policy::{Family, Policy, UnknownPolicy},
+    statistics::{Interval, interval, paired},
+};
+use crate::{
+    sim::{Measures, Setting, replay},
+    trace::{Service, Trace, TraceError},
+};
+
+/// Services alike by how much they are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Fewer than 10 calls a day.
+    Rare,
+    /// 10 to 300 calls a day.
+    Quiet,
+    /// 300 to 5,000 calls a day.
+    Mid,
+    /// More than 5,000 calls a day.
+    Busy,
+    /// Series over days.
+    Series,
+}
+
+impl Class {
+    /// The class of a service.
+    pub fn of(service: &Service) -> Self {
+        match service.calls_per_day() {
+            _ if service.series => Self::Series,
+            calls if calls < 10.0 => Self::Rare,
+            calls if calls <= 300.0 => Self::Quiet,
+            calls if calls <= 5_000.0 => Self::Mid,
+            _ => Self::Busy,
+        }
+    }
+
+    /// What it is called on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rare => "rare",
+            Self::Quiet => "quiet",
+            Self::Mid => "mid",
+            Self::Busy => "busy",
+            Self::Series => "series",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Rare => "rare (fewer than 10 calls a day)",
+            Self::Quiet => "quiet (10 to 300 calls a day)",
+            Self::Mid => "mid (300 to 5,000 calls a day)",
+            Self::Busy => "busy (more than 5,000 calls a day)",
+            Self::Series => "series",
+        })
+    }
+}
+
+/// What a study replays.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Under which policies.
+    pub policies: Vec<Policy>,
+    /// Under how many seeds, from 1.
+    pub seeds: u64,
+    /// How.
+    pub setting: Setting,
+    /// Services of each class at the most, the first of the trace.
+    pub limit: Option<usize>,
+    /// Only these classes; none for all but the rare.
+    pub class: Option<Class>,
+    /// Counts are multiplied by it.
+    pub scale: f64,
+    /// Only that many days, from the beginning.
+    pub days: Option<f64>,
+}
+
+/// The measures of one class: of each policy, of each seed.
+pub type Measured = Vec<Vec<Measures>>;
+
+/// Measures by class.
+pub type Found = BTreeMap<Class, Measured>;
+
+impl Plan {
+    pub(crate) fn takes(&self, class: Class) -> bool {
+        self.class.map_or(class != Class::Rare, |wanted| wanted == class)
+    }
+
+    pub(crate) fn prepared(&self, mut service: Service) -> Service {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "days in milliseconds")]
+        if let Some(days) = self.days {
+            service.arrivals.truncate((days * 8.64e7) as u64);
+        }
+        #[expect(clippy::float_cmp, reason = "1 is what nobody asked for")]
+        if self.scale != 1.0 {
+            service.arrivals.scale(self.scale);
+        }
+        service
+    }
+
+    /// Replays all services under all policies and seeds, in as many threads as the current pool has; what is found
+    /// does not depend on their number. `done` hears of each replay.
+    ///
+    /// # Errors
+    ///
+    /// [`TraceError`] of the first line found that cannot be read.
+    pub fn run(&self, trace: &Trace, done: &(dyn Fn() + Sync)) -> Result<Found, TraceError> {
+        let mut taken = BTreeMap::<Class, usize>::new();
+        let services = (0_u64..).zip(trace.services()).filter_map(|(index, service)| {
+            let service = match service {
+                Ok(service) => self.prepared(service),
+                Err(error) => return Some(Err(error)),
+            };
+            let class = Class::of(&service);
+            let count = taken.entry(class).or_default();
+            if !self.takes(class) || self.limit.is_some_and(|limit| *count >= limit) {
+                return None;
+            }
+            *count += 1;
+            Some(Ok((index, class, service)))
+        });
+        services
+            .par_bridge()
+            .map(|service| service.map(|(index, class, service)| (class, self.one(index, &service, done))))
+            .try_fold(Found::new, |found, service| {
+                let (class, measured) = service?;
+                Ok(merged(found, Found::from([(class, measured)])))
+            })
+            .try_reduce(Found::new, |found, more| Ok(merged(found, more)))
+    }
+
+    fn one(&self, index: u64, service: &Service, done: &(dyn Fn() + Sync)) -> Measured {
+        let seeds: Vec<u64> = (1..=self.seeds).collect();
+        let under = |policy: &Policy| {
+            let replayed = seeds.par_iter().map(|seed| {
+                let mut rule = policy.rule(&self.setting);
+                let measures = replay(service, index, rule.as_mut(), &self.setting, *seed);
+                done();
+                measures
+            });
+            replayed.collect()
+        };
+        self.policies.par_iter().map(under).collect()
+    }
+}
+
+/// Sums of whole numbers, in any order.
+fn merged(mut into: Found, from: Found) -> Found {
+    for (class, measured) in from {
+        match into.entry(class) {
+            std::collections::btree_map::Entry::Vacant(vacant) => _ = vacant.insert(measured),
+            std::collections::btree_map::Entry::Occupied(mut there) => {
+                for (mine, others) in there.get_mut().iter_mut().flatten().zip(measured.iter().flatten()) {
+                    mine.merge(others);
+                }
+            }
+        }
+    }
+    into
+}
