@@ -13,8 +13,8 @@ const TAIL: f64 = 0.05;
 const STEP: f64 = 0.15;
 /// Coverage and loss are means of about that many forecasts.
 const MEMORY: f64 = 200.0;
-/// What a forecaster may lose of what the window loses, to come to count, and to go on: pods that a forecast adds are held,
-/// so that one that is barely better costs more than it saves.
+/// What a forecaster may lose of what the window loses, to come to count, and to go on: pods that a forecast adds are
+/// held, so that one that is barely better costs more than it saves.
 const COMES: f32 = 0.8;
 const STAYS: f32 = 0.9;
 /// Forecasts that must be judged before a forecaster counts.

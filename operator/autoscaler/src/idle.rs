@@ -61,8 +61,9 @@ impl Idle {
 
     /// What a pod is worth from an idle time of `from_ms` on, when a call that finds none costs `price` pod-seconds.
     ///
-    /// A bin is worth `price · P(the idle time ends in it)` less the time that the pod is expected to stand in it. Sums of
-    /// consecutive bins, from the present one on, are what keeping is worth; the best of them is found from the end.
+    /// A bin is worth `price · P(the idle time ends in it)` less the time that the pod is expected to stand in it.
+    /// Sums of consecutive bins, from the present one on, are what keeping is worth; the best of them is found from
+    /// the end.
     pub(crate) fn worth(&self, from_ms: u64, price: f64) -> Worth {
         let from = seconds(from_ms);
         let mut edges = [FIRST_S; BINS];

@@ -1,7 +1,7 @@
 //! A ledger of decisions, which can be made again from it.
 //!
-//! JSON lines. A `begin` holds the policy and the state from which the `decided` after it follow; another one may come at
-//! any line, as when the policy changes. All numbers are whole, so that no reader rounds them.
+//! JSON lines. A `begin` holds the policy and the state from which the `decided` after it follow; another one may come
+//! at any line, as when the policy changes. All numbers are whole, so that no reader rounds them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -116,8 +116,8 @@ impl LedgerEntry {
 
 /// Makes every decision of a ledger again. Empty lines are passed over.
 ///
-/// # Errors
-/// With the first line that cannot be read, or the first field that comes out differently, be it by one bit of the state.
+/// # Errors With the first line that cannot be read, or the first field that comes out differently, be it by one bit
+/// of the state.
 pub fn replay<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Replayed, LedgerError> {
     let mut under_way: Option<(Policy, State)> = None;
     let mut decisions = 0;

@@ -1,21 +1,22 @@
 //! Decides how many pods an MCP server gets and which of them goes: pure and deterministic bit for bit.
 //!
-//! [`decide`] is all there is to it. It knows no clock, reads and writes nothing, and draws no lots, so that the operator,
-//! the embedded platform (whose pods are child processes), the simulator and a [`replay`] of the [`LedgerEntry`]s come to the
-//! same decision. Floats are only added, multiplied, divided and rooted, which IEEE 754 defines to the bit; what goes beyond
-//! comes from `libm`, which is the same code everywhere.
+//! [`decide`] is all there is to it. It knows no clock, reads and writes nothing, and draws no lots, so that the
+//! operator, the embedded platform (whose pods are child processes), the simulator and a [`replay`] of the
+//! [`LedgerEntry`]s come to the same decision. Floats are only added, multiplied, divided and rooted, which IEEE 754
+//! defines to the bit; what goes beyond comes from `libm`, which is the same code everywhere.
 //!
 //! What a server needs is the most of what its parts say:
 //!
-//! - calls (`need.rs`): the number of pods that costs the least when each call that waits too long has a price, by Erlang's
-//!   formula (`queue.rs`) over the load of the last minute, or of the last seconds when that is clearly more (`window.rs`);
-//! - forecasts (`profile.rs`, `forecast.rs`), for the time that pods take to be ready (`lead.rs`): they can only add, and only
-//!   while nine of ten of their intervals hold;
+//! - calls (`need.rs`): the number of pods that costs the least when each call that waits too long has a price, by
+//!   Erlang's formula (`queue.rs`) over the load of the last minute, or of the last seconds when that is clearly more
+//!   (`window.rs`);
+//! - forecasts (`profile.rs`, `forecast.rs`), for the time that pods take to be ready (`lead.rs`): they can only add,
+//!   and only while nine of ten of their intervals hold;
 //! - sessions, and calls that have waited for too long;
 //! - without calls, what idle times say of the last pod (`idle.rs`).
 //!
-//! Fewer pods are held for a while; then the emptiest is marked, and deleted when it is empty (`shrink.rs`). It does not place
-//! pods, tell which calls go to which of them, or decide how large one is.
+//! Fewer pods are held for a while; then the emptiest is marked, and deleted when it is empty (`shrink.rs`). It does
+//! not place pods, tell which calls go to which of them, or decide how large one is.
 
 mod decide;
 mod decision;

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 /// What is seen of a server at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
-    /// When, in ms since any origin that stays the same for one state. Profiles of the day begin at multiples of the
-    /// period, so that the Unix epoch gives days in UTC.
+    /// When, in ms since any origin before it that stays the same for one state. Profiles of the day begin at
+    /// multiples of the period, so that the Unix epoch gives days in UTC.
     pub now_ms: u64,
     /// How old the newest report of demand is, in ms.
     pub signal_age_ms: u64,

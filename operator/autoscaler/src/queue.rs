@@ -1,5 +1,5 @@
-//! How likely a call waits too long: Erlang's delay formula (A. K. Erlang, 1917), by which a fixed reserve of 30 % is far
-//! too much for many pods and too little for few.
+//! How likely a call waits too long: Erlang's delay formula (A. K. Erlang, 1917), by which a fixed reserve of 30 % is
+//! far too much for many pods and too little for few.
 
 use libm::{erfc, exp, sqrt};
 

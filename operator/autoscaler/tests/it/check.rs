@@ -72,6 +72,9 @@ fn ends(policy: &Policy, now_ms: u64, pod: &Pod) -> bool {
     pod.in_flight == 0 || pod.calls_end_ms.is_none_or(|end| end <= now_ms.saturating_add(policy.drain_ms))
 }
 
+/// What is done to a good decision.
+type Plant = fn(&mut Decision);
+
 #[test]
 fn planted_faults_are_found() {
     use echotune_autoscaler::{State, decide};
@@ -89,20 +92,20 @@ fn planted_faults_are_found() {
     let seen = Observation { now_ms: 60_000, pods, ..Observation::default() };
     let good = decide(&policy, &mut State::default(), &seen);
     assert_eq!(faults(&policy, &seen, &good), Vec::<String>::new());
-    let planted: [(&str, &dyn Fn(&mut Decision)); 9] = [
-        ("deletes one with calls", &|it| (it.delete, it.replicas) = (vec!["draining".into()], 1)),
-        ("deletes one that serves", &|it| (it.delete, it.replicas) = (vec!["ready".into()], 1)),
-        ("drains one that is none", &|it| it.drain = vec!["nobody".into()]),
-        ("counts wrongly", &|it| it.replicas += 1),
-        ("adds too many", &|it| (it.serving, it.replicas) = (9, 10)),
-        ("gives up the least", &|it| (it.serving, it.replicas, it.drain) = (0, 2, vec!["ready".into()])),
-        ("shrinks on stale signals", &|it| {
+    let planted: [(&str, Plant); 9] = [
+        ("deletes one with calls", |it| (it.delete, it.replicas) = (vec!["draining".into()], 1)),
+        ("deletes one that serves", |it| (it.delete, it.replicas) = (vec!["ready".into()], 1)),
+        ("drains one that is none", |it| it.drain = vec!["nobody".into()]),
+        ("counts wrongly", |it| it.replicas += 1),
+        ("adds too many", |it| (it.serving, it.replicas) = (9, 10)),
+        ("gives up the least", |it| (it.serving, it.replicas, it.drain) = (0, 2, vec!["ready".into()])),
+        ("shrinks on stale signals", |it| {
             (it.serving, it.replicas, it.reason) = (0, 1, Reason::Stale { age_ms: 1 });
         }),
-        ("does not yield", &|it| {
+        ("does not yield", |it| {
             (it.serving, it.replicas, it.reason) = (2, 3, Reason::Yields { owner: "other".into() });
         }),
-        ("names one twice", &|it| (it.undrain, it.delete) = (vec!["draining".into()], vec!["draining".into()])),
+        ("names one twice", |it| (it.undrain, it.delete) = (vec!["draining".into()], vec!["draining".into()])),
     ];
     for (what, plant) in planted {
         let mut bad = good.clone();

@@ -1,6 +1,8 @@
 //! A ledger is made again bit for bit, and what was altered in it is named.
 
-use echotune_autoscaler::{LedgerEntry, LedgerError, LedgerLine, Policy, State, replay};
+use echotune_autoscaler::{
+    LedgerEntry, LedgerError, LedgerLine, Load, Observation, Phase, Pod, Policy, State, decide, replay,
+};
 
 use crate::world::{Chance, World};
 
@@ -63,4 +65,42 @@ fn what_is_no_ledger_is_told() {
     let old = lines[0].replacen("\"state\":\"01", "\"state\":\"07", 1);
     assert!(matches!(replay([old.as_str()]), Err(LedgerError::State { line: 1, .. })));
     assert!(replay(["", " "]).is_ok_and(|replayed| replayed.decisions == 0));
+}
+
+/// Two days of demand by whole numbers alone. The digest is of every bit that is remembered: another one on some
+/// machine, or in some build, means that it decides otherwise there; after a change of the rules it is another one, and
+/// so should be the version of states.
+#[test]
+fn it_is_the_same_on_every_machine() {
+    let policy = Policy { sessions_per_pod: Some(8), ..Policy::default() };
+    let (mut state, mut pods, mut made) = (State::default(), Vec::new(), 0_u64);
+    for tick in 1..86_400_u64 {
+        let wave = u32::try_from((tick / 900) % 4 * (tick % 17) + tick % 5).expect("below 100");
+        let in_flight = if (tick / 2_000).is_multiple_of(3) { 0 } else { wave };
+        let load = Load { in_flight, arrivals: in_flight * 2, queued: in_flight / 20, ..Load::default() };
+        let seen = Observation { now_ms: tick * 2_000, loads: vec![load], pods, ..Observation::default() };
+        let decision = decide(&policy, &mut state, &seen);
+        pods = seen.pods;
+        pods.retain(|pod: &Pod| !decision.delete.contains(&pod.id));
+        for pod in &mut pods {
+            if decision.drain.contains(&pod.id) {
+                pod.phase = Phase::Draining(tick * 2_000);
+            } else if decision.undrain.contains(&pod.id) || pod.phase == Phase::Starting {
+                pod.phase = Phase::Ready(tick * 2_000);
+            }
+        }
+        while pods.len() < decision.replicas as usize {
+            made += 1;
+            pods.push(Pod {
+                id: made.to_string(),
+                phase: Phase::Starting,
+                created_ms: tick * 2_000,
+                sessions: 0,
+                in_flight: 0,
+                calls_end_ms: None,
+                restore_cost: 0,
+            });
+        }
+    }
+    assert_eq!((made, format!("{:016x}", state.digest()).as_str()), (247, "1b5f16735c6381fc"));
 }

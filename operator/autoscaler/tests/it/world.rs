@@ -1,4 +1,5 @@
-//! A server in steps of 100 ms: calls come, wait, are made by pods that take a while to start, and what is decided is done.
+//! A server in steps of 100 ms: calls come, wait, are made by pods that take a while to start, and what is decided is
+//! done.
 
 use std::collections::VecDeque;
 
