@@ -133,7 +133,7 @@ mod tests {
     fn what_a_region_needs_is_told_at_once() {
         let flags = [("tools", "tools:1"), ("agents.concurrent_runs", "0")];
         let flags = flags.map(|(key, value)| Flag { name: key.into(), key: key.into(), value: value.into() });
-        let sources = Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags: flags.into() };
+        let sources = Sources { defaults: ABOUT.defaults, flags: flags.into(), ..Sources::default() };
         let faults = load::<Config>(&sources).expect_err("not enough").to_string();
         for key in ["tools: 'tools:1'", "agents.concurrent_runs", "region.replica", "secrets.token_file"] {
             assert!(faults.contains(key), "{key} is not in {faults}");

@@ -181,7 +181,7 @@ impl Config {
         let own = data.join(CONFIG_FILE);
         let file = flags.config.as_deref().or_else(|| own.exists().then_some(own.as_path()));
         let flags = flags.settings().chain(more).collect();
-        config::load(&Sources { defaults: DEFAULTS, file, env, flags })
+        config::load(&Sources { defaults: DEFAULTS, file, env, flags, ..Sources::default() })
     }
 }
 

@@ -191,7 +191,7 @@ mod tests {
         let set = |(key, value): (&str, &str)| Flag { name: key.into(), key: key.into(), value: value.into() };
         let with = |flags: &[(&str, &str)]| {
             let flags = flags.iter().copied().map(set).collect();
-            load::<Config>(&Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags })
+            load::<Config>(&Sources { defaults: ABOUT.defaults, flags, ..Sources::default() })
         };
         let wrong = [
             ("region.all", "[\"us\"]"),

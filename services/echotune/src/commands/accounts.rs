@@ -15,7 +15,7 @@ use super::{
     Output, call, now_ms, runs,
     tokens::{self, TokenAction},
 };
-use crate::{Connection, output};
+use crate::{Connection, import::ensure, output};
 
 /// Items in the list that a listen changes.
 const LIST: u32 = 10;
@@ -202,11 +202,7 @@ pub(super) async fn record(
     // Before anything is written: a listen that is refused makes no account.
     let now_ms = u64::try_from(now_ms()).unwrap_or_default();
     listen.check(now_ms).map_err(|reason| Fault::invalid(format!("the listen was not recorded: {reason}")))?;
-    match connection.users.create_user(&call(), user).await {
-        Ok(_) => {}
-        Err(fault) if fault.kind == ErrorKind::AlreadyExists => {}
-        Err(fault) => return Err(fault.into()),
-    }
+    ensure(&*connection.users, &call(), user).await?;
     let before = list(connection, user).await.ok();
     let receipt = connection.users.record_listens(&call(), user, vec![listen]).await?;
     if let Some(rejection) = receipt.rejections.first() {

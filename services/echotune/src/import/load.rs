@@ -305,7 +305,11 @@ async fn attempt(
     batch: &Batch,
 ) -> Result<ListenReceipt, Fault> {
     for (name, account) in accounts {
-        account.get_or_try_init(|| ensure(users, call, name, created)).await?;
+        let make = || async {
+            created.fetch_add(ensure(users, call, name).await?.into(), Ordering::Relaxed);
+            Ok::<_, Fault>(())
+        };
+        account.get_or_try_init(make).await?;
     }
     match batch.rows.clone() {
         Rows::Listens(rows) => users.record_listens(call, &batch.user, rows).await,
@@ -315,18 +319,16 @@ async fn attempt(
     }
 }
 
-/// Makes an account unless there is one. Looking first spares a write for each known user.
-async fn ensure(users: &dyn Users, call: &Call, name: &str, created: &AtomicU64) -> Result<(), Fault> {
+/// Makes an account unless there is one; whether it did. Looking first spares a write for each known user, and lets
+/// users in who may write for themselves and make no accounts.
+pub(crate) async fn ensure(users: &dyn Users, call: &Call, name: &str) -> Result<bool, Fault> {
     match users.get_user(call, name).await {
         Err(fault) if fault.kind == ErrorKind::NotFound => {}
-        found => return found.map(drop),
+        found => return found.map(|_| false),
     }
     match users.create_user(call, name).await {
-        Ok(_) => {
-            created.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-        Err(fault) if fault.kind == ErrorKind::AlreadyExists => Ok(()),
+        Ok(_) => Ok(true),
+        Err(fault) if fault.kind == ErrorKind::AlreadyExists => Ok(false),
         Err(fault) => Err(fault),
     }
 }

@@ -28,7 +28,7 @@ pub use self::{
     summary::{Counts, SHOWN_REJECTED, Summary},
 };
 pub(crate) use self::{
-    load::drive,
+    load::{drive, ensure},
     row::{Amount, Place, Row, Sink, Source},
     summary::Rejects,
 };

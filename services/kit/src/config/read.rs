@@ -30,6 +30,8 @@ pub struct Sources<'a> {
     pub defaults: &'a str,
     /// A file that must exist.
     pub file: Option<&'a Path>,
+    /// Sections of that file that other programs read: passed over unless the defaults have them too.
+    pub others: &'a [&'a str],
     /// Environment variables; those that do not begin with [`ENV_PREFIX`] are passed over.
     pub env: Vec<(String, String)>,
     /// Flags, the last of a key wins.
@@ -40,7 +42,7 @@ pub struct Sources<'a> {
 pub(super) fn settings(sources: &Sources<'_>, defaults: &Table) -> (Vec<Setting>, Vec<ConfigFault>) {
     let mut reading = Reading { defaults, settings: Vec::new(), faults: Vec::new() };
     if let Some(file) = sources.file {
-        reading.file(file);
+        reading.file(file, sources.others);
     }
     let mut variables: Vec<_> = sources.env.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
     variables.sort();
@@ -70,7 +72,7 @@ impl Reading<'_> {
         self.faults.push(ConfigFault::new(origin, message));
     }
 
-    fn file(&mut self, path: &Path) {
+    fn file(&mut self, path: &Path, others: &[&str]) {
         let whole = || Origin::File(path.to_owned(), 0);
         match fs::metadata(path) {
             Ok(found) if found.len() > MAX_FILE_BYTES => {
@@ -103,6 +105,7 @@ impl Reading<'_> {
                         Err(_) => {}
                     }
                 }
+                None if is_section(table.get_ref(), &key) && others.contains(&key.as_str()) => {}
                 None => {
                     let message = self.unknown(&key);
                     self.fault(at(key_offset), message);
@@ -160,6 +163,10 @@ pub(super) fn leaves(table: &DeTable<'_>, defaults: &Table, prefix: &str) -> Vec
         }
     }
     found
+}
+
+fn is_section(table: &DeTable<'_>, key: &str) -> bool {
+    table.get(key).is_some_and(|value| inner(value).is_some())
 }
 
 fn inner<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Option<&'a DeTable<'i>> {

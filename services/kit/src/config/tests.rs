@@ -75,6 +75,7 @@ fn later_layers_win_and_the_origin_is_known() {
         file: Some(&file),
         env: env(&[("ECHOTUNE__LIMITS__CALLERS", "3"), ("ECHOTUNE__LIMITS__DEADLINE", "250ms"), ("PATH", "x")]),
         flags: vec![flag("--callers", "limits.callers", "4")],
+        ..Sources::default()
     };
     let loaded = load::<Example>(&sources).unwrap();
     assert_eq!(loaded.config.limits.message_size, Size(1024));
@@ -112,6 +113,7 @@ fn all_faults_are_reported_at_once_with_their_place() {
             ("ECHOTUNE__limits__callers", "5"),
         ]),
         flags: vec![flag("--callers", "limits.callers", "x")],
+        ..Sources::default()
     };
     let found = faults(&sources);
     let place = file.display();
@@ -130,6 +132,23 @@ fn all_faults_are_reported_at_once_with_their_place() {
         assert!(found.iter().any(|fault| fault.starts_with(&place) && fault.contains(part)), "{place} {found:#?}");
     }
     assert_eq!(found.len(), 10, "{found:#?}");
+}
+
+#[test]
+fn sections_of_other_programs_are_passed_over_in_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = written(folder.path(), "extra = 1\n[others]\nx = 1\n[others.deep]\ny = 2\n[limits]\ncallers = 7\n");
+    let read = |others: &[&str], variables: &[(&str, &str)]| {
+        let sources =
+            Sources { defaults: DEFAULTS, file: Some(&file), others, env: env(variables), ..Sources::default() };
+        faults(&sources)
+    };
+    let found = read(&["others", "extra", "limits"], &[]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("unknown key 'extra'"), "a value is no section: {found:#?}");
+    let found = read(&["others"], &[("ECHOTUNE__OTHERS__X", "1")]);
+    assert!(found.iter().any(|fault| fault.contains("unknown key 'others.x'")), "{found:#?}");
+    assert_eq!(read(&[], &[]).len(), 2);
 }
 
 #[test]

@@ -6,6 +6,10 @@ use clap::Args;
 
 use crate::config::{self, Config, Faults, Flag, Loaded, Sources};
 
+/// Sections of the file of a region: a program that has no use for one passes over it, so that all share the file.
+const SHARED: [&str; 10] =
+    ["region", "cql", "kafka", "secrets", "cache", "tls", "identity", "telemetry", "limits", "shutdown"];
+
 /// Flags of the command line that configure.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigFlags {
@@ -41,6 +45,6 @@ impl ConfigFlags {
     /// Everything that is wrong, with where it was written. End with [`Faults::EXIT_CODE`].
     pub fn load<C: Config>(&self, defaults: &str, more: Option<Flag>) -> Result<Loaded<C>, Faults> {
         let (env, flags) = (Self::environment(), self.settings().chain(more).collect());
-        config::load(&Sources { defaults, file: self.config.as_deref(), env, flags })
+        config::load(&Sources { defaults, file: self.config.as_deref(), others: &SHARED, env, flags })
     }
 }
