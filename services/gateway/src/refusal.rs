@@ -31,7 +31,7 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     data: Option<Value>,
     /// In seconds.
-    retry_after: Option<u32>,
+    pub(crate) retry_after: Option<u32>,
 }
 
 impl Refusal {

@@ -49,8 +49,32 @@ impl Json {
         Self(text.into())
     }
 
+    /// Text that came from outside, if it is JSON.
+    pub(crate) fn taken(text: &Bytes) -> Option<Self> {
+        serde_json::from_slice::<&RawValue>(text).ok().map(|raw| Self::part(text, raw))
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The elements of an array, which stay text.
+    pub(crate) fn elements(&self) -> Option<Vec<Self>> {
+        let elements: Vec<&RawValue> = serde_json::from_slice(&self.0).ok()?;
+        Some(elements.into_iter().map(|element| Self::part(&self.0, element)).collect())
+    }
+
+    /// An array of values.
+    pub(crate) fn array<'a>(elements: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut text = vec![b'['];
+        for (at, element) in elements.into_iter().enumerate() {
+            if at > 0 {
+                text.push(b',');
+            }
+            text.extend_from_slice(element.bytes());
+        }
+        text.push(b']');
+        Self(text.into())
     }
 
     /// Reads it as a type.
