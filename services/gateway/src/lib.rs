@@ -1,12 +1,13 @@
 //! The MCP data plane: one endpoint before many servers (`/mcp`), and one before each (`/servers/NAME/mcp`).
 //!
-//! It owns the way of a request from a client to the server that answers it, and back: both eras of the protocol on both
-//! sides, in every pair; names and merged lists; sessions that any replica can go on with; and what keeps a server that
-//! hangs, floods, lies or dies from harming others. A call's arguments and result pass as they were written.
+//! It owns the way of a request from a client to the server that answers it, and back: both eras of the protocol on
+//! both sides, in every pair; names and merged lists; sessions that any replica can go on with; and what keeps a
+//! server that hangs, floods, lies or dies from harming others. A call's arguments and result pass as they were
+//! written.
 //!
 //! It promises that a call is made twice only where that is known to do no harm, and that whoever asked is told when
-//! nobody knows what came of it. It keeps nothing that must outlive the process: a session is in the token that its client
-//! has. It does not host servers in a cluster, scale them, or decide who may call which tool.
+//! nobody knows what came of it. It keeps nothing that must outlive the process: a session is in the token that its
+//! client has. It does not host servers in a cluster, scale them, or decide who may call which tool.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,8 +46,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway: it asks its servers what they are and follows what they tell, until `stop` is cancelled. Must be
-    /// called within a Tokio runtime.
+    /// Starts a gateway: it asks its servers what they are and follows what they tell, until `stop` is cancelled. Must
+    /// be called within a Tokio runtime.
     ///
     /// # Errors
     /// Everything that is wrong with the configuration.

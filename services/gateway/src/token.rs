@@ -1,5 +1,5 @@
-//! Sealed texts that clients keep for the gateway: sessions, cursors, states of multi-round requests, places in streams.
-//! Whoever holds one can neither read nor change it, nor use it for anything else than it was made for.
+//! Sealed texts that clients keep for the gateway: sessions, cursors, states of multi-round requests, places in
+//! streams. Whoever holds one can neither read nor change it, nor use it for anything else than it was made for.
 
 use std::{fmt, fs, io, path::Path};
 
@@ -40,8 +40,8 @@ struct Key {
 }
 
 impl Key {
-    /// The secret is the key itself: it is random, so that nothing has to be derived from it, which would cost more than
-    /// all else that opening a session does.
+    /// The secret is the key itself: it is random, so that nothing has to be derived from it, which would cost more
+    /// than all else that opening a session does.
     fn of(secret: &[u8; SECRET_BYTES]) -> Self {
         let cipher = XChaCha20Poly1305::new(secret.into());
         // A name that tells nothing of the secret: what it makes of nothing, by a nonce that is never used otherwise.

@@ -3,7 +3,7 @@
 //! | client | server | what happens |
 //! |---|---|---|
 //! | before 2026-07-28 | the same | a request on the client's stream; its answer goes to the server |
-//! | 2026-07-28 | before | the client's request is answered with `input_required` and waits here; its repeat brings answers |
+//! | 2026-07-28 | before | its request is answered with `input_required` and waits here; its repeat brings answers |
 //! | before 2026-07-28 | 2026-07-28 | requests on the client's stream; the server is asked again with the answers |
 //! | 2026-07-28 | the same | passes as it is |
 

@@ -68,8 +68,8 @@ pub(super) fn error_type(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// What a client is told of a request that no server has answered. What came of a tool is for whoever decides what to do
-/// next, which is the model, and models see results alone.
+/// What a client is told of a request that no server has answered. What came of a tool is for whoever decides what to
+/// do next, which is the model, and models see results alone.
 pub(crate) fn refused(refusal: &Refusal, method: &str, to: Revision) -> (Outcome, Ending) {
     if method != "tools/call" || refusal.status != StatusCode::OK || refusal.kind_name().is_empty() {
         return (refusal.outcome(), Ending { status: refusal.status, retry_after: refusal.retry_after });

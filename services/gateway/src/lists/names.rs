@@ -1,7 +1,8 @@
 //! Under which name clients see what a server calls by its own.
 //!
 //! - A name that one server alone has is shown as it is.
-//! - A name that several servers have is shown as `SERVER__NAME` for each of them, and for none as it is: which server it
+//! - A name that several servers have is shown as `SERVER__NAME` for each of them, and for none as it is: which server
+//!   it
 //!   would mean could not be told from it, and a server could take another's place by offering what that offers.
 //! - A name that begins like one of these (`SERVER__` of a server that there is) is always shown with its own server's
 //!   before it, so that no server can pass for another.

@@ -35,8 +35,8 @@ pub(crate) struct Table {
     made: Instant,
 }
 
-/// For how long names are looked up in a table though lists have changed since, so that a server whose list is never the
-/// same does not have all lists read with each call. A name that is not in it is looked for at once.
+/// For how long names are looked up in a table though lists have changed since, so that a server whose list is never
+/// the same does not have all lists read with each call. A name that is not in it is looked for at once.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// For how long a list is kept in which a server is missing.
@@ -72,8 +72,8 @@ impl Lists {
         table
     }
 
-    /// Finds an entry among those of all servers. Names are looked up in what is known; it is asked again for a name that
-    /// is not there.
+    /// Finds an entry among those of all servers. Names are looked up in what is known; it is asked again for a name
+    /// that is not there.
     pub(crate) async fn find(&self, servers: &[Arc<Server>], kind: Kind, asker: &Asker, name: &str) -> Found {
         let key = (kind, asker.caller.context, asker.abilities);
         let settled = |table: &Arc<Table>| table.generation == self.generation() || table.made.elapsed() < SETTLED;
