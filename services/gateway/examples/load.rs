@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, body::Bytes, routing::post};
+use axum::{Router, body::Bytes, routing::post, serve::ListenerExt as _};
 use echotune_gateway::{Gateway, GatewayConfig, Keys, Limits, Reach, ServerConfig};
 use echotune_kit::{
     auth::{Callers, Token},
@@ -47,7 +47,7 @@ async fn answer(body: Bytes) -> axum::Json<Value> {
 async fn listen(router: Router) -> Outcome<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, router).tcp_nodelay(true).await });
+    tokio::spawn(async move { axum::serve(listener.tap_io(|io| drop(io.set_nodelay(true))), router).await });
     Ok(format!("http://{address}/mcp"))
 }
 

@@ -1,7 +1,7 @@
 //! Fetching lists and keeping them, for those who may see them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -214,7 +214,7 @@ impl Lists {
         if info.capabilities.get(kind.capability()).is_none() {
             return Ok(listed);
         }
-        let mut cursor: Option<String> = None;
+        let (mut cursor, mut known): (Option<String>, HashSet<String>) = Default::default();
         for _ in 0..PAGES {
             let Some(result) = self.page(server, kind, asker, cursor.as_deref()).await? else { break };
             let page = read_page(kind, &result, &server.config.name).map_err(|why| Failed::Wrong(why.0))?;
@@ -223,7 +223,9 @@ impl Lists {
             // Where nothing is said (before 2026-07-28), who asks makes no difference unless the server is told who.
             listed.is_public &= page.is_public.unwrap_or(!info.revision.is_modern() && server.is_alike());
             let room = self.entries.saturating_sub(listed.entries.len());
-            listed.entries.extend(page.entries.into_iter().take(room));
+            // What comes again on another page is the same, and must not be taken for two.
+            let new = page.entries.into_iter().filter(|entry| known.insert(entry.name.clone()));
+            listed.entries.extend(new.take(room));
             let again = page.next.is_some() && page.next == cursor;
             cursor = page.next.filter(|_| room > 0 && !again);
             if cursor.is_none() {

@@ -424,7 +424,12 @@ impl Server {
             }
             return Ok(Exchange::Http(Box::new(sent?)));
         }
-        let (key, link) = self.link(on, ask.abilities, held).await?;
+        let (key, link) = self.link(on, ask.abilities, held).await.inspect_err(|failed| {
+            // What it was taken for may be what it is no more: it is asked again.
+            if matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_)) {
+                self.learn(None);
+            }
+        })?;
         let sent = self.send_by(&link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
