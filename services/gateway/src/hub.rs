@@ -38,7 +38,7 @@ pub(crate) enum Scope {
 /// The gateway.
 pub(crate) struct Hub {
     pub(crate) servers: Vec<Arc<Server>>,
-    pub(crate) lists: Lists,
+    pub(crate) lists: Arc<Lists>,
     pub(crate) keys: Keys,
     pub(crate) callers: Callers,
     pub(crate) limits: Limits,
@@ -67,7 +67,7 @@ impl Hub {
         let servers: Vec<_> =
             servers.into_iter().map(|server| Server::new(server, &limits, &told, &meters, &tasks)).collect();
         Arc::new(Self {
-            lists: Lists::new(&limits),
+            lists: Arc::new(Lists::new(&limits)),
             requests: Arc::new(Semaphore::new(limits.requests.min(1 << 20))),
             streams: Arc::new(Semaphore::new(limits.streams.min(1 << 20))),
             lives: Cache::builder().max_capacity(limits.sessions).time_to_idle(limits.session_idle).build(),

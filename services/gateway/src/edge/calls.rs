@@ -247,8 +247,13 @@ impl Asking {
                 let why = format!("several servers have a {what} of this name; call one of {}", names.join(", "));
                 Err(Refusal::params(why))
             }
-            Found::Nobody => {
+            Found::Nobody { is_whole } => {
                 let shown: String = name.chars().take(128).collect();
+                if !is_whole {
+                    // It may be of one that is away.
+                    let why = format!("no server that can be reached has a {what} '{}'", shown.escape_debug());
+                    return Err(Refusal::unavailable(why, 2));
+                }
                 Err(Refusal::params(format!("unknown {what} '{}'", shown.escape_debug())))
             }
         }

@@ -87,6 +87,13 @@ pub(crate) struct Lists {
     entries: usize,
 }
 
+/// How it stands with a list that could not be had.
+enum Failing {
+    No,
+    Resting,
+    Due,
+}
+
 /// A list with how it stands.
 pub(crate) struct Got {
     pub(crate) listed: Arc<Listed>,
@@ -115,7 +122,7 @@ impl Lists {
     }
 
     /// A server's list for somebody. `None` when it has none or it cannot be had.
-    pub(crate) async fn of(&self, server: &Arc<Server>, kind: Kind, asker: &Asker) -> Option<Got> {
+    pub(crate) async fn of(self: &Arc<Self>, server: &Arc<Server>, kind: Kind, asker: &Asker) -> Option<Got> {
         let key = |context| SlotKey { server: server.number, kind, context, abilities: asker.abilities };
         let shared = self.slot(key(None));
         if let Some(listed) = shared.with(|held| held.clone())
@@ -129,10 +136,17 @@ impl Lists {
         if let Some(got) = own.kept(server, kind) {
             return Some(got);
         }
-        if self.is_resting(server, kind) {
-            return own.stale();
+        match self.failing(server, kind) {
+            Failing::No => self.renew(server, kind, asker, &own, &shared).await,
+            Failing::Resting => own.stale(),
+            // It is tried again beside those who ask: one that hangs must not hold up the lists of others now and then.
+            Failing::Due => {
+                let (lists, server, asker) = (Arc::clone(self), Arc::clone(server), asker.clone());
+                let stale = own.stale();
+                tokio::spawn(async move { lists.renew(&server, kind, &asker, &own, &shared).await });
+                stale
+            }
         }
-        self.renew(server, kind, asker, &own, &shared).await
     }
 
     /// Fetches a list, unless another does so already or it could not be had a moment ago.
@@ -150,7 +164,7 @@ impl Lists {
             return Some(got);
         }
         // Another has just waited in vain.
-        if self.is_resting(server, kind) {
+        if begun.elapsed() >= REST {
             return own.stale();
         }
         let left = WAIT.saturating_sub(begun.elapsed());
@@ -190,10 +204,17 @@ impl Lists {
         }
     }
 
-    /// Whether somebody has asked in vain a moment ago.
-    fn is_resting(&self, server: &Server, kind: Kind) -> bool {
-        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        resting.get(&(server.number, kind)).is_some_and(|(until, _)| *until > Instant::now())
+    /// How it stands with a list that could not be had. That it is due again is told to one alone.
+    fn failing(&self, server: &Server, kind: Kind) -> Failing {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        match resting.get_mut(&(server.number, kind)) {
+            None => Failing::No,
+            Some((until, _)) if *until > Instant::now() => Failing::Resting,
+            Some((until, _)) => {
+                *until = Instant::now() + WAIT;
+                Failing::Due
+            }
+        }
     }
 
     fn keep(&self, slot: &Slot, listed: &Arc<Listed>) {

@@ -44,7 +44,7 @@ const KEPT_WITHOUT: Duration = Duration::from_secs(2);
 
 impl Lists {
     /// All entries of a kind, asked for where they are not known to be as they were.
-    pub(crate) async fn table(&self, servers: &[Arc<Server>], kind: Kind, asker: &Asker) -> Arc<Table> {
+    pub(crate) async fn table(self: &Arc<Self>, servers: &[Arc<Server>], kind: Kind, asker: &Asker) -> Arc<Table> {
         let generation = self.generation();
         let got = futures::future::join_all(servers.iter().map(|server| self.of(server, kind, asker))).await;
         let mut table = Table {
@@ -74,12 +74,18 @@ impl Lists {
 
     /// Finds an entry among those of all servers. Names are looked up in what is known; it is asked again for a name
     /// that is not there.
-    pub(crate) async fn find(&self, servers: &[Arc<Server>], kind: Kind, asker: &Asker, name: &str) -> Found {
+    pub(crate) async fn find(
+        self: &Arc<Self>,
+        servers: &[Arc<Server>],
+        kind: Kind,
+        asker: &Asker,
+        name: &str,
+    ) -> Found {
         let key = (kind, asker.caller.context, asker.abilities);
         let settled = |table: &Arc<Table>| table.generation == self.generation() || table.made.elapsed() < SETTLED;
         if let Some(table) = self.tables.get(&key).filter(settled) {
             let found = table.find(servers, kind, name);
-            if !matches!(found, Found::Nobody) {
+            if !matches!(found, Found::Nobody { .. }) {
                 return found;
             }
         }
@@ -92,7 +98,10 @@ pub(crate) enum Found {
     One(Offer),
     /// Several servers have it; by these names each of them is meant.
     Several(Vec<String>),
-    Nobody,
+    /// Nobody has it, of those whose lists are known.
+    Nobody {
+        is_whole: bool,
+    },
 }
 
 impl Table {
@@ -121,8 +130,9 @@ impl Table {
         {
             return Found::One(offer);
         }
+        let nobody = || Found::Nobody { is_whole: self.lists.iter().all(Option::is_some) };
         if !kind.is_prefixed() || servers.len() < 2 {
-            return Found::Nobody;
+            return nobody();
         }
         let known = names_of(servers);
         let at = |server: usize, own: &str| {
@@ -134,12 +144,12 @@ impl Table {
                 Some(offer) => Found::One(offer),
                 // Its list cannot be had now; it will know itself.
                 None if self.lists[server].is_none() => Found::One(Offer { server, listed: None, own: own.to_owned() }),
-                None => Found::Nobody,
+                None => Found::Nobody { is_whole: true },
             };
         }
         let having = (0..servers.len()).filter(|server| at(*server, name).is_some());
         let meant: Vec<_> = having.map(|server| names::prefixed(known[server], name)).collect();
-        if meant.is_empty() { Found::Nobody } else { Found::Several(meant) }
+        if meant.is_empty() { nobody() } else { Found::Several(meant) }
     }
 
     /// The server whose template an address fits most closely, by what stands before the first variable.

@@ -188,6 +188,8 @@ async fn a_server_that_is_away_leaves_the_lists_of_others_whole() {
     assert_eq!(house.tools("/mcp", OPERATOR).await, ["echo"]);
     assert!(begun.elapsed() < Duration::from_secs(2), "nobody waits for it each time: {:?}", begun.elapsed());
     good_is_well(&house).await;
+    let response = house.modern("/mcp", OPERATOR, "tools/call", json!({"name": "x"})).send().await.expect("answered");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "it may be of the one that is away");
     let params = json!({"name": "away__x", "_meta": {"echotune/timeout-ms": 300}});
     let response = house.modern("/mcp", OPERATOR, "tools/call", params).send().await.expect("answered");
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
