@@ -103,7 +103,7 @@ impl Id {
 
     fn checked(json: Json) -> Result<Self, Malformed> {
         let text = json.bytes();
-        let whole = |text: &[u8]| text.first().is_some() && text.iter().all(u8::is_ascii_digit);
+        let whole = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
         let right = text.first() == Some(&b'"') || whole(text.strip_prefix(b"-").unwrap_or(text));
         if right && text.len() <= MAX_ID_BYTES {
             Ok(Self(json))

@@ -44,7 +44,7 @@ pub(crate) struct Open {
 }
 
 pub(crate) enum Way {
-    Session(Route),
+    Session(Box<Route>),
     Child { child: Arc<Child>, revision: Revision },
 }
 

@@ -272,7 +272,7 @@ impl Server {
         let info = initialized(&answer(&mut Exchange::Http(Box::new(exchange))).await?)?;
         route.revision = info.revision;
         route.tell(notice("notifications/initialized", None)).await?;
-        Ok((Link::new(Way::Session(route), &self.config.name, &self.meters), info))
+        Ok((Link::new(Way::Session(Box::new(route)), &self.config.name, &self.meters), info))
     }
 
     /// Starts a child. Its era is that of the last one, or found out.
@@ -373,7 +373,7 @@ impl Server {
         let mut route = self.route_to(endpoint, on);
         route.revision = held.revision;
         route.session = Some(HeaderValue::from_str(&held.id).ok()?);
-        Some(Link::new(Way::Session(route), &self.config.name, &self.meters))
+        Some(Link::new(Way::Session(Box::new(route)), &self.config.name, &self.meters))
     }
 
     /// Opens a session for a client's token to carry.

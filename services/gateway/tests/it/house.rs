@@ -24,7 +24,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// A server that is served until it is dropped or stopped.
 pub(crate) struct Served {
     pub(crate) address: String,
-    pub(crate) stop: CancellationToken,
     _guard: tokio_util::sync::DropGuard,
 }
 
@@ -61,7 +60,7 @@ pub(crate) async fn serve(address: &str, router: axum::Router) -> Served {
         });
         runtime.shutdown_background();
     });
-    Served { address, stop: stop.clone(), _guard: stop.drop_guard() }
+    Served { address, _guard: stop.drop_guard() }
 }
 
 /// Serves a fixture of rmcp over HTTP.
