@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("recommendations", &["api", "eventlog", "kit", "model", "engine"]),
     ("agents", &["api", "eventlog", "kit", "model"]),
     ("mcp-servers", &["api", "kit", "model"]),
+    ("gateway", &["api", "autoscaler", "eventlog", "kit", "model"]),
     // All services of several regions in one thread, and the judge of what came of it.
     ("simulation", &["api", "eventlog", "kit", "model", "users", "recommendations", "agents", "testbed"]),
     ("echotune", &["api", "eventlog", "kit", "model", "users", "recommendations", "agents", "mcp-servers"]),

@@ -2,7 +2,7 @@
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter as OtelCounter, Gauge as OtelGauge, MeterProvider as _},
+    metrics::{Counter as OtelCounter, Gauge as OtelGauge, Histogram as OtelHistogram, MeterProvider as _},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
@@ -105,6 +105,47 @@ pub const CACHE_LEFT_ALONE: Name = Name {
     description: "1 while the shared tier of caches does not answer and is left alone, 0 while it is used.",
 };
 
+/// Bounds of the buckets of durations, in seconds, as OpenTelemetry's conventions for MCP advise.
+pub const MCP_BOUNDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// Time of a request of MCP as the one who answers it sees it, by `mcp.method.name`, `network.transport` and, when it failed,
+/// `error.type`. This and the three that follow are OpenTelemetry's, of the conventions for MCP; none of them tells a tool or
+/// a session, of which there are too many.
+pub const MCP_SERVER_OPERATION: Name = Name {
+    name: "mcp.server.operation.duration",
+    unit: "s",
+    description: "Time from the receipt of an MCP request to its answer.",
+};
+
+/// Time of a request of MCP as the one who asks sees it, by `server` too.
+pub const MCP_CLIENT_OPERATION: Name = Name {
+    name: "mcp.client.operation.duration",
+    unit: "s",
+    description: "Time from the sending of an MCP request to its answer.",
+};
+
+/// Time of a session with a client, when it is ended.
+pub const MCP_SERVER_SESSION: Name = Name {
+    name: "mcp.server.session.duration",
+    unit: "s",
+    description: "Time from the opening of an MCP session to its end, as its server sees it.",
+};
+
+/// Time of a session with a server, when it is ended.
+pub const MCP_CLIENT_SESSION: Name = Name {
+    name: "mcp.client.session.duration",
+    unit: "s",
+    description: "Time from the opening of an MCP session to its end, as its client sees it.",
+};
+
+/// What the gateway did beside passing requests on, by `server` and `event`: `shed`, `repeated`, `renewed` (a session),
+/// `unknown` (an outcome), `ejected` (an endpoint), `absent` (from a list) and `restarted` (a child).
+pub const GATEWAY_EVENTS: Name = Name {
+    name: "echotune.gateway.events",
+    unit: "{event}",
+    description: "What the MCP gateway did for the sake of a server that was full, failed or away.",
+};
+
 /// Where metrics go: nowhere, unless telemetry sends to a collector. Clones send to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(pub(super) Option<SdkMeterProvider>);
@@ -126,6 +167,16 @@ impl Meter {
             meter.u64_counter(of.name).with_unit(of.unit).with_description(of.description).build()
         };
         Counter(self.0.as_ref().map(build))
+    }
+
+    /// A metric of how values are distributed among buckets with these upper bounds.
+    pub fn histogram(&self, of: Name, bounds: &[f64]) -> Histogram {
+        let build = |provider: &SdkMeterProvider| {
+            let meter = provider.meter("echotune");
+            let builder = meter.f64_histogram(of.name).with_boundaries(bounds.to_vec());
+            builder.with_unit(of.unit).with_description(of.description).build()
+        };
+        Histogram(self.0.as_ref().map(build))
     }
 
     /// Whether anybody is told.
@@ -166,5 +217,18 @@ impl Gauge {
     /// Whether anybody is told.
     pub const fn is_sent(&self) -> bool {
         self.0.is_some()
+    }
+}
+
+/// A metric of how values are distributed.
+#[derive(Debug, Clone, Default)]
+pub struct Histogram(Option<OtelHistogram<f64>>);
+
+impl Histogram {
+    /// Adds a value under some attributes; of few values each, and none of a user.
+    pub fn record(&self, value: f64, attributes: &[(&'static str, &str)]) {
+        if let Some(histogram) = &self.0 {
+            histogram.record(value, &key_values(attributes));
+        }
     }
 }

@@ -146,6 +146,8 @@ mod with_a_collector {
         assert!(gauge.is_sent());
         let counter = telemetry.meter().counter(metrics::DEAD_LETTERS);
         [2, 3].iter().for_each(|more| counter.add(*more, &[("messaging.consumer.group.name", "agents")]));
+        let histogram = telemetry.meter().histogram(metrics::MCP_SERVER_OPERATION, &metrics::MCP_BOUNDS);
+        [0.004, 0.3].iter().for_each(|took| histogram.record(*took, &[("mcp.method.name", "tools/call")]));
         for value in [0.5, 0.25] {
             gauge.record(value, &[("feature", "score"), ("kind", "track")]);
         }
@@ -159,6 +161,11 @@ mod with_a_collector {
         assert_eq!((sum.is_monotonic, sum.data_points[0].value), (true, Some(Value::AsInt(5))));
         let Some(Data::Gauge(gauge)) = &metric.data else { panic!("{metric:?}") };
         assert_eq!((gauge.data_points.len(), gauge.data_points[0].value), (1, Some(Value::AsDouble(0.25))));
+        let timed = sent.iter().find(|one| one.name == "mcp.server.operation.duration").expect("sent");
+        let Some(Data::Histogram(timed)) = &timed.data else { panic!("{timed:?}") };
+        let point = &timed.data_points[0];
+        assert_eq!((point.count, point.explicit_bounds.as_slice()), (2, &metrics::MCP_BOUNDS[..]));
+        assert_eq!((point.bucket_counts[0], point.bucket_counts[5]), (1, 1));
         let names: Vec<_> = gauge.data_points[0].attributes.iter().map(|pair| pair.key.as_str()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
     }

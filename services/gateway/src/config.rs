@@ -1,0 +1,356 @@
+//! What a gateway is told: its servers, who may reach it, and what it uses at the most.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
+
+use crate::token::Keys;
+
+/// Longest name of a server, in characters.
+const MAX_NAME: usize = 32;
+
+/// A server behind the gateway.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Its name: 1 to 32 lower-case letters, digits and single hyphens within. Its endpoint is `/servers/NAME/mcp`, and
+    /// its tools are called `NAME__TOOL` where another server has one of the same name.
+    pub name: String,
+    /// How it is reached.
+    pub reach: Reach,
+    /// Which revisions it speaks.
+    pub era: EraChoice,
+    /// What a call of each tool changes, which wins over what the server says of itself.
+    pub effects: BTreeMap<String, Effect>,
+    /// Whether the annotations `readOnlyHint` and `idempotentHint` of its tools are believed. When they are not, a call
+    /// whose answer was lost is never repeated.
+    pub trust_annotations: bool,
+    /// Whether it is told on whose behalf the gateway asks. For servers of this platform, which take the gateway's own
+    /// token for it.
+    pub forward_caller: bool,
+    /// Whether clients' sessions open one with it at once, so that any replica goes on with the same; otherwise each
+    /// replica opens its own when it is needed.
+    pub keep_session: bool,
+    /// For how long its lists are kept where it does not say.
+    pub lists_kept: Duration,
+    /// Requests to it at once.
+    pub concurrency: usize,
+    /// Requests that wait for their turn; those beyond are refused.
+    pub queue: usize,
+    /// How long one waits for its turn at the most.
+    pub queue_wait: Duration,
+    /// Requests of one caller at once, waiting ones included.
+    pub per_caller: usize,
+    /// How long a request may take whose caller does not say.
+    pub deadline: Duration,
+    /// How long a request may take at the most, whatever its caller says.
+    pub deadline_max: Duration,
+    /// When an endpoint is left alone.
+    pub breaker: BreakerConfig,
+}
+
+impl ServerConfig {
+    /// A server with the limits that fit most.
+    pub fn new(name: impl Into<String>, reach: Reach) -> Self {
+        Self {
+            name: name.into(),
+            reach,
+            era: EraChoice::Auto,
+            effects: BTreeMap::new(),
+            trust_annotations: false,
+            forward_caller: false,
+            keep_session: false,
+            lists_kept: Duration::from_secs(5),
+            concurrency: 64,
+            queue: 256,
+            queue_wait: Duration::from_secs(5),
+            per_caller: 64,
+            deadline: Duration::from_secs(30),
+            deadline_max: Duration::from_secs(300),
+            breaker: BreakerConfig::default(),
+        }
+    }
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// By streamable HTTP.
+    Http {
+        /// Addresses that are one server each, such as `http://10.0.0.7:8080/mcp`; several are replicas.
+        endpoints: Vec<String>,
+        /// The `authorization` header that it wants. Never the caller's own: that was not issued for it.
+        authorization: Option<Secret>,
+    },
+    /// As a child process that speaks on its standard input and output.
+    Process(ProcessConfig),
+}
+
+/// A server that is a program.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// The program.
+    pub command: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment but for `PATH` and `HOME`, which it gets from this process.
+    pub env: BTreeMap<String, String>,
+    /// Where it runs.
+    pub folder: Option<PathBuf>,
+    /// Who shares a child.
+    pub sharing: Sharing,
+    /// Children at once.
+    pub children: usize,
+    /// After how much silence a child is ended.
+    pub idle: Duration,
+    /// How long a child may take to answer its first request.
+    pub start: Duration,
+    /// How long a child has to end by itself when its input ends, and again when it is asked to by SIGTERM.
+    pub grace: Duration,
+    /// Its address space in bytes.
+    pub memory: Option<u64>,
+    /// Its open files.
+    pub files: Option<u64>,
+    /// Its processor time in seconds.
+    pub cpu: Option<u64>,
+}
+
+impl ProcessConfig {
+    /// A program with the limits that fit most.
+    pub fn new(command: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            command: command.into(),
+            args: args.into_iter().map(Into::into).collect(),
+            env: BTreeMap::new(),
+            folder: None,
+            sharing: Sharing::Session,
+            children: 64,
+            idle: Duration::from_secs(300),
+            start: Duration::from_secs(20),
+            grace: Duration::from_secs(2),
+            memory: None,
+            files: Some(1_024),
+            cpu: None,
+        }
+    }
+}
+
+/// Who shares a child process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everybody: the server is declared to keep nothing between requests.
+    All,
+    /// The sessions and requests of one caller.
+    Caller,
+    /// Nobody: a child for each session. Requests without one share by caller.
+    Session,
+}
+
+/// Which revisions of the protocol a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EraChoice {
+    /// It is found out.
+    Auto,
+    /// 2026-07-28 and later.
+    Modern,
+    /// 2025-11-25 and before.
+    Legacy,
+}
+
+/// What a call of a tool changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Reads,
+    /// The same call again changes nothing more.
+    Idempotent,
+    /// It must not be made twice.
+    Once,
+}
+
+impl Effect {
+    /// Whether a call whose answer was lost may be made again.
+    pub const fn may_repeat(self) -> bool {
+        matches!(self, Self::Reads | Self::Idempotent)
+    }
+}
+
+/// When an endpoint is left alone, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// Failures in a row.
+    pub failures: u32,
+    /// For how long at first; doubled each time in a row.
+    pub rest: Duration,
+    /// For how long at the most.
+    pub rest_max: Duration,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self { failures: 5, rest: Duration::from_secs(1), rest_max: Duration::from_secs(60) }
+    }
+}
+
+/// What the gateway uses at the most, whatever the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest request in bytes.
+    pub request_bytes: usize,
+    /// Longest message of a server in bytes.
+    pub answer_bytes: usize,
+    /// How deep objects and arrays of a request may be nested.
+    pub depth: usize,
+    /// Requests under way, over all servers.
+    pub requests: usize,
+    /// Streams that clients hold open.
+    pub streams: usize,
+    /// Entries in a page of a list.
+    pub page: usize,
+    /// Entries of a list of one server; those beyond are left out.
+    pub entries: usize,
+    /// Sessions of which something is kept in memory; the others cost nothing.
+    pub sessions: u64,
+    /// For how long a session can be used.
+    pub session_lasts: Duration,
+    /// After how much silence what is kept of a session in memory goes.
+    pub session_idle: Duration,
+    /// How long a request waits for what its client is asked.
+    pub input_wait: Duration,
+    /// After how much time without an answer a stream begins.
+    pub stream_after: Duration,
+    /// How often an open stream is shown to be alive.
+    pub keep_alive: Duration,
+    /// Bytes of a stream that wait for their reader, or for one who comes back.
+    pub stream_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes: 4 << 20,
+            answer_bytes: 8 << 20,
+            depth: 128,
+            requests: 4_096,
+            streams: 4_096,
+            page: 200,
+            entries: 2_000,
+            sessions: 50_000,
+            session_lasts: Duration::from_secs(24 * 3_600),
+            session_idle: Duration::from_secs(600),
+            input_wait: Duration::from_secs(300),
+            stream_after: Duration::from_millis(250),
+            keep_alive: Duration::from_secs(15),
+            stream_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Everything a gateway is told.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    /// The servers, in the order in which they win where only one can.
+    pub servers: Vec<ServerConfig>,
+    /// Knows callers by what they present.
+    pub callers: Callers,
+    /// Keys of tokens.
+    pub keys: Keys,
+    /// Where other replicas reach this one, such as `10.0.0.7:7800`; empty when it is alone. It travels sealed in
+    /// tokens: what belongs to a request under way is brought to the replica that has it.
+    pub advertise: String,
+    /// Values of `Host` that are served beside those of loopback.
+    pub hosts: Vec<String>,
+    /// Values of `Origin` that are served beside those of loopback.
+    pub origins: Vec<String>,
+    /// What it uses at the most.
+    pub limits: Limits,
+    /// Where metrics go.
+    pub meter: Meter,
+}
+
+impl GatewayConfig {
+    /// What is wrong, each with the server or setting it is about.
+    pub fn check(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (at, server) in self.servers.iter().enumerate() {
+            let named = |what: &str| format!("server '{}': {what}", server.name.escape_debug());
+            faults.extend(wrong_name(&server.name).map(|why| named(&why)));
+            if self.servers[..at].iter().any(|other| other.name == server.name) {
+                faults.push(named("the name comes twice"));
+            }
+            faults.extend(server.check().into_iter().map(|why| named(&why)));
+        }
+        if !self.advertise.is_empty() && self.advertise.parse::<http::uri::Authority>().is_err() {
+            faults.push(format!("advertise: '{}' is not HOST:PORT", self.advertise.escape_debug()));
+        }
+        faults
+    }
+}
+
+fn wrong_name(name: &str) -> Option<String> {
+    let inner =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let right = name.len() <= MAX_NAME && name.split('-').all(inner);
+    (!right).then(|| format!("a name is 1 to {MAX_NAME} lower-case letters, digits and single hyphens within"))
+}
+
+impl ServerConfig {
+    fn check(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        match &self.reach {
+            Reach::Http { endpoints, .. } => {
+                if endpoints.is_empty() {
+                    faults.push("has no endpoint; name at least one such as http://127.0.0.1:8080/mcp".to_owned());
+                }
+                for endpoint in endpoints {
+                    let uri: Option<http::Uri> = endpoint.parse().ok();
+                    if !uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some()) {
+                        let shown = endpoint.escape_debug();
+                        faults.push(format!("endpoint '{shown}' is not http://HOST[:PORT]/PATH"));
+                    }
+                }
+            }
+            Reach::Process(process) if process.command.as_os_str().is_empty() => {
+                faults.push("has no command".to_owned());
+            }
+            Reach::Process(_) => {}
+        }
+        if self.concurrency == 0 || self.per_caller == 0 {
+            faults.push("concurrency and per_caller are at least 1".to_owned());
+        }
+        if self.deadline > self.deadline_max {
+            faults.push("deadline is longer than deadline_max".to_owned());
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_with_its_server() {
+        let http = |endpoint: &str| Reach::Http { endpoints: vec![endpoint.to_owned()], authorization: None };
+        let config = GatewayConfig {
+            servers: vec![
+                ServerConfig::new("a", http("http://127.0.0.1:1/mcp")),
+                ServerConfig::new("a", http("https://elsewhere/mcp")),
+                ServerConfig::new("under_score", http("nonsense")),
+                ServerConfig::new("-a", Reach::Process(ProcessConfig::new("", [""]))),
+            ],
+            callers: Callers::new("t".repeat(32).into(), None),
+            keys: Keys::random().expect("random"),
+            advertise: "not an address".to_owned(),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            limits: Limits::default(),
+            meter: Meter::default(),
+        };
+        let faults = config.check().join("\n");
+        for told in ["'a': the name comes twice", "https://elsewhere", "'under_score': a name", "'-a': has no command"]
+        {
+            assert!(faults.contains(told), "{told} is not in:\n{faults}");
+        }
+        assert!(faults.contains("advertise"), "{faults}");
+    }
+}

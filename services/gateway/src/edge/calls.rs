@@ -1,0 +1,351 @@
+//! Requests that one server answers: which one, and the conversation with it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::response::Response;
+use http::HeaderMap;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{Asking, post::Request, respond};
+use crate::{
+    caller::{Digest, digest},
+    flow::{Asks, Client, Control, Conversation, Stream},
+    hub::Scope,
+    lists::{Kind, Offer},
+    message::{Json, Object},
+    refusal::Refusal,
+    telemetry,
+    token::{Purpose, Reader},
+    upstream::{Ask, OnBehalf, PROGRESS_TOKEN, Server},
+};
+
+/// How long a caller lets a request take, in `_meta`.
+const TIMEOUT_MS: &str = "echotune/timeout-ms";
+/// What a conversation may be told before it looks.
+const CONTROLS: usize = 64;
+/// Headers that mirror arguments of tools begin so.
+const PARAM: &str = "mcp-param-";
+/// The code for a resource that is not there, in revisions before 2026-07-28.
+const NO_RESOURCE: i64 = -32002;
+
+/// Where a request goes.
+struct Target {
+    server: Arc<Server>,
+    offer: Option<Offer>,
+    may_repeat: bool,
+}
+
+impl Asking {
+    pub(super) async fn call(self, mut request: Request) -> Result<Response, Refusal> {
+        let about = about(&request);
+        let state = request.incoming.params.text("requestState");
+        let returned = match state.and_then(|state| self.hub.keys.open(Purpose::State, &self.name, &state)) {
+            Some(state) => {
+                let responses = responses(&mut request);
+                let (replica, parked) = self.state(&state, about)?;
+                match self.hub.unpark(parked) {
+                    Some(waiting) => {
+                        let back = self.back(waiting, &request, responses).await;
+                        return back.ok_or_else(|| Refusal::unavailable("what waited for this has just ended", 1));
+                    }
+                    None => match self.bring(&replica).await {
+                        Some(response) => return Ok(response),
+                        // What waited for it is no more; the request may begin anew.
+                        None => Some(responses),
+                    },
+                }
+            }
+            None => None,
+        };
+        let target = self.target(&mut request).await?;
+        if returned.is_some() && !target.may_repeat {
+            let why = "what waited for these answers is no more, and what was asked may have been done; look before \
+                       you repeat it";
+            let (outcome, ending) =
+                crate::flow::convert::refused(&Refusal::unknown(why), &request.incoming.method, request.revision);
+            return Ok(respond::message(&outcome.message(&request.incoming.id), ending.status));
+        }
+        self.begin(request, target, about, returned).await
+    }
+
+    /// Reads the state of a request that waits: sealed here, but for whom and for what must be as it was.
+    fn state(&self, state: &[u8], about: Digest) -> Result<(String, Digest), Refusal> {
+        let wrong = || Refusal::params("'requestState' is none of this request");
+        let mut read = Reader(state);
+        let replica = read.text().ok_or_else(wrong)?;
+        let (parked, owner, of): (Digest, Digest, Digest) =
+            (read.fixed().ok_or_else(wrong)?, read.fixed().ok_or_else(wrong)?, read.fixed().ok_or_else(wrong)?);
+        let ends = u32::from_be_bytes(read.fixed().ok_or_else(wrong)?);
+        if owner != self.caller.owner || of != about {
+            return Err(wrong());
+        }
+        if crate::ticket::now() >= ends {
+            return Err(Refusal::params("'requestState' has ended; begin the request anew"));
+        }
+        Ok((replica, parked))
+    }
+
+    /// Goes on with a conversation that waited.
+    async fn back(
+        &self,
+        waiting: mpsc::Sender<Control>,
+        request: &Request,
+        responses: BTreeMap<String, Json>,
+    ) -> Option<Response> {
+        let (stream, gone) = (Stream::new(self.hub.limits.stream_bytes, false), CancellationToken::new());
+        let id = request.incoming.id.clone();
+        let attach = Control::Attach { stream: Arc::clone(&stream), id, gone: gone.clone(), responses };
+        waiting.send(attach).await.ok()?;
+        Some(respond::answer(&self.hub, &stream, None, Some(gone)).await)
+    }
+
+    async fn begin(
+        self,
+        request: Request,
+        target: Target,
+        about: Digest,
+        returned: Option<BTreeMap<String, Json>>,
+    ) -> Result<Response, Refusal> {
+        let full = |_| Refusal::unavailable("as many requests as there may be are under way", 1);
+        let permit = Arc::clone(&self.hub.requests).try_acquire_owned().map_err(full)?;
+        let legacy = !request.revision.is_modern();
+        let gone = CancellationToken::new();
+        if let Some(live) = &request.live
+            && !live.begin(&request.incoming.id, &gone)
+        {
+            return Err(Refusal::invalid("a request of this 'id' is under way already"));
+        }
+        let stream = Stream::new(self.hub.limits.stream_bytes, legacy);
+        let kept = request.live.as_ref().map(|live| respond::Kept {
+            live: Arc::clone(live),
+            name: self.name.clone(),
+            request: request.incoming.id.json().bytes().to_vec(),
+        });
+        // Before 2026-07-28 going away means nothing; the client says so when it gives a request up.
+        let leaving = (!legacy).then(|| gone.clone());
+        let hub = Arc::clone(&self.hub);
+        let method = request.incoming.method.clone();
+        let parent = parent(&request.incoming.meta, &self.original.headers);
+        let subject = request.incoming.subject();
+        let span = telemetry::serving(&method, subject.as_deref(), &request.incoming.id, request.revision, &parent);
+        let mut conversation = self.conversation(request, target, about, (stream.clone(), gone), parent);
+        if let Some(given) = returned {
+            conversation.asks.give(given);
+        }
+        let meters = hub.meters.clone();
+        let begun = Instant::now();
+        let running = async move {
+            let error = conversation.run().await;
+            meters.served(begun.elapsed(), &method, error);
+            drop(permit);
+        };
+        hub.tasks.spawn(running.instrument(span));
+        Ok(respond::answer(&hub, &stream, kept, leaving).await)
+    }
+
+    fn conversation(
+        self,
+        request: Request,
+        target: Target,
+        about: Digest,
+        (stream, gone): (Arc<Stream>, CancellationToken),
+        parent: String,
+    ) -> Conversation {
+        let Request { mut incoming, revision, abilities, live } = request;
+        let progress = incoming.meta.get(PROGRESS_TOKEN).cloned();
+        let log_level = incoming.declared.log_level.as_ref().and_then(Json::read);
+        let deadline = Instant::now() + patience(&mut incoming.meta, &target.server);
+        incoming.meta.remove("traceparent");
+        let mut headers: HeaderMap = HeaderMap::new();
+        for (name, value) in self.original.headers.iter().filter(|(name, _)| name.as_str().starts_with(PARAM)) {
+            headers.append(name.clone(), value.clone());
+        }
+        let entry = target.offer.as_ref().and_then(Offer::entry);
+        if let Some(entry) = entry.filter(|_| !revision.is_modern()) {
+            headers = entry.headers.of(incoming.params.get("arguments"));
+        }
+        let mut declared = incoming.declared.clone();
+        if let Some(live) = &live {
+            declared.log_level = live.level();
+        }
+        let name = incoming.subject();
+        let session = live.as_ref().map(|live| live.ticket.key);
+        let held = live
+            .as_ref()
+            .and_then(|live| live.ticket.held.iter().find(|held| held.server == target.server.number).cloned());
+        let (me, control) = mpsc::channel(CONTROLS);
+        let wait = self.hub.limits.input_wait;
+        Conversation {
+            on: OnBehalf::of(&self.caller, session),
+            ask: Ask {
+                method: incoming.method,
+                name,
+                params: incoming.params,
+                meta: incoming.meta,
+                headers,
+                abilities,
+                declared,
+                traceparent: parent,
+                deadline,
+            },
+            held,
+            client: Client { id: incoming.id, revision, progress, log_level, live, gone, stream: Some(stream) },
+            asks: Asks::new(me, about, &self.name, wait),
+            may_repeat: target.may_repeat,
+            deadline,
+            control,
+            server: target.server,
+            hub: self.hub,
+        }
+    }
+
+    /// Finds the server of a request, and writes the server's own name into it.
+    async fn target(&self, request: &mut Request) -> Result<Target, Refusal> {
+        match request.incoming.method.as_str() {
+            "tools/call" => self.named(request, Kind::Tools, "tool").await,
+            "prompts/get" => self.named(request, Kind::Prompts, "prompt").await,
+            "resources/read" => {
+                let uri = request.incoming.params.text("uri");
+                let uri = uri.ok_or_else(|| Refusal::params("'uri' is no string"))?;
+                self.resource(request, &uri).await
+            }
+            _ => self.completed(request).await,
+        }
+    }
+
+    async fn named(&self, request: &mut Request, kind: Kind, what: &str) -> Result<Target, Refusal> {
+        let name = request.incoming.params.text("name").ok_or_else(|| Refusal::params("'name' is no string"))?;
+        let (server, offer) = self.find(request, kind, &name, what).await?;
+        if let Some(offer) = offer.as_ref().filter(|offer| offer.own != name) {
+            request.incoming.params.set("name", Json::of(&offer.own));
+        }
+        let own = offer.as_ref().map_or(name.as_str(), |offer| offer.own.as_str());
+        let may_repeat = kind != Kind::Tools || may_repeat(&server, own, offer.as_ref());
+        Ok(Target { server, offer, may_repeat })
+    }
+
+    /// The server of a name. One alone has all of them; its list is looked into for what it says of the entry.
+    async fn find(
+        &self,
+        request: &Request,
+        kind: Kind,
+        name: &str,
+        what: &str,
+    ) -> Result<(Arc<Server>, Option<Offer>), Refusal> {
+        use crate::lists::Found;
+        let servers = self.hub.servers_of(self.scope);
+        let alone = matches!(self.scope, Scope::One(_));
+        if alone && !self.needs_entry(request, kind, name) {
+            return Ok((Arc::clone(&servers[0]), None));
+        }
+        match self.hub.lists.find(servers, kind, &self.asker(request), name).await {
+            Found::One(offer) => Ok((Arc::clone(&servers[offer.server]), Some(offer))),
+            _ if alone => Ok((Arc::clone(&servers[0]), None)),
+            Found::Several(names) => {
+                let why = format!("several servers have a {what} of this name; call one of {}", names.join(", "));
+                Err(Refusal::params(why))
+            }
+            Found::Nobody { is_whole } => {
+                let shown: String = name.chars().take(128).collect();
+                if !is_whole {
+                    // It may be of one that is away.
+                    let why = format!("no server that can be reached has a {what} '{}'", shown.escape_debug());
+                    return Err(Refusal::unavailable(why, 2));
+                }
+                Err(Refusal::params(format!("unknown {what} '{}'", shown.escape_debug())))
+            }
+        }
+    }
+
+    /// Whether something depends on what the list says of an entry.
+    fn needs_entry(&self, request: &Request, kind: Kind, name: &str) -> bool {
+        let server = &self.hub.servers_of(self.scope)[0];
+        let by_hints = server.config.trust_annotations && !server.config.effects.contains_key(name);
+        let by_headers = !request.revision.is_modern() && server.known().is_some_and(|info| info.revision.is_modern());
+        kind == Kind::Tools && (by_hints || by_headers)
+    }
+
+    async fn resource(&self, request: &Request, uri: &str) -> Result<Target, Refusal> {
+        use crate::lists::Found;
+        let servers = self.hub.servers_of(self.scope);
+        let to = |server: &Arc<Server>| Target { server: Arc::clone(server), offer: None, may_repeat: true };
+        if let [server] = servers {
+            return Ok(to(server));
+        }
+        let asker = self.asker(request);
+        if let Found::One(offer) = self.hub.lists.find(servers, Kind::Resources, &asker, uri).await {
+            return Ok(to(&servers[offer.server]));
+        }
+        let templates = self.hub.lists.table(servers, Kind::Templates, &asker).await;
+        if let Some(server) = templates.fitting(uri) {
+            return Ok(to(&servers[server]));
+        }
+        // One that is listed nowhere can be of the only server that has any.
+        let having =
+            |server: &&Arc<Server>| server.known().is_some_and(|info| info.capabilities.get("resources").is_some());
+        let mut having = servers.iter().filter(having);
+        if let (Some(server), None) = (having.next(), having.next()) {
+            return Ok(to(server));
+        }
+        let why = "no server has this resource";
+        if request.revision.is_modern() {
+            return Err(Refusal::params(why));
+        }
+        Err(Refusal::new(http::StatusCode::OK, NO_RESOURCE, why))
+    }
+
+    async fn completed(&self, request: &mut Request) -> Result<Target, Refusal> {
+        let mut of = request.incoming.params.object("ref").ok_or_else(|| Refusal::params("'ref' is no object"))?;
+        if of.text("type").as_deref() == Some("ref/resource") {
+            let uri = of.text("uri").ok_or_else(|| Refusal::params("'ref.uri' is no string"))?;
+            return self.resource(request, &uri).await;
+        }
+        let name = of.text("name").ok_or_else(|| Refusal::params("'ref.name' is no string"))?;
+        let (server, offer) = self.find(request, Kind::Prompts, &name, "prompt").await?;
+        if let Some(offer) = offer.as_ref().filter(|offer| offer.own != name) {
+            of.set("name", Json::of(&offer.own));
+            request.incoming.params.set("ref", of.write());
+        }
+        Ok(Target { server, offer: None, may_repeat: true })
+    }
+}
+
+/// Whether a tool may be called twice: by the configuration, or by itself where that is believed.
+fn may_repeat(server: &Server, own: &str, offer: Option<&Offer>) -> bool {
+    match server.config.effects.get(own) {
+        Some(effect) => effect.may_repeat(),
+        None if server.config.trust_annotations => {
+            offer.and_then(Offer::entry).is_some_and(|entry| entry.says.may_repeat())
+        }
+        None => false,
+    }
+}
+
+/// What a request is, without what differs when it is repeated.
+fn about(request: &Request) -> Digest {
+    let params = &request.incoming.params;
+    let part = |name: &str| params.get(name).map_or(&b""[..], Json::bytes);
+    digest(&[request.incoming.method.as_bytes(), part("name"), part("uri"), part("arguments")])
+}
+
+/// Takes the answers out of a request that comes back.
+fn responses(request: &mut Request) -> BTreeMap<String, Json> {
+    request.incoming.params.remove("requestState");
+    let responses = request.incoming.params.remove("inputResponses");
+    let responses = responses.and_then(|json| Object::read(&json).ok()).unwrap_or_default();
+    responses.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect()
+}
+
+/// The trace that a request is of: that of `_meta`, else that of HTTP.
+fn parent(meta: &Object, headers: &HeaderMap) -> String {
+    let of_http = || headers.get("traceparent")?.to_str().ok().map(str::to_owned);
+    meta.text("traceparent").or_else(of_http).unwrap_or_default()
+}
+
+/// How long a request may take.
+fn patience(meta: &mut Object, server: &Server) -> Duration {
+    let asked = meta.get(TIMEOUT_MS).and_then(Json::read).map(Duration::from_millis);
+    asked.unwrap_or(server.config.deadline).min(server.config.deadline_max)
+}

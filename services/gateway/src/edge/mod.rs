@@ -1,0 +1,122 @@
+//! The HTTP face of the gateway: streamable HTTP of both eras.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Path, Request, State},
+    middleware::from_fn_with_state,
+    response::{IntoResponse as _, Response},
+    routing::{any, get},
+};
+use echotune_model::{ErrorKind, Fault};
+use http::{Method, StatusCode, header::ALLOW};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::{
+    caller::Caller,
+    hub::{Hub, Scope},
+    peer::Original,
+    refusal::Refusal,
+};
+
+mod calls;
+mod guard;
+mod incoming;
+mod lists;
+mod post;
+mod respond;
+mod sessions;
+mod streams;
+
+/// Longest name of a server in a path that is looked up.
+const MAX_NAME: usize = 64;
+
+/// The routes of a gateway.
+pub(crate) fn router(hub: &Arc<Hub>) -> Router {
+    let served = Router::new()
+        .route("/mcp", any(all))
+        .route("/servers/{name}/mcp", any(one))
+        .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
+    served
+        .route("/health/live", get(async || StatusCode::OK))
+        .route("/health/ready", get(ready))
+        .with_state(Arc::clone(hub))
+}
+
+async fn ready(State(hub): State<Arc<Hub>>) -> StatusCode {
+    if hub.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+async fn all(State(hub): State<Arc<Hub>>, request: Request) -> Response {
+    served(&hub, Scope::All, request).await
+}
+
+async fn one(State(hub): State<Arc<Hub>>, Path(name): Path<String>, request: Request) -> Response {
+    let at = hub.servers.iter().position(|server| server.config.name == name);
+    match at {
+        Some(at) => served(&hub, Scope::One(at), request).await,
+        None => {
+            let shown: String = name.chars().take(MAX_NAME).collect();
+            let why = format!("no server is named '{}'", shown.escape_debug());
+            Refusal::new(StatusCode::NOT_FOUND, crate::refusal::INVALID_REQUEST, why).response(None)
+        }
+    }
+}
+
+/// One request, with who sends it.
+pub(crate) struct Asking {
+    hub: Arc<Hub>,
+    scope: Scope,
+    /// Of the endpoint.
+    name: String,
+    caller: Caller,
+    original: Original,
+}
+
+async fn served(hub: &Arc<Hub>, scope: Scope, request: Request) -> Response {
+    match asked(hub, scope, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.response(None),
+    }
+}
+
+async fn asked(hub: &Arc<Hub>, scope: Scope, request: Request) -> Result<Response, Refusal> {
+    let caller = Caller::of(&hub.callers, request.headers()).await.map_err(|fault| of_fault(&fault))?;
+    let (parts, body) = request.into_parts();
+    let body = if parts.method == Method::POST { whole(body, hub.limits.request_bytes).await? } else { Bytes::new() };
+    let original = Original { method: parts.method, uri: parts.uri, headers: parts.headers, body };
+    let name = hub.scope_name(scope);
+    let asking = Asking { hub: Arc::clone(hub), scope, name, caller, original };
+    match asking.original.method {
+        Method::POST => asking.post().await,
+        Method::GET => asking.get().await,
+        Method::DELETE => asking.delete().await,
+        _ => Ok(not_allowed("POST, GET, DELETE")),
+    }
+}
+
+fn not_allowed(allowed: &'static str) -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response()
+}
+
+async fn whole(body: Body, most: usize) -> Result<Bytes, Refusal> {
+    let whole = Limited::new(body, most).collect().await;
+    whole.map(|whole| whole.to_bytes()).map_err(|cause| {
+        if cause.is::<LengthLimitError>() {
+            Refusal::too_large(format!("the request has more than {most} bytes"))
+        } else {
+            Refusal::invalid("the request broke off")
+        }
+    })
+}
+
+fn of_fault(fault: &Fault) -> Refusal {
+    match fault.kind {
+        ErrorKind::Unauthenticated => Refusal::unauthenticated(&fault.message),
+        ErrorKind::PermissionDenied => Refusal::forbidden(&fault.message),
+        ErrorKind::InvalidArgument => Refusal::invalid(&fault.message),
+        _ => Refusal::unavailable(&fault.message, 1),
+    }
+}

@@ -1,0 +1,177 @@
+//! Streams that clients open: one that broke, and what is told beside requests.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{body::Bytes, response::Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::{sync::broadcast, time::sleep};
+
+use super::{Asking, not_allowed, post::Request, respond};
+use crate::{
+    flow::{Live, Stream},
+    hub::Hub,
+    message::{Id, Json, Outcome, notice},
+    refusal::Refusal,
+    upstream::{Changed, LAST_EVENT_ID, META_SUBSCRIPTION},
+};
+
+impl Asking {
+    /// GET, of revisions before 2026-07-28.
+    pub(super) async fn get(self) -> Result<Response, Refusal> {
+        if self.says_modern() {
+            return Ok(not_allowed("POST"));
+        }
+        // Without a session there is nothing to be told beside requests.
+        let Some(live) = self.session()? else { return Ok(not_allowed("POST")) };
+        let last = self.original.headers.get(LAST_EVENT_ID).and_then(|last| last.to_str().ok()).map(str::to_owned);
+        match last {
+            Some(last) => self.resume(&live, &last).await,
+            None => self.beside(&live),
+        }
+    }
+
+    /// Goes on with a stream after the event that the client has seen last.
+    async fn resume(self, live: &Arc<Live>, last: &str) -> Result<Response, Refusal> {
+        let wrong = || Refusal::invalid("'Last-Event-ID' is of no stream of this session");
+        let (sealed, next) = last.rsplit_once('.').ok_or_else(wrong)?;
+        let next: u64 = next.parse().map_err(|_| wrong())?;
+        let opened = self.hub.open_stream(&self.name, live.ticket.key, sealed);
+        let (replica, key, request) = opened.ok_or_else(wrong)?;
+        let keep_alive = self.hub.limits.keep_alive;
+        if let Some(stream) = live.stream(key) {
+            return Ok(respond::events(stream.read(next), Some(sealed.to_owned()), None, None, keep_alive));
+        }
+        if let Some(response) = self.bring(&replica).await {
+            return Ok(response);
+        }
+        // Where it was is no more. The client waits for an answer, and this is all that is known.
+        let Some(id) = Json::taken(&Bytes::from(request)).and_then(|id| Id::read(&id)) else {
+            return self.beside(live);
+        };
+        let lost = Refusal::unknown(
+            "the replica that had this request is gone, and what was asked may have been done; look before you repeat it",
+        );
+        let stream = Stream::new(self.hub.limits.stream_bytes, true);
+        stream.finish(lost.outcome().message(&id), StatusCode::OK);
+        Ok(respond::events(stream.read(0), None, None, None, keep_alive))
+    }
+
+    /// Tells of changes for as long as the client listens.
+    fn beside(&self, live: &Arc<Live>) -> Result<Response, Refusal> {
+        let ending = Stream::new(self.hub.limits.stream_bytes, false);
+        live.beside(&ending);
+        let told = Telling::new(&self.hub, self.scope_numbers(), Changed::ALL.into_iter().collect(), None)?;
+        Ok(told.response(Some(ending), None))
+    }
+
+    fn scope_numbers(&self) -> BTreeSet<u32> {
+        self.hub.servers_of(self.scope).iter().map(|server| server.number).collect()
+    }
+
+    /// `subscriptions/listen`, of 2026-07-28.
+    pub(super) fn listen(&self, request: &Request) -> Result<Response, Refusal> {
+        let filter = request.incoming.params.object("notifications");
+        let filter = filter.ok_or_else(|| Refusal::params("'notifications' is no object"))?;
+        let named = [
+            ("toolsListChanged", Changed::Tools),
+            ("promptsListChanged", Changed::Prompts),
+            ("resourcesListChanged", Changed::Resources),
+        ];
+        let wanted = named.into_iter().filter(|(name, _)| filter.get(name).and_then(Json::read) == Some(true));
+        let wanted: Vec<_> = wanted.collect();
+        let honoured: serde_json::Map<String, Value> =
+            wanted.iter().map(|(name, _)| ((*name).to_owned(), json!(true))).collect();
+        let id = &request.incoming.id;
+        let acknowledged = json!({ "_meta": subscription(id), "notifications": honoured });
+        let acknowledged = notice("notifications/subscriptions/acknowledged", Some(&Json::of(&acknowledged)));
+        let kinds = wanted.into_iter().map(|(_, changed)| changed).collect();
+        let told = Telling::new(&self.hub, self.scope_numbers(), kinds, Some(id.clone()))?;
+        Ok(told.response(None, Some(acknowledged)))
+    }
+}
+
+fn subscription(id: &Id) -> Value {
+    json!({ META_SUBSCRIPTION: id.json().read::<Value>() })
+}
+
+/// Who is told of changes. Events have no ids: whoever comes back reads the lists, and has missed nothing.
+struct Telling {
+    hub: Arc<Hub>,
+    servers: BTreeSet<u32>,
+    wanted: BTreeSet<Changed>,
+    /// Of the request that subscribed, in 2026-07-28.
+    id: Option<Id>,
+    told: broadcast::Receiver<(u32, Changed)>,
+    waiting: BTreeSet<Changed>,
+    _place: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Telling {
+    fn new(hub: &Arc<Hub>, servers: BTreeSet<u32>, wanted: BTreeSet<Changed>, id: Option<Id>) -> Result<Self, Refusal> {
+        let full = |_| Refusal::unavailable("as many streams as there may be are open", 5);
+        let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(full)?;
+        let told = hub.told.subscribe();
+        let waiting = BTreeSet::new();
+        Ok(Self { hub: Arc::clone(hub), servers, wanted, id, told, waiting, _place: place })
+    }
+
+    /// The stream: what it begins with, then changes, until the client leaves, `ending` ends or the gateway stops.
+    fn response(self, ending: Option<Arc<Stream>>, first: Option<Json>) -> Response {
+        let first = first.map(|first| respond::event(None, first.bytes()));
+        let ending = ending.map(|ending| ending.read(0));
+        let body = futures::stream::unfold(Some((self, first, ending)), |state| async move {
+            let (mut telling, mut first, mut ending) = state?;
+            if let Some(first) = first.take() {
+                return Some((Ok(first), Some((telling, None, ending))));
+            }
+            let stop = telling.hub.stop.clone();
+            let ended = async {
+                match &mut ending {
+                    Some(ending) => drop(ending.next().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                piece = telling.next() => Some((Ok(piece), Some((telling, None, ending)))),
+                () = ended => None,
+                () = stop.cancelled() => telling.last().map(|last| (Ok(last), None)),
+            }
+        });
+        respond::sse(body)
+    }
+
+    async fn next(&mut self) -> Bytes {
+        let keep_alive = self.hub.limits.keep_alive;
+        let mut alive = std::pin::pin!(sleep(keep_alive));
+        loop {
+            if let Some(changed) = self.waiting.pop_first() {
+                return self.event(changed);
+            }
+            tokio::select! {
+                told = self.told.recv() => match told {
+                    Ok((server, changed)) if self.servers.contains(&server) && self.wanted.contains(&changed) => {
+                        return self.event(changed);
+                    }
+                    Ok(_) => {}
+                    // Which of them were missed is not known, so all are told.
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.waiting.clone_from(&self.wanted),
+                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                },
+                () = &mut alive => return respond::ALIVE,
+            }
+        }
+    }
+
+    fn event(&self, changed: Changed) -> Bytes {
+        let params = self.id.as_ref().map(|id| Json::of(&json!({ "_meta": subscription(id) })));
+        respond::event(None, notice(changed.method(), params.as_ref()).bytes())
+    }
+
+    /// A subscription ends with an answer to what opened it.
+    fn last(&self) -> Option<Bytes> {
+        let id = self.id.as_ref()?;
+        let result = json!({ "resultType": "complete", "_meta": subscription(id) });
+        Some(respond::event(None, Outcome::result(&result).message(id).bytes()))
+    }
+}

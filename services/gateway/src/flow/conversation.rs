@@ -1,0 +1,369 @@
+//! One request of a client on its way to a server and back: attempts, what is said in between, and how it ends.
+
+use std::{sync::Arc, time::Duration};
+
+use echotune_kit::telemetry;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{
+    asks::Asks,
+    convert,
+    live::{Control, Live},
+    stream::{Ending, Stream},
+};
+use crate::{
+    hub::Hub,
+    message::{Id, Json, Object, Outcome, Revision, notice},
+    refusal::Refusal,
+    telemetry::{asking, fail},
+    ticket::Held,
+    upstream::{Ask, Changed, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Said, Server},
+};
+
+/// How often a request is repeated whose answer was lost, where it may be.
+const REPEATS: u32 = 3;
+/// How often a session is opened anew for one request.
+const RENEWALS: u32 = 3;
+/// How long a request waits for a server that cannot be reached.
+const HOLD: Duration = Duration::from_secs(10);
+/// The first pause before another attempt, doubled up to the longest.
+const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Who asked, and in which way.
+pub(crate) struct Client {
+    pub(crate) id: Id,
+    pub(crate) revision: Revision,
+    /// Its own mark of progress.
+    pub(crate) progress: Option<Json>,
+    /// From which level on it wants to see the server's log; always, before 2026-07-28.
+    pub(crate) log_level: Option<String>,
+    pub(crate) live: Option<Arc<Live>>,
+    /// Set when it does not wait any more.
+    pub(crate) gone: CancellationToken,
+    /// Where it reads; `None` while a client of 2026-07-28 is away for what it was asked.
+    pub(crate) stream: Option<Arc<Stream>>,
+}
+
+/// A request under way.
+pub(crate) struct Conversation {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) on: OnBehalf,
+    pub(crate) ask: Ask,
+    pub(crate) held: Option<Held>,
+    pub(crate) client: Client,
+    pub(crate) asks: Asks,
+    /// Whether it may be made twice.
+    pub(crate) may_repeat: bool,
+    pub(crate) deadline: Instant,
+    pub(crate) control: mpsc::Receiver<Control>,
+}
+
+/// Why an attempt came to nothing.
+pub(super) enum Broken {
+    Failed(Failed),
+    /// The deadline is over.
+    Late,
+    /// Nobody waits for the answer.
+    Gone,
+    /// It ends without the server.
+    Refused(Refusal),
+}
+
+impl From<Failed> for Broken {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+/// How it stands with further attempts.
+#[derive(Default)]
+struct Tries {
+    repeats: u32,
+    renewals: u32,
+    pauses: u32,
+    unreached: Option<Instant>,
+}
+
+impl Conversation {
+    /// Sees the request to its end, and tells the client; the value of `error.type`.
+    pub(crate) async fn run(mut self) -> &'static str {
+        let outcome = self.converse().await;
+        if let Some(live) = &self.client.live {
+            live.ended(&self.client.id);
+        }
+        self.asks.forget(self.client.live.as_deref());
+        match outcome {
+            Ok(outcome) => {
+                self.finish(&outcome, convert::status(&outcome, self.client.revision).into());
+                convert::error_type(&outcome)
+            }
+            Err(Broken::Refused(refusal)) => {
+                fail(&tracing::Span::current(), refusal.kind_name(), &refusal.message);
+                let (outcome, ending) = convert::refused(&refusal, &self.ask.method, self.client.revision);
+                self.finish(&outcome, ending);
+                "refused"
+            }
+            // Whoever gave up wants to hear nothing more of it.
+            Err(_) => {
+                if let Some(stream) = self.client.stream.take() {
+                    stream.close();
+                }
+                "cancelled"
+            }
+        }
+    }
+
+    fn finish(&self, outcome: &Outcome, ending: Ending) {
+        if let Some(stream) = &self.client.stream {
+            stream.finish(outcome.message(&self.client.id), ending);
+        }
+    }
+
+    async fn converse(&mut self) -> Result<Outcome, Broken> {
+        let entered = self.server.gate.enter(self.on.owner, self.deadline);
+        let place = tokio::select! {
+            place = entered => place.inspect_err(|_| self.server.event("shed")).map_err(Broken::Refused)?,
+            () = self.client.gone.cancelled() => return Err(Broken::Gone),
+        };
+        self.server.budget.earn();
+        // Given back while it waits for people, who take their time.
+        let mut place = Some(place);
+        let mut tries = Tries::default();
+        loop {
+            match self.attempt(&mut place).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(Broken::Failed(Failed::Late) | Broken::Late) => return Err(Broken::Refused(self.late())),
+                Err(Broken::Failed(failed)) => self.again(failed, &mut tries).await?,
+                Err(broken) => return Err(broken),
+            }
+        }
+    }
+
+    fn late(&self) -> Refusal {
+        let why = format!("server '{}' did not answer in time", self.server.config.name);
+        if self.may_repeat {
+            Refusal::late(why)
+        } else {
+            self.server.event("unknown");
+            Refusal::unknown(format!("{why}: what was asked may have been done; look before you repeat it"))
+        }
+    }
+
+    /// Waits for another attempt, where there may be one.
+    async fn again(&mut self, failed: Failed, tries: &mut Tries) -> Result<(), Broken> {
+        let pause = match self.may_try_again(&failed, tries) {
+            Ok(pause) => pause,
+            Err(refusal) => return Err(Broken::Refused(refusal)),
+        };
+        tokio::select! {
+            () = sleep(pause) => Ok(()),
+            () = self.client.gone.cancelled() => Err(Broken::Gone),
+        }
+    }
+
+    fn may_try_again(&self, failed: &Failed, tries: &mut Tries) -> Result<Duration, Refusal> {
+        let name = &self.server.config.name;
+        let why = format!("server '{name}': {}", failed.why());
+        let [random] = crate::token::random();
+        let pause = (PAUSE * (1 << tries.pauses.min(6))).min(PAUSE_MAX).mul_f64(0.5 + f64::from(random) / 512.0);
+        tries.pauses += 1;
+        match failed {
+            Failed::Gone | Failed::OtherEra if tries.renewals < RENEWALS => {
+                tries.renewals += 1;
+                return Ok(Duration::ZERO);
+            }
+            Failed::NotSent { retry_after, by_server, .. } => {
+                let pause = retry_after.map_or(pause, |asked| asked.min(PAUSE_MAX).max(pause));
+                let since = *tries.unreached.get_or_insert_with(Instant::now);
+                let until = self.deadline.min(since + HOLD);
+                // It costs a server that is not asked nothing; one that says it is full has to be spared.
+                if Instant::now() + pause < until && (!by_server || self.server.budget.spend()) {
+                    return Ok(pause);
+                }
+                let seconds = retry_after.map_or(1, |after| u32::try_from(after.as_secs()).unwrap_or(u32::MAX));
+                return Err(Refusal::unavailable(why, seconds));
+            }
+            Failed::Cut(_) if self.may_repeat && tries.repeats < REPEATS => {
+                let late = Instant::now() + pause >= self.deadline;
+                if !late && self.server.budget.spend() {
+                    tries.repeats += 1;
+                    tries.unreached = None;
+                    self.server.event("repeated");
+                    tracing::info!(server = name, why, "a request is repeated");
+                    return Ok(pause);
+                }
+                return Err(Refusal::unavailable(why, 1));
+            }
+            _ => {}
+        }
+        Err(self.given_up(failed, why))
+    }
+
+    fn given_up(&self, failed: &Failed, why: String) -> Refusal {
+        match failed {
+            Failed::Cut(_) | Failed::Wrong(_) if !self.may_repeat => {
+                self.server.event("unknown");
+                Refusal::unknown(format!("{why}: what was asked may have been done; look before you repeat it"))
+            }
+            Failed::Cut(_) | Failed::Gone | Failed::OtherEra => Refusal::unavailable(why, 1),
+            _ => Refusal::broken(why),
+        }
+    }
+
+    /// Asks the server once.
+    async fn attempt(&mut self, place: &mut Option<impl Sized>) -> Result<Outcome, Broken> {
+        let name = self.ask.name.as_deref();
+        let transport = if self.server.is_process() { "pipe" } else { "tcp" };
+        let span = asking(&self.ask.method, name, &self.server.config.name, transport);
+        let traceparent = telemetry::traceparent_of(&span);
+        if !traceparent.is_empty() {
+            self.ask.traceparent = traceparent;
+        }
+        self.ask.deadline = self.deadline;
+        let begun = Instant::now();
+        let outcome = self.ask_and_follow(place).instrument(span.clone()).await;
+        let (error, why) = match &outcome {
+            Ok(Outcome::Result(_)) => ("", String::new()),
+            Ok(Outcome::Error(error)) => ("jsonrpc_error", format!("{error:?}")),
+            Err(Broken::Failed(failed)) => (kind_of(failed), failed.why()),
+            Err(Broken::Late) => ("timeout", "it did not answer in time".to_owned()),
+            Err(Broken::Gone) => ("cancelled", "nobody waits any more".to_owned()),
+            Err(Broken::Refused(refusal)) => ("_OTHER", refusal.message.clone()),
+        };
+        if !error.is_empty() {
+            fail(&span, error, &why);
+        }
+        self.hub.meters.asked(begun.elapsed(), &self.ask.method, &self.server.config.name, transport, error);
+        outcome
+    }
+
+    async fn ask_and_follow(&mut self, place: &mut Option<impl Sized>) -> Result<Outcome, Broken> {
+        let mut exchange = self.send().await?;
+        self.asks.begin();
+        // After it has answered there is nothing more to hear, though the client is still asked for what it wants.
+        let mut has_answered = false;
+        loop {
+            let until = self.asks.until(self.deadline);
+            let said = tokio::select! {
+                said = exchange.next(), if !has_answered => said?,
+                Some(control) = self.control.recv() => {
+                    if self.told(control, &exchange).await? {
+                        exchange = self.send().await?;
+                        has_answered = false;
+                    }
+                    continue;
+                }
+                () = self.client.gone.cancelled() => {
+                    exchange.cancel("the client has given it up").await;
+                    return Err(Broken::Gone);
+                }
+                // Whoever is away for what it was asked comes back to another replica.
+                () = self.hub.stop.cancelled(), if self.client.stream.is_none() => {
+                    exchange.cancel("the gateway is stopping").await;
+                    return Err(Broken::Gone);
+                }
+                () = sleep_until(until) => {
+                    if self.asks.must_park() {
+                        self.park();
+                        *place = None;
+                        continue;
+                    }
+                    exchange.late();
+                    exchange.cancel("it took too long").await;
+                    return Err(if self.client.stream.is_some() { Broken::Late } else { Broken::Gone });
+                }
+            };
+            match said {
+                Said::Answer(outcome) => {
+                    if let Some(outcome) = self.answered(outcome, exchange.revision())? {
+                        return Ok(outcome);
+                    }
+                    has_answered = true;
+                    *place = None;
+                }
+                Said::Notice { method, params } => self.notice(&method, params)?,
+                Said::Asks { id, method, params } => self.asked(&exchange, id, method, params).await?,
+            }
+        }
+    }
+
+    pub(super) async fn send(&mut self) -> Result<Exchange, Broken> {
+        let sending = self.server.send(&self.on, &self.ask, self.held.as_ref());
+        tokio::select! {
+            sent = timeout_at(self.deadline, sending) => Ok(sent.map_err(|_| Broken::Late)??),
+            () = self.client.gone.cancelled() => Err(Broken::Gone),
+        }
+    }
+
+    /// The server has answered: how it ends, or `None` when it goes on with what the client is asked.
+    fn answered(&mut self, outcome: Outcome, from: Revision) -> Result<Option<Outcome>, Broken> {
+        let Outcome::Result(result) = outcome else { return Ok(Some(outcome)) };
+        if from.is_modern()
+            && !self.client.revision.is_modern()
+            && let Some(required) = convert::input_required(&result)
+        {
+            self.ask_all(&required)?;
+            return Ok(None);
+        }
+        let converted = convert::result(result, &self.ask.method, from, self.client.revision);
+        converted.map(|result| Some(Outcome::Result(result))).map_err(Broken::Refused)
+    }
+
+    /// What the server tells meanwhile goes to the client as far as it is about its request.
+    fn notice(&mut self, method: &str, params: Option<Json>) -> Result<(), Broken> {
+        if let Some(changed) = Changed::by(method, params.as_ref()) {
+            self.server.changes.tell(changed);
+            return Ok(());
+        }
+        let params = match method {
+            "notifications/progress" => {
+                let Some(token) = &self.client.progress else { return Ok(()) };
+                let mut told = Object::read_optional(params.as_ref()).unwrap_or_default();
+                told.set(PROGRESS_TOKEN, token.clone());
+                Some(told.write())
+            }
+            "notifications/message" if !self.wants_log(params.as_ref()) => return Ok(()),
+            "notifications/message" => params,
+            // 2026-07-28 knows no others in the course of a request.
+            _ if self.client.revision.is_modern() => return Ok(()),
+            _ => params,
+        };
+        let Some(stream) = &self.client.stream else { return Ok(()) };
+        let flooded = || {
+            let why = format!("server '{}' says more than its client can read", self.server.config.name);
+            Broken::Refused(if self.may_repeat { Refusal::broken(why) } else { Refusal::unknown(why) })
+        };
+        stream.push(notice(method, params.as_ref())).map_err(|_| flooded())
+    }
+
+    fn wants_log(&self, params: Option<&Json>) -> bool {
+        if !self.client.revision.is_modern() {
+            return true;
+        }
+        const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+        let place = |level: &str| LEVELS.iter().position(|known| *known == level);
+        let told = Object::read_optional(params).unwrap_or_default().text("level");
+        let wanted = self.client.log_level.as_deref().and_then(place);
+        wanted.is_some_and(|wanted| told.as_deref().and_then(place).is_some_and(|told| told >= wanted))
+    }
+}
+
+/// The value of `error.type`.
+const fn kind_of(failed: &Failed) -> &'static str {
+    match failed {
+        Failed::NotSent { .. } => "unavailable",
+        Failed::Gone => "session_gone",
+        Failed::OtherEra => "other_revision",
+        Failed::Cut(_) => "unknown_outcome",
+        Failed::Late => "timeout",
+        Failed::Wrong(_) => "invalid_response",
+        Failed::Refused { .. } => "refused",
+    }
+}

@@ -1,0 +1,14 @@
+//! Requests on their way: one conversation each, from a client's message to a server's answer.
+
+mod asks;
+mod conversation;
+pub(crate) mod convert;
+mod live;
+mod stream;
+
+pub(crate) use self::{
+    asks::Asks,
+    conversation::{Client, Conversation},
+    live::{Control, Live},
+    stream::{Ending, Reader, Stream},
+};

@@ -1,0 +1,215 @@
+//! What all requests share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use echotune_kit::auth::Callers;
+use moka::sync::Cache;
+use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    GatewayConfig,
+    caller::Digest,
+    config::Limits,
+    flow::{Control, Live},
+    lists::{Asker, Kind, Lists},
+    telemetry::Meters,
+    ticket::Ticket,
+    token::{Keys, Purpose, Reader, Writer, random},
+    upstream::{Changed, OnBehalf, Server, changes, http_client},
+};
+
+/// How often what nobody uses any more is looked for.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// Which servers an endpoint of the gateway stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    All,
+    One(usize),
+}
+
+/// The gateway.
+pub(crate) struct Hub {
+    pub(crate) servers: Vec<Arc<Server>>,
+    pub(crate) lists: Arc<Lists>,
+    pub(crate) keys: Keys,
+    pub(crate) callers: Callers,
+    pub(crate) limits: Limits,
+    pub(crate) meters: Meters,
+    pub(crate) advertise: String,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) origins: Vec<String>,
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) told: broadcast::Sender<(u32, Changed)>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) peers: crate::peer::Peers,
+    lives: Cache<Digest, Arc<Live>>,
+    /// Sessions that their clients have ended. Other replicas do not learn of it; there they end by their own clock.
+    ended: Cache<Digest, ()>,
+    parked: Cache<Digest, mpsc::Sender<Control>>,
+    /// Servers that were not asked yet what they are.
+    unmet: AtomicUsize,
+}
+
+impl Hub {
+    pub(crate) fn new(config: GatewayConfig, stop: CancellationToken) -> Arc<Self> {
+        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter } = config;
+        let (told, tasks, meters) = (changes(), TaskTracker::new(), Meters::new(&meter));
+        let servers: Vec<_> =
+            servers.into_iter().map(|server| Server::new(server, &limits, &told, &meters, &tasks)).collect();
+        Arc::new(Self {
+            lists: Arc::new(Lists::new(&limits)),
+            requests: Arc::new(Semaphore::new(limits.requests.min(1 << 20))),
+            streams: Arc::new(Semaphore::new(limits.streams.min(1 << 20))),
+            lives: Cache::builder().max_capacity(limits.sessions).time_to_idle(limits.session_idle).build(),
+            ended: Cache::builder().max_capacity(limits.sessions).time_to_live(limits.session_lasts).build(),
+            parked: Cache::builder().max_capacity(limits.sessions).time_to_live(limits.input_wait).build(),
+            unmet: AtomicUsize::new(servers.len()),
+            peers: crate::peer::Peers(http_client()),
+            servers,
+            keys,
+            callers,
+            limits,
+            meters,
+            advertise,
+            hosts,
+            origins,
+            told,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Meets every server, follows what it tells and lets go what nobody uses, until the stop.
+    pub(crate) fn tend(self: &Arc<Self>) {
+        for server in &self.servers {
+            let (hub, met) = (Arc::clone(self), Arc::clone(server));
+            self.tasks.spawn(async move {
+                let asker = hub.own_asker();
+                // Whoever comes first need not wait for what is the same for all.
+                let lists = Kind::ALL.map(|kind| hub.lists.of(&met, kind, &asker));
+                drop(hub.stop.run_until_cancelled(futures::future::join_all(lists)).await);
+                hub.unmet.fetch_sub(1, Ordering::AcqRel);
+            });
+            self.tasks.spawn(Arc::clone(server).watch(self.stop.clone()));
+        }
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while hub.stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
+                for server in &hub.servers {
+                    server.tidy().await;
+                }
+                hub.lives.run_pending_tasks();
+                hub.parked.run_pending_tasks();
+            }
+        });
+    }
+
+    fn own_asker(&self) -> Asker {
+        let caller = crate::caller::Caller {
+            principal: echotune_model::Principal::Operator,
+            owner: OnBehalf::gateway().owner,
+            context: [0; 16],
+        };
+        Asker { caller, abilities: Default::default(), declared: Default::default() }
+    }
+
+    /// Whether every server was asked once what it is, whatever it answered.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.unmet.load(Ordering::Acquire) == 0 && !self.stop.is_cancelled()
+    }
+
+    /// Waits until what is under way has ended, then ends sessions with servers and children.
+    pub(crate) async fn close(&self) {
+        // Requests first: children and sessions are theirs.
+        let most = u32::try_from(self.limits.requests.min(1 << 20)).unwrap_or(u32::MAX);
+        drop(self.requests.acquire_many(most).await);
+        futures::future::join_all(self.servers.iter().map(|server| server.close())).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    pub(crate) fn scope_name(&self, scope: Scope) -> String {
+        match scope {
+            Scope::All => "mcp".to_owned(),
+            Scope::One(at) => format!("servers/{}", self.servers[at].config.name),
+        }
+    }
+
+    pub(crate) fn servers_of(&self, scope: Scope) -> &[Arc<Server>] {
+        match scope {
+            Scope::All => &self.servers,
+            Scope::One(at) => &self.servers[at..=at],
+        }
+    }
+
+    /// What is kept here of a session that was not ended.
+    pub(crate) fn live(&self, ticket: Ticket) -> Option<Arc<Live>> {
+        if self.ended.contains_key(&ticket.key) {
+            return None;
+        }
+        Some(self.lives.get_with(ticket.key, || Live::new(ticket)))
+    }
+
+    /// Ends a session.
+    pub(crate) fn end(&self, live: &Live) {
+        self.ended.insert(live.ticket.key, ());
+        self.lives.invalidate(&live.ticket.key);
+        live.end();
+        let lasted = crate::ticket::now().saturating_sub(live.ticket.opened);
+        self.meters.server_session(Duration::from_secs(lasted.into()));
+    }
+
+    /// Keeps a conversation for a client that comes back; the name by which it finds it.
+    pub(crate) fn park(&self, conversation: mpsc::Sender<Control>) -> Digest {
+        let key = random();
+        self.parked.insert(key, conversation);
+        key
+    }
+
+    pub(crate) fn unpark(&self, key: Digest) -> Option<mpsc::Sender<Control>> {
+        self.parked.remove(&key)
+    }
+
+    /// When a client that was asked something has to be back, in seconds since the Unix epoch.
+    pub(crate) fn input_ends(&self) -> u32 {
+        crate::ticket::now().saturating_add(u32::try_from(self.limits.input_wait.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    /// The id of something that a client of a session is asked: any replica learns from it where the answer belongs.
+    pub(crate) fn seal_ask(&self, scope: &str, session: Digest, number: u64) -> String {
+        let plain = Writer::default().bytes(self.advertise.as_bytes()).fixed(&number.to_be_bytes()).done();
+        self.keys.seal(Purpose::Ask, &about(scope, session), &plain)
+    }
+
+    pub(crate) fn open_ask(&self, scope: &str, session: Digest, sealed: &str) -> Option<(String, u64)> {
+        let plain = self.keys.open(Purpose::Ask, &about(scope, session), sealed)?;
+        let mut read = Reader(&plain);
+        Some((read.text()?, u64::from_be_bytes(read.fixed()?)))
+    }
+
+    /// What the ids of a stream's events begin with: where it is, which one it is, and of which request.
+    pub(crate) fn seal_stream(&self, scope: &str, session: Digest, stream: Digest, request: &[u8]) -> String {
+        let plain = Writer::default().bytes(self.advertise.as_bytes()).fixed(&stream).bytes(request).done();
+        self.keys.seal(Purpose::Stream, &about(scope, session), &plain)
+    }
+
+    pub(crate) fn open_stream(&self, scope: &str, session: Digest, sealed: &str) -> Option<(String, Digest, Vec<u8>)> {
+        let plain = self.keys.open(Purpose::Stream, &about(scope, session), sealed)?;
+        let mut read = Reader(&plain);
+        Some((read.text()?, read.fixed()?, read.bytes()?.to_vec()))
+    }
+}
+
+fn about(scope: &str, session: Digest) -> String {
+    session.iter().fold(format!("{scope} "), |text, byte| format!("{text}{byte:02x}"))
+}

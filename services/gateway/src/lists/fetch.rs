@@ -1,0 +1,326 @@
+//! Fetching lists and keeping them, for those who may see them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, timeout},
+};
+
+use super::{Entry, Kind, Table, read_page};
+use crate::{
+    abilities::Abilities,
+    caller::{Caller, Digest},
+    config::Limits,
+    message::{Json, Object, Outcome},
+    upstream::{Ask, Declared, Exchange, Failed, OnBehalf, Said, Server},
+};
+
+/// How long a list may take. Who waits for it waits for one server, which must not keep those of others.
+const WAIT: Duration = Duration::from_secs(3);
+/// For how long nobody waits for a list again that could not be had, doubled up to the longest.
+const REST: Duration = Duration::from_secs(2);
+const REST_MAX: Duration = Duration::from_secs(30);
+/// For how long a list is kept at the most, whatever its server says.
+const KEPT_MAX: Duration = Duration::from_secs(3_600);
+/// For how long a list is served after its time when a newer one cannot be had.
+const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Pages of one list at the most.
+const PAGES: usize = 100;
+
+/// Who asks for a list.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    pub(crate) caller: Caller,
+    pub(crate) abilities: Abilities,
+    pub(crate) declared: Declared,
+}
+
+/// A list as a server gave it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) fetched: Instant,
+    pub(crate) kept: Duration,
+    pub(crate) is_public: bool,
+    /// How many changes there had been before it was asked for.
+    changes: u64,
+}
+
+/// For whom a list is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct SlotKey {
+    server: u32,
+    kind: Kind,
+    /// Of whoever presented it; nobody's for lists that are everybody's.
+    context: Option<Digest>,
+    abilities: Abilities,
+}
+
+#[derive(Default)]
+struct Slot {
+    held: Mutex<Option<Arc<Listed>>>,
+    fetching: AsyncMutex<()>,
+}
+
+impl Slot {
+    fn with<T>(&self, work: impl FnOnce(&mut Option<Arc<Listed>>) -> T) -> T {
+        work(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The lists of all servers.
+pub(crate) struct Lists {
+    slots: Cache<SlotKey, Arc<Slot>>,
+    pub(super) tables: Cache<(Kind, Digest, Abilities), Arc<Table>>,
+    generation: AtomicU64,
+    /// Until when nobody waits for a list of a server, for whomever it would be.
+    resting: Mutex<HashMap<(u32, Kind), (Instant, Duration)>>,
+    entries: usize,
+}
+
+/// How it stands with a list that could not be had.
+enum Failing {
+    No,
+    Resting,
+    Due,
+}
+
+/// A list with how it stands.
+pub(crate) struct Got {
+    pub(crate) listed: Arc<Listed>,
+    pub(crate) is_fresh: bool,
+}
+
+impl Lists {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let kept = Duration::from_secs(3_600);
+        Self {
+            slots: Cache::builder().max_capacity(limits.sessions).time_to_idle(kept).build(),
+            tables: Cache::builder().max_capacity(limits.sessions).time_to_idle(kept).build(),
+            generation: AtomicU64::new(0),
+            resting: Mutex::default(),
+            entries: limits.entries,
+        }
+    }
+
+    /// Grows with each list that differs from the one before.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn slot(&self, key: SlotKey) -> Arc<Slot> {
+        self.slots.get_with(key, Arc::default)
+    }
+
+    /// A server's list for somebody. `None` when it has none or it cannot be had.
+    pub(crate) async fn of(self: &Arc<Self>, server: &Arc<Server>, kind: Kind, asker: &Asker) -> Option<Got> {
+        let key = |context| SlotKey { server: server.number, kind, context, abilities: asker.abilities };
+        let shared = self.slot(key(None));
+        if let Some(listed) = shared.with(|held| held.clone())
+            && listed.is_fresh(server, kind)
+        {
+            return Some(Got { listed, is_fresh: true });
+        }
+        // One that is asked in nobody's name and knows no scopes cannot answer each otherwise.
+        let alike = server.known().is_some_and(|info| !info.revision.is_modern()) && server.is_alike();
+        let own = if alike { Arc::clone(&shared) } else { self.slot(key(Some(asker.caller.context))) };
+        if let Some(got) = own.kept(server, kind) {
+            return Some(got);
+        }
+        match self.failing(server, kind) {
+            Failing::No => self.renew(server, kind, asker, &own, &shared).await,
+            Failing::Resting => own.stale(),
+            // It is tried again beside those who ask: one that hangs must not hold up the lists of others now and then.
+            Failing::Due => {
+                let (lists, server, asker) = (Arc::clone(self), Arc::clone(server), asker.clone());
+                let stale = own.stale();
+                tokio::spawn(async move { lists.renew(&server, kind, &asker, &own, &shared).await });
+                stale
+            }
+        }
+    }
+
+    /// Fetches a list, unless another does so already or it could not be had a moment ago.
+    async fn renew(
+        &self,
+        server: &Arc<Server>,
+        kind: Kind,
+        asker: &Asker,
+        own: &Arc<Slot>,
+        shared: &Arc<Slot>,
+    ) -> Option<Got> {
+        let begun = Instant::now();
+        let Ok(_one) = timeout(WAIT, own.fetching.lock()).await else { return own.stale() };
+        if let Some(got) = own.kept(server, kind) {
+            return Some(got);
+        }
+        // Another has just waited in vain.
+        if begun.elapsed() >= REST {
+            return own.stale();
+        }
+        let left = WAIT.saturating_sub(begun.elapsed());
+        let fetched = timeout(left, self.fetch(server, kind, asker)).await;
+        let failed = match fetched {
+            Ok(Ok(listed)) => {
+                let listed = Arc::new(listed);
+                let to = if listed.is_public { shared } else { own };
+                self.keep(to, &listed);
+                // What was everybody's a moment ago must not be served as such any longer.
+                if !listed.is_public && !Arc::ptr_eq(own, shared) {
+                    shared.with(|held| *held = None);
+                }
+                self.rest(server, kind, false);
+                return Some(Got { listed, is_fresh: true });
+            }
+            Ok(Err(failed)) => failed,
+            Err(_) => Failed::Late,
+        };
+        server.event("absent");
+        let (list, why) = (kind.method(), failed.why());
+        tracing::warn!(server = server.config.name, list, why, "a list of an MCP server cannot be had");
+        // One that answers keeps nobody waiting, whatever it answers.
+        if matches!(failed, Failed::NotSent { .. } | Failed::Cut(_) | Failed::Late) {
+            self.rest(server, kind, true);
+        }
+        own.stale()
+    }
+
+    fn rest(&self, server: &Server, kind: Kind, is_needed: bool) {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_needed {
+            let rest = resting.get(&(server.number, kind)).map_or(REST, |(_, rest)| (*rest * 2).min(REST_MAX));
+            resting.insert((server.number, kind), (Instant::now() + rest, rest));
+        } else {
+            resting.remove(&(server.number, kind));
+        }
+    }
+
+    /// How it stands with a list that could not be had. That it is due again is told to one alone.
+    fn failing(&self, server: &Server, kind: Kind) -> Failing {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        match resting.get_mut(&(server.number, kind)) {
+            None => Failing::No,
+            Some((until, _)) if *until > Instant::now() => Failing::Resting,
+            Some((until, _)) => {
+                *until = Instant::now() + WAIT;
+                Failing::Due
+            }
+        }
+    }
+
+    fn keep(&self, slot: &Slot, listed: &Arc<Listed>) {
+        let differs = slot.with(|held| {
+            let before = held.replace(Arc::clone(listed));
+            before.is_none_or(|before| before.entries != listed.entries)
+        });
+        if differs {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    async fn fetch(&self, server: &Arc<Server>, kind: Kind, asker: &Asker) -> Result<Listed, Failed> {
+        let info = server.info().await?;
+        let changes = server.changes.count(kind.changed());
+        let mut listed =
+            Listed { entries: Vec::new(), fetched: Instant::now(), kept: KEPT_MAX, is_public: true, changes };
+        if info.capabilities.get(kind.capability()).is_none() {
+            return Ok(listed);
+        }
+        let (mut cursor, mut known): (Option<String>, HashSet<String>) = Default::default();
+        for _ in 0..PAGES {
+            let Some(result) = self.page(server, kind, asker, cursor.as_deref()).await? else { break };
+            let page = read_page(kind, &result, &server.config.name).map_err(|why| Failed::Wrong(why.0))?;
+            let kept = page.ttl_ms.map_or(server.config.lists_kept, Duration::from_millis);
+            listed.kept = listed.kept.min(kept);
+            // Where nothing is said (before 2026-07-28), who asks makes no difference unless the server is told who.
+            listed.is_public &= page.is_public.unwrap_or(!info.revision.is_modern() && server.is_alike());
+            let room = self.entries.saturating_sub(listed.entries.len());
+            // What comes again on another page is the same, and must not be taken for two.
+            let new = page.entries.into_iter().filter(|entry| known.insert(entry.name.clone()));
+            listed.entries.extend(new.take(room));
+            let again = page.next.is_some() && page.next == cursor;
+            cursor = page.next.filter(|_| room > 0 && !again);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    /// The result of one request; `None` when the server has no such method after all.
+    async fn page(
+        &self,
+        server: &Arc<Server>,
+        kind: Kind,
+        asker: &Asker,
+        cursor: Option<&str>,
+    ) -> Result<Option<Json>, Failed> {
+        let mut ask = Ask::own(kind.method());
+        ask.abilities = asker.abilities;
+        ask.declared = Declared { log_level: None, ..asker.declared.clone() };
+        if let Some(cursor) = cursor {
+            ask.params.set("cursor", Json::of(cursor));
+        }
+        let on = if server.is_alike() { OnBehalf::gateway() } else { OnBehalf::of(&asker.caller, None) };
+        let mut exchange = match server.send(&on, &ask, None).await {
+            // The session was forgotten; the next one is new.
+            Err(Failed::Gone | Failed::OtherEra) => server.send(&on, &ask, None).await?,
+            sent => sent?,
+        };
+        match answered(&mut exchange).await? {
+            Outcome::Result(result) => Ok(Some(result)),
+            Outcome::Error(error) => {
+                let method = Object::read(&error).ok().and_then(|error| error.get("code")?.read::<i64>());
+                if method == Some(crate::refusal::METHOD_NOT_FOUND) {
+                    return Ok(None);
+                }
+                Err(Failed::Wrong(format!("it answers with an error: {error:?}")))
+            }
+        }
+    }
+}
+
+async fn answered(exchange: &mut Exchange) -> Result<Outcome, Failed> {
+    loop {
+        match exchange.next().await? {
+            Said::Answer(outcome) => return Ok(outcome),
+            Said::Notice { .. } => {}
+            Said::Asks { id, .. } => {
+                let outcome = Outcome::error(crate::refusal::METHOD_NOT_FOUND, "nobody is there to be asked");
+                exchange.answer(&id, &outcome).await?;
+            }
+        }
+    }
+}
+
+impl Listed {
+    pub(crate) fn left(&self) -> Duration {
+        self.kept.saturating_sub(self.fetched.elapsed())
+    }
+
+    fn is_fresh(&self, server: &Server, kind: Kind) -> bool {
+        !self.left().is_zero() && self.changes == server.changes.count(kind.changed())
+    }
+}
+
+impl Slot {
+    /// What can be served without asking.
+    fn kept(&self, server: &Server, kind: Kind) -> Option<Got> {
+        let listed = self.with(|held| held.clone()).filter(|listed| listed.is_fresh(server, kind))?;
+        Some(Got { listed, is_fresh: true })
+    }
+
+    fn stale(&self) -> Option<Got> {
+        let listed = self.with(|held| held.clone())?;
+        (listed.fetched.elapsed() < STALE_MAX).then_some(Got { listed, is_fresh: false })
+    }
+}

@@ -1,0 +1,173 @@
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::config::BreakerConfig;
+
+/// Requests that are looked back on, of the share of failures among which an endpoint is judged too: one that answers
+/// now and then is no better than one that never does.
+const WINDOW: u32 = 20;
+
+/// Whether an endpoint is asked. After failures it is left alone for a while, then asked by one request at a time until
+/// one goes well.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    config: BreakerConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_a_row: u32,
+    /// The last requests, the newest as the lowest bit; a failure is 1.
+    recent: u32,
+    seen: u32,
+    /// Until when it is left alone.
+    until: Option<Instant>,
+    rest: Duration,
+    probing: bool,
+}
+
+/// What became of a request, as far as it tells of the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Well,
+    Failed,
+    /// It tells nothing: the client went away, or the request itself was wrong.
+    Nothing,
+}
+
+/// Leave to ask an endpoint. Dropped without a verdict it tells nothing.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    breaker: Arc<Breaker>,
+    told: bool,
+}
+
+impl Breaker {
+    pub(crate) fn new(config: BreakerConfig) -> Arc<Self> {
+        Arc::new(Self { config, state: Mutex::new(State { rest: config.rest, ..State::default() }) })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Leave to ask, or how long not to.
+    pub(crate) fn pass(self: &Arc<Self>) -> Result<Pass, Duration> {
+        let now = Instant::now();
+        self.with(|state| match state.until {
+            None => Ok(()),
+            Some(until) if until > now => Err(until - now),
+            Some(_) if state.probing => Err(Duration::from_millis(100)),
+            Some(_) => {
+                state.probing = true;
+                Ok(())
+            }
+        })?;
+        Ok(Pass { breaker: Arc::clone(self), told: false })
+    }
+
+    /// Takes note of what became of a request; whether the endpoint is left alone from now on.
+    fn note(&self, verdict: Verdict) -> bool {
+        self.with(|state| {
+            let probed = std::mem::take(&mut state.probing) && state.until.is_some();
+            match verdict {
+                Verdict::Nothing => false,
+                Verdict::Well => {
+                    state.in_a_row = 0;
+                    state.recent <<= 1;
+                    state.seen = (state.seen + 1).min(WINDOW);
+                    if probed {
+                        *state = State { rest: self.config.rest, ..State::default() };
+                    }
+                    false
+                }
+                Verdict::Failed => {
+                    state.in_a_row += 1;
+                    state.recent = state.recent << 1 | 1;
+                    state.seen = (state.seen + 1).min(WINDOW);
+                    let share = (state.recent & ((1 << WINDOW) - 1)).count_ones();
+                    let too_many = state.seen == WINDOW && share * 2 > WINDOW;
+                    if !probed && state.in_a_row < self.config.failures && !too_many {
+                        return false;
+                    }
+                    // Those that were under way when it was left alone add nothing to it.
+                    if !probed && state.until.is_some_and(|until| until > Instant::now()) {
+                        return false;
+                    }
+                    state.until = Some(Instant::now() + state.rest);
+                    state.rest = (state.rest * 2).min(self.config.rest_max);
+                    (state.seen, state.recent) = (0, 0);
+                    true
+                }
+            }
+        })
+    }
+}
+
+impl Pass {
+    /// Tells what became of the request; whether the endpoint is left alone from now on.
+    pub(crate) fn tell(mut self, verdict: Verdict) -> bool {
+        self.told = true;
+        self.breaker.note(verdict)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if !self.told {
+            self.breaker.note(Verdict::Nothing);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> Arc<Breaker> {
+        let second = Duration::from_secs(1);
+        Breaker::new(BreakerConfig { failures: 3, rest: second, rest_max: second * 4 })
+    }
+
+    fn fail(breaker: &Arc<Breaker>, times: u32) -> bool {
+        (0..times).fold(false, |_, _| breaker.pass().expect("asked").tell(Verdict::Failed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_failures_in_a_row_it_rests_longer_each_time_and_one_at_a_time_tries() {
+        let breaker = breaker();
+        assert!(!fail(&breaker, 2));
+        assert!(!breaker.pass().expect("asked").tell(Verdict::Well));
+        assert!(!fail(&breaker, 2));
+        assert!(fail(&breaker, 1), "three in a row");
+        for rest in [1, 2, 4, 4] {
+            let left = breaker.pass().expect_err("left alone");
+            assert_eq!(left.as_secs_f64().ceil(), f64::from(rest), "{left:?}");
+            tokio::time::advance(left).await;
+            let probe = breaker.pass().expect("one tries");
+            assert!(breaker.pass().is_err(), "one alone");
+            assert!(probe.tell(Verdict::Failed));
+        }
+        tokio::time::advance(Duration::from_secs(4)).await;
+        drop(breaker.pass().expect("one that tells nothing"));
+        breaker.pass().expect("so another tries").tell(Verdict::Well);
+        assert!(!fail(&breaker, 2), "forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_fails_more_often_than_not_is_left_alone_too() {
+        let breaker = breaker();
+        let failed = (0..100).any(|at| {
+            // Never three in a row.
+            let verdict = if at % 3 == 0 { Verdict::Well } else { Verdict::Failed };
+            breaker.pass().expect("asked").tell(verdict)
+        });
+        assert!(failed);
+        assert!(breaker.pass().is_err());
+    }
+}

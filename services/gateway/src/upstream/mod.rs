@@ -1,0 +1,258 @@
+//! Servers behind the gateway: how they are reached, and what keeps one from harming the others.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+
+use crate::{
+    abilities::Abilities,
+    caller::{Caller, Digest},
+    message::{Id, Json, Object, Outcome, Revision},
+};
+
+mod breaker;
+mod budget;
+mod child;
+mod era;
+mod gate;
+mod http_link;
+mod links;
+mod process;
+mod server;
+mod sse;
+mod watch;
+
+pub(crate) use self::{
+    era::{Info, gateway_info},
+    http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
+    server::{Changed, Server, changes},
+};
+
+/// What a server says in the course of a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Said {
+    /// The end.
+    Answer(Outcome),
+    Notice {
+        method: String,
+        params: Option<Json>,
+    },
+    /// It asks its client for something (revisions before 2026-07-28).
+    Asks {
+        id: Id,
+        method: String,
+        params: Option<Json>,
+    },
+}
+
+/// Why a request got no answer from a server.
+#[derive(Debug, Clone)]
+pub(crate) enum Failed {
+    /// Surely nothing was done: it did not get there, or was turned away.
+    NotSent {
+        why: String,
+        retry_after: Option<Duration>,
+        /// Whether the server itself said so, which costs it something.
+        by_server: bool,
+    },
+    /// The server does not know the session, so that nothing was done.
+    Gone,
+    /// It is not of the era that it was taken for, so that nothing was done.
+    OtherEra,
+    /// It got there, and nobody knows what came of it.
+    Cut(String),
+    /// The same, for the time is over.
+    Late,
+    /// It answered with something that is no answer.
+    Wrong(String),
+    /// It will not serve the gateway.
+    Refused { status: u16, why: String },
+}
+
+impl Failed {
+    /// Its endpoint is left alone for a while.
+    fn resting(why: impl Into<String>, left: Duration) -> Self {
+        Self::NotSent { why: why.into(), retry_after: Some(left), by_server: false }
+    }
+
+    pub(crate) fn not_sent(why: impl Into<String>) -> Self {
+        Self::NotSent { why: why.into(), retry_after: None, by_server: false }
+    }
+
+    /// Whether it tells that the server is in trouble.
+    pub(crate) const fn is_trouble(&self) -> bool {
+        matches!(self, Self::NotSent { .. } | Self::Cut(_) | Self::Late | Self::Wrong(_))
+    }
+
+    pub(crate) fn why(&self) -> String {
+        match self {
+            Self::NotSent { why, .. } | Self::Cut(why) | Self::Wrong(why) => why.clone(),
+            Self::Late => "it did not answer in time".to_owned(),
+            Self::Gone => "it does not know the session any more".to_owned(),
+            Self::OtherEra => "it speaks another revision than before".to_owned(),
+            Self::Refused { status, why } => format!("it refuses the gateway with status {status}: {why}"),
+        }
+    }
+}
+
+/// A request to a server, before it is known which revision that speaks.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) method: String,
+    /// What `Mcp-Name` says: the tool, prompt or resource, by the server's own name.
+    pub(crate) name: Option<String>,
+    /// Without `_meta`.
+    pub(crate) params: Object,
+    /// Of the client, without what the revisions put there.
+    pub(crate) meta: Object,
+    /// `Mcp-Param-*`.
+    pub(crate) headers: HeaderMap,
+    pub(crate) abilities: Abilities,
+    /// What a client of 2026-07-28 declared of itself, passed on as it is to servers of that revision.
+    pub(crate) declared: Declared,
+    pub(crate) traceparent: String,
+    /// Until when it is awaited.
+    pub(crate) deadline: Instant,
+}
+
+/// How long requests of the gateway itself are awaited.
+const OWN: Duration = Duration::from_secs(10);
+
+/// What a client of 2026-07-28 says of itself with each request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Declared {
+    pub(crate) capabilities: Option<Json>,
+    pub(crate) info: Option<Json>,
+    pub(crate) log_level: Option<Json>,
+}
+
+/// Names in `_meta` that belong to the revision 2026-07-28.
+pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub(crate) const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(crate) const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
+pub(crate) const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
+pub(crate) const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+pub(crate) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+pub(crate) const PROGRESS_TOKEN: &str = "progressToken";
+
+impl Ask {
+    /// A request of the gateway itself.
+    pub(crate) fn own(method: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            name: None,
+            params: Object::default(),
+            meta: Object::default(),
+            headers: HeaderMap::new(),
+            abilities: Abilities::default(),
+            declared: Declared::default(),
+            traceparent: String::new(),
+            deadline: Instant::now() + OWN,
+        }
+    }
+
+    /// The message for a server of a revision. Progress is told by the id of the request, which no other has.
+    fn message(&self, id: u64, revision: Revision) -> Json {
+        let mut meta = self.meta.clone();
+        if meta.get(PROGRESS_TOKEN).is_some() {
+            meta.set(PROGRESS_TOKEN, Json::of(&id));
+        }
+        if !self.traceparent.is_empty() {
+            meta.set("traceparent", Json::of(&self.traceparent));
+        }
+        if revision.is_modern() {
+            let capabilities = || Json::of(&self.abilities.declared());
+            meta.set(META_VERSION, Json::of(revision.name()));
+            meta.set(META_CLIENT, self.declared.info.clone().unwrap_or_else(|| Json::of(&gateway_info())));
+            meta.set(META_CAPABILITIES, self.declared.capabilities.clone().unwrap_or_else(capabilities));
+            if let Some(level) = &self.declared.log_level {
+                meta.set(META_LOG_LEVEL, level.clone());
+            }
+        }
+        let mut params = self.params.clone();
+        if !meta.is_empty() {
+            params.set("_meta", meta.write());
+        }
+        let params = (!params.is_empty()).then(|| params.write());
+        crate::message::request(&Id::number(id), &self.method, params.as_ref())
+    }
+}
+
+/// For whom a server is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct OnBehalf {
+    /// As `Principal::encode` writes it; empty for the gateway itself.
+    pub(crate) principal: String,
+    pub(crate) owner: Digest,
+    /// The client's session, if it has one.
+    pub(crate) session: Option<Digest>,
+}
+
+impl OnBehalf {
+    pub(crate) fn of(caller: &Caller, session: Option<Digest>) -> Self {
+        Self { principal: caller.principal.encode(), owner: caller.owner, session }
+    }
+
+    /// The gateway itself, which watches lists.
+    pub(crate) const fn gateway() -> Self {
+        Self { principal: String::new(), owner: [0; 16], session: None }
+    }
+
+    fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.principal).ok().filter(|value| !value.is_empty())
+    }
+}
+
+/// A request under way with a server.
+pub(crate) enum Exchange {
+    Http(Box<http_link::HttpExchange>),
+    Child(child::ChildExchange),
+}
+
+impl Exchange {
+    /// What the server says next. May be given up and asked for again.
+    pub(crate) async fn next(&mut self) -> Result<Said, Failed> {
+        match self {
+            Self::Http(exchange) => exchange.next().await,
+            Self::Child(exchange) => exchange.next().await,
+        }
+    }
+
+    /// Answers what the server has asked.
+    pub(crate) async fn answer(&self, id: &Id, outcome: &Outcome) -> Result<(), Failed> {
+        let message = outcome.message(id);
+        match self {
+            Self::Http(exchange) => exchange.tell(message).await,
+            Self::Child(exchange) => exchange.tell(message).await,
+        }
+    }
+
+    /// Tells the server that nobody waits any more, in the way of its transport and revision.
+    pub(crate) async fn cancel(self, why: &str) {
+        match self {
+            Self::Http(exchange) => exchange.cancel(why).await,
+            Self::Child(exchange) => exchange.cancel(why).await,
+        }
+    }
+
+    /// The server did not say anything in time.
+    pub(crate) fn late(&mut self) {
+        if let Self::Http(exchange) = self {
+            exchange.late();
+        }
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        match self {
+            Self::Http(exchange) => exchange.revision(),
+            Self::Child(exchange) => exchange.revision(),
+        }
+    }
+}
+
+/// The notification that a request is given up, in revisions and transports that have one.
+fn cancelled(id: u64, why: &str) -> Json {
+    let params = Json::of(&serde_json::json!({ "requestId": id, "reason": why }));
+    crate::message::notice("notifications/cancelled", Some(&params))
+}

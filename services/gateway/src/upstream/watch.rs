@@ -1,0 +1,84 @@
+//! Follows what a server says of its lists, so that what is kept of them is not kept too long.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{Changed, Failed, Info, Said, server::Server};
+use crate::message::{Json, Object, Outcome};
+
+/// The first pause before a stream that broke is opened again, doubled up to the longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What came of following a server.
+enum Followed {
+    /// It tells nothing, now and later.
+    Nothing,
+    /// The stream ended after it was open.
+    Ended,
+}
+
+impl Server {
+    /// Asks the server what it is and follows its changes until `stop`; children tell of them by themselves.
+    pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut pause = PAUSE;
+        loop {
+            let followed = stop.run_until_cancelled(self.follow()).await;
+            match followed {
+                None | Some(Ok(Followed::Nothing)) => return,
+                Some(Ok(Followed::Ended)) => pause = PAUSE,
+                Some(Err(failed)) => {
+                    tracing::warn!(server = self.config.name, why = failed.why(), "an MCP server cannot be followed");
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+            // Not all replicas at the same time.
+            let [random] = crate::token::random();
+            let wait = pause.mul_f64(0.75 + f64::from(random) / 512.0);
+            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn follow(&self) -> Result<Followed, Failed> {
+        let info = self.info().await?;
+        let wanted = wanted(&info);
+        if wanted.is_empty() || self.is_process() {
+            return Ok(Followed::Nothing);
+        }
+        let Some(mut exchange) = self.listen(&info, wanted).await? else { return Ok(Followed::Nothing) };
+        // What changed while nobody listened was not told.
+        Changed::ALL.into_iter().for_each(|changed| self.changes.tell(changed));
+        loop {
+            match exchange.next().await {
+                Ok(Said::Notice { method, params }) => {
+                    if let Some(changed) = Changed::by(&method, params.as_ref()) {
+                        self.changes.tell(changed);
+                    }
+                }
+                Ok(Said::Asks { id, .. }) => {
+                    let outcome = Outcome::error(crate::refusal::METHOD_NOT_FOUND, "nobody is there to be asked");
+                    exchange.answer(&id, &outcome).await?;
+                }
+                Ok(Said::Answer(Outcome::Error(error))) => {
+                    tracing::debug!(server = self.config.name, ?error, "an MCP server does not tell of changes");
+                    return Ok(Followed::Nothing);
+                }
+                Ok(Said::Answer(Outcome::Result(_))) | Err(Failed::Cut(_)) => return Ok(Followed::Ended),
+                Err(failed) => return Err(failed),
+            }
+        }
+    }
+}
+
+/// The changes that a server says it tells of, as a filter of subscriptions.
+fn wanted(info: &Info) -> Object {
+    let kinds =
+        [("tools", "toolsListChanged"), ("prompts", "promptsListChanged"), ("resources", "resourcesListChanged")];
+    let told = |kind: &str| info.capabilities.object(kind)?.get("listChanged")?.read::<bool>();
+    let wanted = kinds.into_iter().filter(|(kind, _)| told(kind) == Some(true));
+    wanted.map(|(_, filter)| (filter.to_owned(), Json::of(&json!(true)))).collect()
+}

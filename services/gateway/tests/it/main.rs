@@ -1,0 +1,9 @@
+//! A gateway between real clients and real servers: over HTTP and as child processes, of both eras.
+
+mod bad;
+mod eras;
+mod fixture;
+mod house;
+mod lists;
+mod recovery;
+mod traces;
