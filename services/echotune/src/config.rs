@@ -153,7 +153,8 @@ impl config::Config for Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let sources = Sources { defaults: DEFAULTS, file: None, env: Vec::new(), flags: Vec::new() };
+        let sources =
+            Sources { defaults: DEFAULTS, file: None, env: Vec::new(), flags: Vec::new(), ..Sources::default() };
         config::load(&sources).map(|loaded| loaded.config).expect("a test loads the defaults")
     }
 }
