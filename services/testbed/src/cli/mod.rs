@@ -351,7 +351,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "drive")]
         Command::Faults(faults) => return faults.run(&open()?, output == Output::Json).await,
         Command::Image(image) => image.make(|| Ok(cluster()?)).await?,
-        Command::Kubectl { arguments } => return pass(cluster()?.kubectl(&progress).await?, &arguments).await,
+        Command::Kubectl { arguments } => return pass(cluster()?.kubectl(), &arguments).await,
         Command::Helm { arguments } => return pass(cluster()?.helm(&progress).await?, &arguments).await,
         Command::Nodetool { region, arguments } => return pass(open()?.nodetool(region).await?, &arguments).await,
         Command::Kafka { region, tool, arguments } => {

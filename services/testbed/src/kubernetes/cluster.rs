@@ -194,15 +194,9 @@ impl Cluster {
         if process.signal(signal) { Ok(()) } else { Err(TestbedError::NotRunning(component.to_string())) }
     }
 
-    /// The cluster's `kubectl` as its administrator; arguments are to be added.
-    ///
-    /// # Errors
-    ///
-    /// Those of a machine that has not built it.
-    pub async fn kubectl(&self, progress: &dyn Progress) -> Result<Command, TestbedError> {
-        self.programs.build(&[Set::ControlPlane], progress).await?;
-        progress.end();
-        Ok(self.administrator("kubectl"))
+    /// The cluster's `kubectl` as its administrator, which was built before it started; arguments are to be added.
+    pub fn kubectl(&self) -> Command {
+        self.administrator("kubectl")
     }
 
     /// Helm as the cluster's administrator, with its own folders in the run folder; arguments are to be added. The first
@@ -210,7 +204,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Those of [`Cluster::kubectl`].
+    /// [`TestbedError::NoGo`] and what Go says.
     pub async fn helm(&self, progress: &dyn Progress) -> Result<Command, TestbedError> {
         self.programs.build(&[Set::Helm], progress).await?;
         progress.end();
@@ -407,7 +401,7 @@ impl Cluster {
     async fn kubectl_told(&self, words: &[&str], input: &str, progress: &dyn Progress) -> Result<(), TestbedError> {
         let what = format!("kubectl {}", words.join(" "));
         let run = async {
-            let mut command = self.administrator("kubectl");
+            let mut command = self.kubectl();
             command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
             let mut child = command.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
