@@ -39,12 +39,18 @@ pub(crate) fn suite() -> anyhow::Result<()> {
     let run = ["--run", folder.to_str().context("a path of letters")?];
     let up = ["up", "kubernetes", "--port", PORT];
     testbed::run(&[&run[..], &up, if real { &["--real-node"] } else { &[] }].concat())?;
-    println!("e2e {SUITE}: runs on Kubernetes of the testbed, {}", if real { "with a real node" } else { "simulated nodes" });
+    println!(
+        "e2e {SUITE}: runs on Kubernetes of the testbed, {}",
+        if real { "with a real node" } else { "simulated nodes" }
+    );
     let done = prove(&folder, real);
     if done.is_ok() {
         testbed::run(&[&run[..], &["down", "kubernetes", "--wipe"]].concat())?;
     } else {
-        println!("e2e {SUITE}: the cluster still runs, to be looked at; end it: cargo xtask testbed --run {} down --wipe", folder.display());
+        println!(
+            "e2e {SUITE}: the cluster still runs, to be looked at; end it: cargo xtask testbed --run {} down --wipe",
+            folder.display()
+        );
     }
     done?;
     println!("e2e {SUITE}: passed");

@@ -43,7 +43,8 @@ async fn a_restricted_namespace_takes_restricted_pods_alone() -> anyhow::Result<
     space.kubectl(&["label", "namespace", &space.name, enforce]).await?;
     let pod = |name: &str, of_pod: serde_json::Value, of_container: serde_json::Value| {
         let container = json!({"name": "c", "image": "localhost/x:1", "securityContext": of_container});
-        let spec = json!({"nodeSelector": {"testbed/node": "fake"}, "securityContext": of_pod, "containers": [container]});
+        let spec =
+            json!({"nodeSelector": {"testbed/node": "fake"}, "securityContext": of_pod, "containers": [container]});
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string()
     };
     let privileged = pod("p", json!({}), json!({"privileged": true}));
@@ -60,7 +61,8 @@ async fn a_restricted_namespace_takes_restricted_pods_alone() -> anyhow::Result<
 async fn a_policy_in_cel_denies_what_it_names() -> anyhow::Result<()> {
     let space = Space::new("policy").await?;
     let name = space.name.as_str();
-    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]);
+    let rules =
+        json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]);
     let expression = "object.metadata.name != 'forbidden'";
     let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
     let policy = json!({

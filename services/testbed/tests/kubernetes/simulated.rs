@@ -82,7 +82,8 @@ async fn a_deployment_of_50_has_endpoints_and_evictions_heed_its_budget() -> any
     println!("50 pods ready after {:.1} s", start.elapsed().as_secs_f64());
     let slices = ["endpointslices", "--selector=kubernetes.io/service-name=web"];
     space.eventually(&slices, |slices| ready_endpoints(slices) == 50).await?;
-    let allowed = |budget: &Value| budget["status"]["disruptionsAllowed"] == 1 && budget["status"]["currentHealthy"] == 50;
+    let allowed =
+        |budget: &Value| budget["status"]["disruptionsAllowed"] == 1 && budget["status"]["currentHealthy"] == 50;
     space.eventually(&["pdb", "web"], allowed).await?;
 
     let pods = space.names(&["pods", "--selector=app=web"]).await?;
