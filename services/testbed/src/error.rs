@@ -46,7 +46,7 @@ pub enum TestbedError {
     NoJava,
     /// No Go that builds Kubernetes.
     #[error(
-        "no Go {major}.{minor} or newer was found on the path or in /usr/local/go: install it, and Kubernetes is built by it"
+        "no Go {major}.{minor} or newer was found on the path or in /usr/local/go: install one, to build Kubernetes"
     )]
     NoGo {
         /// Of the oldest that would do.

@@ -31,8 +31,8 @@ use tokio::{
 };
 
 const PARTS: &str = "Parts are named cassandra/REGION, kafka/REGION/BROKER, mirror/all or mirror/REGION; those of \
-Kubernetes etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, node, node-forward, containerd, kubelet \
-and kube-proxy.";
+Kubernetes etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, node, node-forward, containerd, \
+kubelet and kube-proxy.";
 
 /// Real servers for three regions, and real Kubernetes, on one machine.
 #[derive(Debug, Parser)]

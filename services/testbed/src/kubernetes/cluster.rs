@@ -52,9 +52,9 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`TestbedError::KubernetesPlan`] before anything is touched, [`TestbedError::OtherPlan`] when the run folder holds
-    /// a cluster of other settings, [`TestbedError::NoGo`], and else the first part that could not be started, with the
-    /// end of its log.
+    /// [`TestbedError::KubernetesPlan`] before anything is touched, [`TestbedError::OtherPlan`] when the run folder
+    /// holds a cluster of other settings, [`TestbedError::NoGo`], and else the first part that could not be started,
+    /// with the end of its log.
     pub async fn up(plan: KubernetesPlan) -> Result<Self, TestbedError> {
         Self::up_watched(plan, &Silent).await
     }
@@ -122,8 +122,8 @@ impl Cluster {
         self.plan.components().into_iter().map(of).collect()
     }
 
-    /// Starts a part on its data and returns when it serves. One that runs is left alone. With `Component::Node`, all of
-    /// the node is started, empty.
+    /// Starts a part on its data and returns when it serves. One that runs is left alone. With `Component::Node`, all
+    /// of the node is started, empty.
     ///
     /// # Errors
     ///
@@ -199,8 +199,8 @@ impl Cluster {
         self.administrator("kubectl")
     }
 
-    /// Helm as the cluster's administrator, with its own folders in the run folder; arguments are to be added. The first
-    /// call builds it.
+    /// Helm as the cluster's administrator, with its own folders in the run folder; arguments are to be added. The
+    /// first call builds it.
     ///
     /// # Errors
     ///

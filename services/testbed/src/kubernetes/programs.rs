@@ -1,8 +1,8 @@
 //! The programs of a cluster: built once from Go modules, and kept in the user's cache.
 //!
 //! The sources are compiled into this crate, so that its command can build them wherever it was copied to; what they
-//! require comes through Go's own module client, held to the digests in each `go.sum`. A program is built anew only when
-//! its sources, its flags or the compiler have changed, and one at a time, whoever asks.
+//! require comes through Go's own module client, held to the digests in each `go.sum`. A program is built anew only
+//! when its sources, its flags or the compiler have changed, and one at a time, whoever asks.
 
 use std::{
     fs::{self, File, TryLockError},

@@ -65,8 +65,8 @@ impl Context<'_> {
         holder.ok_or_else(|| TestbedError::NotRunning(Component::Node.to_string()))
     }
 
-    /// A program that will run in its namespaces. It keeps the process id: `nsenter` becomes the program. `ip netns exec`
-    /// would hide the groups of processes below `/sys`.
+    /// A program that will run in its namespaces. It keeps the process id: `nsenter` becomes the program. `ip netns
+    /// exec` would hide the groups of processes below `/sys`.
     fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, TestbedError> {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.holder()?.pid().to_string(), "-m", "-n"]).arg(program);
