@@ -2,7 +2,7 @@
 //!
 //! The sources are compiled into this crate, so that its command can build them wherever it was copied to; what they
 //! require comes through Go's own module client, held to the digests in each `go.sum`. A program is built anew only
-//! when its sources, its flags or the compiler have changed, and one at a time, whoever asks.
+//! when its sources or flags have changed, and one at a time, whoever asks.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -108,13 +108,13 @@ impl Program {
         flags
     }
 
-    /// Tells these sources, flags and this compiler from others.
-    fn digest(&self, go: &Go) -> String {
+    /// Tells these sources and flags from others.
+    fn digest(&self) -> String {
         let mut digest = Sha256::new();
         for (name, text) in self.1.files {
             digest.update(format!("{name} {}\n{text}", text.len()));
         }
-        digest.update([go.version.as_str(), self.2, &self.linker()].join("\n"));
+        digest.update([self.2, &self.linker()].join("\n"));
         digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -142,24 +142,15 @@ impl Module {
     }
 }
 
-/// The compiler.
-struct Go {
-    program: PathBuf,
-    version: String,
-}
-
-impl Go {
-    /// Of the path, or where archives are unpacked to.
-    async fn find() -> Result<Self, TestbedError> {
-        for program in ["go", INSTALLED].map(PathBuf::from) {
-            let Ok(told) = Command::new(&program).arg("version").output().await else { continue };
-            let version = String::from_utf8_lossy(&told.stdout).trim().to_owned();
-            if release(&version).is_some_and(|found| found >= GO) {
-                return Ok(Self { program, version });
-            }
+/// The compiler: of the path, or where archives are unpacked to.
+async fn find_go() -> Result<&'static str, TestbedError> {
+    for program in ["go", INSTALLED] {
+        let Ok(told) = Command::new(program).arg("version").output().await else { continue };
+        if release(&String::from_utf8_lossy(&told.stdout)).is_some_and(|found| found >= GO) {
+            return Ok(program);
         }
-        Err(TestbedError::NoGo { major: GO.0, minor: GO.1 })
     }
+    Err(TestbedError::NoGo { major: GO.0, minor: GO.1 })
 }
 
 /// `(1, 26)` of `go version go1.26.8 linux/amd64`.
@@ -190,19 +181,19 @@ impl Programs {
 
     /// Builds what is missing or of other sources.
     pub(crate) async fn build(&self, sets: &[Set], progress: &dyn Progress) -> Result<(), TestbedError> {
-        let go = Go::find().await?;
-        fs::create_dir_all(&self.0).map_err(TestbedError::file(&self.0))?;
-        let missing = |program: &&Program| !self.is_of(program, &program.digest(&go));
+        let missing = |program: &&Program| !self.is_built(program);
         let wanted = || sets.iter().flat_map(|set| set.programs());
         if wanted().find(missing).is_none() {
             return Ok(());
         }
+        let go = find_go().await?;
+        fs::create_dir_all(&self.0).map_err(TestbedError::file(&self.0))?;
         let _lock = self.lock(progress).await?;
         // Whoever had the lock may have built them.
         let missing: Vec<&Program> = wanted().filter(missing).collect();
         for (at, program) in missing.iter().enumerate() {
             let what = format!("go builds {}, {} of {}", program.0, at + 1, missing.len());
-            self.build_one(program, &go, &what, progress).await?;
+            self.build_one(program, go, &what, progress).await?;
         }
         Ok(())
     }
@@ -211,14 +202,16 @@ impl Programs {
         self.0.join(format!(".{}.sha256", program.0))
     }
 
-    fn is_of(&self, program: &Program, digest: &str) -> bool {
-        self.path(program.0).exists() && fs::read_to_string(self.mark(program)).is_ok_and(|found| found == digest)
+    /// Whether it is there, and of these sources.
+    fn is_built(&self, program: &Program) -> bool {
+        let same = |found: String| found == program.digest();
+        self.path(program.0).exists() && fs::read_to_string(self.mark(program)).is_ok_and(same)
     }
 
     async fn build_one(
         &self,
         program: &Program,
-        go: &Go,
+        go: &str,
         what: &str,
         progress: &dyn Progress,
     ) -> Result<(), TestbedError> {
@@ -226,7 +219,7 @@ impl Programs {
         let folder = program.1.unpack(&self.0.join("sources"))?;
         let fresh = self.path(&format!("{}.new", program.0));
         let mut command = Command::new("nice");
-        command.args(["-n", "5"]).arg(&go.program).args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags"]);
+        command.args(["-n", "5"]).arg(go).args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags"]);
         command.arg(program.linker()).arg("-o").arg(&fresh).arg(program.2).current_dir(&folder);
         command.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOWORK", "off");
         compile(command, what, progress).await?;
@@ -236,7 +229,7 @@ impl Programs {
             self.link()?;
         }
         let mark = self.mark(program);
-        fs::write(&mark, program.digest(go)).map_err(TestbedError::file(&mark))?;
+        fs::write(&mark, program.digest()).map_err(TestbedError::file(&mark))?;
         let mib = fs::metadata(&place).map_err(TestbedError::file(&place))?.len() >> 20;
         progress.done(&format!("{} is built: {mib} MiB in {}", program.0, self.0.display()), start.elapsed());
         Ok(())
@@ -337,16 +330,24 @@ mod tests {
         );
     }
 
-    #[test]
-    fn whatever_is_built_of_other_sources_flags_or_by_another_compiler_is_told_apart() {
-        let go = |version: &str| Go { program: "go".into(), version: version.into() };
-        let all = [Set::ControlPlane, Set::Simulated, Set::RealNode, Set::Helm];
-        let digests: std::collections::BTreeSet<_> = all
+    #[tokio::test]
+    async fn only_what_is_of_the_same_sources_and_flags_counts_as_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = Programs(folder.path().to_owned());
+        let all: Vec<_> = [Set::ControlPlane, Set::Simulated, Set::RealNode, Set::Helm]
             .iter()
             .flat_map(|set| set.programs())
-            .flat_map(|program| ["1.26", "1.27"].map(|version| program.digest(&go(version))))
             .collect();
-        assert_eq!(digests.len(), 2 * 7);
+        for program in &all {
+            assert!(!programs.is_built(program));
+            fs::write(programs.path(program.0), "").unwrap();
+            fs::write(programs.mark(program), program.digest()).unwrap();
+            assert!(programs.is_built(program));
+        }
+        // Nothing is left to be done, so that no Go is looked for.
+        programs.build(&[Set::ControlPlane, Set::Helm], &crate::Silent).await.unwrap();
+        fs::write(programs.mark(all[0]), all[1].digest()).unwrap();
+        assert!(!programs.is_built(all[0]));
     }
 
     #[test]
