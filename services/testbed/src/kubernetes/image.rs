@@ -150,7 +150,7 @@ fn append(archive: &mut Builder<impl Write>, root: &Path, folder: &Path) -> Resu
         let path = path.to_owned();
         move |source| ImageError::File { path, source }
     };
-    let here = root.join(folder);
+    let here = if folder.as_os_str().is_empty() { root.to_owned() } else { root.join(folder) };
     let entries: io::Result<Vec<_>> = here.read_dir().map_err(failed(&here))?.collect();
     let mut names: Vec<_> = entries.map_err(failed(&here))?.into_iter().map(|entry| entry.file_name()).collect();
     names.sort();
@@ -265,7 +265,7 @@ mod tests {
         let layer = entries(&whole[2].3);
         assert_eq!((names[0], whole.len()), ("manifest.json", 3));
         let shown: Vec<_> = layer.iter().map(|(name, mode, link, _)| (name.as_str(), *mode, link.as_str())).collect();
-        assert_eq!(shown.len(), 6, "{shown:?}");
+        assert_eq!(shown.len(), 7, "{shown:?}");
         assert_eq!(shown[0].0, "app/");
         assert!(shown.contains(&("app/run", 0o755, "")) && shown.contains(&("init", 0o777, "app/run")), "{shown:?}");
         assert!(shown.contains(&(long.as_str(), 0o600, "")), "{shown:?}");
