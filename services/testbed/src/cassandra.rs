@@ -106,7 +106,7 @@ pub(crate) async fn ready(
     let address = address(plan, region);
     let what = format!("answers CQL at {address}");
     let log = home.log();
-    let wait = Wait { part: Part::Cassandra(region), process, log: &log, what: &what, limit: LIMIT, progress };
+    let wait = Wait { part: &Part::Cassandra(region), process, log: &log, what: &what, limit: LIMIT, progress };
     wait.until(async || {
         let answer = plan.network.within(region, move || probe::cql(address)).await;
         matches!(answer, Ok(Ok(true)))
@@ -124,10 +124,10 @@ pub(crate) async fn sees(
 ) -> Result<(), TestbedError> {
     let part = Part::Cassandra(region);
     let home = Home::of(plan, part);
-    let process = home.process().ok_or(TestbedError::NotRunning(part))?;
+    let process = home.process().ok_or_else(|| TestbedError::NotRunning(part.to_string()))?;
     let log = home.log();
     let what = format!("sees {running} nodes");
-    let wait = Wait { part, process, log: &log, what: &what, limit: LIMIT, progress };
+    let wait = Wait { part: &part, process, log: &log, what: &what, limit: LIMIT, progress };
     wait.until(async || {
         let mut tool = nodetool(plan, machine, region);
         let told = tool.arg("status").kill_on_drop(true).output().await;

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{Part, PlanError, Region};
+use crate::{
+    Part, PlanError, Region,
+    kubernetes::{Component, ImageError, KubernetesPlanError},
+};
 
 /// Why a command of the testbed was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +19,18 @@ pub enum TestbedError {
     /// The plan cannot work.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The plan of a cluster cannot work.
+    #[error(transparent)]
+    KubernetesPlan(#[from] KubernetesPlanError),
+    /// An image could not be made.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The run folder holds no cluster.
+    #[error("{} holds no Kubernetes: `testbed up kubernetes` starts one there", .0.display())]
+    NoCluster(PathBuf),
+    /// The cluster was started without what is asked of it.
+    #[error("this cluster has no real node: start one with `testbed up kubernetes --real-node`")]
+    NoRealNode,
     /// A file or folder could not be read or written.
     #[error("{path}: {source}", path = path.display())]
     File {
@@ -29,6 +44,19 @@ pub enum TestbedError {
         "no JDK 17 was found (Cassandra 5.0 runs on no newer one): set JAVA17_HOME, or install openjdk-17-jdk-headless"
     )]
     NoJava,
+    /// No Go that builds Kubernetes.
+    #[error(
+        "no Go {major}.{minor} or newer was found on the path or in /usr/local/go: install one, to build Kubernetes"
+    )]
+    NoGo {
+        /// Of the oldest that would do.
+        major: u32,
+        /// Of the oldest that would do.
+        minor: u32,
+    },
+    /// The real node of a cluster needs something that this machine has not.
+    #[error("a real node needs {0} (without --real-node all nodes are simulated)")]
+    NodeNeeds(String),
     /// A program could not be started.
     #[error("{program} cannot be run: {source}{hint}")]
     Program {
@@ -51,7 +79,7 @@ pub enum TestbedError {
     #[error("{part} died while starting; {log} ends with:\n{tail}", log = log.display())]
     Died {
         /// Which.
-        part: Part,
+        part: String,
         /// Its log.
         log: PathBuf,
         /// The last lines of it.
@@ -61,7 +89,7 @@ pub enum TestbedError {
     #[error("{part}: {what} not within {limit} s; {log} ends with:\n{tail}", log = log.display(), limit = limit.as_secs())]
     NotReady {
         /// Which.
-        part: Part,
+        part: String,
         /// What was waited for.
         what: String,
         /// For how long.
@@ -75,7 +103,15 @@ pub enum TestbedError {
     #[error("{address} of {part} is taken: is another testbed up?")]
     Taken {
         /// Whose.
-        part: Part,
+        part: String,
+        /// Which.
+        address: SocketAddr,
+    },
+    /// A port of a cluster is in use by another program.
+    #[error("{address} of {part} is taken: is another cluster up? Name another --port, ten or more away from others")]
+    PortTaken {
+        /// Whose.
+        part: Component,
         /// Which.
         address: SocketAddr,
     },
@@ -89,12 +125,12 @@ pub enum TestbedError {
     },
     /// A part to be signalled does not run.
     #[error("{0} does not run")]
-    NotRunning(Part),
+    NotRunning(String),
     /// A part outlived its limit after SIGKILL.
     #[error("{0} does not end; its pid file is kept")]
-    Immortal(Part),
+    Immortal(String),
     /// The run folder holds no testbed.
-    #[error("{} holds no testbed: `testbed up data` starts one there", .0.display())]
+    #[error("{} holds no testbed of data: `testbed up data` starts one there", .0.display())]
     NoTestbed(PathBuf),
     /// The run folder holds one of other settings.
     #[error("{} holds a testbed of other settings: end it with `testbed down --wipe`, or name another --run folder", .0.display())]

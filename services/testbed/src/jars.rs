@@ -117,7 +117,7 @@ pub(crate) fn jar(folder: &Path, prefix: &str) -> Result<PathBuf, TestbedError> 
 }
 
 /// `$XDG_CACHE_HOME/echotune/testbed`, or below `~/.cache`.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let given = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || env::home_dir().unwrap_or_else(env::temp_dir).join(".cache");
     given.unwrap_or_else(home).join("echotune/testbed")

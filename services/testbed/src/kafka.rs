@@ -133,7 +133,7 @@ pub(crate) async fn ready(
     let address = address(plan, region, broker);
     let what = format!("serves at {address}");
     let log = home.log();
-    let wait = Wait { part: Part::Kafka(region, broker), process, log: &log, what: &what, limit: LIMIT, progress };
+    let wait = Wait { part: &Part::Kafka(region, broker), process, log: &log, what: &what, limit: LIMIT, progress };
     wait.until(async || {
         let answer = plan.network.within(region, move || probe::kafka(address)).await;
         matches!(answer, Ok(Ok(living)) if living.contains(&broker.into()))

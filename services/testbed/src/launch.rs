@@ -1,6 +1,7 @@
 //! How a part is put on disk and started: what all parts have in common.
 
 use std::{
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
 };
@@ -34,7 +35,12 @@ pub(crate) struct Home(PathBuf);
 
 impl Home {
     pub(crate) fn of(plan: &Plan, part: Part) -> Self {
-        Self(plan.run.join(part.to_string()))
+        Self::below(&plan.run, part)
+    }
+
+    /// Of a part of this name below a folder.
+    pub(crate) fn below(folder: &Path, part: impl Display) -> Self {
+        Self(folder.join(part.to_string()))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -72,7 +78,7 @@ impl Home {
     }
 
     /// Makes room for a new log; that of the process before stays as `log.before`.
-    fn begin_log(&self) -> Result<(), TestbedError> {
+    pub(crate) fn begin_log(&self) -> Result<(), TestbedError> {
         let log = self.log();
         if log.exists() {
             fs::rename(&log, self.file("log.before")).map_err(TestbedError::file(&log))?;

@@ -1,5 +1,6 @@
 //! Starts the real parts of the platform's distributed half on one Linux machine: Apache Cassandra, which stands in
-//! for ScyllaDB as a CQL server, Apache Kafka in KRaft mode and MirrorMaker 2, for up to three regions.
+//! for ScyllaDB as a CQL server, Apache Kafka in KRaft mode and MirrorMaker 2, for up to three regions; and Kubernetes,
+//! with simulated nodes and a real one.
 //!
 //! Parts run in the background, each with a folder of its own below the run folder, and are ended, frozen or cut off
 //! on purpose. Only processes that a testbed started itself are ever signalled: a pid file holds the start time of
@@ -19,6 +20,7 @@ pub mod history;
 mod jars;
 mod java;
 mod kafka;
+mod kubernetes;
 mod launch;
 mod mirror;
 mod network;
@@ -29,6 +31,8 @@ mod process;
 mod progress;
 pub mod proxy;
 mod random;
+mod run;
+mod status;
 mod template;
 mod testbed;
 mod wait;
@@ -36,11 +40,16 @@ mod way;
 
 pub use self::{
     error::TestbedError,
+    kubernetes::{
+        Addresses, Cluster, Component, ComponentError, Image, ImageError, KUBERNETES_VERSION, KubernetesPlan,
+        KubernetesPlanError,
+    },
     network::{Cut, Loss, Network, Percent},
     part::{Mirror, Part, PartError, Region, RegionError},
     plan::{Brokers, CassandraPlan, CommitLog, KafkaPlan, MirrorPlan, MirrorProcesses, Paxos, Plan, PlanError},
     process::State,
     progress::{Progress, Silent, Terminal},
-    testbed::{PartStatus, Testbed},
+    status::PartStatus,
+    testbed::Testbed,
     way::Way,
 };

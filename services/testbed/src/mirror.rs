@@ -102,7 +102,7 @@ pub(crate) async fn ready(
     };
     let what = format!("runs {flows} flows");
     let log = home.log();
-    let wait = Wait { part: Part::Mirror(which), process, log: &log, what: &what, limit: LIMIT, progress };
+    let wait = Wait { part: &Part::Mirror(which), process, log: &log, what: &what, limit: LIMIT, progress };
     wait.until(async || {
         let said = fs::read_to_string(&log).unwrap_or_default();
         said.matches(STARTED).count() >= flows

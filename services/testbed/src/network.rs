@@ -32,7 +32,7 @@ const CHAIN: &str = "ECHOTUNE";
 const THROUGH: u32 = 0x7430;
 /// Where `ip netns` keeps namespaces.
 const NAMESPACES: &str = "/run/netns";
-const NO_IP: &str = "; install iproute2";
+pub(crate) const NO_IP: &str = "; install iproute2";
 
 /// Where regions live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,7 +284,7 @@ async fn ip_in(name: &str, line: &str) -> Result<(), TestbedError> {
     ip(&[&["-n", name], line.split(' ').collect::<Vec<_>>().as_slice()].concat()).await
 }
 
-async fn ip(arguments: &[&str]) -> Result<(), TestbedError> {
+pub(crate) async fn ip(arguments: &[&str]) -> Result<(), TestbedError> {
     let mut command = Command::new("ip");
     command.args(arguments);
     run(command, NO_IP).await

@@ -1,6 +1,6 @@
 //! What is to be started, and what of that is refused before anything is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use echotune_model::Jurisdictions;
 use serde::{Deserialize, Serialize};
@@ -267,10 +267,7 @@ impl Plan {
     ///
     /// The first setting that cannot work.
     pub fn validate(&self) -> Result<(), PlanError> {
-        let path = self.run.to_str().filter(|_| self.run.is_absolute());
-        if !path.is_some_and(|path| path.chars().all(|c| c.is_ascii_alphanumeric() || PATH_MARKS.contains(c))) {
-            return Err(PlanError::Run(self.run.clone()));
-        }
+        fits(&self.run)?;
         if self.regions.is_empty() {
             return Err(PlanError::NoRegion);
         }
@@ -325,6 +322,15 @@ impl MirrorPlan {
         self.parted(regions).map_err(PlanError::Jurisdictions)?;
         heap("mirror.heap_mib", self.heap_mib)
     }
+}
+
+/// Whether a run folder's path can stand in every configuration.
+pub(crate) fn fits(run: &Path) -> Result<(), PlanError> {
+    let path = run.to_str().filter(|_| run.is_absolute());
+    if path.is_some_and(|path| path.chars().all(|c| c.is_ascii_alphanumeric() || PATH_MARKS.contains(c))) {
+        return Ok(());
+    }
+    Err(PlanError::Run(run.to_owned()))
 }
 
 fn heap(field: &'static str, mib: u32) -> Result<(), PlanError> {

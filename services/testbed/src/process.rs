@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -71,6 +71,16 @@ impl Process {
         process.alive().then_some(process)
     }
 
+    /// The process that has this id now.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        stat(pid).map(|(_, start)| Self { pid, start })
+    }
+
+    /// Its mount namespace, if it may be known.
+    pub(crate) fn mounts(self) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/ns/mnt", self.pid)).ok()
+    }
+
     pub(crate) fn pid(self) -> i32 {
         self.pid
     }
@@ -123,6 +133,12 @@ impl Process {
         .await
         .is_ok()
     }
+}
+
+/// All processes of this machine.
+pub(crate) fn all() -> impl Iterator<Item = Process> {
+    let entries = Path::new("/proc").read_dir().into_iter().flatten().flatten();
+    entries.filter_map(|entry| Process::of(entry.file_name().to_str()?.parse().ok()?))
 }
 
 /// State letter and start time of a process, from `/proc/PID/stat` (proc(5): fields 3 and 22).

@@ -1,28 +1,24 @@
 //! A testbed as a whole: up, down, and everything done to its parts between.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs, io,
     net::SocketAddr,
     path::Path,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use futures::future::{join_all, try_join_all};
 use rustix::process::Signal;
-use serde::Serialize;
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::{
-    Cut, Network, Part, Plan, Progress, Region, Silent, State, TestbedError, cassandra, disk, kafka,
+    Cut, Network, Part, PartStatus, Plan, Progress, Region, Silent, TestbedError, cassandra, disk, kafka,
     launch::{Home, Machine, launch, ready},
     process::Process,
     progress::telling,
+    run::{Begun, LOCK, PLAN, lock, read, write},
 };
 
-const PLAN: &str = "plan.json";
-const LOCK: &str = "lock";
 /// Is there while the namespaces are this testbed's own.
 const NAMESPACES: &str = "namespaces";
 /// Folders of parts below the run folder.
@@ -35,26 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(45);
 pub struct Testbed {
     plan: Plan,
     machine: OnceCell<Machine>,
-}
-
-/// What a part is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PartStatus {
-    /// Its name.
-    #[serde(serialize_with = "shown")]
-    pub part: Part,
-    /// Whether its process runs.
-    pub state: State,
-    /// Where it serves; MirrorMaker 2 serves nobody.
-    pub address: Option<SocketAddr>,
-    /// Its process.
-    pub pid: Option<i32>,
-    /// Resident memory.
-    pub resident_kib: Option<u64>,
-}
-
-fn shown<S: serde::Serializer>(part: &Part, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(part)
 }
 
 impl Testbed {
@@ -79,10 +55,10 @@ impl Testbed {
         plan.validate()?;
         fs::create_dir_all(&plan.run).map_err(TestbedError::file(&plan.run))?;
         let _lock = lock(&plan.run)?;
-        match read(&plan.run)? {
+        match plan_of(&plan.run)? {
             Some(found) if found != plan => return Err(TestbedError::OtherPlan(plan.run)),
             Some(_) => {}
-            None => write(&plan)?,
+            None => write(&plan, &plan.run)?,
         }
         let testbed = Self { plan, machine: OnceCell::new() };
         testbed.machine(progress).await?;
@@ -103,7 +79,7 @@ impl Testbed {
     ///
     /// [`TestbedError::NoTestbed`] when there is none.
     pub fn open(run: &Path) -> Result<Self, TestbedError> {
-        let plan = read(run)?.ok_or_else(|| TestbedError::NoTestbed(run.to_owned()))?;
+        let plan = plan_of(run)?.ok_or_else(|| TestbedError::NoTestbed(run.to_owned()))?;
         Ok(Self { plan, machine: OnceCell::new() })
     }
 
@@ -134,13 +110,7 @@ impl Testbed {
             Part::Kafka(region, broker) => Some(kafka::address(&self.plan, region, broker)),
             Part::Mirror(_) => None,
         };
-        PartStatus {
-            part,
-            state: process.map_or(State::Down, Process::state),
-            address,
-            pid: process.map(Process::pid),
-            resident_kib: process.and_then(Process::resident_kib),
-        }
+        PartStatus::of(part, process, address)
     }
 
     /// Starts a part on its data and returns when it serves. One that runs is left alone.
@@ -178,7 +148,7 @@ impl Testbed {
 
     async fn end(&self, part: Part, signal: Signal) -> Result<(), TestbedError> {
         let process = self.running(part)?;
-        if process.end(signal, PATIENCE).await { Ok(()) } else { Err(TestbedError::Immortal(part)) }
+        if process.end(signal, PATIENCE).await { Ok(()) } else { Err(TestbedError::Immortal(part.to_string())) }
     }
 
     /// Freezes a part: its connections stay and nothing answers.
@@ -200,7 +170,7 @@ impl Testbed {
     }
 
     fn signal(&self, part: Part, signal: Signal) -> Result<(), TestbedError> {
-        if self.running(part)?.signal(signal) { Ok(()) } else { Err(TestbedError::NotRunning(part)) }
+        if self.running(part)?.signal(signal) { Ok(()) } else { Err(TestbedError::NotRunning(part.to_string())) }
     }
 
     /// Cuts two regions off from each other, besides what is cut already. Clients in the hub still reach both.
@@ -395,7 +365,7 @@ impl Testbed {
             addresses.into_iter().find(|address| bind(address).is_err_and(in_use))
         };
         match self.plan.network.within(region, taken).await? {
-            Some(address) => Err(TestbedError::Taken { part, address }),
+            Some(address) => Err(TestbedError::Taken { part: part.to_string(), address }),
             None => Ok(()),
         }
     }
@@ -406,7 +376,7 @@ impl Testbed {
 
     fn running(&self, part: Part) -> Result<Process, TestbedError> {
         self.known(part)?;
-        Home::of(&self.plan, part).process().ok_or(TestbedError::NotRunning(part))
+        Home::of(&self.plan, part).process().ok_or_else(|| TestbedError::NotRunning(part.to_string()))
     }
 
     fn known(&self, part: Part) -> Result<(), TestbedError> {
@@ -427,66 +397,21 @@ impl Testbed {
     }
 }
 
-/// Processes that are killed unless they are kept: those of a start that failed or was given up.
-#[derive(Debug, Default)]
-struct Begun(Mutex<Vec<Process>>);
-
-impl Begun {
-    fn add(&self, process: Process) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(process);
-    }
-
-    fn keep(&self) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        for process in self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            process.signal(Signal::KILL);
-        }
-    }
-}
-
-/// Keeps other commands out of a run folder until it is dropped.
-fn lock(run: &Path) -> Result<File, TestbedError> {
-    let path = run.join(LOCK);
-    let file = File::create(&path).map_err(TestbedError::file(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(TestbedError::Busy(run.to_owned())),
-        Err(TryLockError::Error(error)) => Err(TestbedError::file(&path)(error)),
-    }
-}
-
-fn read(run: &Path) -> Result<Option<Plan>, TestbedError> {
-    let path = run.join(PLAN);
-    let text = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(TestbedError::file(&path))?,
-    };
-    let plan: Plan = serde_json::from_str(&text).map_err(|error| TestbedError::file(&path)(error.into()))?;
-    Ok(Some(Plan { run: run.to_owned(), ..plan }))
-}
-
-fn write(plan: &Plan) -> Result<(), TestbedError> {
-    let path = plan.run.join(PLAN);
-    let text = serde_json::to_string_pretty(plan).map_err(|error| TestbedError::file(&path)(error.into()))?;
-    fs::write(&path, text + "\n").map_err(TestbedError::file(&path))
+fn plan_of(run: &Path) -> Result<Option<Plan>, TestbedError> {
+    Ok(read::<Plan>(run)?.map(|plan| Plan { run: run.to_owned(), ..plan }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Mirror;
+    use crate::{Mirror, State};
 
     #[test]
     fn a_plan_comes_back_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan::data(folder.path());
         assert!(matches!(Testbed::open(folder.path()), Err(TestbedError::NoTestbed(_))));
-        write(&plan).unwrap();
+        write(&plan, folder.path()).unwrap();
         assert_eq!(Testbed::open(folder.path()).unwrap().plan(), &plan);
     }
 
@@ -494,7 +419,7 @@ mod tests {
     async fn other_settings_and_other_commands_are_kept_out() {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan::data(folder.path());
-        write(&plan).unwrap();
+        write(&plan, folder.path()).unwrap();
         let other = Plan { mirror: None, ..plan.clone() };
         assert!(matches!(Testbed::up(other).await, Err(TestbedError::OtherPlan(_))));
         let held = lock(folder.path()).unwrap();
@@ -506,11 +431,11 @@ mod tests {
     #[tokio::test]
     async fn parts_that_are_not_there_are_told() {
         let folder = tempfile::tempdir().unwrap();
-        write(&Plan::data(folder.path())).unwrap();
+        write(&Plan::data(folder.path()), folder.path()).unwrap();
         let testbed = Testbed::open(folder.path()).unwrap();
         assert!(testbed.status().iter().all(|part| part.state == State::Down && part.pid.is_none()));
         let kafka = Part::Kafka(Region::Us, 1);
-        assert!(matches!(testbed.kill(kafka).await, Err(TestbedError::NotRunning(part)) if part == kafka));
+        assert!(matches!(testbed.kill(kafka).await, Err(TestbedError::NotRunning(part)) if part == kafka.to_string()));
         let stranger = Part::Mirror(Mirror::Into(Region::Us));
         let error = testbed.pause(stranger).unwrap_err().to_string();
         assert!(error.starts_with("mirror/us is not in this testbed; it has cassandra/us, "), "{error}");
@@ -519,7 +444,7 @@ mod tests {
     #[tokio::test]
     async fn a_start_that_is_given_up_ends_what_it_began_and_wiping_spares_the_rest() {
         let folder = tempfile::tempdir().unwrap();
-        write(&Plan::data(folder.path())).unwrap();
+        write(&Plan::data(folder.path()), folder.path()).unwrap();
         let testbed = Testbed::open(folder.path()).unwrap();
         let home = Home::of(&testbed.plan, Part::Kafka(Region::Eu, 1));
         home.write("data/x", "").unwrap();

@@ -1,6 +1,7 @@
 //! Waits until a part is ready, for a limited time, and tells why it is not.
 
 use std::{
+    fmt::Display,
     path::Path,
     time::{Duration, Instant},
 };
@@ -8,7 +9,7 @@ use std::{
 use tokio::time;
 
 use crate::{
-    Part, Progress, TestbedError,
+    Progress, TestbedError,
     process::{Process, tail},
 };
 
@@ -17,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Something that a started part is to become.
 pub(crate) struct Wait<'a> {
-    pub(crate) part: Part,
+    pub(crate) part: &'a (dyn Display + Sync),
     pub(crate) process: Process,
     pub(crate) log: &'a Path,
     /// What it is to become, for messages.
@@ -37,11 +38,15 @@ impl Wait<'_> {
                 return Ok(start.elapsed());
             }
             if !self.process.alive() {
-                return Err(TestbedError::Died { part: self.part, log: self.log.to_owned(), tail: tail(self.log) });
+                return Err(TestbedError::Died {
+                    part: self.part.to_string(),
+                    log: self.log.to_owned(),
+                    tail: tail(self.log),
+                });
             }
             if start.elapsed() > self.limit {
                 return Err(TestbedError::NotReady {
-                    part: self.part,
+                    part: self.part.to_string(),
                     what: self.what.to_owned(),
                     limit: self.limit,
                     log: self.log.to_owned(),

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{cache, data, spark};
+use crate::{cache, data, kubernetes, spark};
 
 const ENGINE: &str = "services/engine/tests/python";
 const RECOMMENDATIONS: &str = "services/recommendations/tests/python";
@@ -59,11 +59,18 @@ pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()
             return Ok(());
         }
     }
+    if wanted.is_none_or(|wanted| wanted == kubernetes::SUITE) {
+        kubernetes::suite()
+            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", kubernetes::SUITE))?;
+        if wanted.is_some() {
+            return Ok(());
+        }
+    }
     let suites: Vec<_> = SUITES.iter().filter(|(name, ..)| wanted.is_none_or(|wanted| wanted == *name)).collect();
     if suites.is_empty() {
         let names = SUITES.map(|(name, ..)| name).join(", ");
-        let [data, cache] = [data::SUITE, cache::SUITE];
-        bail!("no suite is named '{}'; there are {names}, {data}, {cache}", wanted.unwrap_or_default());
+        let [data, cache, kubernetes] = [data::SUITE, cache::SUITE, kubernetes::SUITE];
+        bail!("no suite is named '{}'; there are {names}, {data}, {cache}, {kubernetes}", wanted.unwrap_or_default());
     }
     let folder = target().join("e2e/export");
     export(&folder)?;

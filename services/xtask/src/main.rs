@@ -9,6 +9,7 @@ mod e2e;
 mod edges;
 mod eval;
 mod faults;
+mod kubernetes;
 mod limits;
 mod spark;
 mod testbed;
@@ -38,7 +39,7 @@ impl Excluded {
 const SEEDS: &str = "2000";
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 17] = [
+const CHECKS: [(&str, Check); 18] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -82,6 +83,8 @@ const CHECKS: [(&str, Check); 17] = [
     ("cql", data::check),
     // Nor for all of that together, as the programs of a region have it.
     ("region", faults::check),
+    // Nor for a cluster that is there.
+    ("kubernetes", kubernetes::check),
 ];
 
 fn main() -> ExitCode {

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod kubernetes;
+
 use std::{
     env,
     ffi::OsString,
@@ -7,17 +9,19 @@ use std::{
     io::{self, BufReader, Write as _},
     path::{self, Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
 };
 
-use anyhow::{Context as _, bail};
+use self::kubernetes::{ImageOf, Kubernetes};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use echotune_testbed::{
-    Brokers, CommitLog, Cut, Loss, MirrorPlan, MirrorProcesses, Network, Part, PartStatus, Paxos, Percent, Plan,
-    Region, State, Terminal, Testbed,
+    Brokers, Cluster, CommitLog, Component, Cut, Loss, MirrorPlan, MirrorProcesses, Network, Part, PartStatus, Paxos,
+    Percent, Plan, Region, State, Terminal, Testbed, TestbedError,
     history::{Header, History},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     process::Command as Tool,
     signal::{
@@ -26,9 +30,11 @@ use tokio::{
     },
 };
 
-const PARTS: &str = "Parts are named cassandra/REGION, kafka/REGION/BROKER, mirror/all or mirror/REGION.";
+const PARTS: &str = "Parts are named cassandra/REGION, kafka/REGION/BROKER, mirror/all or mirror/REGION; those of \
+Kubernetes etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, node, node-forward, containerd, \
+kubelet and kube-proxy.";
 
-/// Real servers for three regions on one machine.
+/// Real servers for three regions, and real Kubernetes, on one machine.
 #[derive(Debug, Parser)]
 #[command(name = "echotune-testbed", version, arg_required_else_help = true, after_help = PARTS)]
 struct Arguments {
@@ -61,6 +67,9 @@ enum Command {
     Status,
     /// End all parts.
     Down {
+        /// Only those of data or of Kubernetes.
+        #[arg(value_enum)]
+        what: Option<Kind>,
         /// Remove their data and logs too.
         #[arg(long)]
         wipe: bool,
@@ -68,27 +77,27 @@ enum Command {
     /// End a part by SIGKILL.
     Kill {
         /// Which.
-        part: Part,
+        part: Target,
     },
     /// End a part in order.
     Stop {
         /// Which.
-        part: Part,
+        part: Target,
     },
     /// Start a part on its data.
     Start {
         /// Which.
-        part: Part,
+        part: Target,
     },
     /// Freeze a part.
     Pause {
         /// Which.
-        part: Part,
+        part: Target,
     },
     /// Let a frozen part go on.
     Resume {
         /// Which.
-        part: Part,
+        part: Target,
     },
     /// Cut two regions off from each other, besides what is cut already (--network namespaces).
     Partition(Partition),
@@ -104,6 +113,20 @@ enum Command {
     /// it. Needs a testbed that runs with mirrors, and a build with the feature `drive`.
     #[cfg(feature = "drive")]
     Faults(crate::faults::Faults),
+    /// Make an image of a folder, without a daemon, and bring it to the real node of Kubernetes.
+    Image(ImageOf),
+    /// Run kubectl as the administrator of Kubernetes.
+    Kubectl {
+        /// What it is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run Helm as the administrator of Kubernetes. The first call builds it by Go.
+    Helm {
+        /// What it is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run Cassandra's nodetool.
     Nodetool {
         /// Whose node.
@@ -128,6 +151,32 @@ enum Command {
 enum What {
     /// Apache Cassandra, Apache Kafka and MirrorMaker 2.
     Data(Data),
+    /// Kubernetes with simulated nodes and, where asked for, a real one. The first start builds it by Go.
+    Kubernetes(Kubernetes),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Servers of data.
+    Data,
+    /// Kubernetes.
+    Kubernetes,
+}
+
+/// A part of either.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Data(Part),
+    Kubernetes(Component),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let component = || name.parse().map(Self::Kubernetes);
+        name.parse().map(Self::Data).or_else(|_| component()).map_err(|_| format!("'{name}' names no part. {PARTS}"))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -274,28 +323,69 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let run = path::absolute(run.unwrap_or_else(|| env::temp_dir().join("echotune-testbed")))?;
     let progress = Terminal::stderr();
     let open = || Testbed::open(&run);
+    let cluster = || Cluster::open(&run);
     match command {
         Command::Up { what: What::Data(data) } => {
-            show(&Testbed::up_watched(data.plan(run), &progress).await?, output)?;
+            Testbed::up_watched(data.plan(run.clone()), &progress).await?;
+            status(&run, output)?;
         }
-        Command::Status => show(&open()?, output)?,
-        Command::Down { wipe } => open()?.down(wipe, &progress).await?,
-        Command::Kill { part } => open()?.kill(part).await?,
-        Command::Stop { part } => open()?.stop(part).await?,
-        Command::Start { part } => open()?.start(part, &progress).await?,
-        Command::Pause { part } => open()?.pause(part)?,
-        Command::Resume { part } => open()?.resume(part)?,
+        Command::Up { what: What::Kubernetes(kubernetes) } => {
+            Cluster::up_watched(kubernetes.plan(run.clone()), &progress).await?;
+            status(&run, output)?;
+        }
+        Command::Status => status(&run, output)?,
+        Command::Down { what, wipe } => down(&run, what, wipe, &progress).await?,
+        Command::Kill { part: Target::Data(part) } => open()?.kill(part).await?,
+        Command::Stop { part: Target::Data(part) } => open()?.stop(part).await?,
+        Command::Start { part: Target::Data(part) } => open()?.start(part, &progress).await?,
+        Command::Pause { part: Target::Data(part) } => open()?.pause(part)?,
+        Command::Resume { part: Target::Data(part) } => open()?.resume(part)?,
+        Command::Kill { part: Target::Kubernetes(part) } => cluster()?.kill(part).await?,
+        Command::Stop { part: Target::Kubernetes(part) } => cluster()?.stop(part).await?,
+        Command::Start { part: Target::Kubernetes(part) } => cluster()?.start(part, &progress).await?,
+        Command::Pause { part: Target::Kubernetes(part) } => cluster()?.pause(part)?,
+        Command::Resume { part: Target::Kubernetes(part) } => cluster()?.resume(part)?,
         Command::Partition(partition) => open()?.partition(partition.cut()).await?,
         Command::Heal => open()?.heal().await?,
         Command::Judge { history } => return judge(&history, output),
         #[cfg(feature = "drive")]
         Command::Faults(faults) => return faults.run(&open()?, output == Output::Json).await,
+        Command::Image(image) => image.make(|| Ok(cluster()?)).await?,
+        Command::Kubectl { arguments } => return pass(cluster()?.kubectl(), &arguments).await,
+        Command::Helm { arguments } => return pass(cluster()?.helm(&progress).await?, &arguments).await,
         Command::Nodetool { region, arguments } => return pass(open()?.nodetool(region).await?, &arguments).await,
         Command::Kafka { region, tool, arguments } => {
             return pass(open()?.kafka_tool(region, &tool).await?, &arguments).await;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends what of a run folder is wanted and there.
+async fn down(run: &Path, what: Option<Kind>, wipe: bool, progress: &Terminal) -> anyhow::Result<()> {
+    let data = if what == Some(Kind::Kubernetes) { Ok(None) } else { there(Testbed::open(run), what) }?;
+    let cluster = if what == Some(Kind::Data) { Ok(None) } else { there(Cluster::open(run), what) }?;
+    ensure!(data.is_some() || cluster.is_some(), nothing(run));
+    if let Some(cluster) = cluster {
+        cluster.down(wipe, progress).await?;
+    }
+    if let Some(data) = data {
+        data.down(wipe, progress).await?;
+    }
+    Ok(())
+}
+
+/// What was opened, if it is there; when it was asked for by name, it must be.
+fn there<T>(opened: Result<T, TestbedError>, what: Option<Kind>) -> Result<Option<T>, TestbedError> {
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(TestbedError::NoTestbed(_) | TestbedError::NoCluster(_)) if what.is_none() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn nothing(run: &Path) -> String {
+    format!("{} holds no testbed: `testbed up data` or `testbed up kubernetes` starts one there", run.display())
 }
 
 fn judge(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
@@ -322,20 +412,45 @@ async fn pass(mut tool: Tool, arguments: &[OsString]) -> anyhow::Result<ExitCode
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-fn show(testbed: &Testbed, output: Output) -> anyhow::Result<()> {
-    let (plan, status) = (testbed.plan(), testbed.status());
+/// Tells of all that a run folder holds.
+fn status(run: &Path, output: Output) -> anyhow::Result<()> {
+    let data = there(Testbed::open(run), None)?;
+    let cluster = there(Cluster::open(run), None)?;
+    ensure!(data.is_some() || cluster.is_some(), nothing(run));
     let text = match output {
-        Output::Json => {
-            let (run, network) = (&plan.run, plan.network);
-            format!("{:#}", json!({"run": run, "network": network, "parts": status}))
-        }
+        Output::Json => format!("{:#}", told(run, data.as_ref(), cluster.as_ref())),
         Output::Table => {
-            let total: u64 = status.iter().filter_map(|part| part.resident_kib).sum();
-            let place = format!("{} on {}, {} MiB", plan.run.display(), plan.network, total / 1024);
-            format!("{}\n{place}", table(&status))
+            let data =
+                data.map(|data| (data.status(), format!("{} on {}", data.plan().run.display(), data.plan().network)));
+            let cluster = cluster
+                .map(|cluster| (cluster.status(), format!("export KUBECONFIG={}", cluster.kubeconfig().display())));
+            let shown = |(status, place): (Vec<PartStatus>, String)| {
+                let total: u64 = status.iter().filter_map(|part| part.resident_kib).sum();
+                format!("{}\n{place}, {} MiB", table(&status), total / 1024)
+            };
+            data.into_iter().chain(cluster).map(shown).collect::<Vec<_>>().join("\n")
         }
     };
     Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+/// The same for programs.
+fn told(run: &Path, data: Option<&Testbed>, cluster: Option<&Cluster>) -> Value {
+    let mut told = json!({"run": run});
+    if let Some(data) = data {
+        told["network"] = json!(data.plan().network);
+        told["parts"] = json!(data.status());
+    }
+    if let Some(cluster) = cluster {
+        let plan = cluster.plan();
+        told["kubernetes"] = json!({
+            "kubeconfig": cluster.kubeconfig(),
+            "port": plan.port,
+            "slot": plan.addresses().slot(),
+            "parts": cluster.status(),
+        });
+    }
+    told
 }
 
 fn table(status: &[PartStatus]) -> Table {
@@ -348,7 +463,7 @@ fn table(status: &[PartStatus]) -> Table {
             State::Down => "down",
         };
         table.add_row([
-            part.part.to_string(),
+            part.part.clone(),
             state.to_owned(),
             part.address.map(|address| address.to_string()).unwrap_or_default(),
             part.pid.map(|pid| pid.to_string()).unwrap_or_default(),
@@ -360,6 +475,8 @@ fn table(status: &[PartStatus]) -> Table {
 
 #[cfg(test)]
 mod tests {
+    use echotune_testbed::KubernetesPlan;
+
     use super::*;
 
     fn planned(words: &[&str]) -> Plan {
@@ -368,6 +485,37 @@ mod tests {
             Command::Up { what: What::Data(data) } => data.plan("/tmp/run".into()),
             other => panic!("{other:?}"),
         }
+    }
+
+    fn planned_cluster(words: &[&str]) -> KubernetesPlan {
+        let line = [&["echotune-testbed", "up", "kubernetes"], words].concat();
+        match Arguments::try_parse_from(line).expect("a right command line").command {
+            Command::Up { what: What::Kubernetes(kubernetes) } => kubernetes.plan("/tmp/run".into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_reach_the_plan_of_a_cluster() {
+        assert_eq!(planned_cluster(&[]), KubernetesPlan::new("/tmp/run"));
+        let words = ["--port", "17000", "--slot", "3", "--nodes", "0", "--region", "eu", "--real-node"];
+        let flag = ["--flag", "kube-controller-manager:--node-monitor-grace-period=10s"];
+        let plan = planned_cluster(&[&words[..], &flag[..]].concat());
+        assert_eq!(
+            (plan.port, plan.slot, plan.nodes, plan.region.as_str(), plan.real_node),
+            (17_000, Some(3), 0, "eu", true)
+        );
+        let wanted = (Component::KubeControllerManager, "--node-monitor-grace-period=10s".to_owned());
+        assert_eq!(plan.flags, [wanted]);
+    }
+
+    #[test]
+    fn a_part_of_either_is_read() {
+        let of = |name: &str| name.parse::<Target>();
+        assert!(matches!(of("kafka/us/1"), Ok(Target::Data(Part::Kafka(Region::Us, 1)))));
+        assert!(matches!(of("kubelet"), Ok(Target::Kubernetes(Component::Kubelet))));
+        let error = of("kubelets").unwrap_err();
+        assert!(error.starts_with("'kubelets' names no part. Parts are named cassandra/REGION"), "{error}");
     }
 
     #[test]
@@ -390,7 +538,16 @@ mod tests {
 
     #[test]
     fn wrong_command_lines_are_refused() {
-        for words in ["up data --brokers 2", "up data --regions uk", "partition us eu --loss 0", "kill kafka", "up"] {
+        for words in [
+            "up data --brokers 2",
+            "up kubernetes --flag etcd",
+            "up kubernetes --flag x:--y",
+            "image a:1",
+            "up data --regions uk",
+            "partition us eu --loss 0",
+            "kill kafka",
+            "up",
+        ] {
             let line = std::iter::once("echotune-testbed").chain(words.split(' '));
             assert!(Arguments::try_parse_from(line).is_err(), "{words}");
         }

@@ -1,0 +1,99 @@
+//! The end of the node: its containers, processes, mounts, network namespace, routes and groups, and no others.
+
+use std::{fs, time::Duration};
+
+use rustix::process::Signal;
+use tokio::time;
+
+use super::{Context, cgroup, network};
+use crate::{TestbedError, kubernetes::Component, process};
+
+/// For containers, after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Ends all of the node. A signal other than SIGKILL gives its processes a while.
+pub(crate) async fn end(context: Context<'_>, signal: Signal) -> Result<(), TestbedError> {
+    // The kubelet first: it would start again what ends.
+    for component in [Component::Kubelet, Component::KubeProxy] {
+        end_part(context, component, signal, Duration::from_secs(15)).await?;
+    }
+    containers(&context.name(), signal).await?;
+    end_part(context, Component::Containerd, signal, Duration::from_secs(10)).await?;
+    shims(&context);
+    // Neither heeds SIGTERM quickly, nor has anything to put in order.
+    end_part(context, Component::Node, Signal::KILL, PATIENCE).await?;
+    end_part(context, Component::NodeForward, Signal::KILL, PATIENCE).await?;
+    removed(|| cgroup::remove(&context.name())).await?;
+    network::remove(&context).await?;
+    let state = context.folder.node_state();
+    removed(|| match fs::remove_dir_all(&state) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TestbedError::file(&state)(error)),
+        _ => Ok(()),
+    })
+    .await
+}
+
+/// Sends a signal to all of the node but its holder, containers included.
+pub(crate) fn signal(context: Context<'_>, signal: Signal) {
+    let parts = [Component::Kubelet, Component::KubeProxy, Component::Containerd, Component::NodeForward];
+    let parts = parts.into_iter().filter_map(|component| context.home(component).process());
+    for process in parts.chain(cgroup::processes(&context.name())) {
+        process.signal(signal);
+    }
+}
+
+async fn end_part(
+    context: Context<'_>,
+    component: Component,
+    signal: Signal,
+    patience: Duration,
+) -> Result<(), TestbedError> {
+    match context.home(component).process() {
+        Some(process) if !process.end(signal, patience).await => Err(TestbedError::Immortal(component.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Ends whatever is in the node's groups: by SIGKILL at last, and until nothing is.
+async fn containers(name: &str, signal: Signal) -> Result<(), TestbedError> {
+    for signal in [signal, Signal::KILL] {
+        let ended = time::timeout(PATIENCE, async {
+            loop {
+                let left = cgroup::processes(name);
+                if left.is_empty() {
+                    return;
+                }
+                for process in left {
+                    process.signal(signal);
+                }
+                time::sleep(LOOK).await;
+            }
+        });
+        if ended.await.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(TestbedError::Immortal(format!("a container of {name}")))
+}
+
+/// Kills those that stand between containerd and its containers: all others in the node's mount namespace.
+fn shims(context: &Context<'_>) {
+    let Ok(holder) = context.holder() else { return };
+    let Some(namespace) = holder.mounts() else { return };
+    let others = process::all().filter(|process| *process != holder && process.mounts() == Some(namespace.clone()));
+    for process in others {
+        process.signal(Signal::KILL);
+    }
+}
+
+/// Tries to remove what processes that just ended may hold for a moment.
+async fn removed(mut remove: impl FnMut() -> Result<(), TestbedError>) -> Result<(), TestbedError> {
+    for _ in 0..50 {
+        if remove().is_ok() {
+            return Ok(());
+        }
+        time::sleep(LOOK).await;
+    }
+    remove()
+}
