@@ -23,10 +23,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     );
     // Generated code and automation are not what the tests are for.
     let ignored = "--ignore-filename-regex=(xtask|/out/|main\\.rs)";
-    // Tests start this example as their child, and are run here without building examples.
-    let example = ["run", "--package", "echotune-mcp-servers", "--example", "in_memory", "--locked", "--no-report"];
+    // Tests start these examples as their children, and are run here without building examples.
+    let example = |package, name| ["run", "--package", package, "--example", name, "--locked", "--no-report"];
+    let servers = [&example("echotune-mcp-servers", "in_memory")[..], &["--", "status"]].concat();
+    let child = [&example("echotune-gateway", "stdio_server")[..], &["--", "child", "modern"]].concat();
     let tests = ["--workspace", "--locked", "--exclude", "echotune-xtask", "--no-report"];
-    for arguments in [&[&example[..], &["--", "status"]].concat(), &tests[..]] {
+    for arguments in [&servers[..], &child, &tests] {
         let mut command = Command::new(&cargo);
         // Coverage needs no line tables, which are most of what a build leaves on the disk.
         command.arg("llvm-cov").args(arguments).env("CARGO_PROFILE_DEV_DEBUG", "none").stdin(Stdio::null());
