@@ -170,7 +170,7 @@ mod tests {
     fn what_is_missing_or_would_travel_in_clear_is_told_at_once() {
         let flags = [("users", "users:1"), ("mcp.listen", "0.0.0.0:7451")];
         let flags = flags.map(|(key, value)| Flag { name: key.into(), key: key.into(), value: value.into() });
-        let sources = Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags: flags.into() };
+        let sources = Sources { defaults: ABOUT.defaults, flags: flags.into(), ..Sources::default() };
         let faults = load::<Config>(&sources).expect_err("not enough").to_string();
         for part in ["users: 'users:1'", "token_file", "mcp.listen: 0.0.0.0:7451 is not on the loopback"] {
             assert!(faults.contains(part), "{part} is not in {faults}");
