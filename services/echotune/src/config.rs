@@ -153,8 +153,7 @@ impl config::Config for Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let sources =
-            Sources { defaults: DEFAULTS, file: None, env: Vec::new(), flags: Vec::new(), ..Sources::default() };
+        let sources = Sources { defaults: DEFAULTS, ..Sources::default() };
         config::load(&sources).map(|loaded| loaded.config).expect("a test loads the defaults")
     }
 }

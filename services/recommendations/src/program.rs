@@ -156,7 +156,7 @@ mod tests {
         let flags =
             [("users", "users:1"), ("recommendations.audit_share", "2.0"), ("cache.redis", "redis://10.0.0.7:6379")];
         let flags = flags.map(|(key, value)| Flag { name: key.into(), key: key.into(), value: value.into() });
-        let sources = Sources { defaults: ABOUT.defaults, file: None, env: Vec::new(), flags: flags.into() };
+        let sources = Sources { defaults: ABOUT.defaults, flags: flags.into(), ..Sources::default() };
         let faults = load::<Config>(&sources).expect_err("not enough").to_string();
         for key in ["cache.redis", "users: 'users:1'", "audit_share", "region.replica", "secrets.token_file"] {
             assert!(faults.contains(key), "{key} is not in {faults}");
