@@ -13,8 +13,8 @@ use tracing::{Span, field::Empty};
 
 use crate::message::{Id, Revision};
 
-/// Longest description of an error in a span, in characters.
-const MAX_STATUS_CHARS: usize = 256;
+/// Longest text of a client or a server in a span, in characters: requests have room for millions.
+const MAX_CHARS: usize = 256;
 /// Methods that metrics tell apart; a client can make up any number of others.
 const METHODS: [&str; 18] = [
     "completion/complete",
@@ -45,6 +45,10 @@ pub(crate) struct Meters {
     server_session: Histogram,
     client_session: Histogram,
     events: Counter,
+}
+
+fn shown(text: &str) -> &str {
+    text.char_indices().nth(MAX_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
 fn known(method: &str) -> &str {
@@ -105,7 +109,7 @@ pub(crate) fn serving(method: &str, name: Option<&str>, id: &Id, revision: Revis
         otel.kind = "server",
         otel.status_code = Empty,
         otel.status_description = Empty,
-        mcp.method.name = method,
+        mcp.method.name = shown(method),
         mcp.protocol.version = revision.name(),
         mcp.session.id = Empty,
         mcp.resource.uri = Empty,
@@ -132,7 +136,7 @@ pub(crate) fn asking(method: &str, name: Option<&str>, server: &str, transport: 
         otel.kind = "client",
         otel.status_code = Empty,
         otel.status_description = Empty,
-        mcp.method.name = method,
+        mcp.method.name = shown(method),
         mcp.protocol.version = Empty,
         mcp.resource.uri = Empty,
         gen_ai.tool.name = Empty,
@@ -149,13 +153,13 @@ pub(crate) fn asking(method: &str, name: Option<&str>, server: &str, transport: 
 /// Resources are no part of the name: there are too many.
 fn named(method: &str, name: Option<&str>) -> String {
     match name.filter(|_| matches!(method, "tools/call" | "prompts/get")) {
-        Some(name) => format!("{method} {name}"),
-        None => method.to_owned(),
+        Some(name) => format!("{method} {}", shown(name)),
+        None => shown(method).to_owned(),
     }
 }
 
 fn subject(span: &Span, method: &str, name: Option<&str>) {
-    let Some(name) = name else { return };
+    let Some(name) = name.map(shown) else { return };
     match method {
         "tools/call" => {
             span.record("gen_ai.tool.name", name);
@@ -172,7 +176,19 @@ fn subject(span: &Span, method: &str, name: Option<&str>) {
 
 /// Marks a span as failed.
 pub(crate) fn fail(span: &Span, kind: &str, why: &str) {
-    let shown: String = why.chars().take(MAX_STATUS_CHARS).collect();
     span.record("error.type", kind);
-    telemetry::fail(span, &shown);
+    telemetry::fail(span, shown(why));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_holds_a_little_of_a_long_name() {
+        let long = "ß".repeat(1 << 20);
+        assert_eq!(named("tools/call", Some(&long)), format!("tools/call {}", "ß".repeat(MAX_CHARS)));
+        assert_eq!(named(&long, None).chars().count(), MAX_CHARS);
+        assert_eq!(shown("ping"), "ping");
+    }
 }

@@ -21,7 +21,7 @@ use echotune::{Config, Connection, Platform, Serving, demo, import::Progress};
 use echotune_api::RecommendQuery;
 use echotune_kit::telemetry::{self, SpanStore};
 use echotune_model::{
-    Call, ErrorKind, ItemKind, Listen, ListenReceipt, PageRequest, PlayCount, Recommendations, Track,
+    Call, ErrorKind, ItemKind, Listen, ListenReceipt, NewToken, PageRequest, PlayCount, Recommendations, Role, Track,
 };
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
@@ -150,6 +150,37 @@ async fn two_instances_in_one_process_share_nothing() {
     first.stop().await.expect("stopped");
     record(&to_second, "ann", &["Björk"]).await;
     second.stop().await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_records_a_listen_by_a_token_of_their_own() {
+    let (folder, elsewhere) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    let serving = start(folder.path(), SpanStore::default()).await;
+    let to = connect(folder.path(), &serving).await;
+    to.users.create_user(&Call::internal(), "ann").await.expect("made");
+    let token = NewToken { label: "player".into(), role: Role::Writer, expires_at_ms: 0 };
+    let (_, secret) = to.users.create_token(&Call::internal(), "ann", token).await.expect("made");
+    let token_file = elsewhere.path().join("token");
+    std::fs::write(&token_file, secret).expect("written");
+    let listen = |user: &str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_echotune"));
+        command.env("ECHOTUNE__CONNECT__SERVICES", format!("http://{}", serving.address));
+        command.env("ECHOTUNE__CONNECT__TOKEN_FILE", &token_file);
+        command.arg("--data").arg(elsewhere.path().join("none"));
+        command.args(["listen", "--user", user, "--artist", "Air", "--title", "Talisman"]);
+        command.output()
+    };
+    let done = listen("ann").await.expect("started");
+    assert!(done.status.success(), "{done:?}");
+    let page = to.users.list_listens(&Call::internal(), "ann", &PageRequest::default()).await.expect("listed");
+    assert_eq!(page.rows.len(), 1);
+    // Another's account is neither made nor written to.
+    let done = listen("ben").await.expect("started");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && said.contains("'ann'"), "{said}");
+    let absent = to.users.get_user(&Call::internal(), "ben").await.expect_err("not made");
+    assert_eq!(absent.kind, ErrorKind::NotFound);
+    serving.stop().await.expect("stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

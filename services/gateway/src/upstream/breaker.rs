@@ -44,6 +44,8 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Pass {
     breaker: Arc<Breaker>,
+    /// Whether it is the one request by which an endpoint is tried that was left alone.
+    probes: bool,
     told: bool,
 }
 
@@ -59,22 +61,25 @@ impl Breaker {
     /// Leave to ask, or how long not to.
     pub(crate) fn pass(self: &Arc<Self>) -> Result<Pass, Duration> {
         let now = Instant::now();
-        self.with(|state| match state.until {
-            None => Ok(()),
+        let probes = self.with(|state| match state.until {
+            None => Ok(false),
             Some(until) if until > now => Err(until - now),
             Some(_) if state.probing => Err(Duration::from_millis(100)),
             Some(_) => {
                 state.probing = true;
-                Ok(())
+                Ok(true)
             }
         })?;
-        Ok(Pass { breaker: Arc::clone(self), told: false })
+        Ok(Pass { breaker: Arc::clone(self), probes, told: false })
     }
 
-    /// Takes note of what became of a request; whether the endpoint is left alone from now on.
-    fn note(&self, verdict: Verdict) -> bool {
+    /// Takes note of what became of a request; whether the endpoint is left alone from now on. One that was under way
+    /// before it was left alone is not taken for the one that tries it.
+    fn note(&self, verdict: Verdict, probed: bool) -> bool {
         self.with(|state| {
-            let probed = std::mem::take(&mut state.probing) && state.until.is_some();
+            if probed {
+                state.probing = false;
+            }
             match verdict {
                 Verdict::Nothing => false,
                 Verdict::Well => {
@@ -96,7 +101,7 @@ impl Breaker {
                         return false;
                     }
                     // Those that were under way when it was left alone add nothing to it.
-                    if !probed && state.until.is_some_and(|until| until > Instant::now()) {
+                    if !probed && state.until.is_some() {
                         return false;
                     }
                     state.until = Some(Instant::now() + state.rest);
@@ -113,14 +118,14 @@ impl Pass {
     /// Tells what became of the request; whether the endpoint is left alone from now on.
     pub(crate) fn tell(mut self, verdict: Verdict) -> bool {
         self.told = true;
-        self.breaker.note(verdict)
+        self.breaker.note(verdict, self.probes)
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         if !self.told {
-            self.breaker.note(Verdict::Nothing);
+            self.breaker.note(Verdict::Nothing, self.probes);
         }
     }
 }
@@ -157,6 +162,21 @@ mod tests {
         drop(breaker.pass().expect("one that tells nothing"));
         breaker.pass().expect("so another tries").tell(Verdict::Well);
         assert!(!fail(&breaker, 2), "forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_under_way_before_is_not_taken_for_the_one_that_tries() {
+        let breaker = breaker();
+        let [well, failed, nothing] = [(), (), ()].map(|()| breaker.pass().expect("asked"));
+        assert!(fail(&breaker, 3));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let probe = breaker.pass().expect("one tries");
+        assert!(!failed.tell(Verdict::Failed), "it is not left alone for longer");
+        drop(nothing);
+        well.tell(Verdict::Well);
+        assert!(breaker.pass().is_err(), "one alone tries still");
+        probe.tell(Verdict::Well);
+        assert!(breaker.pass().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
