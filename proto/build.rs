@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PACKAGES: [&str; 5] = ["users", "recommendations", "agents", "events", "operations"];
+const PACKAGES: [&str; 6] = ["users", "recommendations", "agents", "events", "operations", "operator"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=echotune");

@@ -37,3 +37,9 @@ pub mod operations {
         tonic::include_proto!("echotune.operations.v1");
     }
 }
+/// Demand for MCP servers, and where they are.
+pub mod operator {
+    pub mod v1 {
+        tonic::include_proto!("echotune.operator.v1");
+    }
+}

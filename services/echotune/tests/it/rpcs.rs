@@ -22,13 +22,15 @@ use crate::{connect, count, listen, recommend_after, record, spans, start};
 
 /// Served by platforms of several regions only, and tried on two by the tests of users.
 const SEVERAL_REGIONS: &str = "RegionsService";
+/// What is served in clusters alone, by the operator.
+const CLUSTERS: &str = "echotune.operator.v1";
 
 /// Full names of all RPCs that one machine serves, as they stand in a request's path.
 fn declared() -> BTreeSet<String> {
     let set = FileDescriptorSet::decode(echotune_api::FILE_DESCRIPTOR_SET).expect("descriptors");
     let services = set.file.iter().flat_map(|file| file.service.iter().map(move |service| (file.package(), service)));
     services
-        .filter(|(_, service)| service.name() != SEVERAL_REGIONS)
+        .filter(|(package, service)| *package != CLUSTERS && service.name() != SEVERAL_REGIONS)
         .flat_map(|(package, service)| {
             service.method.iter().map(move |method| format!("{package}.{}/{}", service.name(), method.name()))
         })
