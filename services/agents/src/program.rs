@@ -82,11 +82,11 @@ impl Configured for Config {
 /// The servers of the region or the MCP servers cannot be reached at the start, the tables are not there, or a workflow has
 /// faults.
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
-    let Region { clock, session, log, token, .. } = Region::connect(&config.region, NAME).await?;
+    let Region { clock, session, log, token, master, .. } = Region::connect(&config.region, NAME).await?;
     let channel = upstream(&config.users, &config.process, process.life.stop())?;
     let credentials = Credentials { token: token.clone() };
     let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
-    let store = CqlRunStore::open(session, clock, config.poll.0).await?;
+    let store = CqlRunStore::open(session, master, clock, config.poll.0).await?;
     let servers = offered(&config.tools, &token).await?;
     let further = config.agents.clone();
     let further = tokio::task::spawn_blocking(move || further.sources(None)).await??;

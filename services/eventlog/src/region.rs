@@ -246,6 +246,8 @@ pub struct Region {
     pub log: KafkaEventLog,
     /// The keys by which the log and what stores keep of somebody are sealed.
     pub keys: HeldKeys,
+    /// What seals the keys of stores that make their own.
+    pub master: MasterKeys,
     /// The token of the platform.
     pub token: Token,
 }
@@ -264,11 +266,11 @@ impl Region {
         if !config.jurisdictions().is_empty() {
             session.check_copies().await?;
         }
-        let keys = CqlSubjectKeys::connect(session.clone(), master, WriteClock::new(Arc::clone(&clock))).await?;
+        let keys = CqlSubjectKeys::connect(session.clone(), master.clone(), WriteClock::new(Arc::clone(&clock))).await?;
         let keys: Arc<dyn SubjectKeys> = Arc::new(keys);
         let log = KafkaEventLog::new(config.kafka(program), Arc::clone(&keys))?;
         let keys = HeldKeys::new(keys, config.kafka.key_life.0);
-        Ok(Self { clock, session, log, keys, token })
+        Ok(Self { clock, session, log, keys, master, token })
     }
 }
 

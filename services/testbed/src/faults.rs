@@ -63,7 +63,7 @@ impl Faults {
     pub(crate) async fn run(self, testbed: &Testbed, is_json: bool) -> anyhow::Result<ExitCode> {
         let plan = testbed.plan();
         ensure!(plan.mirror.is_some(), "regions that are not mirrored never agree; start the testbed with mirrors");
-        if plan.network == Network::Namespaces && env::var_os(OUTSIDE.1).is_none() {
+        if plan.network == Network::Namespaces && !is_outside() {
             return outside();
         }
         let faults = if self.quick { Fault::quick(plan) } else { Fault::all(plan) };
@@ -100,8 +100,13 @@ impl Faults {
     }
 }
 
+/// Whether this runs where a client outside of all regions stands.
+pub(crate) fn is_outside() -> bool {
+    env::var_os(OUTSIDE.1).is_some()
+}
+
 /// Runs the same command where a client outside of all regions stands.
-fn outside() -> anyhow::Result<ExitCode> {
+pub(crate) fn outside() -> anyhow::Result<ExitCode> {
     let mut command = std::process::Command::new("ip");
     command.args(["netns", "exec", OUTSIDE.0]).arg(env::current_exe()?).args(env::args_os().skip(1));
     let status = command.env(OUTSIDE.1, "1").status().context("ip netns exec")?;

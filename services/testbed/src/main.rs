@@ -4,6 +4,8 @@
 mod cli;
 #[cfg(all(target_os = "linux", feature = "drive"))]
 mod faults;
+#[cfg(all(target_os = "linux", feature = "drive"))]
+mod serve;
 
 #[cfg(target_os = "linux")]
 #[tokio::main]

@@ -117,7 +117,7 @@ impl Configured for Config {
 /// # Errors
 /// The servers of the region cannot be reached at the start, or the tables are not there.
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
-    let Region { clock, session, log, keys, token } = Region::connect(&config.region, NAME).await?;
+    let Region { clock, session, log, keys, token, .. } = Region::connect(&config.region, NAME).await?;
     let (residency, replica) = (residency(&config.region)?, &config.region.region.replica);
     let reads = near(&config.cache, &keys, &mut process)?;
     let store = CqlUserStore::connect_apart(session, residency.as_ref(), keys, replica, clock).await?;

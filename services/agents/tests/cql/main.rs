@@ -4,6 +4,7 @@ mod conforms;
 mod crowd;
 mod hints;
 mod regions;
+mod seals;
 #[allow(dead_code, reason = "the other tests of this crate use the rest of it")]
 #[path = "../it/server.rs"]
 mod server;
@@ -12,7 +13,10 @@ mod service;
 use std::{sync::Arc, time::Duration};
 
 use echotune_agents::CqlRunStore;
-use echotune_kit::cql::{CqlConfig, CqlSession, scratch};
+use echotune_kit::{
+    cql::{CqlConfig, CqlSession, scratch},
+    keys::MasterKeys,
+};
 use echotune_model::Clock;
 
 /// Stores over one new keyspace: two in the first region, each with a session of its own, and one in each other.
@@ -62,5 +66,5 @@ async fn connect(config: &CqlConfig) -> CqlSession {
 
 pub(crate) async fn store(session: &CqlSession) -> CqlRunStore {
     let poll = Duration::from_millis(100);
-    CqlRunStore::open(session.clone(), Arc::new(Clock::default()), poll).await.expect("opened")
+    CqlRunStore::open(session.clone(), MasterKeys::new(&[[7; 32]]), Arc::new(Clock::default()), poll).await.expect("opened")
 }

@@ -113,6 +113,10 @@ enum Command {
     /// it. Needs a testbed that runs with mirrors, and a build with the feature `drive`.
     #[cfg(feature = "drive")]
     Faults(crate::faults::Faults),
+    /// Have the platform's programs serve in all regions until Ctrl-C. Needs a testbed that runs, and a build with the
+    /// feature `drive`.
+    #[cfg(feature = "drive")]
+    Serve(crate::serve::Serve),
     /// Make an image of a folder, without a daemon, and bring it to the real node of Kubernetes.
     Image(ImageOf),
     /// Run kubectl as the administrator of Kubernetes.
@@ -350,6 +354,8 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Judge { history } => return judge(&history, output),
         #[cfg(feature = "drive")]
         Command::Faults(faults) => return faults.run(&open()?, output == Output::Json).await,
+        #[cfg(feature = "drive")]
+        Command::Serve(serve) => return serve.run(&open()?, output == Output::Json).await,
         Command::Image(image) => image.make(|| Ok(cluster()?)).await?,
         Command::Kubectl { arguments } => return pass(cluster()?.kubectl(), &arguments).await,
         Command::Helm { arguments } => return pass(cluster()?.helm(&progress).await?, &arguments).await,

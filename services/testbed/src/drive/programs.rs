@@ -172,7 +172,7 @@ impl Programs {
     }
 
     /// The file of the token that all programs take.
-    pub(super) fn token_file(&self) -> PathBuf {
+    pub fn token_file(&self) -> PathBuf {
         self.folder.join("token")
     }
 

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use echotune_kit::cql::{CqlError, Decide, Joint, Read, encode};
+use echotune_kit::cql::{CqlError, Decide, Joint, Read};
 use echotune_model::{ErrorKind, RunId};
 use tokio::time::sleep;
 
 use super::{
     CqlRunStore,
-    head::Head,
+    head::{Head, KeptHead},
     hints::{GRACE_MS, Hint, Queue, needs_hint},
+    sealed::{self, Part, RunKey},
     signed,
 };
 use crate::store::{Answer, Entry, RunRecord, RunStore as _, RunStoreError};
@@ -23,14 +24,26 @@ const MAX_WRITE: usize = 8 << 20;
 impl CqlRunStore {
     /// The head of a run, as most copies have it. It may be about to be replaced.
     pub(super) async fn head(&self, id: RunId) -> Answer<Option<Head>> {
-        Ok(self.read_head(&self.statements().read_head, id).await?)
+        match self.kept_head(&self.statements().read_head, id).await? {
+            Some(kept) => self.opened(id, kept).await.map(Some),
+            None => Ok(None),
+        }
     }
 
-    async fn read_head(&self, read: &Read, id: RunId) -> Result<Option<Head>, CqlError> {
+    async fn kept_head(&self, read: &Read, id: RunId) -> Result<Option<KeptHead>, CqlError> {
         match self.session().one::<(Option<i64>, Option<Vec<u8>>)>(read, (id.0,)).await? {
-            Some((Some(version), Some(head))) => Head::decode(version, &head).map(Some),
+            Some((Some(version), Some(head))) => KeptHead::decode(version, &head).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// A head by the key of its run.
+    pub(super) async fn opened(&self, id: RunId, kept: KeptHead) -> Answer<Head> {
+        let key = match kept.needs() {
+            Some(starter) => self.key(id, starter).await?,
+            None => None,
+        };
+        kept.open(key)
     }
 
     /// The head of a run that is there.
@@ -73,7 +86,8 @@ impl CqlRunStore {
         now_ms: u64,
     ) -> Answer<Option<Head>> {
         let (run, ended) = (record.id, record.state.is_final().then_some(record.ended_at_ms));
-        let output = ended.filter(|_| !record.output.is_empty()).map(|_| encode(&record.output));
+        let output = ended.filter(|_| !record.output.is_empty());
+        let output = output.map(|_| sealed::keep(head.key.as_ref(), Part::Output, &record.output)).transpose()?;
         let next = head.next(Some(record));
         if let Some(due_ms) = needs_hint(head.due_ms(), next.due_ms()) {
             self.hint(Queue::Due, Hint { at_ms: due_ms.max(now_ms), run, version: next.version }).await?;
@@ -84,14 +98,14 @@ impl CqlRunStore {
         if self.is_late(now_ms) {
             return Ok(None);
         }
-        let (version, bytes) = (next.version, next.encode());
+        let (version, bytes) = (next.version, next.encode()?);
         let mut size = bytes.len() + output.as_ref().map_or(0, Vec::len);
         let mut joint = match output {
             Some(output) => Joint::new(&self.statements().end, (version, bytes, output, run.0, head.version)),
             None => Joint::new(&self.statements().change, (version, bytes, run.0, head.version)),
         };
         for entry in entries {
-            size += self.enter(&mut joint, run, entry);
+            size += self.enter(&mut joint, run, head.key.as_ref(), entry)?;
         }
         if size > MAX_WRITE {
             let message = format!("run {run} cannot be changed by {size} bytes at once; at most {MAX_WRITE} are taken");
@@ -101,11 +115,12 @@ impl CqlRunStore {
     }
 
     /// Adds a journal entry to a write; how many bytes it has.
-    pub(super) fn enter(&self, joint: &mut Joint, run: RunId, entry: &Entry) -> usize {
-        let value = encode(entry);
+    pub(super) fn enter(&self, joint: &mut Joint, run: RunId, key: Option<&RunKey>, entry: &Entry) -> Answer<usize> {
+        let sequence = signed(entry.sequence);
+        let value = sealed::keep(key, Part::Entry(sequence), entry)?;
         let size = value.len();
-        joint.add(&self.statements().enter, (run.0, signed(entry.sequence), value));
-        size
+        joint.add(&self.statements().enter, (run.0, sequence, value));
+        Ok(size)
     }
 
     /// Whether hints that were written for this time may lie where nobody looks any more.
@@ -116,9 +131,9 @@ impl CqlRunStore {
     /// Writes a head with what hangs on it; whether nobody was faster. What cannot be found out is an error.
     pub(super) async fn settle(&self, run: RunId, next: &Head, joint: &Joint) -> Answer<bool> {
         let look = || async {
-            let found = self.read_head(&self.statements().look_head, run).await?;
+            let found = self.kept_head(&self.statements().look_head, run).await?;
             let cause = || "it was changed too often since to tell".to_owned();
-            next.seen(found.as_ref()).ok_or_else(|| CqlError::Indeterminate { step: "change a run", cause: cause() })
+            next.seen(found.as_ref().map(KeptHead::clear)).ok_or_else(|| CqlError::Indeterminate { step: "change a run", cause: cause() })
         };
         let written = self.session().settle_joint(joint, look).await?;
         if written {
@@ -128,8 +143,8 @@ impl CqlRunStore {
     }
 
     /// A write of nothing but a head.
-    pub(super) fn alone(decide: &Decide, run: RunId, before: Option<&Head>, next: &Head) -> Joint {
-        Joint::new(decide, (next.version, next.encode(), run.0, before.map(|head| head.version)))
+    pub(super) fn alone(decide: &Decide, run: RunId, before: Option<&Head>, next: &Head) -> Answer<Joint> {
+        Ok(Joint::new(decide, (next.version, next.encode()?, run.0, before.map(|head| head.version))))
     }
 }
 

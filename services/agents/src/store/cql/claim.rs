@@ -129,12 +129,12 @@ impl CqlRunStore {
     pub(super) async fn fence(&self, run: RunId, head: Option<&Head>) -> Answer<()> {
         let Some(head) = head else { return self.spend(run).await };
         let (next, decide) = (head.next(head.record.clone()), &self.statements().change);
-        self.settle(run, &next, &Self::alone(decide, run, Some(head), &next)).await.map(drop)
+        self.settle(run, &next, &Self::alone(decide, run, Some(head), &next)?).await.map(drop)
     }
 
     /// Has the id of a run that is not there start nothing any more.
     pub(super) async fn spend(&self, run: RunId) -> Answer<()> {
-        let (next, decide) = (Head::first(None, self.region()), &self.statements().remove);
-        self.settle(run, &next, &Self::alone(decide, run, None, &next)).await.map(drop)
+        let (next, decide) = (Head::never(self.region()), &self.statements().remove);
+        self.settle(run, &next, &Self::alone(decide, run, None, &next)?).await.map(drop)
     }
 }

@@ -127,7 +127,7 @@ mod tests {
         let draft = RunDraft { id: RunId::new(NOW_MS), workflow, user, input, traceparent, texts: Vec::new(), detail };
         let (mut record, _) = rules::start(&draft, NOW_MS);
         record.due_ms = due_ms;
-        Head::first(Some(record.clone()), "us").next(Some(record))
+        Head::start(record.clone(), "us", None, uuid::Uuid::nil()).next(Some(record))
     }
 
     fn hint(at_ms: u64, version: i64) -> Hint {

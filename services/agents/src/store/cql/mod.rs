@@ -9,10 +9,12 @@ mod change;
 mod claim;
 mod head;
 mod hints;
+mod keys;
 mod listing;
 mod queue;
 mod remove;
 mod schema;
+mod sealed;
 mod start;
 
 use std::{
@@ -23,16 +25,26 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echotune_kit::cql::{CqlError, CqlSession, WriteClock, decode};
+use echotune_kit::{
+    cql::{CqlError, CqlSession, WriteClock, decode},
+    keys::{HeldKeys, MasterKeys},
+};
 use echotune_model::{Clock, Page, PageRequest, RunId, UserId, UserName};
 use tokio::{sync::watch, task::JoinHandle};
 
-use self::{head::Head, schema::Statements};
+use self::{
+    head::KeptHead,
+    keys::RunKeys,
+    schema::Statements,
+    sealed::{Part, RunKey, is_sealed},
+};
 use super::{
     Advance, Answer, Decision, Entry, Followed, Idempotency, MAX_ENTRIES, MAX_PART, PinnedText, Release, RunDraft,
     RunRecord, RunStore, RunStoreError, rules,
 };
 
+/// For how long the key of a run is held after it was looked up.
+const KEY_LIFE: Duration = Duration::from_secs(60);
 /// Journal entries read at once.
 const JOURNAL_PAGE: i32 = 16;
 
@@ -52,6 +64,7 @@ struct Inner {
     session: CqlSession,
     statements: Statements,
     times: WriteClock,
+    keys: HeldKeys,
     changes: watch::Sender<u64>,
     /// Buckets and periods that this process has written, so that it does not write them for each run.
     opened: Mutex<HashSet<Opened>>,
@@ -92,12 +105,17 @@ impl CqlRunStore {
         Ok(session.migrate(&schema::MIGRATIONS).await?)
     }
 
-    /// The store behind this session, whose data centre is the region of the runs that start here. What other
-    /// processes change is looked for every `poll`: so much later this one may see it.
+    /// The store behind this session, whose data centre is the region of the runs that start here. Keys of runs are
+    /// sealed by `master`. What other processes change is looked for every `poll`: so much later this one may see it.
     ///
     /// # Errors
     /// The tables are not there, or the servers cannot be reached.
-    pub async fn open(session: CqlSession, clock: Arc<Clock>, poll: Duration) -> Result<Self, RunStoreError> {
+    pub async fn open(
+        session: CqlSession,
+        master: MasterKeys,
+        clock: Arc<Clock>,
+        poll: Duration,
+    ) -> Result<Self, RunStoreError> {
         let statements = Statements::prepare(&session).await?;
         let changes = watch::Sender::new(0_u64);
         let ticking = changes.clone();
@@ -110,9 +128,11 @@ impl CqlRunStore {
             }
         };
         let poll = tokio::spawn(tick);
-        let (times, opened) = (WriteClock::new(clock), Mutex::default());
+        let (times, opened) = (WriteClock::new(Arc::clone(&clock)), Mutex::default());
+        let keys = RunKeys::connect(session.clone(), master, WriteClock::new(clock)).await?;
+        let keys = HeldKeys::new(Arc::new(keys), KEY_LIFE);
         let opens = (0..hints::QUEUES * hints::SHARDS).map(|_| AtomicI64::new(0)).collect();
-        Ok(Self { inner: Arc::new(Inner { session, statements, times, changes, opened, opens, poll }) })
+        Ok(Self { inner: Arc::new(Inner { session, statements, times, keys, changes, opened, opens, poll }) })
     }
 
     fn session(&self) -> &CqlSession {
@@ -136,9 +156,10 @@ impl CqlRunStore {
         type Row = (Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
         let row = self.session().one::<Row>(read, (id.0,)).await?;
         let Some((Some(version), Some(head), input, output)) = row else { return Ok(None) };
-        let Some(mut record) = Head::decode(version, &head)?.record else { return Ok(None) };
-        record.input = text("the input of a run", input)?;
-        record.output = text("the output of a run", output)?;
+        let head = self.opened(id, KeptHead::decode(version, &head)?).await?;
+        let Some(mut record) = head.record else { return Ok(None) };
+        record.input = text(head.key.as_ref(), Part::Input, input)?;
+        record.output = text(head.key.as_ref(), Part::Output, output)?;
         Ok(Some(record))
     }
 
@@ -152,8 +173,9 @@ impl CqlRunStore {
     }
 }
 
-fn text(what: &'static str, bytes: Option<Vec<u8>>) -> Result<String, CqlError> {
-    bytes.map_or_else(|| Ok(String::new()), |bytes| decode(what, &bytes))
+fn text(key: Option<&RunKey>, part: Part, kept: Option<Vec<u8>>) -> Answer<String> {
+    let read = |kept: Vec<u8>| sealed::read(key, part, &kept);
+    Ok(kept.map(read).transpose()?.flatten().unwrap_or_default())
 }
 
 /// A number as the servers keep it. None that is used comes near the end.
@@ -204,14 +226,20 @@ impl RunStore for CqlRunStore {
     }
 
     async fn journal(&self, id: RunId, sequence: u64) -> Answer<Vec<Entry>> {
-        let (mut entries, mut bytes) = (Vec::<Entry>::new(), 0);
+        let (mut entries, mut bytes, mut key) = (Vec::<Entry>::new(), 0, None);
         loop {
             let after = signed(entries.last().map_or(sequence, |entry| entry.sequence));
             let read = &self.statements().read_journal;
             let rows = self.session().rows::<(i64, Vec<u8>)>(read, (id.0, after, JOURNAL_PAGE), usize::MAX).await?;
             let last = rows.len() < JOURNAL_PAGE.unsigned_abs() as usize;
-            for (_, value) in rows {
-                let entry: Entry = decode("a journal entry", &value)?;
+            for (place, value) in rows {
+                if key.is_none() && is_sealed(&value) {
+                    key = self.head(id).await?.and_then(|head| head.key);
+                }
+                // The run was removed since the row was read, or this is a copy of before.
+                let Some(entry) = sealed::read::<Entry>(key.as_ref(), Part::Entry(place), &value)? else {
+                    return Ok(entries);
+                };
                 bytes += entry.detail.len();
                 entries.push(entry);
                 if entries.len() == MAX_ENTRIES || bytes >= MAX_PART {

@@ -88,9 +88,9 @@ impl CqlRunStore {
             let next = match &head {
                 Some(Head { record: None, .. }) => return self.wipe(run).await.map(|()| None),
                 Some(head) => head.next(None),
-                None => Head::first(None, self.region()),
+                None => Head::never(self.region()),
             };
-            let mut joint = Self::alone(&self.statements().remove, run, head.as_ref(), &next);
+            let mut joint = Self::alone(&self.statements().remove, run, head.as_ref(), &next)?;
             joint.add(&self.statements().wipe, (run.0,));
             if self.settle(run, &next, &joint).await? {
                 self.wipe(run).await?;
@@ -102,9 +102,11 @@ impl CqlRunStore {
         Err(RunStoreError::Failed { kind: ErrorKind::Unavailable, message })
     }
 
-    /// Removes what is kept of a run besides its head and journal.
+    /// Removes what is kept of a run besides its head and journal: its key, without which copies of it tell nothing, and
+    /// its texts.
     async fn wipe(&self, run: RunId) -> Answer<()> {
         let ahead = self.inner.times.now().ahead();
+        self.session().put_at(&self.statements().wipe_seals, (run.0,), ahead).await?;
         Ok(self.session().put_at(&self.statements().wipe_texts, (run.0,), ahead).await?)
     }
 }

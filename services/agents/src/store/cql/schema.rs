@@ -2,6 +2,8 @@
 
 use echotune_kit::cql::{CqlError, CqlSession, Decide, Migration, Migrations, Read, Scope, Write};
 
+use super::keys::SEALS;
+
 /// The tables that the store needs, for whoever makes schemas.
 pub(super) const MIGRATIONS: Migrations = Migrations {
     owner: "agents",
@@ -9,6 +11,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
         Migration { version: 1, name: "runs", statements: &[RUNS, TEXTS, HINTS, BUCKETS] },
         Migration { version: 2, name: "lists of runs and keys", statements: &[LISTED, PERIODS, KEYS, ERASURES] },
         Migration { version: 3, name: "followed accounts", statements: &[ACCOUNTS] },
+        Migration { version: 4, name: "keys of runs", statements: &[SEALS] },
     ],
 };
 
@@ -55,6 +58,7 @@ const WIPE: &str = "DELETE FROM runs WHERE run_id = ? AND sequence > 0";
 
 const PUT_TEXT: &str = "INSERT INTO run_texts (run_id, writer, place, value) VALUES (?, ?, ?, ?)";
 const READ_TEXTS: &str = "SELECT value FROM run_texts WHERE run_id = ? AND writer = ?";
+const WIPE_SEALS: &str = "DELETE FROM run_seals WHERE run_id = ?";
 const WIPE_TEXTS: &str = "DELETE FROM run_texts WHERE run_id = ?";
 
 const PUT_HINT: &str =
@@ -119,6 +123,7 @@ statements! {
     wipe: Write = write("remove a journal", WIPE),
     put_text: Write = write("keep a text of a run", PUT_TEXT),
     read_texts: Read = read("read the texts of a run", READ_TEXTS),
+    wipe_seals: Write = write("destroy the keys of a run", WIPE_SEALS),
     wipe_texts: Write = write("remove the texts of a run", WIPE_TEXTS),
     put_hint: Write = write("hint at a run", PUT_HINT),
     drop_hint: Write = write("drop a hint at a run", DROP_HINT),

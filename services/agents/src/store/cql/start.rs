@@ -12,6 +12,7 @@ use super::{
     change::pause,
     head::Head,
     hints::{Hint, Queue},
+    sealed::Part,
     unsigned,
 };
 use crate::store::{Answer, Idempotency, RunDraft, RunRecord, RunStore as _, RunStoreError, rules};
@@ -107,9 +108,9 @@ impl CqlRunStore {
     pub(super) async fn start_draft(&self, draft: &RunDraft) -> Answer<Option<RunRecord>> {
         let (now_ms, folded) = (self.now_ms(), draft.user.folded());
         let (record, entry) = rules::start(draft, now_ms);
-        let head = Head::first(Some(record), self.region());
+        let starter = Uuid::new_v4();
         // What leads to the run comes first. An erasure that is noted after the look that follows finds it there.
-        let hint = Hint { at_ms: now_ms, run: draft.id, version: head.version };
+        let hint = Hint { at_ms: now_ms, run: draft.id, version: 1 };
         try_join(self.list(draft.id, &folded), self.hint(Queue::Due, hint)).await?;
         if self.erased_ms(&folded).await? >= draft.id.made_ms() {
             // A key that leads here is free from now on.
@@ -117,13 +118,15 @@ impl CqlRunStore {
             self.unlist(draft.id, &folded).await?;
             return Err(erased(draft));
         }
-        self.put_texts(draft, head.starter).await?;
+        let (key, ()) = try_join(self.new_key(draft.id, starter), self.put_texts(draft, starter)).await?;
+        let input = key.seal(Part::Input, &draft.input)?;
+        let head = Head::start(record, self.region(), key, starter);
         if self.is_late(now_ms) {
             return Err(too_late(draft));
         }
-        let values = (head.version, head.encode(), encode(&draft.input), draft.id.0, None::<i64>);
+        let values = (head.version, head.encode()?, input, draft.id.0, None::<i64>);
         let mut joint = Joint::new(&self.statements().start, values);
-        self.enter(&mut joint, draft.id, &entry);
+        self.enter(&mut joint, draft.id, head.key.as_ref(), &entry)?;
         if self.settle(draft.id, &head, &joint).await? {
             return Ok(head.record);
         }
