@@ -96,7 +96,7 @@ impl Faults {
             show(&report)?
         }
         eprintln!("history and report are in {}", folder.display());
-        Ok(if report.verdict.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -146,6 +146,9 @@ fn show(report: &Report) -> anyhow::Result<()> {
             "{fault}: of {acknowledged} listens acknowledged there {missing} were nowhere else, the oldest {point:.2} s old; \
              {time:.1} s after the command another region had made a write for it"
         )?;
+    }
+    if let Some(why) = &report.unasked {
+        writeln!(io::stdout(), "not everything was looked at: {why}")?;
     }
     let (seconds, converged) = (report.seconds, report.converged_after_s);
     let verdict = &report.verdict;

@@ -81,13 +81,16 @@ fn passes(is_quick: bool, words: &[&str]) -> &'static [Pass] {
 
 /// Builds all of it, starts three regions, drives them and ends them.
 pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
-    crate::cargo(&[&["build"], &PROGRAMS[..]].concat())?;
-    crate::cargo(&[&["build"], &DRIVER[..]].concat())?;
-    let programs = target().join("debug");
+    let is_quick = words.first() == Some(&"--quick");
+    // A long run is for many operations, of which programs that are not optimized leave servers little time.
+    let profile = if is_quick { "dev" } else { "driven" };
+    for of in [&PROGRAMS[..], &DRIVER[..]] {
+        crate::cargo(&[&["build", "--profile", profile], of].concat())?;
+    }
+    let programs = target().join(if is_quick { "debug" } else { profile });
     let folder = target().join("faults");
     std::fs::create_dir_all(&folder)?;
     let (programs, folder) = (programs.canonicalize()?, folder.canonicalize()?);
-    let is_quick = words.first() == Some(&"--quick");
     let words: Vec<&str> = match words {
         ["--quick", words @ ..] => QUICK.iter().chain(words).copied().collect(),
         words => words.to_vec(),

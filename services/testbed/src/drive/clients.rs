@@ -243,6 +243,21 @@ pub(super) async fn listen(client: &Client, listener: &Listener, random: &mut Ra
     seen
 }
 
+/// Asks a region again until it answers or time is over.
+pub(super) async fn ask<T>(
+    region: Region,
+    end: Instant,
+    question: impl AsyncFn() -> Result<T, Fault>,
+) -> Result<T, DriveError> {
+    loop {
+        match question().await {
+            Ok(answer) => return Ok(answer),
+            Err(cause) if Instant::now() >= end => return Err(DriveError::Unasked { region, cause }),
+            Err(_) => tokio::time::sleep(REST).await,
+        }
+    }
+}
+
 /// All listens of a listener, as a region has them.
 pub(super) async fn elements(client: &Client, listener: &Listener) -> Result<Vec<u64>, Fault> {
     let (mut found, mut page) = (Vec::new(), PageRequest { size: MAX_PAGE, token: String::new() });

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DriveError, Notes,
-    clients::{Client, REST, TRIES, call, make, outcome, plays},
+    clients::{Client, REST, TRIES, ask, call, make, outcome, plays},
 };
 use crate::history::{Op, Outcome};
 
@@ -96,26 +96,33 @@ async fn erase_one(client: &Client, name: &str, notes: &Notes) -> Outcome {
     seen
 }
 
-/// What a region has of each of them: the account, listens, and what recommendations know.
-async fn left(client: &Client, erased: &[(UserId, String)]) -> Result<Vec<u64>, Fault> {
+/// What a region has of each of them: the account, listens, and what recommendations know. Each question is asked again by
+/// itself: there are many, and none of them may fail a search that takes minutes.
+async fn left(client: &Client, erased: &[(UserId, String)], end: Instant) -> Result<Vec<u64>, DriveError> {
     let of: BTreeSet<UserId> = erased.iter().map(|(id, _)| *id).collect();
-    let plays = plays(client, &of).await?;
-    let page = PageRequest { size: MAX_PAGE, token: String::new() };
+    let plays = ask(client.region, end, async || plays(client, &of).await).await?;
     let mut rows = Vec::with_capacity(erased.len());
     for (id, name) in erased {
-        let account = match client.users.get_user(&call(String::new()), name).await {
-            Ok(_) => 1,
-            Err(fault) if fault.kind == ErrorKind::NotFound => 0,
-            Err(fault) => return Err(fault),
-        };
-        let listens = match client.users.list_listens(&call(String::new()), name, &page).await {
-            Ok(page) => page.rows.len() as u64,
-            Err(fault) if fault.kind == ErrorKind::NotFound => 0,
-            Err(fault) => return Err(fault),
-        };
-        rows.push(account + listens + plays.iter().filter(|(user, ..)| user == id).count() as u64);
+        let there = ask(client.region, end, async || of_name(client, name).await).await?;
+        rows.push(there + plays.iter().filter(|(user, ..)| user == id).count() as u64);
     }
     Ok(rows)
+}
+
+/// How much users have under a name: the account and listens.
+async fn of_name(client: &Client, name: &str) -> Result<u64, Fault> {
+    let page = PageRequest { size: MAX_PAGE, token: String::new() };
+    let account = match client.users.get_user(&call(String::new()), name).await {
+        Ok(_) => 1,
+        Err(fault) if fault.kind == ErrorKind::NotFound => 0,
+        Err(fault) => return Err(fault),
+    };
+    let listens = match client.users.list_listens(&call(String::new()), name, &page).await {
+        Ok(page) => page.rows.len() as u64,
+        Err(fault) if fault.kind == ErrorKind::NotFound => 0,
+        Err(fault) => return Err(fault),
+    };
+    Ok(account + listens)
 }
 
 /// Searches every region, again while something is found and there is time, and notes what is left at last.
@@ -128,12 +135,11 @@ pub(super) async fn search(
     let (erased, end) = (erased.all(), Instant::now() + patience);
     for client in clients {
         let rows = loop {
-            let (found, is_over) = (left(client, &erased).await, Instant::now() >= end);
-            match found {
-                Ok(rows) if is_over || rows.iter().all(|rows| *rows == 0) => break rows,
-                Err(cause) if is_over => return Err(DriveError::Unasked { region: client.region, cause }),
-                _ => sleep(2 * REST).await,
+            let rows = left(client, &erased, end).await?;
+            if Instant::now() >= end || rows.iter().all(|rows| *rows == 0) {
+                break rows;
             }
+            sleep(2 * REST).await;
         };
         for ((_, name), rows) in erased.iter().zip(rows) {
             notes.note(client.region, notes.now(), Outcome::Ok, Op::Remains { of: name.clone(), rows });

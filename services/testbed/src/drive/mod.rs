@@ -79,8 +79,18 @@ pub struct Report {
     pub restarted: Vec<Region>,
     /// How long all regions took to hold everything after the last fault, in seconds.
     pub converged_after_s: f64,
+    /// Why what is there at the end could not be looked at to its end; what was seen until then is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
     /// What is to be said of it.
     pub verdict: Verdict,
+}
+
+impl Report {
+    /// Whether everything was looked at, and is as it must be.
+    pub fn passed(&self) -> bool {
+        self.unasked.is_none() && self.verdict.passed()
+    }
 }
 
 /// What clients did and saw so far.
@@ -133,13 +143,20 @@ impl Drive {
         stop.cancel();
         while working.join_next().await.is_some() {}
         let schedule::Done { faults, restarted } = faults?;
-        tell("all faults are undone; waiting until the regions agree");
         let settled = Instant::now();
-        clients::agree(&clients, &listeners, &notes, AGREE, tell).await?;
-        let converged_after_s = settled.elapsed().as_secs_f64();
-        tell("waiting for the ends of runs, and searching for what was erased");
-        runs::end(&clients, &runs, &notes, AGREE).await?;
-        erasures::search(&clients, &erased, &notes, AGREE).await?;
+        let mut converged_after_s = 0.0;
+        let looked = async {
+            tell("all faults are undone; waiting until the regions agree");
+            clients::agree(&clients, &listeners, &notes, AGREE, tell).await?;
+            converged_after_s = settled.elapsed().as_secs_f64();
+            tell("waiting for the ends of runs");
+            runs::end(&clients, &runs, &notes, AGREE).await?;
+            tell("searching for what was erased");
+            erasures::search(&clients, &erased, &notes, AGREE).await
+        };
+        // What an hour has shown is not thrown away for a question that nobody answers.
+        let looked: Result<(), DriveError> = looked.await;
+        let unasked = looked.err().map(|cause| cause.to_string());
         programs.stop().await;
         let header = Header {
             scenario: self.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -150,7 +167,7 @@ impl Drive {
         let history = History { header: header.clone(), entries };
         let seconds = notes.began.elapsed().as_secs_f64();
         let verdict = history.judge();
-        let report = Report { header, began_at_ms, seconds, imported, faults, restarted, converged_after_s, verdict };
+        let report = Report { header, began_at_ms, seconds, imported, faults, restarted, converged_after_s, unasked, verdict };
         Ok((report, history))
     }
 

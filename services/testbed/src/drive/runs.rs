@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DriveError, Notes,
-    clients::{Client, REST, TRIES, call, outcome},
+    clients::{Client, REST, TRIES, ask, call, outcome},
 };
 use crate::{
     Region,
@@ -133,8 +133,7 @@ pub(super) async fn end(clients: &[Client], runs: &Runs, notes: &Notes, patience
         notes.note(client.region, began, seen, Op::Step { run: title, step: 1 });
     }
     for (client, user) in clients.iter().zip(&runs.users) {
-        let found = playlists(client, user).await;
-        let found = found.map_err(|cause| DriveError::Unasked { region: client.region, cause })?;
+        let found = ask(client.region, until, async || playlists(client, user).await).await?;
         for (title, times) in found {
             for _ in 0..times {
                 notes.note(client.region, notes.now(), Outcome::Ok, Op::Effect { run: title.clone(), step: 1 });
