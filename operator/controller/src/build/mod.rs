@@ -9,8 +9,8 @@ pub use self::{
     children::{Child, Children, children},
     essence::{disruptions, endpoints, identity, rules},
     names::{
-        DRAINING_SINCE, FINALIZER, MANAGED_BY, MANAGER, REVISION, SERVER, SERVING, child_name, labels, owned_selector,
-        pod_name, pod_ordinal, selector,
+        DRAINING_SINCE, FINALIZER, MANAGED_BY, MANAGER, REVISION, SERVER, SERVING, child_name, labels,
+        learned_metadata, owned_selector, pod_name, pod_ordinal, selector,
     },
     pod::{PodError, Template, pod, template},
 };

@@ -77,3 +77,8 @@ pub(super) fn owned(subject: Subject<'_>, name: String) -> ObjectMeta {
         ..ObjectMeta::default()
     }
 }
+
+/// The metadata of what was learned of a server.
+pub fn learned_metadata(subject: Subject<'_>) -> ObjectMeta {
+    owned(subject, format!("{}-learned", child_name(subject.name)))
+}

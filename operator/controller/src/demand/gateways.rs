@@ -39,6 +39,8 @@ struct Sum {
     arrivals: [u64; MAX_CLASSES],
     busy_ms: [u64; MAX_CLASSES],
     cold: u64,
+    /// When the first report came that is in it.
+    since: Option<Instant>,
 }
 
 /// The demand of one server.
@@ -48,6 +50,8 @@ pub struct Demand {
     pub age: Duration,
     /// Whether a gateway that was heard before is silent for longer than the time that was asked about.
     pub silent: bool,
+    /// When the first report came that was not taken before.
+    pub told: Option<Instant>,
     /// By class.
     pub loads: Vec<Load>,
     /// Calls that found no ready pod, since it was last asked.
@@ -100,6 +104,7 @@ impl Gateways {
         for server in report.servers {
             let last = before.remove(&server.server);
             let sum = sums.entry(server.server.clone()).or_default();
+            sum.since.get_or_insert(now);
             match last {
                 Some(last) if !is_again => sum.add(&server, Some(&last)),
                 // Its counters began with it, and all of them are new to whoever knew the one before.
@@ -129,6 +134,7 @@ impl Gateways {
         let mut demand = Demand {
             age,
             silent: oldest.is_some_and(|oldest| oldest > stale),
+            told: sum.since,
             loads: Vec::new(),
             cold: small(sum.cold),
             sessions: 0,

@@ -33,7 +33,7 @@ fn demand(busy: &[&str]) -> Demand {
     let load = PodLoad { sessions: 1, in_flight: 1, calls_end_ms: Some(NOW + 60_000) };
     let pods = busy.iter().map(|name| ((*name).to_owned(), load)).collect();
     let (loads, age) = (Vec::new(), Duration::ZERO);
-    Demand { age, silent: false, loads, cold: 0, sessions: 0, pods }
+    Demand { age, silent: false, told: None, loads, cold: 0, sessions: 0, pods }
 }
 
 fn decided(serving: u32, drain: &[&str], undrain: &[&str], delete: &[&str]) -> Goal {
