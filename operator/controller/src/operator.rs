@@ -1,7 +1,7 @@
 //! The operator as a whole: watches, workers, leases and the streams of gateways around one view of the cluster.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -98,6 +98,7 @@ impl Operator {
             metrics,
             patience: options.patience,
             first: Arc::new(Mutex::new(HashSet::new())),
+            built: Arc::new(Mutex::new(HashMap::new())),
         };
         Self { reconciler, options, exchange }
     }

@@ -5,7 +5,7 @@ mod status;
 mod validate;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -14,7 +14,7 @@ use echotune_api::demand::ServerName;
 use echotune_autoscaler::Policy;
 use kube::Client;
 
-pub use self::validate::{Accepted, Rejection};
+pub use self::validate::{Accepted, Built, Rejection};
 use self::{serve::served, status::Told};
 use crate::{
     build::{Child, Subject, Surroundings, children, pod, template},
@@ -27,7 +27,7 @@ use crate::{
     notes::Notes,
     pods::{Goal, Moves, Sorted, Wanted, moves, observation, sort},
     queue::Queue,
-    world::{PodSeen, Server, World},
+    world::{Beside, PodSeen, Server, World},
     write::{WriteError, Writer},
 };
 
@@ -63,7 +63,12 @@ pub struct Reconciler {
     pub patience: Duration,
     /// Servers that have not been looked at since this process leads.
     pub first: Arc<Mutex<HashSet<ServerName>>>,
+    /// What was built of each server, by its uid and generation.
+    pub built: Arc<Mutex<HashMap<ServerName, (Version, Built)>>>,
 }
+
+/// The uid and generation of a resource.
+pub type Version = (String, i64);
 
 /// What is seen of a server at one moment.
 #[derive(Debug, Clone)]
@@ -75,7 +80,7 @@ pub struct Seen {
     /// Its pods.
     pub pods: BTreeMap<String, PodSeen>,
     /// What stands beside them, each as a number.
-    pub beside: BTreeMap<Child, u64>,
+    pub beside: Beside,
     /// The policy that it names, if there is one of that name.
     pub shared: Option<Result<Policy, String>>,
     /// Who has its name at the gateway.
@@ -155,7 +160,7 @@ impl Reconciler {
             return Ok(None);
         };
         let writer = self.writer(permit, &seen);
-        let accepted = match validate::validate(&seen, &self.around) {
+        let accepted = match self.validate(&seen) {
             Ok(accepted) => accepted,
             Err(rejection) => return self.reject(&writer, &seen, &rejection).await,
         };
@@ -178,12 +183,24 @@ impl Reconciler {
         Some(Seen {
             name: name.clone(),
             pods: index.pods.get(name).cloned().unwrap_or_default(),
-            beside: index.beside.get(name).cloned().unwrap_or_default(),
+            beside: index.beside.get(name).copied().unwrap_or_default(),
             shared,
             route_owner: index.route_owner(name).cloned(),
             server,
             now_ms: now_ms(),
         })
+    }
+
+    /// Whether what is written can be followed; what was found of the same version before is found again.
+    fn validate(&self, seen: &Seen) -> Result<Accepted, Rejection> {
+        let version = (seen.server.uid.clone(), seen.server.generation);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = built.get(&seen.name).filter(|(of, _)| *of == version).map(|(_, known)| known.clone());
+        drop(built);
+        let accepted = validate::validate(seen, &self.around, known)?;
+        built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        built.insert(seen.name.clone(), (version, accepted.built.clone()));
+        Ok(accepted)
     }
 
     fn writer(&self, permit: Permit, seen: &Seen) -> Writer {
@@ -201,7 +218,7 @@ impl Reconciler {
     fn plan(&self, seen: &Seen, accepted: &Accepted, demand: &Demand) -> Plan {
         let (policy, name) = (&accepted.policy, &seen.name);
         let wanted = Wanted {
-            revision: (!accepted.ends).then_some(accepted.revision.as_str()),
+            revision: (!accepted.ends).then_some(accepted.built.revision.as_str()),
             drain_ms: policy.drain_ms,
             now_ms: seen.now_ms,
         };
@@ -297,14 +314,14 @@ impl Reconciler {
     }
 
     async fn apply_beside(&self, writer: &Writer, seen: &Seen, accepted: &Accepted) -> Result<(), WriteError> {
-        let differs = |child: &Child| seen.beside.get(child) != Some(&accepted.essences[child]);
+        let differs = |child: &Child| seen.beside[*child as usize] != Some(accepted.built.essences[*child as usize]);
         let missing: Vec<_> = Child::ALL.into_iter().filter(differs).collect();
         if missing.is_empty() {
             return Ok(());
         }
         let wanted = children(seen.subject(&accepted.spec), &self.around);
         for child in missing {
-            writer.apply(child, &wanted, seen.beside.contains_key(&child)).await?;
+            writer.apply(child, &wanted, seen.beside[child as usize].is_some()).await?;
         }
         Ok(())
     }
@@ -429,5 +446,6 @@ impl Reconciler {
         self.board.post(name, None);
         self.fleet.drop_server(name);
         self.gateways.drop_server(name);
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }

@@ -28,7 +28,7 @@ type Found = (ConditionKind, State, Reason, String);
 impl Told<'_> {
     pub(super) fn status(&self) -> MCPServerStatus {
         let decision = self.decided.map(|decided| decided.decision.to_string()).unwrap_or_default();
-        let revision = self.accepted.revision.clone();
+        let revision = self.accepted.built.revision.clone();
         let route = self.accepted.route.to_string();
         let found = [self.accepted(), self.ready(), self.scaling()];
         MCPServerStatus { revision, route, decision, ..counted(self.seen, found) }

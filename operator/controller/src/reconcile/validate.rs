@@ -1,6 +1,6 @@
 //! Whether what is written can be followed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use echotune_api::demand::RouteName;
 use echotune_autoscaler::Policy;
@@ -18,14 +18,21 @@ pub struct Accepted {
     pub spec: Arc<MCPServerSpec>,
     /// How it is scaled.
     pub policy: Policy,
-    /// What its pods are made from.
-    pub revision: String,
-    /// What is to stand beside them, each as a number.
-    pub essences: BTreeMap<Child, u64>,
+    /// What follows from it alone.
+    pub built: Built,
     /// Its name at the gateway.
     pub route: RouteName,
     /// Whether its pods are to go: it is being deleted, or not to run here.
     pub ends: bool,
+}
+
+/// What follows from what is written, and from what the operator is told about the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// What its pods are made from.
+    pub revision: String,
+    /// What is to stand beside them, each as a number, in the order of [`Child::ALL`].
+    pub essences: [u64; Child::ALL.len()],
 }
 
 /// Why it cannot be followed.
@@ -48,11 +55,12 @@ fn rejected<T>(reason: Reason, message: impl Into<String>) -> Result<T, Rejectio
     Err(Rejection { reason, message: message.into() })
 }
 
-/// Whether what is written can be followed here, and what follows.
+/// Whether what is written can be followed here, and what follows. What was built of the same version before need not
+/// be built again.
 ///
 /// # Errors
 /// Why it cannot.
-pub fn validate(seen: &Seen, around: &Surroundings) -> Result<Accepted, Rejection> {
+pub fn validate(seen: &Seen, around: &Surroundings, known: Option<Built>) -> Result<Accepted, Rejection> {
     let spec = match &seen.server.spec {
         Ok(spec) => Arc::clone(spec),
         Err(why) => return rejected(Reason::InvalidSpec, format!("this version of the operator cannot read it: {why}")),
@@ -72,18 +80,25 @@ pub fn validate(seen: &Seen, around: &Surroundings) -> Result<Accepted, Rejectio
             return rejected(Reason::InvalidSpec, message);
         }
     }
-    let subject = seen.subject(&spec);
-    let template = template(subject, around).or_else(|cause| rejected(Reason::RunnerMissing, cause.to_string()))?;
-    let wanted = children(subject, around);
+    let built = match known {
+        Some(built) => built,
+        None => build(seen, &spec, around)?,
+    };
     let elsewhere = !around.region.is_empty() && !spec.regions.is_empty() && !spec.regions.contains(&around.region);
     Ok(Accepted {
         policy,
-        revision: template.revision,
-        essences: Child::ALL.into_iter().map(|child| (child, wanted.essence(child))).collect(),
+        built,
         route,
         ends: seen.server.deleting || elsewhere,
         spec,
     })
+}
+
+fn build(seen: &Seen, spec: &MCPServerSpec, around: &Surroundings) -> Result<Built, Rejection> {
+    let subject = seen.subject(spec);
+    let template = template(subject, around).or_else(|cause| rejected(Reason::RunnerMissing, cause.to_string()))?;
+    let wanted = children(subject, around);
+    Ok(Built { revision: template.revision, essences: Child::ALL.map(|child| wanted.essence(child)) })
 }
 
 fn policy(seen: &Seen, spec: &MCPServerSpec) -> Result<Policy, Rejection> {

@@ -58,6 +58,9 @@ impl Kind {
 /// NAMESPACE/NAME of anything.
 pub type Key = String;
 
+/// What stands beside the pods of a server, each as a number, in the order of [`Child::ALL`].
+pub type Beside = [Option<u64>; Child::ALL.len()];
+
 /// A policy, or what is wrong with it.
 pub type Checked = Result<Policy, String>;
 
@@ -67,7 +70,7 @@ pub(crate) struct Index {
     pub(crate) servers: HashMap<ServerName, Server>,
     pub(crate) policies: HashMap<Key, Checked>,
     pub(crate) pods: HashMap<ServerName, BTreeMap<String, PodSeen>>,
-    pub(crate) beside: HashMap<ServerName, BTreeMap<Child, u64>>,
+    pub(crate) beside: HashMap<ServerName, Beside>,
     /// Servers by the policy that they name, and by the name that they want at the gateway, the oldest first.
     by_policy: HashMap<Key, BTreeSet<ServerName>>,
     by_route: HashMap<String, BTreeSet<(u64, ServerName)>>,
@@ -206,9 +209,9 @@ impl Index {
     }
 
     pub(crate) fn drop_beside(&mut self, server: &ServerName, child: Child) {
-        if let Some(children) = self.beside.get_mut(server) {
-            children.remove(&child);
-            if children.is_empty() {
+        if let Some(beside) = self.beside.get_mut(server) {
+            beside[child as usize] = None;
+            if beside.iter().all(Option::is_none) {
                 self.beside.remove(server);
             }
         }

@@ -253,9 +253,10 @@ fn beside<K: Beside>() -> Keeper<K> {
         kind: Kind::Beside(K::CHILD),
         put: |index, object| {
             let Some(server) = server_of(object.meta()) else { return BTreeSet::new() };
-            let essence = object.essence();
-            let before = index.beside.entry(server.clone()).or_default().insert(K::CHILD, essence);
-            if before == Some(essence) { BTreeSet::new() } else { one(Some(server)) }
+            let essence = Some(object.essence());
+            let place = &mut index.beside.entry(server.clone()).or_default()[K::CHILD as usize];
+            let before = std::mem::replace(place, essence);
+            if before == essence { BTreeSet::new() } else { one(Some(server)) }
         },
         drop: |index, key| {
             let Some(server) = beside_server(key) else { return BTreeSet::new() };
@@ -263,7 +264,7 @@ fn beside<K: Beside>() -> Keeper<K> {
             one(Some(server))
         },
         keys: |index| {
-            let with = index.beside.iter().filter(|(_, children)| children.contains_key(&K::CHILD));
+            let with = index.beside.iter().filter(|(_, beside)| beside[K::CHILD as usize].is_some());
             with.map(|(server, _)| format!("{}/mcp-{}", server.namespace(), server.name())).collect()
         },
     }
