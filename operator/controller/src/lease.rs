@@ -20,10 +20,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
     jiff::Timestamp,
 };
-use kube::{
-    Api, Client,
-    api::PostParams,
-};
+use kube::{Api, Client, api::PostParams};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -199,7 +196,8 @@ impl Elector {
             }
             // Whoever leads more waits a little longer for what is free, so that shards spread.
             let more = u32::try_from(self.leads.shards().len()).unwrap_or(0).min(8);
-            let wait = if self.held.is_some() { self.terms.every } else { self.terms.every + self.terms.every * more / 8 };
+            let wait =
+                if self.held.is_some() { self.terms.every } else { self.terms.every + self.terms.every * more / 8 };
             tokio::select! {
                 () = sleep(wait) => {}
                 () = stop.cancelled() => break,

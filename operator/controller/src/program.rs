@@ -1,13 +1,6 @@
 //! The program: what it is told, and how it is put together.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, env, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_api::{
     FILE_DESCRIPTOR_SET,
@@ -42,7 +35,11 @@ pub const ABOUT: About = About {
     name: "echotune-operator",
     version: env!("CARGO_PKG_VERSION"),
     about: "Keeps as many pods of each MCP server as its calls need. `echotune-operator crds` prints its resources.",
-    defaults: concat!(include_str!("defaults.toml"), "\n", include_str!("../../../services/kit/src/process/defaults.toml")),
+    defaults: concat!(
+        include_str!("defaults.toml"),
+        "\n",
+        include_str!("../../../services/kit/src/process/defaults.toml")
+    ),
 };
 
 /// What it can be told.
@@ -192,7 +189,11 @@ impl config::Config for Config {
         check(!self.adapter.install.is_empty(), "adapter.install", "is empty");
         let labels = self.cluster.gateway_labels.iter().all(|label| label.split_once('=').is_some());
         check(labels, "cluster.gateway_labels", "has one that is not NAME=VALUE");
-        check(!self.cluster.gateway_labels.is_empty(), "cluster.gateway_labels", "is empty: all pods could call servers");
+        check(
+            !self.cluster.gateway_labels.is_empty(),
+            "cluster.gateway_labels",
+            "is empty: all pods could call servers",
+        );
         faults
     }
 }
@@ -217,7 +218,10 @@ impl Config {
                 gateway_labels: labels,
                 adapter_image: self.adapter.image.clone(),
                 adapter_install: self.adapter.install.clone(),
-                runners: runners.map(|(registry, image)| (registry, image.clone())).into_iter().collect::<BTreeMap<_, _>>(),
+                runners: runners
+                    .map(|(registry, image)| (registry, image.clone()))
+                    .into_iter()
+                    .collect::<BTreeMap<_, _>>(),
             },
             terms: self.terms(),
             ceilings: Ceilings { region: self.ceilings.pods, tenant: self.ceilings.pods_per_tenant },

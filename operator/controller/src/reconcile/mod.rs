@@ -259,13 +259,7 @@ impl Reconciler {
     }
 
     /// Makes what is planned so, pods that serve first.
-    async fn apply(
-        &self,
-        writer: &Writer,
-        seen: &Seen,
-        accepted: &Accepted,
-        plan: &Plan,
-    ) -> Result<(), WriteError> {
+    async fn apply(&self, writer: &Writer, seen: &Seen, accepted: &Accepted, plan: &Plan) -> Result<(), WriteError> {
         if accepted.ends && seen.pods.is_empty() && seen.server.held && seen.server.deleting {
             return writer.hold(false).await;
         }

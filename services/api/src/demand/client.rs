@@ -1,9 +1,7 @@
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{Call, ErrorKind, Fault};
-use echotune_proto::operator::v1::{
-    self as pb, demand_service_client::DemandServiceClient, exchange_request::Message,
-};
+use echotune_proto::operator::v1::{self as pb, demand_service_client::DemandServiceClient, exchange_request::Message};
 use futures::{StreamExt as _, stream};
 use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 
@@ -43,9 +41,8 @@ impl Demand for DemandClient {
         let request = request_of(call, stream::iter([hello]).chain(reports))?;
         let answer = self.0.clone().exchange(request).await.map_err(|status| fault(call, &status))?;
         let call = call.clone();
-        let updates = answer.into_inner().map(move |part| {
-            update_from_pb(part.map_err(|status| fault(&call, &status))?)
-        });
+        let updates =
+            answer.into_inner().map(move |part| update_from_pb(part.map_err(|status| fault(&call, &status))?));
         Ok(updates.boxed())
     }
 }
