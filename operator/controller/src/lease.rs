@@ -6,7 +6,6 @@
 //! is sent by then is over, or given up, before another can hold the lease.
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -225,8 +224,12 @@ impl Elector {
         let Some(lease) = found else {
             let metadata = ObjectMeta { name: Some(self.name()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None, 0)) };
-            return match self.within(self.api.create(&params(), &lease)).await {
-                Ok(made) => Ok(self.won(made, asked)),
+            let made = self.within(self.api.create(&params(), &lease)).await;
+            return match made {
+                Ok(made) => {
+                    self.won(made, asked);
+                    Ok(())
+                }
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
                 Err(cause) => Err(cause),
             };
@@ -259,7 +262,10 @@ impl Elector {
         let kept = lease.clone();
         let written = self.within(self.api.replace(&self.name(), &params(), &lease)).await;
         match written {
-            Ok(written) => Ok(self.won(written, asked)),
+            Ok(written) => {
+                self.won(written, asked);
+                Ok(())
+            }
             Err(cause) => {
                 // When the answer was lost it may have been written all the same; the next turn asks.
                 let conflict = matches!(&cause, kube::Error::Api(status) if status.code == 409);

@@ -205,12 +205,12 @@ impl Configured for Config {
 }
 
 impl Config {
-    fn options(&self) -> Result<Options, Failure> {
+    fn options(&self) -> Options {
         let cluster = &self.cluster;
         let labels = cluster.gateway_labels.iter().filter_map(|label| label.split_once('='));
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let runners = [(Registry::Npm, &self.runners.npm), (Registry::Pypi, &self.runners.pypi)];
-        Ok(Options {
+        Options {
             namespace: (!cluster.namespace.is_empty()).then(|| cluster.namespace.clone()),
             around: Surroundings {
                 region: cluster.region.clone(),
@@ -287,7 +287,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let token = Token::read_file(&config.token_file)?;
     let listener = health::bind(config.health.listen).await?;
     println!("echotune-operator answers probes on http://{}", listener.local_addr()?);
-    let options = config.options()?;
+    let options = config.options();
     let metrics = Arc::new(Metrics::default());
     let ledger = Ledger::open(config.place(), Arc::clone(&metrics))?;
     let operator = Operator::new(client().await?, options, ledger, metrics, process.life.drain());
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn defaults_are_followed() {
         let config = loaded(&[("token_file", "/token")]).expect("all that is needed");
-        let options = config.options().expect("options");
+        let options = config.options();
         assert_eq!(options.namespace, None);
         assert_eq!(options.around.gateway_labels["app.kubernetes.io/name"], "echotune-gateway");
         assert_eq!(config.place(), Place::Nowhere);
