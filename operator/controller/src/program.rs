@@ -229,7 +229,7 @@ impl Config {
             forget: self.demand.forget_after.0,
             keep_every: self.learned.keep_every.0,
             patience: cluster.request_timeout.0,
-        })
+        }
     }
 
     fn terms(&self) -> Terms {
