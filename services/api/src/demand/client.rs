@@ -63,8 +63,11 @@ impl Demand for DemandClient {
         let mut client = client.max_decoding_message_size(MAX_DEMAND_BYTES).max_encoding_message_size(MAX_DEMAND_BYTES);
         let answer = client.exchange(request).await.map_err(|status| fault(call, &status))?;
         let call = call.clone();
-        let updates =
-            answer.into_inner().map(move |part| update_from_pb(part.map_err(|status| fault(&call, &status))?));
+        let updates = answer.into_inner().map(move |part| {
+            // The channel lives as long as its stream.
+            let _held = &client;
+            update_from_pb(part.map_err(|status| fault(&call, &status))?)
+        });
         Ok(updates.boxed())
     }
 }
