@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{Call, ErrorKind, Fault};
 use echotune_proto::operator::v1::{self as pb, demand_service_client::DemandServiceClient, exchange_request::Message};
-use futures::{StreamExt as _, stream};
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tonic::{Code, Status, transport::Channel};
 
 use super::{
@@ -57,7 +60,9 @@ impl Demand for DemandClient {
         let message = |message| pb::ExchangeRequest { message: Some(message) };
         let hello = message(Message::Hello(hello_to_pb(hello)));
         let reports = reports.map(move |report| message(Message::Report(report_to_pb(report))));
-        let request = request_of(call, stream::iter([hello]).chain(reports))?;
+        // Without its type, since the compiler cannot tell that closures of two lives are one.
+        let messages: BoxStream<'static, pb::ExchangeRequest> = stream::iter([hello]).chain(reports).boxed();
+        let request = request_of(call, messages)?;
         let channel = (self.connect)()?;
         let client = DemandServiceClient::with_interceptor(channel, self.credentials.clone());
         let mut client = client.max_decoding_message_size(MAX_DEMAND_BYTES).max_encoding_message_size(MAX_DEMAND_BYTES);
