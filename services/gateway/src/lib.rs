@@ -25,13 +25,17 @@ mod lists;
 mod message;
 mod peer;
 mod refusal;
+mod servers;
 mod telemetry;
 mod ticket;
 mod token;
 mod upstream;
 
 pub use self::{
-    config::{BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, ProcessConfig, Reach, ServerConfig, Sharing},
+    config::{
+        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach, ServerConfig,
+        Sharing,
+    },
     token::Keys,
 };
 
@@ -56,9 +60,24 @@ impl Gateway {
         if !faults.is_empty() {
             return Err(Unusable(faults));
         }
-        let hub = hub::Hub::new(config, stop);
+        let connector = upstream::Connector::new(config.authorities.as_deref()).map_err(|why| Unusable(vec![why]))?;
+        let hub = hub::Hub::new(config, connector, stop);
         hub.tend();
         Ok(Self { hub })
+    }
+
+    /// Adds a server, or changes the one of its name. Requests under way are not disturbed.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn put(&self, server: ServerConfig) -> Result<(), Unusable> {
+        self.hub.put(servers::Source::Configured, server).map_err(Unusable)
+    }
+
+    /// Takes a server away that was configured or put here; whether there was one. Its requests under way are let end,
+    /// those that wait for their turn are turned away.
+    pub fn remove(&self, name: &str) -> bool {
+        self.hub.remove(servers::Source::Configured, name)
     }
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`. When the stop is cancelled new
