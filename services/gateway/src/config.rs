@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
+use serde::Deserialize;
 
 use crate::token::Keys;
 
@@ -106,7 +107,8 @@ pub struct PodsConfig {
     pub wakes: bool,
     /// For how long it does.
     pub wake: Duration,
-    /// Of which class the calls of each tool are; those of the others are of the last.
+    /// Of which class the calls of each tool are; those of the others are of the class of the empty name, or of the last
+    /// where there is none.
     pub classes: BTreeMap<String, u32>,
     /// The `authorization` header that its pods want.
     pub authorization: Option<Secret>,
@@ -126,15 +128,15 @@ impl PodsConfig {
         }
     }
 
-    /// Classes of calls: those that tools are named of, and one for the others.
+    /// Classes of calls. Without a class for those of other tools there is one more.
     pub(crate) fn class_count(&self) -> usize {
-        let named = self.classes.values().max().map_or(0, |last| usize::try_from(*last).unwrap_or(MAX_CLASSES) + 1);
-        (named + 1).min(MAX_CLASSES)
+        let last = self.classes.values().max().map_or(0, |last| usize::try_from(*last).unwrap_or(MAX_CLASSES) + 1);
+        (last + usize::from(!self.classes.contains_key(""))).min(MAX_CLASSES)
     }
 
     pub(crate) fn class_of(&self, tool: Option<&str>) -> usize {
         let last = self.class_count() - 1;
-        let named = tool.and_then(|tool| self.classes.get(tool));
+        let named = tool.and_then(|tool| self.classes.get(tool)).or_else(|| self.classes.get(""));
         named.map_or(last, |class| usize::try_from(*class).unwrap_or(last).min(last))
     }
 }
@@ -200,7 +202,8 @@ impl ProcessConfig {
 }
 
 /// Who shares a child process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sharing {
     /// Everybody: the server is declared to keep nothing between requests.
     All,
@@ -211,7 +214,8 @@ pub enum Sharing {
 }
 
 /// Which revisions of the protocol a server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EraChoice {
     /// It is found out.
     Auto,
@@ -222,7 +226,8 @@ pub enum EraChoice {
 }
 
 /// What a call of a tool changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Nothing.
     Reads,

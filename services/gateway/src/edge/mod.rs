@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, Request, State},
     middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
-    routing::{any, get},
+    routing::{MethodRouter, any, get},
 };
 use echotune_model::{ErrorKind, Fault};
 use http::{Method, StatusCode, header::ALLOW};
@@ -36,14 +36,25 @@ const MAX_NAME: usize = 64;
 
 /// The routes of a gateway.
 pub(crate) fn router(hub: &Arc<Hub>) -> Router {
+    routes(hub, any(all))
+}
+
+fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
     let served = Router::new()
-        .route("/mcp", any(all))
+        .route("/mcp", at_mcp)
         .route("/servers/{name}/mcp", any(one))
         .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
     served
         .route("/health/live", get(async || StatusCode::OK))
         .route("/health/ready", get(ready))
         .with_state(Arc::clone(hub))
+}
+
+/// The same where `/mcp` is the endpoint of one server alone.
+pub(crate) fn router_of(hub: &Arc<Hub>, name: &str) -> Router {
+    let name = name.to_owned();
+    let alone = move |state: State<Arc<Hub>>, request: Request| one(state, Path(name.clone()), request);
+    routes(hub, any(alone))
 }
 
 async fn ready(State(hub): State<Arc<Hub>>) -> StatusCode {
