@@ -108,7 +108,7 @@ impl Gateway {
     pub fn unready_after(&self, notice: CancellationToken) {
         let (hub, stop) = (Arc::clone(&self.hub), self.hub.stop.clone());
         self.hub.tasks.spawn(async move {
-            notice.cancelled().await;
+            drop(stop.run_until_cancelled(notice.cancelled()).await);
             let _unready = hub.unready();
             stop.cancelled().await;
         });
