@@ -252,9 +252,8 @@ impl Hosted {
                 (pod.config.draining, pod.phase) = (false, Phase::Ready(now));
             }
         }
-        let (gone, left) = std::mem::take(&mut self.pods)
-            .into_iter()
-            .partition(|pod| decision.delete.contains(&pod.config.name));
+        let (gone, left) =
+            std::mem::take(&mut self.pods).into_iter().partition(|pod| decision.delete.contains(&pod.config.name));
         self.pods = left;
         let has_news = !decision.drain.is_empty() || !decision.undrain.is_empty() || !decision.delete.is_empty();
         if has_news {

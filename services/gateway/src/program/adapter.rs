@@ -207,9 +207,10 @@ impl Adapter {
         println!("{} adapter speaks MCP on http://{}/mcp", ABOUT.name, listener.local_addr()?);
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let drained = life.drain().cancelled_owned();
-        life.server("the MCP server", async move {
-            axum::serve(listener, router).with_graceful_shutdown(drained).await
-        });
+        life.server(
+            "the MCP server",
+            async move { axum::serve(listener, router).with_graceful_shutdown(drained).await },
+        );
         gateway.unready_after(life.not_ready());
         let drain = life.drain();
         life.server("the program", close(gateway, drain, self.drain_timeout.0));
