@@ -64,7 +64,7 @@ pub(crate) async fn listen(router: Router) -> Outcome<String> {
     Ok(format!("http://{address}/mcp"))
 }
 
-/// A server of one era that does nothing, on a runtime of its own; with this it dies, in the middle of whatever it does.
+/// A server of one era that does nothing, on a runtime of its own; with this it dies, in the middle of what it does.
 pub(crate) struct Pod {
     pub(crate) url: String,
     _guard: DropGuard,

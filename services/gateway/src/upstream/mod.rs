@@ -25,6 +25,7 @@ mod places;
 mod process;
 mod server;
 mod sse;
+mod wake;
 mod watch;
 
 pub(crate) use self::{

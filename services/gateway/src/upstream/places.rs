@@ -265,7 +265,6 @@ impl Places {
     }
 
     /// A place at once, or the number of one that waits and what it will be told.
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
     fn begin(
         self: &Arc<Self>,
         mut wanted: Wanted,
