@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
+use echotune_gateway::{Limits, Reach, ServerConfig};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -9,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::house::{OPERATOR, SOON, message_of, names, program as stdio_server, result_of};
+use crate::house::{House, OPERATOR, SOON, config, message_of, names, program as stdio_server, result_of};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_echotune-gateway");
 
@@ -17,6 +18,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_echotune-gateway");
 struct Running {
     child: Child,
     base: String,
+    /// Over TLS, if it does.
+    secure: Option<String>,
     http: reqwest::Client,
 }
 
@@ -30,18 +33,22 @@ impl Running {
         let mut child = command.spawn().expect("started");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let said = async {
+            let mut secure = None;
             loop {
                 let line = lines.next_line().await.expect("read").expect("it says where");
+                if let Some((_, rest)) = line.split_once("speaks MCP over TLS on ") {
+                    secure = Some(rest.to_owned());
+                }
                 if let Some((_, rest)) = line.split_once("speaks MCP on ") {
-                    return rest.trim_end_matches("/mcp").to_owned();
+                    return (rest.trim_end_matches("/mcp").to_owned(), secure);
                 }
             }
         };
-        let base = timeout(SOON, said).await.expect("in time");
+        let (base, secure) = timeout(SOON, said).await.expect("in time");
         // What else it says is of no interest, but somebody must read it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let running = Self { child, base, http };
+        let running = Self { child, base, secure, http };
         running.until("/health/ready", 200).await;
         running
     }
@@ -147,6 +154,54 @@ async fn until(tools: &impl AsyncFn() -> Vec<String>, wanted: &[&str]) {
         }
     };
     timeout(SOON, looking).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_reached_over_tls_by_whoever_knows_its_authority() {
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("random");
+    let authority = rcgen::CertifiedIssuer::self_signed(params, key).expect("signed");
+    let key = rcgen::KeyPair::generate().expect("random");
+    let names = vec!["localhost".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).expect("names").signed_by(&key, &authority).expect("signed");
+    fs::write(at("ca.crt"), authority.pem()).expect("written");
+    fs::write(at("tls.crt"), certificate.pem()).expect("written");
+    fs::write(at("tls.key"), key.serialize_pem()).expect("written");
+    let program = stdio_server().display().to_string();
+    let table = format!("[[servers]]\nname = 'far'\ncommand = '{program}'\nargs = ['far', 'modern', 'echo']\n");
+    fs::write(at("servers.toml"), table).expect("written");
+    let settings = [
+        format!("token_file={}", token_file(folder.path())),
+        format!("mcp.servers_file={}", at("servers.toml")),
+        "mcp.tls_listen=127.0.0.1:0".to_owned(),
+        format!("tls.certificate={}", at("tls.crt")),
+        format!("tls.key={}", at("tls.key")),
+    ];
+    let mut arguments = vec!["--listen", "127.0.0.1:0"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting.as_str()]));
+    let running = Running::start(&arguments, None).await;
+    let url = running.secure.clone().expect("over TLS").replace("127.0.0.1", "localhost");
+    for known in [true, false] {
+        let authorization = Some(format!("Bearer {OPERATOR}").into());
+        let reach = Reach::Http { endpoints: vec![url.clone()], authorization };
+        let mut config = config(vec![ServerConfig::new("a", reach)], Limits::default());
+        config.authorities = known.then(|| at("ca.crt").into());
+        let house = House::with(config).await;
+        if known {
+            let called = house.call("/servers/a/mcp", "echo", json!({})).await;
+            assert_eq!(called["structuredContent"]["server"], "far");
+        } else {
+            let params = json!({"name": "echo", "_meta": {"echotune/timeout-ms": 1_000}});
+            let refused = house.modern("/servers/a/mcp", OPERATOR, "tools/call", params).send().await;
+            let text = refused.expect("answered").text().await.expect("text");
+            assert!(text.contains("certificate"), "{text}");
+        }
+        house.close().await;
+    }
+    assert_eq!(running.stop().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
