@@ -180,7 +180,9 @@ impl Lists {
         if is_awake {
             asleep().remove(&server.number);
         } else {
-            asleep().insert(server.number, Instant::now());
+            let mut asleep = asleep();
+            asleep.retain(|_, since| since.elapsed() < ASLEEP);
+            asleep.insert(server.number, Instant::now());
         }
         is_awake
     }
