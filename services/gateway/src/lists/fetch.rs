@@ -29,6 +29,8 @@ const WAIT: Duration = Duration::from_secs(3);
 /// For how long nobody waits for a list again that could not be had, doubled up to the longest.
 const REST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(30);
+/// For how long nobody waits again for one of many servers that sleeps.
+const ASLEEP: Duration = Duration::from_secs(10);
 /// For how long a list is kept at the most, whatever its server says.
 const KEPT_MAX: Duration = Duration::from_secs(3_600);
 /// For how long a list is served after its time when a newer one cannot be had.
@@ -42,6 +44,8 @@ pub(crate) struct Asker {
     pub(crate) caller: Caller,
     pub(crate) abilities: Abilities,
     pub(crate) declared: Declared,
+    /// Whether the list is of one server alone, so that it can be waited for.
+    pub(crate) is_alone: bool,
 }
 
 /// A list as a server gave it.
@@ -84,6 +88,8 @@ pub(crate) struct Lists {
     generation: AtomicU64,
     /// Until when nobody waits for a list of a server, for whomever it would be.
     resting: Mutex<HashMap<(u32, Kind), (Instant, Duration)>>,
+    /// Since when servers sleep that were waited for in vain.
+    asleep: Mutex<HashMap<u32, Instant>>,
     entries: usize,
 }
 
@@ -108,6 +114,7 @@ impl Lists {
             tables: Cache::builder().max_capacity(limits.sessions).time_to_idle(kept).build(),
             generation: AtomicU64::new(0),
             resting: Mutex::default(),
+            asleep: Mutex::default(),
             entries: limits.entries,
         }
     }
@@ -136,6 +143,16 @@ impl Lists {
         if let Some(got) = own.kept(server, kind) {
             return Some(got);
         }
+        if server.is_asleep() {
+            // What it said last holds for as long as it sleeps.
+            let kept = shared.whenever().or_else(|| own.whenever()).or_else(|| self.of_all(server, kind));
+            if kept.is_some() {
+                return kept;
+            }
+            if !self.wakes(server, asker.is_alone).await {
+                return None;
+            }
+        }
         match self.failing(server, kind) {
             Failing::No => self.renew(server, kind, asker, &own, &shared).await,
             Failing::Resting => own.stale(),
@@ -147,6 +164,38 @@ impl Lists {
                 stale
             }
         }
+    }
+
+    /// Waits until a server is awake of which nothing is known; whether it is. Where it is one of many, nobody waits for it
+    /// again that was waited for in vain a moment ago: it may be a while.
+    async fn wakes(&self, server: &Server, is_alone: bool) -> bool {
+        if is_alone {
+            return server.awake(Duration::MAX).await;
+        }
+        let asleep = || self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        if asleep().get(&server.number).is_some_and(|since| since.elapsed() < ASLEEP) {
+            return false;
+        }
+        let is_awake = server.awake(WAIT).await;
+        if is_awake {
+            asleep().remove(&server.number);
+        } else {
+            let mut asleep = asleep();
+            asleep.retain(|_, since| since.elapsed() < ASLEEP);
+            asleep.insert(server.number, Instant::now());
+        }
+        is_awake
+    }
+
+    /// What is listed for everybody who can be asked nothing: whatever else could be seen by whom can be asked more.
+    fn of_all(&self, server: &Server, kind: Kind) -> Option<Got> {
+        self.slot(SlotKey { server: server.number, kind, context: None, abilities: Abilities::default() }).whenever()
+    }
+
+    /// Servers have come, changed or gone.
+    pub(crate) fn servers_changed(&self) {
+        self.tables.invalidate_all();
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Fetches a list, unless another does so already or it could not be had a moment ago.
@@ -317,6 +366,11 @@ impl Slot {
     fn kept(&self, server: &Server, kind: Kind) -> Option<Got> {
         let listed = self.with(|held| held.clone()).filter(|listed| listed.is_fresh(server, kind))?;
         Some(Got { listed, is_fresh: true })
+    }
+
+    /// What was had last, whenever that was.
+    fn whenever(&self) -> Option<Got> {
+        Some(Got { listed: self.with(|held| held.clone())?, is_fresh: false })
     }
 
     fn stale(&self) -> Option<Got> {

@@ -3,7 +3,12 @@
 mod bad;
 mod eras;
 mod fixture;
+mod hosted;
 mod house;
 mod lists;
+mod operator;
+mod pods;
+#[cfg(feature = "region")]
+mod program;
 mod recovery;
 mod traces;
