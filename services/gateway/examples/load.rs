@@ -138,6 +138,7 @@ async fn main() -> Outcome<()> {
         origins: Vec::new(),
         limits: Limits::default(),
         meter: Meter::default(),
+        metering: None,
     };
     let stop = CancellationToken::new();
     let gateway = Arc::new(Gateway::start(config, stop.clone())?);

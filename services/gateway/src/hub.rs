@@ -19,6 +19,7 @@ use crate::{
     config::Limits,
     flow::{Control, Live},
     lists::{Asker, Kind, Lists},
+    metering::Metering,
     telemetry::Meters,
     ticket::Ticket,
     token::{Keys, Purpose, Reader, Writer, random},
@@ -52,6 +53,7 @@ pub(crate) struct Hub {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) peers: crate::peer::Peers,
+    pub(crate) metering: Option<Metering>,
     lives: Cache<Digest, Arc<Live>>,
     /// Sessions that their clients have ended. Other replicas do not learn of it; there they end by their own clock.
     ended: Cache<Digest, ()>,
@@ -62,7 +64,7 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn new(config: GatewayConfig, stop: CancellationToken) -> Arc<Self> {
-        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter } = config;
+        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, metering } = config;
         let (told, tasks, meters) = (changes(), TaskTracker::new(), Meters::new(&meter));
         let servers: Vec<_> =
             servers.into_iter().map(|server| Server::new(server, &limits, &told, &meters, &tasks)).collect();
@@ -75,6 +77,7 @@ impl Hub {
             parked: Cache::builder().max_capacity(limits.sessions).time_to_live(limits.input_wait).build(),
             unmet: AtomicUsize::new(servers.len()),
             peers: crate::peer::Peers(http_client()),
+            metering,
             servers,
             keys,
             callers,
@@ -136,6 +139,9 @@ impl Hub {
         futures::future::join_all(self.servers.iter().map(|server| server.close())).await;
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(metering) = &self.metering {
+            metering.close().await;
+        }
     }
 
     pub(crate) fn scope_name(&self, scope: Scope) -> String {

@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 mod abilities;
 mod caller;
+pub mod catalogue;
 mod config;
 mod edge;
 mod flow;
 mod hub;
 mod lists;
 mod message;
+pub mod metering;
 mod peer;
 mod refusal;
 mod telemetry;

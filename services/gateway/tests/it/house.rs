@@ -125,6 +125,7 @@ pub(crate) fn config(servers: Vec<ServerConfig>, limits: Limits) -> GatewayConfi
         origins: vec!["https://app.example.org".to_owned()],
         limits,
         meter: Meter::default(),
+        metering: None,
     }
 }
 
