@@ -1,9 +1,11 @@
 //! A gateway between real clients and real servers: over HTTP and as child processes, of both eras.
 
 mod bad;
+mod catalogue;
 mod eras;
 mod fixture;
 mod house;
+mod ledger;
 mod lists;
 mod recovery;
 mod traces;
