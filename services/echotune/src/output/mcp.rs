@@ -91,7 +91,8 @@ pub(crate) fn server_added(added: &Added, output: Output) -> anyhow::Result<()> 
         let config = config.as_ref().map(|path| path.display().to_string());
         return print_json(&json!({
             "server": entry.text("name"), "version": entry.text("version"), "name": table.name,
-            "config": config.unwrap_or_default(), "table": text, "settings": settings,
+            "config": config.unwrap_or_default(), "table": text,
+            "settings": settings.iter().map(|setting| &setting.name).collect::<Vec<_>>(),
         }));
     }
     let Some(config) = config else { return say(text.trim_end()) };

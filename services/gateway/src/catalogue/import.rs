@@ -3,8 +3,10 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    pin::pin,
 };
 
+use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,6 +14,8 @@ use super::{Catalogue, CatalogueError, MAX_ENTRY_BYTES, OFFICIAL, Status, store:
 
 /// Longest file in bytes: a whole page of a registry.
 const MAX_FILE_BYTES: u64 = 32 << 20;
+/// Entries that are written together.
+const TOGETHER: usize = 64;
 /// Files of a folder at the most.
 const MAX_FILES: usize = 10_000;
 
@@ -156,8 +160,13 @@ impl Catalogue {
         entries: impl IntoIterator<Item = Imported, IntoIter: Send> + Send,
     ) -> Result<ImportReport, CatalogueError> {
         let mut report = ImportReport::default();
-        for Imported { origin, server, status, status_message } in entries {
-            match self.bring(server, status, status_message).await {
+        let brought = stream::iter(entries).map(|Imported { origin, server, status, status_message }| async move {
+            (origin, self.bring(server, status, status_message).await)
+        });
+        // Together, so that they share waits for the disk; the order stays.
+        let mut brought = pin!(brought.buffered(TOGETHER));
+        while let Some((origin, brought)) = brought.next().await {
+            match brought {
                 Ok(Brought::New(listing)) => report.added.push(format!("{}@{}", listing.name(), listing.version())),
                 Ok(Brought::Same(_)) => report.unchanged += 1,
                 Err(error @ (CatalogueError::Store(_) | CatalogueError::Full(_))) => return Err(error),

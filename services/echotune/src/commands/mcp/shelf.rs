@@ -11,10 +11,8 @@ use echotune_gateway::catalogue::{Imported, Origin, Status, bundled, read_page, 
 use echotune_model::{ErrorKind, Fault};
 use serde_json::Value;
 
-use crate::output::printable;
+use crate::{output::printable, tools::CATALOGUE};
 
-/// Folder in a data folder that holds further entries.
-const CATALOGUE: &str = "catalogue";
 /// How long a registry may take for a page.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest page in bytes.
