@@ -1,5 +1,6 @@
 //! Writes entries into the ledger of a folder until it is killed, four at a time, and prints the place of each once that
-//! is durable: what tests kill in the middle. Arguments: the folder, and after how many bytes a file is full.
+//! is durable: what tests kill in the middle. Arguments: the folder, after how many bytes
+//! a file is full, and how many times four entries; without end when that is not given.
 
 use std::{env, time::Duration};
 
@@ -27,12 +28,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = arguments.next().ok_or("the folder is missing")?;
     let mut config = MeteringConfig::new(folder);
     config.file_bytes = arguments.next().ok_or("the number of bytes is missing")?.parse()?;
+    let rounds = arguments.next().map_or(Ok(u64::MAX), |rounds| rounds.parse())?;
     let ledger = Metering::open(config)?;
-    for call in 0_u64.. {
+    for call in 0..rounds {
         let four = [0, 1, 2, 3].map(|part| ledger.append(usage(format!("{call} {part}"))));
         for place in futures::future::join_all(four).await {
             println!("place {}", place?);
         }
     }
+    ledger.close().await;
     Ok(())
 }

@@ -108,7 +108,8 @@ fn the_catalogue_is_listed_searched_and_added_from_without_a_platform() {
     let tables = written["servers"].as_array().expect("servers");
     assert_eq!(tables.len(), 2);
     let server = &tables[1];
-    let texts = |key: &str| server[key].as_array().expect("texts").iter().map(|one| one.as_str().expect("text").to_owned());
+    let texts =
+        |key: &str| server[key].as_array().expect("texts").iter().map(|one| one.as_str().expect("text").to_owned());
     let args: Vec<_> = texts("args").collect();
     assert_eq!((server["name"].as_str(), server["command"].as_str()), (Some("files"), Some("npx")));
     assert_eq!((args[0].as_str(), args[2].as_str()), ("-y", "/srv/files"), "{args:?}");
@@ -179,7 +180,8 @@ fn a_server_is_started_inspected_and_called() {
     refused(data, &["mcp", "inspect", "nobody", "--config", &config], 3, "it has ours");
     refused(data, &["mcp", "inspect", "https://127.0.0.1:1/mcp"], 2, "no TLS");
     refused(data, &["mcp", "inspect", "http://127.0.0.1:1/mcp"], 1, "does not answer as an MCP server");
-    fs::write(data.join("no.toml"), "[[servers]]\nname = \"no\"\ncommand = \"no-such-program-at-all\"\n").expect("written");
+    fs::write(data.join("no.toml"), "[[servers]]\nname = \"no\"\ncommand = \"no-such-program-at-all\"\n")
+        .expect("written");
     let no = data.join("no.toml");
     refused(data, &["mcp", "inspect", "no", "--config", no.to_str().expect("text")], 1, "put it on the PATH");
 }

@@ -79,7 +79,10 @@ mod tests {
             assert!(!runtime.effects.is_empty(), "{file} has no tools");
             assert!(runtime.limits.memory_mib.is_some(), "{file} has no limit of memory");
             assert_ne!(runtime.verified.how, HowVerified::Claimed, "{file}: nobody has looked");
-            assert!(runtime.egress.policy != EgressPolicy::Any || !runtime.verified.note.is_empty(), "{file}: why any?");
+            assert!(
+                runtime.egress.policy != EgressPolicy::Any || !runtime.verified.note.is_empty(),
+                "{file}: why any?"
+            );
         }
         let run = others.iter().filter(|(_, runtime, _)| runtime.verified.how == HowVerified::Run).count();
         assert!(run >= 7, "{run} were run");

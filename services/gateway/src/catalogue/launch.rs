@@ -70,7 +70,9 @@ pub enum Missing {
         choices: Vec<String>,
     },
     /// The entry tells of no package that can be started here, and of no address.
-    #[error("it can neither be started nor reached: it has no package of npm or PyPI that speaks stdio, and no remote by streamable HTTP")]
+    #[error(
+        "it can neither be started nor reached: it has no package of npm or PyPI that speaks stdio, and no remote by streamable HTTP"
+    )]
     Nothing,
 }
 
@@ -146,9 +148,8 @@ impl<'e> Launch<'e> {
                 return Err(Missing::Choice { name: setting.name.clone(), choices: setting.choices.clone() });
             }
         }
-        let is_missing = |setting: &Setting| {
-            setting.is_required && setting.default.is_none() && !given.contains_key(&setting.name)
-        };
+        let is_missing =
+            |setting: &Setting| setting.is_required && setting.default.is_none() && !given.contains_key(&setting.name);
         let missing: Vec<Setting> = settings.into_iter().filter(is_missing).collect();
         if !missing.is_empty() {
             return Err(Missing::Settings(missing));
@@ -172,9 +173,13 @@ impl<'e> Launch<'e> {
         let mut args: Vec<String> = inputs(package, "runtimeArguments").flat_map(|input| input.words(given)).collect();
         match (is_npm, program) {
             (true, None) => args.extend(["-y".to_owned(), format!("{name}@{version}")]),
-            (true, Some(program)) => args.extend(["-y", "-p", &format!("{name}@{version}"), &program].map(str::to_owned)),
+            (true, Some(program)) => {
+                args.extend(["-y", "-p", &format!("{name}@{version}"), &program].map(str::to_owned))
+            }
             (false, None) => args.push(format!("{name}@{version}")),
-            (false, Some(program)) => args.extend(["--from", &format!("{name}=={version}"), &program].map(str::to_owned)),
+            (false, Some(program)) => {
+                args.extend(["--from", &format!("{name}=={version}"), &program].map(str::to_owned))
+            }
         }
         args.extend(inputs(package, "packageArguments").flat_map(|input| input.words(given)));
         let env = inputs(package, "environmentVariables").filter_map(|input| input.pair(given)).collect();
@@ -341,7 +346,8 @@ mod tests {
             {"type": "streamable-http", "url": "{base}/mcp", "variables": {"base": {"isRequired": true}},
              "headers": [{"name": "Authorization", "value": "Bearer {token}", "variables": {"token": {"isSecret": true, "isRequired": true}}}]}]});
         let launch = Launch::of(&remote).expect("a way");
-        let (url, headers) = words(launch.with(&given([("base", "http://127.0.0.1:1"), ("token", "t")])).expect("whole"));
+        let (url, headers) =
+            words(launch.with(&given([("base", "http://127.0.0.1:1"), ("token", "t")])).expect("whole"));
         assert_eq!((url.as_str(), headers["Authorization"].as_str()), ("http://127.0.0.1:1/mcp", "Bearer t"));
         assert_eq!(Launch::of(&json!({"packages": []})).expect_err("none"), Missing::Nothing);
     }

@@ -28,8 +28,8 @@ pub use self::{
     launch::{Launch, Launched, Missing, Setting},
     page::{ListPage, ListQuery},
     runtime::{
-        EffectClass, Egress, EgressPolicy, Era, HowVerified, RUNTIME, Runtime, RuntimeLimits, SharedBy, TARIFF, Verified,
-        runtime, tariff,
+        EffectClass, Egress, EgressPolicy, Era, HowVerified, RUNTIME, Runtime, RuntimeLimits, SharedBy, TARIFF,
+        Verified, runtime, tariff,
     },
     validate::{MAX_ENTRY_BYTES, Wrong, validate},
 };
@@ -58,7 +58,7 @@ pub enum CatalogueError {
         version: String,
     },
     /// No more entries are taken.
-    #[error("the catalogue holds {0} entries, which are as many as it may; delete is not enough, take another store")]
+    #[error("it holds {0} entries or versions, which are as many as it may: no more are taken")]
     Full(usize),
     /// The store failed.
     #[error(transparent)]

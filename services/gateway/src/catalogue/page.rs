@@ -48,7 +48,8 @@ impl ListQuery {
 
     /// The key after which the page begins.
     pub(super) fn after(&self) -> Result<Option<Vec<u8>>, CatalogueError> {
-        let wrong = || CatalogueError::Asked("cursor is none that this catalogue gave; leave it out to begin".to_owned());
+        let wrong =
+            || CatalogueError::Asked("cursor is none that this catalogue gave; leave it out to begin".to_owned());
         let cursor = self.cursor.as_deref().filter(|cursor| !cursor.is_empty());
         cursor.map(|cursor| URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())).transpose()
     }

@@ -78,9 +78,8 @@ fn versions(view: &dyn View, name: &str) -> Result<Vec<Listing>, StoreError> {
 /// Marks the newest version that is not deleted, and writes what that changes. A change of the mark is one of the entry.
 fn mark(batch: &mut Batch, versions: &mut [Listing], now_ms: u64, changed: &dyn Fn(&Listing) -> bool) {
     let alive = versions.iter().filter(|listing| listing.status != Status::Deleted);
-    let latest = alive.max_by(|one, other| {
-        order((one.version(), one.published_at_ms), (other.version(), other.published_at_ms))
-    });
+    let latest = alive
+        .max_by(|one, other| order((one.version(), one.published_at_ms), (other.version(), other.published_at_ms)));
     let latest = latest.map(|listing| listing.version().to_owned());
     for listing in versions {
         let is_latest = latest.as_deref() == Some(listing.version());
@@ -214,12 +213,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// There is none, or the store failed.
-    pub async fn version(
-        &self,
-        name: &str,
-        version: &str,
-        include_deleted: bool,
-    ) -> Result<Listing, CatalogueError> {
+    pub async fn version(&self, name: &str, version: &str, include_deleted: bool) -> Result<Listing, CatalogueError> {
         let found = self.versions(name, include_deleted).await?;
         let is_asked = |listing: &&Listing| match version {
             "latest" => listing.is_latest,
@@ -253,7 +247,8 @@ impl Catalogue {
         self.db
             .write(move |view| {
                 let mut known = versions(view, &name)?;
-                let is_meant = |listing: &Listing| version.as_deref().is_none_or(|version| listing.version() == version);
+                let is_meant =
+                    |listing: &Listing| version.as_deref().is_none_or(|version| listing.version() == version);
                 let meant: Vec<_> = known.iter().filter(|listing| is_meant(listing)).collect();
                 if meant.is_empty() {
                     return Err(match &version {

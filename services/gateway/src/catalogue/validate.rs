@@ -220,7 +220,10 @@ impl Faults {
         let folder = at.text("subfolder");
         let is_clean = |folder: &str| folder.split('/').all(|part| !matches!(part, "" | "." | ".."));
         if !folder.is_empty() && !is_clean(folder) {
-            self.add("repository.subfolder", format!("'{}' is no clean relative path such as src/server", shown(folder)));
+            self.add(
+                "repository.subfolder",
+                format!("'{}' is no clean relative path such as src/server", shown(folder)),
+            );
         }
     }
 
@@ -258,10 +261,10 @@ impl Faults {
                 self.add(format!("_meta.{RUNTIME}{path}"), why);
             }
         }
-        if let Some(block) = object.get(TARIFF) {
-            if let Err(why) = runtime::read_tariff(block) {
-                self.add(format!("_meta.{TARIFF}"), why);
-            }
+        if let Some(block) = object.get(TARIFF)
+            && let Err(why) = runtime::read_tariff(block)
+        {
+            self.add(format!("_meta.{TARIFF}"), why);
         }
     }
 }

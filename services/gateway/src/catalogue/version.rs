@@ -16,7 +16,8 @@ fn number(text: &str) -> Option<u64> {
 
 fn semantic(version: &str) -> Option<Semantic<'_>> {
     let version = version.split('+').next()?;
-    let (numbers, before) = version.split_once('-').map_or((version, None), |(numbers, before)| (numbers, Some(before)));
+    let (numbers, before) =
+        version.split_once('-').map_or((version, None), |(numbers, before)| (numbers, Some(before)));
     let mut parts = numbers.split('.').map(number);
     let numbers = [parts.next()??, parts.next()??, parts.next()??];
     let before: Vec<_> = before.map(|before| before.split('.').collect()).unwrap_or_default();

@@ -35,6 +35,8 @@ pub(super) struct Ledger {
     length: u64,
     next: u64,
     head: Hash,
+    /// Whether there is more in the file than its length here: a group that could not be written.
+    is_torn: bool,
     /// Held, so that no other process writes.
     _lock: File,
 }
@@ -71,7 +73,7 @@ impl Ledger {
         let file = OpenOptions::new().append(true).open(&end.path).map_err(LedgerError::file(&end.path))?;
         let End { name, path, length, next, head } = end;
         let (folder, region) = (folder.to_owned(), region.to_owned());
-        Ok(Self { folder, file_bytes, region, key, name, file, path, length, next, head, _lock: lock })
+        Ok(Self { folder, file_bytes, region, key, name, file, path, length, next, head, is_torn: false, _lock: lock })
     }
 
     pub(super) fn public(&self) -> PublicKey {
@@ -81,6 +83,7 @@ impl Ledger {
     /// Writes records after each other, with one wait for the disk; the place of the first. When it fails, none of them
     /// is there.
     pub(super) fn append(&mut self, records: &mut [Record]) -> io::Result<u64> {
+        self.cut()?;
         if self.length >= self.file_bytes {
             self.rotate()?;
         }
@@ -92,14 +95,23 @@ impl Ledger {
         }
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
         if let Err(cause) = written {
-            // What got there is no entry: the next group takes its place.
-            self.file.set_len(self.length).and_then(|()| self.file.sync_data())?;
+            self.is_torn = true;
+            self.cut()?;
             return Err(cause);
         }
         self.length += text.len() as u64;
         self.next = first + records.len() as u64;
         self.head = head;
         Ok(first)
+    }
+
+    /// Takes away what could not be written whole: it is no entry, and the next group takes its place.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.length).and_then(|()| self.file.sync_data())?;
+            self.is_torn = false;
+        }
+        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -176,11 +188,7 @@ fn last(folder: &Path, key: &PublicKey, see: &mut dyn FnMut(&CallEntry)) -> Resu
 }
 
 /// Reads a file up to its last right line; why the next is none.
-fn scan(
-    path: &Path,
-    key: &PublicKey,
-    see: &mut dyn FnMut(&CallEntry),
-) -> Result<(Option<End>, String), LedgerError> {
+fn scan(path: &Path, key: &PublicKey, see: &mut dyn FnMut(&CallEntry)) -> Result<(Option<End>, String), LedgerError> {
     let mut lines = Lines::open(path)?;
     let mut end: Option<End> = None;
     loop {
@@ -211,7 +219,8 @@ fn scan(
         if let Record::Call(entry) = &record {
             see(entry);
         }
-        let (length, head) = (lines.at(), line.hash);
+        let head = line.hash;
+        let length = lines.at();
         end = Some(End { name, path: path.to_owned(), length, next: record.sequence() + 1, head });
     }
 }

@@ -153,11 +153,19 @@ impl Metering {
             tariff.check().map_err(|why| LedgerError::Tariff { server: server.clone(), why })?;
         }
         let seen = Seen::new(config.remembered, config.remembered_for);
-        let file = file::Ledger::open(&config.folder, config.file_bytes, &config.region, &mut |entry| seen.note(entry))?;
+        let file =
+            file::Ledger::open(&config.folder, config.file_bytes, &config.region, &mut |entry| seen.note(entry))?;
         let public = file.public();
         let queue = Queue::start(file, config.queue, config.patience, &config.region)?;
         let tariffs = config.tariffs.into_iter().map(|(server, tariff)| (server, Arc::new(tariff))).collect();
-        Ok(Self(Arc::new(Inner { queue, seen, tariffs: RwLock::new(tariffs), free: Arc::default(), region: config.region, public })))
+        Ok(Self(Arc::new(Inner {
+            queue,
+            seen,
+            tariffs: RwLock::new(tariffs),
+            free: Arc::default(),
+            region: config.region,
+            public,
+        })))
     }
 
     /// The key by which entries are verified.

@@ -42,12 +42,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn start(
-        ledger: Ledger,
-        most: usize,
-        patience: Duration,
-        region: &str,
-    ) -> Result<Self, LedgerError> {
+    pub(super) fn start(ledger: Ledger, most: usize, patience: Duration, region: &str) -> Result<Self, LedgerError> {
         let (wanted, queue) = mpsc::channel(most.clamp(1, 1 << 20));
         let lost = Arc::new(AtomicU64::new(0));
         let path = ledger.path().to_owned();

@@ -84,7 +84,11 @@ async fn versions_are_published_listed_and_the_newest_is_latest() {
     let all = desk.get("servers/com.example%2Fweather/versions").await;
     assert_eq!(all["metadata"]["count"], 3);
     let (again, body) = desk.publish(entry("com.example/weather", "1.0.0")).await;
-    assert_eq!((again, official(&body)["isLatest"].as_bool()), (StatusCode::OK, Some(false)), "the same again is no fault");
+    assert_eq!(
+        (again, official(&body)["isLatest"].as_bool()),
+        (StatusCode::OK, Some(false)),
+        "the same again is no fault"
+    );
     let mut other = entry("com.example/weather", "1.0.0");
     other["description"] = json!("Tells something else");
     let (status, body) = desk.publish(other).await;
@@ -179,7 +183,8 @@ async fn a_status_is_set_and_deleted_ones_are_seen_where_they_are_asked_for() {
 #[tokio::test]
 async fn the_operator_alone_writes_and_what_is_wrong_is_told_with_its_place() {
     let desk = Desk::new().await;
-    for (token, refused) in [("", StatusCode::UNAUTHORIZED), ("nobody", StatusCode::UNAUTHORIZED), ("user-1", StatusCode::FORBIDDEN)]
+    for (token, refused) in
+        [("", StatusCode::UNAUTHORIZED), ("nobody", StatusCode::UNAUTHORIZED), ("user-1", StatusCode::FORBIDDEN)]
     {
         let (status, _) = desk.ask(Method::POST, "publish", token, Some(entry("com.example/weather", "1.0.0"))).await;
         assert_eq!(status, refused, "{token}");
@@ -206,10 +211,13 @@ async fn files_folders_and_pages_of_other_registries_are_taken_in() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, value: &Value| fs::write(folder.path().join(name), value.to_string()).expect("written");
     write("a.json", &entry("com.example/alone", "1.0.0"));
-    write("b.json", &json!({"servers": [
+    write(
+        "b.json",
+        &json!({"servers": [
         {"server": entry("com.example/old", "1.0.0"), "_meta": {"io.modelcontextprotocol.registry/official":
             {"status": "deprecated", "statusMessage": "use new"}}},
-        {"server": entry("wrong", "1.0.0")}], "metadata": {"nextCursor": "x", "count": 2}}));
+        {"server": entry("wrong", "1.0.0")}], "metadata": {"nextCursor": "x", "count": 2}}),
+    );
     write("c.txt", &json!("no entry"));
     let report = desk.catalogue.import(read_path(folder.path()).expect("read")).await.expect("imported");
     assert_eq!(report.added, ["com.example/alone@1.0.0", "com.example/old@1.0.0"]);

@@ -68,9 +68,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn entries(folder: &Path) -> Vec<CallEntry> {
-    let lines = files(folder).into_iter().flat_map(|path| {
-        fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect::<Vec<_>>()
-    });
+    let lines = files(folder)
+        .into_iter()
+        .flat_map(|path| fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect::<Vec<_>>());
     let records = lines.map(|line| {
         let record = line.splitn(3, ' ').nth(2).expect("a record").to_owned();
         serde_json::from_str(&record).expect("a record")
@@ -100,7 +100,11 @@ async fn entries_are_written_in_order_over_many_files_and_add_up() {
     assert!(report.is_whole() && report.files > 5, "{report:?}");
     assert_eq!((report.calls, report.lost), (50, 0));
     let all = entries(path);
-    assert_eq!(all.iter().filter(|entry| entry.units == 1).count(), 40, "ten are repetitions; one failed, and is done later");
+    assert_eq!(
+        all.iter().filter(|entry| entry.units == 1).count(),
+        40,
+        "ten are repetitions; one failed, and is done later"
+    );
     let first = &all[0];
     assert_eq!((first.server.as_str(), first.region.as_str(), first.plan.as_str()), ("notes@1.0.2", "eu", "per call"));
     let key = PublicKey::read(path).expect("a key");
@@ -243,20 +247,26 @@ fn what_was_acknowledged_is_there_after_a_kill() {
             last = last.max(place.unwrap_or(0));
         }
         let places: Vec<u64> = entries_up_to_the_tear(path).iter().map(|entry| entry.sequence).collect();
-        assert!(places.last().is_some_and(|place| *place >= last), "{last} was acknowledged, {:?} is last", places.last());
+        assert!(
+            places.last().is_some_and(|place| *place >= last),
+            "{last} was acknowledged, {:?} is last",
+            places.last()
+        );
         // A crash of the machine leaves half of what the disk was given.
         let torn = files(path).pop().expect("a file");
         let mut text = fs::read(&torn).expect("bytes");
         text.extend_from_slice(&b"0123456789abcdef 0000\0\0\0\0 half a li"[..7 * round + 3]);
         fs::write(&torn, text).expect("written");
         assert!(!check(path).is_whole(), "a tear is seen by who only reads");
-        drop(tokio::runtime::Runtime::new().expect("a runtime").block_on(async { open_soon(path).await.close().await }));
+        drop(
+            tokio::runtime::Runtime::new().expect("a runtime").block_on(async { open_soon(path).await.close().await }),
+        );
         let report = check(path);
         assert!(report.is_whole() && report.head_sequence >= last, "{report:?}");
     }
-    let aside = fs::read_dir(path).expect("a folder").filter(|file| {
-        file.as_ref().expect("a file").path().extension().is_some_and(|extension| extension == "torn")
-    });
+    let aside = fs::read_dir(path)
+        .expect("a folder")
+        .filter(|file| file.as_ref().expect("a file").path().extension().is_some_and(|extension| extension == "torn"));
     assert!(aside.count() >= 1, "what was cut off is kept");
 }
 
@@ -268,7 +278,10 @@ fn entries_up_to_the_tear(folder: &Path) -> Vec<CallEntry> {
         text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::to_owned).collect::<Vec<_>>()
     });
     let record = |line: String| serde_json::from_str(line.splitn(3, ' ').nth(2)?.trim_end()).ok();
-    lines.filter_map(record).filter_map(|record| if let Record::Call(entry) = record { Some(*entry) } else { None }).collect()
+    lines
+        .filter_map(record)
+        .filter_map(|record| if let Record::Call(entry) = record { Some(*entry) } else { None })
+        .collect()
 }
 
 #[tokio::test]
@@ -297,7 +310,8 @@ async fn damage_that_no_crash_makes_is_not_mended() {
 
 /// A gateway that meters, before one server of each era.
 async fn metered(folder: &Path) -> (House, [crate::house::Served; 2]) {
-    let (modern, legacy) = (rmcp(Fixture::new("new", Era::Modern, &TOOLS)).await, rmcp(Fixture::new("old", Era::Legacy, &TOOLS)).await);
+    let (modern, legacy) =
+        (rmcp(Fixture::new("new", Era::Modern, &TOOLS)).await, rmcp(Fixture::new("old", Era::Legacy, &TOOLS)).await);
     let mut metering = MeteringConfig::new(folder);
     metering.tariffs.insert("new".to_owned(), tariff());
     let servers = vec![http("new", &modern.url()), http("old", &legacy.url())];
@@ -334,14 +348,17 @@ async fn a_call_through_the_gateway_is_entered_once() {
         .map(|entry| (entry.server.as_str(), entry.tool.as_str(), entry.outcome, entry.units, entry.era.as_str()))
         .collect();
     let (ok, modern, legacy) = (CallOutcome::Ok, "2026-07-28", "2025-11-25");
-    assert_eq!(told[..6], [
-        ("new@1.0.2", "echo", ok, 1, modern),
-        ("new@1.0.2", "count", ok, 1, modern),
-        ("new@1.0.2", "count", ok, 0, modern),
-        ("new@1.0.2", "count", ok, 0, modern),
-        ("new@1.0.2", "count", ok, 1, modern),
-        ("old", "echo", ok, 1, legacy),
-    ]);
+    assert_eq!(
+        told[..6],
+        [
+            ("new@1.0.2", "echo", ok, 1, modern),
+            ("new@1.0.2", "count", ok, 1, modern),
+            ("new@1.0.2", "count", ok, 0, modern),
+            ("new@1.0.2", "count", ok, 0, modern),
+            ("new@1.0.2", "count", ok, 1, modern),
+            ("old", "echo", ok, 1, legacy),
+        ]
+    );
     assert_eq!((told[6].1, told[6].2, told[6].3, told.len()), ("nothing", CallOutcome::RpcError, 0, 7));
     assert_eq!((all[0].tenant.as_str(), all[0].caller.as_str()), ("operator", "operator"));
     let seven = "00000007-0000-7000-8000-000000000000";
@@ -365,7 +382,8 @@ async fn rounds_in_which_the_client_is_asked_are_one_call() {
         assert_eq!(first["resultType"], "input_required", "{first}");
         let asked = first["inputRequests"].as_object().expect("requests").keys().next().expect("one").clone();
         let answer = json!({asked: {"action": "accept", "content": {"name": "Ann"}}});
-        let again = json!({"name": "ask", "arguments": {}, "requestState": first["requestState"], "inputResponses": answer});
+        let again =
+            json!({"name": "ask", "arguments": {}, "requestState": first["requestState"], "inputResponses": answer});
         let last = result_of(call(again).send().await.expect("answered")).await;
         assert_eq!(last["structuredContent"]["hello"], "Ann", "{last}");
     }

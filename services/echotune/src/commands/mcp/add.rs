@@ -30,7 +30,7 @@ process and what that may use go into the table too. Secrets stand in the file a
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_ADD)]
-pub(super) struct AddArguments {
+pub(crate) struct AddArguments {
     /// The server: its name, without the namespace where that is clear, and with @VERSION for another than the newest.
     name: String,
     /// The configuration of the gateway; it is made when it is not there.
@@ -145,7 +145,9 @@ fn gateway_name(name: &str) -> String {
 fn table(name: String, launched: Launched, runtime: &Runtime) -> anyhow::Result<ServerTable> {
     let right = gateway_name(&name) == name && !name.is_empty();
     if !right {
-        let why = format!("'{name}' is not 1 to {MAX_NAME} lower-case letters, digits and single hyphens within; name it by --as");
+        let why = format!(
+            "'{name}' is not 1 to {MAX_NAME} lower-case letters, digits and single hyphens within; name it by --as"
+        );
         return Err(Fault::invalid(why).into());
     }
     let era = match runtime.era {
@@ -211,7 +213,8 @@ fn append(path: &Path, name: &str, table: &str) -> anyhow::Result<()> {
     let parsed: toml::Table = before.parse().with_context(|| format!("{shown} is no TOML; mend it first"))?;
     let servers = parsed.get("servers").and_then(toml::Value::as_array).into_iter().flatten();
     if servers.clone().any(|server| server.get("name").and_then(toml::Value::as_str) == Some(name)) {
-        let why = format!("{shown} has a server '{name}' already; take it out, or add this one under another name with --as");
+        let why =
+            format!("{shown} has a server '{name}' already; take it out, or add this one under another name with --as");
         return Err(Fault::new(ErrorKind::AlreadyExists, why).into());
     }
     let gap = if before.is_empty() || before.ends_with("\n\n") { "" } else { "\n" };

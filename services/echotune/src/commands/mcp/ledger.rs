@@ -14,7 +14,7 @@ Every line's digest, place and signature are proven. Lines that were taken off t
 left: note what this prints as head, and give it again with --head.";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum LedgerAction {
+pub(crate) enum LedgerAction {
     /// Prove that a ledger is whole.
     #[command(after_help = AFTER_VERIFY)]
     Verify {
@@ -41,7 +41,7 @@ pub(super) enum LedgerAction {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(crate) struct Which {
     /// Folders of ledgers.
     #[arg(required = true)]
     ledgers: Vec<PathBuf>,
@@ -86,10 +86,13 @@ impl LedgerAction {
                 let ledgers = ledgers.collect::<anyhow::Result<Vec<_>>>()?;
                 let sums = sum(&ledgers, by, (at(*from, 0), at(*until, u64::MAX)))?;
                 output::ledgers_summed(&sums, by, output)?;
-                let broken: Vec<_> = which.ledgers.iter().zip(&sums.ledgers).filter(|(_, one)| !one.is_whole()).collect();
+                let broken: Vec<_> =
+                    which.ledgers.iter().zip(&sums.ledgers).filter(|(_, one)| !one.is_whole()).collect();
                 if let Some((folder, _)) = broken.first() {
                     let folder = folder.display();
-                    anyhow::bail!("not all of it could be added up; `echotune mcp ledger verify {folder}` tells what is wrong");
+                    anyhow::bail!(
+                        "not all of it could be added up; `echotune mcp ledger verify {folder}` tells what is wrong"
+                    );
                 }
                 Ok(())
             }

@@ -8,7 +8,7 @@ use super::{Output, shelf::Shelf};
 use crate::output;
 
 #[derive(Debug, Args)]
-pub(super) struct ListArguments {
+pub(crate) struct ListArguments {
     /// Only servers with this text in their name, title or description.
     #[arg(long, default_value = "", hide_default_value = true)]
     search: String,

@@ -14,8 +14,8 @@ use echotune_kit::lifecycle;
 use echotune_mcp_servers::{Limits, serve_stdio};
 use tokio_util::sync::CancellationToken;
 
-use super::Output;
 pub(crate) use self::{add::Added, reach::Inspection, shelf::Shelved};
+use super::Output;
 use crate::Connection;
 
 #[derive(Debug, Subcommand)]

@@ -51,13 +51,13 @@ struct Reach {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct InspectArguments {
+pub(crate) struct InspectArguments {
     #[command(flatten)]
     reach: Reach,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct CallArguments {
+pub(crate) struct CallArguments {
     #[command(flatten)]
     reach: Reach,
     /// The tool, as the server names it.
@@ -114,11 +114,14 @@ impl Reach {
         let entry = self.shelf.find(data, &self.server).await?;
         let effects = runtime(&entry.server).effects;
         let effects = effects.into_iter().map(|(tool, effect)| (tool, effect.name().to_owned())).collect();
-        let launch = Launch::of(&entry.server).map_err(|why| Fault::new(ErrorKind::FailedPrecondition, why.to_string()))?;
+        let launch =
+            Launch::of(&entry.server).map_err(|why| Fault::new(ErrorKind::FailedPrecondition, why.to_string()))?;
         let mut given: BTreeMap<_, _> = self.set.iter().cloned().collect();
         if entry.is_ours() && !given.contains_key("token") {
             let token = self.token(Some(data))?.map(|(_, header)| header);
-            given.extend(token.and_then(|header| Some(("token".to_owned(), header.strip_prefix("Bearer ")?.to_owned()))));
+            given.extend(
+                token.and_then(|header| Some(("token".to_owned(), header.strip_prefix("Bearer ")?.to_owned()))),
+            );
         }
         let launched = launch.with(&given).map_err(|why| Fault::invalid(format!("{}: {why}", entry.called())))?;
         Ok(Reached { launched, effects })

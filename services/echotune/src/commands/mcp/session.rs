@@ -134,7 +134,8 @@ async fn over_http(
     let mut custom = HashMap::new();
     for (name, value) in headers {
         let named = name.parse().ok().zip(value.parse().ok());
-        let (header, value) = named.ok_or_else(|| Fault::invalid(format!("'{name}' is no header, or its value is none")))?;
+        let (header, value) =
+            named.ok_or_else(|| Fault::invalid(format!("'{name}' is no header, or its value is none")))?;
         custom.insert(header, value);
     }
     config = config.custom_headers(custom);
@@ -159,9 +160,10 @@ async fn with_child(
         }
     }
     let stderr = if verbose { Stdio::inherit() } else { Stdio::null() };
-    let (child, _) = TokioChildProcess::builder(process).stderr(stderr).spawn().with_context(|| {
-        format!("'{command}' cannot be started; install it, or put it on the PATH")
-    })?;
+    let (child, _) = TokioChildProcess::builder(process)
+        .stderr(stderr)
+        .spawn()
+        .with_context(|| format!("'{command}' cannot be started; install it, or put it on the PATH"))?;
     let served = me().serve_with_lifecycle(child, lifecycle()).await;
     served.with_context(|| {
         let more = if verbose { "" } else { "; --verbose shows what it writes to its standard error" };

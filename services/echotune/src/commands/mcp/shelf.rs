@@ -129,7 +129,9 @@ fn near(data: &Path) -> anyhow::Result<Vec<Imported>> {
 async fn from_registry(url: &str, search: &str) -> anyhow::Result<Vec<Imported>> {
     let base = url.trim_end_matches('/');
     if !base.starts_with("http://") {
-        let why = format!("'{base}' is not http://HOST[:PORT]; keep a page of another registry in a file, and name it by --from");
+        let why = format!(
+            "'{base}' is not http://HOST[:PORT]; keep a page of another registry in a file, and name it by --from"
+        );
         return Err(Fault::invalid(why).into());
     }
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;

@@ -87,7 +87,8 @@ impl Faults {
                 self.text(at, "name", true, 200);
                 let name = at.text("name");
                 if name.contains(['<', '>', ' ', '$']) {
-                    let why = format!("'{}' is more than a flag, such as --port; its value stands in 'value'", shown(name));
+                    let why =
+                        format!("'{}' is more than a flag, such as --port; its value stands in 'value'", shown(name));
                     self.add(at.of("name"), why);
                 }
             }
@@ -125,9 +126,9 @@ impl Faults {
                 self.add(at.of(name), "holds a secret for all to read; whoever adds the server gives it");
             }
         }
-        let choices = at.get("choices").map(|choices| {
-            choices.as_array().is_some_and(|choices| choices.iter().all(Value::is_string))
-        });
+        let choices = at
+            .get("choices")
+            .map(|choices| choices.as_array().is_some_and(|choices| choices.iter().all(Value::is_string)));
         if choices == Some(false) {
             self.add(at.of("choices"), "is not an array of strings");
         }

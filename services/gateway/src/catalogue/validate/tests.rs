@@ -106,7 +106,10 @@ fn a_fault_is_told_with_its_place() {
         ("remotes[0].url", with("/remotes/0/url", json!("ftp://example.com"))),
         ("_meta.runtime", with("/_meta/runtime", json!({}))),
         ("_meta.internal.echotune/runtime", with("/_meta/internal.echotune~1runtime", json!({"effect": {}}))),
-        ("_meta.internal.echotune/runtime", with("/_meta/internal.echotune~1runtime", json!({"effects": {"a": "some"}}))),
+        (
+            "_meta.internal.echotune/runtime",
+            with("/_meta/internal.echotune~1runtime", json!({"effects": {"a": "some"}})),
+        ),
         (
             "_meta.internal.echotune/runtime.egress.hosts",
             with("/_meta/internal.echotune~1runtime", json!({"egress": {"policy": "hosts"}})),
@@ -143,7 +146,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 32, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map("[a-zA-Z_]{1,8}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map("[a-zA-Z_]{1,8}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
