@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 mod abilities;
 mod caller;
 pub mod catalogue;
-pub mod catalogue;
 mod config;
 mod edge;
 mod flow;

@@ -63,7 +63,7 @@ pub(crate) fn printed(data: &Path) -> Vec<(&'static str, Value)> {
     let address = json(data, &["status"])["addresses"]["mcp"].as_str().expect("an address").to_owned();
     let (url, token) = (format!("{address}/catalogue"), data.join("token"));
     let token = token.to_str().expect("text");
-    let config = data.join("gateway.toml");
+    let config = data.join("servers.toml");
     let add = ["mcp", "add", "server-filesystem", "--config", config.to_str().expect("text"), "--set", "folder=/tmp"];
     let call = ["mcp", "call", &url, "find_items", "--token-file", token, "--arg", "text=Air"];
     let [whole, broken] = ledgers(data);
@@ -91,7 +91,7 @@ fn the_catalogue_is_listed_searched_and_added_from_without_a_platform() {
     assert!(table.contains("server-git") && table.contains("stdio"), "{table}");
     assert!(text(data, &["mcp", "list", "--search", "no such thing"]).contains("No server"));
 
-    let config = data.join("gateway.toml");
+    let config = data.join("servers.toml");
     let path = config.to_str().expect("text");
     refused(data, &["mcp", "add", "server-filesystem", "--config", path], 2, "--set folder=VALUE");
     refused(data, &["mcp", "add", "no-such-server", "--config", path], 3, "echotune mcp list");

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, State},
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
     routing::{get, patch, post},
 };
 use echotune_kit::auth::Callers;
@@ -82,7 +82,7 @@ impl From<CatalogueError> for Refused {
     }
 }
 
-impl axum::response::IntoResponse for Refused {
+impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {

@@ -153,7 +153,7 @@ impl Catalogue {
 
     /// The same with another number of entries at the most.
     #[must_use]
-    pub const fn with_most(self, most: usize) -> Self {
+    pub fn with_most(self, most: usize) -> Self {
         Self { most, ..self }
     }
 

@@ -9,6 +9,7 @@ mod file;
 mod key;
 mod line;
 mod read;
+mod section;
 mod seen;
 mod sum;
 mod usage;
@@ -29,6 +30,7 @@ pub use self::{
     entry::{CallEntry, CallOutcome, Lost, Opened, Record, Tariff},
     key::{KEY_FILE, PUBLIC_KEY_FILE, PublicKey},
     read::{LedgerFault, Report, verify},
+    section::MeteringSection,
     sum::{Column, Row, Sums, sum},
     usage::Usage,
 };

@@ -33,8 +33,8 @@ process and what that may use go into the table too. Secrets stand in the file a
 pub(crate) struct AddArguments {
     /// The server: its name, without the namespace where that is clear, and with @VERSION for another than the newest.
     name: String,
-    /// The configuration of the gateway; it is made when it is not there.
-    #[arg(long, value_name = "FILE", default_value = "gateway.toml")]
+    /// The file with the servers of a gateway, which that names as `servers_file`; it is made when it is not there.
+    #[arg(long, value_name = "FILE", default_value = "servers.toml")]
     config: PathBuf,
     /// Under which name the gateway serves it.
     #[arg(long = "as", value_name = "NAME")]
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_file_is_added_to_and_stays_what_it_was() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("gateway.toml");
+        let path = folder.path().join("servers.toml");
         append(&path, "one", "[[servers]]\nname = \"one\"\n").expect("made");
         fs::write(&path, format!("# mine\nlisten = \"127.0.0.1:0\"\n\n{}", fs::read_to_string(&path).expect("text")))
             .expect("written");

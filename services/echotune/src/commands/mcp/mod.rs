@@ -22,7 +22,7 @@ use crate::Connection;
 pub(super) enum McpAction {
     /// List the platform's servers and those of the catalogue.
     List(list::ListArguments),
-    /// Put a server of the catalogue into the configuration of a gateway.
+    /// Put a server of the catalogue into the file with a gateway's servers.
     Add(add::AddArguments),
     /// Connect to a server and show what it is: revision, tools with what they change, how long it takes.
     Inspect(reach::InspectArguments),

@@ -29,9 +29,9 @@ const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Which server, and how it is reached.
 #[derive(Debug, Args)]
 struct Reach {
-    /// The server: a URL, a server of a gateway's configuration, or a name of the catalogue.
+    /// The server: a URL, a server of a gateway's file, or a name of the catalogue.
     server: String,
-    /// Look for the server in this configuration of a gateway.
+    /// Look for the server in this file with the servers of a gateway.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "registry", "from"])]
     config: Option<PathBuf>,
     /// A setting of an entry of the catalogue.
@@ -164,7 +164,9 @@ fn configured(path: &Path, name: &str) -> anyhow::Result<Reached> {
         let pairs = server.get(key).and_then(toml::Value::as_table).into_iter().flatten();
         pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect::<BTreeMap<_, _>>()
     };
-    let (url, authorization) = (text(server, "url"), text(server, "authorization"));
+    let first = server.get("urls").and_then(|urls| urls.get(0)?.as_str()).unwrap_or_default();
+    let url = Some(text(server, "url")).filter(|url| !url.is_empty()).unwrap_or_else(|| first.to_owned());
+    let authorization = text(server, "authorization");
     let launched = if url.is_empty() {
         let args = server.get("args").and_then(toml::Value::as_array).into_iter().flatten();
         let args = args.filter_map(|arg| arg.as_str().map(str::to_owned)).collect();
