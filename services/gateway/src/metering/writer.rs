@@ -133,7 +133,8 @@ impl Writer {
             }
             self.group(&mut records, &mut waiting);
             if let Some(done) = closed {
-                drop(done.send(()));
+                // Whoever asked may have left.
+                let _ = done.send(());
             }
         }
         // What was lost at the very end is told too.
