@@ -259,7 +259,7 @@ impl Catalogue {
                     });
                 }
                 let stays = |listing: &Listing| listing.status == status && listing.status_message == message;
-                if meant.into_iter().all(|listing| stays(listing)) {
+                if meant.into_iter().all(&stays) {
                     return Err(CatalogueError::Asked("nothing would change: that is the status already".to_owned()));
                 }
                 let mut changed = Vec::new();

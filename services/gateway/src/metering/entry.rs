@@ -75,7 +75,8 @@ impl Tariff {
             }
         }
         let is_code = self.currency.len() == 3 && self.currency.bytes().all(|byte| byte.is_ascii_uppercase());
-        if !is_code && !(self.currency.is_empty() && self.unit_price_micros == 0) {
+        let is_free = self.currency.is_empty() && self.unit_price_micros == 0;
+        if !is_code && !is_free {
             return Err(format!("currency '{}' is no ISO 4217 code such as EUR", self.currency.escape_debug()));
         }
         if self.publisher_share_bp > WHOLE_SHARE {

@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_secs(1);
 type Told = oneshot::Sender<Result<u64, LedgerError>>;
 
 enum Wanted {
-    Entry(CallEntry, Option<Told>),
+    Entry(Box<CallEntry>, Option<Told>),
     Close(oneshot::Sender<()>),
 }
 
@@ -58,7 +58,7 @@ impl Queue {
     pub(super) async fn append(&self, entry: CallEntry) -> Result<u64, LedgerError> {
         let (told, answer) = oneshot::channel();
         let ended = || LedgerError::NotWritten("its writer has ended".to_owned());
-        if self.wanted.send(Wanted::Entry(entry, Some(told))).await.is_err() {
+        if self.wanted.send(Wanted::Entry(Box::new(entry), Some(told))).await.is_err() {
             self.lose();
             return Err(ended());
         }
@@ -67,7 +67,7 @@ impl Queue {
 
     /// Has an entry written without waiting for it, where there is room soon.
     pub(super) async fn record(&self, entry: CallEntry) -> bool {
-        let taken = match self.wanted.try_send(Wanted::Entry(entry, None)) {
+        let taken = match self.wanted.try_send(Wanted::Entry(Box::new(entry), None)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(wanted)) => {
                 timeout(self.patience, self.wanted.send(wanted)).await.is_ok_and(|sent| sent.is_ok())
@@ -120,7 +120,7 @@ impl Writer {
                         if let Some(told) = told {
                             waiting.push((records.len(), told));
                         }
-                        records.push(Record::Call(Box::new(entry)));
+                        records.push(Record::Call(entry));
                     }
                     Wanted::Close(done) => {
                         self.queue.close();
