@@ -65,10 +65,12 @@ impl Session {
     pub(super) fn about(&self) -> About {
         let Some(info) = self.client.peer().peer_info() else { return About::default() };
         let capabilities = serde_json::to_value(&info.capabilities).unwrap_or_default();
+        let server = info.server_info.clone();
+        let of = |part: fn(&Implementation) -> Option<String>| server.as_ref().and_then(part).unwrap_or_default();
         About {
-            name: info.server_info.name.clone(),
-            version: info.server_info.version.clone(),
-            title: info.server_info.title.clone().unwrap_or_default(),
+            name: of(|server| Some(server.name.clone())),
+            version: of(|server| Some(server.version.clone())),
+            title: of(|server| server.title.clone()),
             revision: info.protocol_version.to_string(),
             instructions: info.instructions.clone().unwrap_or_default(),
             capabilities: capabilities.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect(),
