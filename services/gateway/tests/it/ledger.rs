@@ -258,9 +258,8 @@ fn what_was_acknowledged_is_there_after_a_kill() {
         text.extend_from_slice(&b"0123456789abcdef 0000\0\0\0\0 half a li"[..7 * round + 3]);
         fs::write(&torn, text).expect("written");
         assert!(!check(path).is_whole(), "a tear is seen by who only reads");
-        drop(
-            tokio::runtime::Runtime::new().expect("a runtime").block_on(async { open_soon(path).await.close().await }),
-        );
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async { open_soon(path).await.close().await });
         let report = check(path);
         assert!(report.is_whole() && report.head_sequence >= last, "{report:?}");
     }
