@@ -177,7 +177,8 @@ proptest! {
         *entry.pointer_mut(pointer).expect("a place") = value;
         let faults = validate(&entry);
         prop_assert!(faults.len() <= MAX_FAULTS);
-        prop_assert!(faults.iter().all(|fault| !fault.why.is_empty() && !fault.why.contains('\u{1b}')));
+        let is_told = |fault: &Wrong| !fault.why.is_empty() && !fault.why.contains('\u{1b}');
+        prop_assert!(faults.iter().all(is_told), "{faults:?}");
         prop_assert_eq!(validate(&entry), faults);
     }
 
