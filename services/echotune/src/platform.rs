@@ -14,6 +14,7 @@ use echotune_api::{
     events::{RECOMMENDATIONS, USERS_TOPIC},
 };
 use echotune_eventlog::{EmbeddedEventLog, EventLog as _, Pace, dead};
+use echotune_gateway::catalogue::{self, Catalogue};
 use echotune_kit::{
     auth::{Callers, Token},
     edge::{Edge, Patience},
@@ -250,7 +251,8 @@ impl Platform {
         };
         let Patience { default: deadline_default, max: deadline_max } = self.config.process.limits.patience();
         let limits = Limits { deadline_default, deadline_max, ..Limits::default() };
-        let servers = router(&services, access, limits, &self.life.stop());
+        let catalogue = catalogue::router(Catalogue::new(self.db.clone()), access.callers.clone());
+        let servers = router(&services, access, limits, &self.life.stop()).merge(catalogue);
         tools::serve(&mut self.life, listener, servers);
         let near = (reachable(address), &token);
         if work {
@@ -289,6 +291,7 @@ impl Platform {
         let (address, over_tls) = (ways.address, ways.over_tls());
         let callers = self.callers().await?;
         let mcp = self.start_tools(mcp, true, callers.clone()).await?;
+        tools::fill(&Catalogue::new(self.db.clone()), &self.folder).await;
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.
         self.life.consumer("the sweeper of users", sweeper(self.flow.store.clone(), self.life.stop()));

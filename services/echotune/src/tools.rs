@@ -5,12 +5,34 @@ use std::{net::SocketAddr, path::Path};
 use anyhow::Context as _;
 use axum::{Router, serve::ListenerExt as _};
 use echotune_agents::{AgentsConfig, AgentsService, EmbeddedRunStore, McpServer, McpTransport, bundled};
+use echotune_gateway::catalogue::{Catalogue, read_path};
 use echotune_kit::{auth::Token, lifecycle::Life};
 use echotune_mcp_servers::SERVERS;
 use tokio::net::TcpListener;
 
 /// Folder in a data folder that holds further workflows.
 const WORKFLOWS: &str = "workflows";
+
+/// Folder in a data folder that holds further entries of the catalogue.
+pub(crate) const CATALOGUE: &str = "catalogue";
+
+/// Takes into the catalogue what comes along and what the folder holds. That it could not be is no reason not to serve.
+pub(crate) async fn fill(catalogue: &Catalogue, data: &Path) {
+    let folder = data.join(CATALOGUE);
+    let own = if folder.is_dir() { read_path(&folder) } else { Ok(Vec::new()) };
+    let own = own.unwrap_or_else(|cause| {
+        tracing::warn!(%cause, "entries of the catalogue cannot be read");
+        Vec::new()
+    });
+    for taken in [catalogue.import_bundled().await, catalogue.import(own).await] {
+        match taken {
+            Ok(report) => report.refused.iter().for_each(|(from, why)| {
+                tracing::warn!(from, why, "an entry of the catalogue is not taken");
+            }),
+            Err(cause) => tracing::warn!(%cause, "the catalogue cannot be filled"),
+        }
+    }
+}
 
 /// Listens for MCP clients.
 pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

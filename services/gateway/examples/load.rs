@@ -139,6 +139,7 @@ async fn main() -> Outcome<()> {
         authorities: None,
         limits: Limits::default(),
         meter: Meter::default(),
+        metering: None,
     };
     let stop = CancellationToken::new();
     let gateway = Arc::new(Gateway::start(config, stop.clone())?);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
 use serde::Deserialize;
 
-use crate::token::Keys;
+use crate::{metering::Metering, token::Keys};
 
 /// Longest name of a server, in characters.
 const MAX_NAME: usize = 32;
@@ -337,6 +337,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Where metrics go.
     pub meter: Meter,
+    /// The ledger that calls are entered in; `None` for none.
+    pub metering: Option<Metering>,
 }
 
 impl GatewayConfig {
@@ -449,6 +451,7 @@ mod tests {
             authorities: None,
             limits: Limits::default(),
             meter: Meter::default(),
+            metering: None,
         };
         let faults = config.check().join("\n");
         for told in ["'a': the name comes twice", "ftp://elsewhere", "'under_score': a name", "'-a': has no command"] {

@@ -20,6 +20,7 @@ use crate::{
     flow::{Control, Live},
     hosted::Hosts,
     lists::{Asker, Lists},
+    metering::Metering,
     servers::{Servers, Snapshot, Source},
     telemetry::Meters,
     ticket::Ticket,
@@ -67,6 +68,7 @@ pub(crate) struct Hub {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) peers: crate::peer::Peers,
+    pub(crate) metering: Option<Metering>,
     lives: Cache<Digest, Arc<Live>>,
     /// Sessions that their clients have ended. Other replicas do not learn of it; there they end by their own clock.
     ended: Cache<Digest, ()>,
@@ -80,7 +82,7 @@ pub(crate) struct Hub {
 impl Hub {
     /// A gateway with its first servers, which are met and followed from now on.
     pub(crate) fn new(config: GatewayConfig, connector: Connector, stop: CancellationToken) -> Arc<Self> {
-        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, .. } = config;
+        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, metering, .. } = config;
         let (told, tasks, meters) = (changes(), TaskTracker::new(), Meters::new(&meter));
         let common = Common::new(&limits, &told, &meters, &tasks, connector, &stop);
         let hub = Arc::new(Self {
@@ -96,6 +98,7 @@ impl Hub {
             servers: Servers::default(),
             hosted: Hosts::default(),
             common,
+            metering,
             keys,
             callers,
             limits,
@@ -158,6 +161,9 @@ impl Hub {
         futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(metering) = &self.metering {
+            metering.close().await;
+        }
     }
 
     /// What is kept here of a session that was not ended.

@@ -7,7 +7,8 @@
 //!
 //! It promises that a call is made twice only where that is known to do no harm, and that whoever asked is told when
 //! nobody knows what came of it. It keeps nothing that must outlive the process: a session is in the token that its
-//! client has. It does not host servers in a cluster, scale them, or decide who may call which tool.
+//! client has. Where it is told to meter, calls of tools are entered in a ledger ([`metering`]); which servers there are to be
+//! had is in the [`catalogue`]. It does not host servers in a cluster, scale them, or decide who may call which tool.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 mod abilities;
 mod caller;
+pub mod catalogue;
 mod config;
 mod demand;
 mod edge;
@@ -25,6 +27,7 @@ mod hosted;
 mod hub;
 mod lists;
 mod message;
+pub mod metering;
 mod peer;
 #[cfg(feature = "region")]
 pub mod program;

@@ -27,8 +27,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let example = |package, name| ["run", "--package", package, "--example", name, "--locked", "--no-report"];
     let servers = [&example("echotune-mcp-servers", "in_memory")[..], &["--", "status"]].concat();
     let child = [&example("echotune-gateway", "stdio_server")[..], &["--", "child", "modern"]].concat();
+    let folder = env::temp_dir().join(format!("echotune-ledger-{}", std::process::id()));
+    let folder = folder.to_str().context("the folder for temporary files has a name that is text")?.to_owned();
+    let writer = [&example("echotune-gateway", "ledger_writer")[..], &["--", &folder, "1024", "1"]].concat();
     let tests = ["--workspace", "--locked", "--exclude", "echotune-xtask", "--no-report"];
-    for arguments in [&servers[..], &child, &tests] {
+    for arguments in [&servers[..], &child, &writer, &tests] {
         let mut command = Command::new(&cargo);
         // Coverage needs no line tables, which are most of what a build leaves on the disk.
         command.arg("llvm-cov").args(arguments).env("CARGO_PROFILE_DEV_DEBUG", "none").stdin(Stdio::null());

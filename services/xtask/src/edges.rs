@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway", &["api", "autoscaler", "eventlog", "kit", "model"]),
     // All services of several regions in one thread, and the judge of what came of it.
     ("simulation", &["api", "eventlog", "kit", "model", "users", "recommendations", "agents", "testbed"]),
-    ("echotune", &["api", "eventlog", "kit", "model", "users", "recommendations", "agents", "mcp-servers"]),
+    ("echotune", &["api", "eventlog", "gateway", "kit", "model", "users", "recommendations", "agents", "mcp-servers"]),
 ];
 
 pub(crate) fn check() -> anyhow::Result<()> {

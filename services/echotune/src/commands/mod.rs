@@ -4,7 +4,7 @@ mod accounts;
 mod dlq;
 mod experiments;
 mod items;
-mod mcp;
+pub(crate) mod mcp;
 mod migrate;
 mod models;
 mod region;
@@ -220,7 +220,7 @@ enum Command {
         #[command(subcommand)]
         action: models::ModelAction,
     },
-    /// The platform's MCP servers.
+    /// MCP servers: the platform's own, and those of the catalogue.
     Mcp {
         #[command(subcommand)]
         action: mcp::McpAction,
@@ -346,6 +346,7 @@ async fn execute(
     match command {
         Command::Up { demo, .. } => up::up(arguments, config, *demo, telemetry).await,
         Command::Migrate(wanted) => migrate::run(wanted, arguments, config).await,
+        Command::Mcp { action } if action.is_alone() => action.alone(&arguments.data, arguments.output).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut script);
@@ -422,7 +423,7 @@ async fn with_connection(command: &Command, arguments: &Arguments, connection: &
         Command::Experiment { action } => experiments::manage(connection, action, output).await,
         Command::Spark { action } => spark::manage(connection, &arguments.data, action, output).await,
         Command::Model { action } => action.run(connection, output).await,
-        Command::Mcp { action } => mcp::manage(connection, action, output).await,
+        Command::Mcp { action } => action.with(connection).await,
         Command::Region { action } => regions::manage(connection, action, output).await,
         Command::Dlq(wanted) => wanted.run(connection, output).await,
         Command::Up { .. }

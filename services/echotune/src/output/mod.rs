@@ -3,6 +3,7 @@
 mod accounts;
 mod dlq;
 mod experiments;
+mod mcp;
 mod migrate;
 mod models;
 #[cfg(feature = "region")]
@@ -32,6 +33,7 @@ pub(crate) use self::{
     accounts::{new_token, revoked, settings, tokens, users},
     dlq::{dead_letters, replayed},
     experiments::{experiment, experiment_begun, experiments},
+    mcp::{inspection, ledgers_summed, ledgers_verified, server_added, servers, tool_result},
     migrate::migration,
     models::{drift, model_card, model_export, model_job, release, releases},
     regions::{home, moves, regions},
@@ -245,19 +247,6 @@ pub(crate) fn erasure(receipt: &ErasureReceipt, output: Output) -> anyhow::Resul
         table.add_row([kind.clone(), count.to_string()]);
     }
     say(format_args!("{table}\nreceipt: user {user}, erased at {}", erased_at.0))
-}
-
-/// Names and descriptions of the MCP servers.
-pub(crate) fn servers(servers: &[(&str, &str)], output: Output) -> anyhow::Result<()> {
-    if output == Output::Json {
-        let servers = servers.iter().map(|(name, description)| json!({"name": name, "description": description}));
-        return print_json(&json!({"servers": servers.collect::<Vec<_>>()}));
-    }
-    let mut shown = table(&["server", "what its tools do"]);
-    for (name, description) in servers {
-        shown.add_row([*name, *description]);
-    }
-    say(shown)
 }
 
 pub(crate) fn status(status: &PlatformStatus, output: Output) -> anyhow::Result<()> {

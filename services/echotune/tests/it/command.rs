@@ -25,6 +25,13 @@ pub(crate) fn json(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"))
 }
 
+/// What a command prints that ends with code 1.
+pub(crate) fn json_of_failed(folder: &Path, arguments: &[&str]) -> Value {
+    let output = echotune(folder, &[arguments, &["--output", "json"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|cause| panic!("{cause}: {output:?}"))
+}
+
 pub(crate) fn refused(folder: &Path, arguments: &[&str], code: i32, why: &str) {
     let output = echotune(folder, arguments);
     let error = String::from_utf8_lossy(&output.stderr);

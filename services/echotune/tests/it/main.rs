@@ -7,6 +7,7 @@ mod faults;
 #[cfg(feature = "identity")]
 mod identity;
 mod import;
+mod mcp;
 mod migrate;
 mod rpcs;
 mod runs;

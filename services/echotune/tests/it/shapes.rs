@@ -16,14 +16,14 @@ use crate::{
     command::{json, text},
     connect, direct,
     dlq::spoil,
-    spans,
+    mcp, spans,
 };
 
 const PAGE: &str = include_str!("../../JSON.md");
 /// Objects whose keys are data.
-const MAPS: [&str; 5] = ["addresses", "attributes", "counts", "erased", "rows"];
+const MAPS: [&str; 6] = ["addresses", "attributes", "by", "counts", "erased", "rows"];
 /// What workflows define.
-const ANY: [&str; 5] = ["detail", "input", "input_schema", "output", "record"];
+const ANY: [&str; 7] = ["content", "detail", "input", "input_schema", "output", "record", "structured"];
 
 /// The type of a value as JSON.md writes it.
 fn shape(name: &str, value: &Value) -> String {
@@ -179,7 +179,6 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
         ("experiment create", begun),
         ("experiment list", json(data, &["experiment", "list"])),
         ("experiment status, experiment stop", json(data, &["experiment", "status", "fewer"])),
-        ("mcp list", json(data, &["mcp", "list"])),
         ("dlq list", json(data, &["dlq", "list"])),
         ("dlq replay", json(data, &["dlq", "replay", "--all"])),
         ("status", json(data, &["status"])),
@@ -191,7 +190,7 @@ fn printed(data: &Path) -> Vec<(&'static str, Value)> {
         ("user export", record),
         ("user erase", json(data, &["user", "erase", "ann", "--yes"])),
     ];
-    others.into_iter().chain(models).collect()
+    others.into_iter().chain(models).chain(mcp::printed(data)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,12 +98,14 @@ struct Tries {
 impl Conversation {
     /// Sees the request to its end, and tells the client; the value of `error.type`.
     pub(crate) async fn run(mut self) -> &'static str {
+        let begun = Instant::now();
         let outcome = self.converse().await;
+        let usage = self.usage(&outcome, begun.elapsed());
         if let Some(live) = &self.client.live {
             live.ended(&self.client.id);
         }
         self.asks.forget(self.client.live.as_deref());
-        match outcome {
+        let error = match outcome {
             Ok(outcome) => {
                 self.finish(&outcome, convert::status(&outcome, self.client.revision).into());
                 convert::error_type(&outcome)
@@ -121,7 +123,14 @@ impl Conversation {
                 }
                 "cancelled"
             }
+        };
+        // After the answer, whose reader does not wait for it; what is under way keeps its place until it is entered.
+        if let (Some(metering), Some(usage)) = (&self.hub.metering, usage)
+            && !metering.record(usage).await
+        {
+            self.server.event("unmetered");
         }
+        error
     }
 
     fn finish(&self, outcome: &Outcome, ending: Ending) {

@@ -4,6 +4,7 @@ mod asks;
 mod conversation;
 pub(crate) mod convert;
 mod live;
+mod metered;
 mod stream;
 
 pub(crate) use self::{

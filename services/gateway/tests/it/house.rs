@@ -77,11 +77,16 @@ pub(crate) async fn rmcp(fixture: Fixture) -> Served {
     rmcp_at("127.0.0.1:0", fixture).await
 }
 
-/// The example that speaks on standard input and output; Cargo builds it with the tests of the package.
+/// The example that speaks on standard input and output.
 pub(crate) fn program() -> PathBuf {
+    example("stdio_server")
+}
+
+/// An example; Cargo builds them with the tests of the package.
+pub(crate) fn example(name: &str) -> PathBuf {
     let here = env::current_exe().expect("the test's own path");
     let folder = here.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps");
-    let program = folder.join("examples").join(format!("stdio_server{}", env::consts::EXE_SUFFIX));
+    let program = folder.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     assert!(program.exists(), "{} is absent: run `cargo build -p echotune-gateway --examples`", program.display());
     program
 }
@@ -126,6 +131,7 @@ pub(crate) fn config(servers: Vec<ServerConfig>, limits: Limits) -> GatewayConfi
         authorities: None,
         limits,
         meter: Meter::default(),
+        metering: None,
     }
 }
 

@@ -1,10 +1,12 @@
 //! A gateway between real clients and real servers: over HTTP and as child processes, of both eras.
 
 mod bad;
+mod catalogue;
 mod eras;
 mod fixture;
 mod hosted;
 mod house;
+mod ledger;
 mod lists;
 mod operator;
 mod pods;

@@ -139,7 +139,8 @@ pub const MCP_CLIENT_SESSION: Name = Name {
 };
 
 /// What the gateway did beside passing requests on, by `server` and `event`: `shed`, `repeated`, `renewed` (a session),
-/// `unknown` (an outcome), `ejected` (an endpoint), `absent` (from a list) and `restarted` (a child).
+/// `unknown` (an outcome), `ejected` (an endpoint), `absent` (from a list), `restarted` (a child) and
+/// `unmetered` (a call that could not be entered).
 pub const GATEWAY_EVENTS: Name = Name {
     name: "echotune.gateway.events",
     unit: "{event}",

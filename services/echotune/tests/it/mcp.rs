@@ -1,0 +1,238 @@
+//! The commands about MCP servers: the catalogue, servers that really run, and the ledger of calls.
+
+use std::{fs, path::Path, time::Duration};
+
+use echotune_gateway::{
+    catalogue::{bundled, runtime},
+    metering::{CallOutcome, Metering, MeteringConfig, Tariff, Usage},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    command::{json, json_of_failed, refused, text},
+    spans, start,
+};
+
+/// A ledger with a call that costs something, and one whose line was changed.
+fn ledgers(data: &Path) -> [String; 2] {
+    let make = |name: &str| {
+        let folder = data.join(name);
+        let mut config = MeteringConfig::new(&folder);
+        let tariff = Tariff {
+            publisher: "example".into(),
+            unit_price_micros: 1_500,
+            currency: "EUR".into(),
+            publisher_share_bp: 8_000,
+            ..Tariff::default()
+        };
+        config.tariffs.insert("notes".into(), tariff);
+        let usage = Usage {
+            idempotency_key: "one".into(),
+            tenant: "ann".into(),
+            caller: "user/ann/writer".into(),
+            server: "notes".into(),
+            tool: "add".into(),
+            era: "2026-07-28".into(),
+            outcome: CallOutcome::Ok,
+            duration: Duration::from_millis(2),
+            bytes_in: 1,
+            bytes_out: 2,
+            trace_id: String::new(),
+        };
+        // On a thread of its own: commands run beside the runtime of a test.
+        let written = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let ledger = Metering::open(config).expect("a ledger");
+                ledger.append(usage).await.expect("written");
+                ledger.close().await;
+            });
+        });
+        written.join().expect("written");
+        folder
+    };
+    let (whole, broken) = (make("ledger"), make("broken"));
+    let file = broken.join("ledger-00000000000000000000.jsonl");
+    let text = fs::read_to_string(&file).expect("text");
+    fs::write(file, text.replace("\"units\":1", "\"units\":0")).expect("written");
+    [whole, broken].map(|folder| folder.to_str().expect("text").to_owned())
+}
+
+/// What the commands print; the platform runs.
+pub(crate) fn printed(data: &Path) -> Vec<(&'static str, Value)> {
+    let address = json(data, &["status"])["addresses"]["mcp"].as_str().expect("an address").to_owned();
+    let (url, token) = (format!("{address}/catalogue"), data.join("token"));
+    let token = token.to_str().expect("text");
+    let config = data.join("servers.toml");
+    let add = ["mcp", "add", "server-filesystem", "--config", config.to_str().expect("text"), "--set", "folder=/tmp"];
+    let call = ["mcp", "call", &url, "find_items", "--token-file", token, "--arg", "text=Air"];
+    let [whole, broken] = ledgers(data);
+    vec![
+        ("mcp list", json(data, &["mcp", "list"])),
+        ("mcp add", json(data, &add)),
+        ("mcp inspect", json(data, &["mcp", "inspect", &url, "--token-file", token])),
+        ("mcp call", json(data, &call)),
+        ("mcp ledger verify", json_of_failed(data, &["mcp", "ledger", "verify", &broken])),
+        ("mcp ledger sum", json(data, &["mcp", "ledger", "sum", &whole])),
+    ]
+}
+
+#[test]
+fn the_catalogue_is_listed_searched_and_added_from_without_a_platform() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let all = json(data, &["mcp", "list"]);
+    let servers = all["servers"].as_array().expect("servers");
+    assert_eq!(servers.len(), bundled().len());
+    assert_eq!((&servers[0]["name"], &servers[0]["is_ours"]), (&json!("catalogue"), &json!(true)), "ours come first");
+    let found = json(data, &["mcp", "list", "--search", "FILESYSTEM"]);
+    assert_eq!(found["servers"][0]["name"], "io.github.modelcontextprotocol/server-filesystem");
+    let table = text(data, &["mcp", "list"]);
+    assert!(table.contains("server-git") && table.contains("stdio"), "{table}");
+    assert!(text(data, &["mcp", "list", "--search", "no such thing"]).contains("No server"));
+
+    let config = data.join("servers.toml");
+    let path = config.to_str().expect("text");
+    refused(data, &["mcp", "add", "server-filesystem", "--config", path], 2, "--set folder=VALUE");
+    refused(data, &["mcp", "add", "no-such-server", "--config", path], 3, "echotune mcp list");
+    let wrong = ["mcp", "add", "server-filesystem", "--set", "fodler=/x", "--config", path];
+    refused(data, &wrong, 2, "no setting 'fodler'; it has folder");
+    assert!(!config.exists());
+    let add = ["mcp", "add", "server-filesystem", "--config", path, "--set", "folder=/srv/files"];
+    let dry = text(data, &[&add[..], &["--dry-run"]].concat());
+    assert!(dry.contains("[[servers]]") && !config.exists(), "{dry}");
+    assert!(text(data, &add).contains("is 'server-filesystem'"));
+    refused(data, &add, 1, "--as");
+    text(data, &[&add[..], &["--as", "files"]].concat());
+    let written: toml::Table = fs::read_to_string(&config).expect("text").parse().expect("TOML");
+    let tables = written["servers"].as_array().expect("servers");
+    assert_eq!(tables.len(), 2);
+    let server = &tables[1];
+    let texts =
+        |key: &str| server[key].as_array().expect("texts").iter().map(|one| one.as_str().expect("text").to_owned());
+    let args: Vec<_> = texts("args").collect();
+    assert_eq!((server["name"].as_str(), server["command"].as_str()), (Some("files"), Some("npx")));
+    assert_eq!((args[0].as_str(), args[2].as_str()), ("-y", "/srv/files"), "{args:?}");
+    assert!(args[1].starts_with("@modelcontextprotocol/server-filesystem@2"), "a version is named: {args:?}");
+    assert_eq!(server["effects"]["read_text_file"].as_str(), Some("reads"));
+    assert_eq!(server["effects"]["edit_file"].as_str(), Some("once"));
+}
+
+#[test]
+fn files_of_the_data_folder_and_of_elsewhere_are_part_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    fs::create_dir(data.join("catalogue")).expect("made");
+    let entry = |version: &str| {
+        json!({"name": "com.example/weather", "description": "Tells the weather", "version": version,
+               "packages": [{"registryType": "pypi", "identifier": "weather", "version": "3.2.1",
+                             "transport": {"type": "stdio"}}]})
+    };
+    fs::write(data.join("catalogue/weather.json"), entry("1.0.0").to_string()).expect("written");
+    fs::write(data.join("catalogue/wrong.json"), json!({"name": "wrong"}).to_string()).expect("written");
+    let found = json(data, &["mcp", "list", "--search", "weather"]);
+    assert_eq!(found["servers"][0]["name"], "com.example/weather");
+    let added = json(data, &["mcp", "add", "weather@1.0.0", "--dry-run"]);
+    assert!(added["table"].as_str().expect("text").contains("weather@3.2.1"), "{added}");
+    refused(data, &["mcp", "add", "weather@2.0.0", "--dry-run"], 3, "weather@2.0.0");
+    let file = data.join("page.json");
+    fs::write(&file, json!({"servers": [{"server": entry("2.0.0")}]}).to_string()).expect("written");
+    let from = ["--from", file.to_str().expect("text")];
+    assert_eq!(json(data, &[&["mcp", "list"], &from[..]].concat())["servers"].as_array().expect("one").len(), 1);
+    let added = json(data, &[&["mcp", "add", "weather", "--dry-run"], &from[..]].concat());
+    assert_eq!(added["version"], "2.0.0");
+}
+
+/// Our own server as a child: what a person would start.
+fn child(data: &Path) -> String {
+    let config = data.join("child.toml");
+    let command = env!("CARGO_BIN_EXE_echotune");
+    let table = format!(
+        "[[servers]]\nname = \"ours\"\ncommand = {command:?}\nargs = [\"--data\", {:?}, \"mcp\", \"serve\", \"catalogue\"]\n\
+         [servers.effects]\nfind_items = \"reads\"\ngone = \"once\"\n",
+        data.to_str().expect("text")
+    );
+    fs::write(&config, table).expect("written");
+    config.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn a_server_is_started_inspected_and_called() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    text(data, &["listen", "--user", "ann", "--artist", "Air", "--title", "Song", "--at", "1700000000"]);
+    let config = child(data);
+    let found = json(data, &["mcp", "inspect", "ours", "--config", &config]);
+    assert_eq!((&found["transport"], &found["revision"]), (&json!("stdio"), &json!("2026-07-28")), "{found}");
+    assert_eq!(found["missing_tools"], json!(["gone"]));
+    let tools = found["tools"].as_array().expect("tools");
+    let by = |name: &str| tools.iter().find(|tool| tool["name"] == name).map(|tool| tool["effect_by"].clone());
+    assert_eq!((by("find_items"), by("get_item")), (Some(json!("declared")), Some(json!("annotations"))));
+    let table = text(data, &["mcp", "inspect", "ours", "--config", &config]);
+    assert!(table.contains("find_items") && table.contains("declared, and not there: gone"), "{table}");
+    let call = ["mcp", "call", "ours", "--config", &config, "find_items"];
+    let called = json(data, &[&call[..], &["--arg", "text=air"]].concat());
+    assert_eq!((&called["is_error"], &called["tool"]), (&json!(false), &json!("find_items")), "{called}");
+    assert!(called["structured"].to_string().contains("Air"), "{called}");
+    assert!(text(data, &[&call[..], &["--json", r#"{"text": "air"}"#]].concat()).contains("Air"));
+    refused(data, &[&call[..], &["--json", "[]"]].concat(), 2, "--json is no JSON object");
+    refused(data, &[&call[..], &["--arg", "nonsense=1"]].concat(), 1, "find_items");
+    refused(data, &["mcp", "inspect", "nobody", "--config", &config], 3, "it has ours");
+    refused(data, &["mcp", "inspect", "https://127.0.0.1:1/mcp"], 2, "no TLS");
+    refused(data, &["mcp", "inspect", "http://127.0.0.1:1/mcp"], 1, "does not answer as an MCP server");
+    fs::write(data.join("no.toml"), "[[servers]]\nname = \"no\"\ncommand = \"no-such-program-at-all\"\n")
+        .expect("written");
+    let no = data.join("no.toml");
+    refused(data, &["mcp", "inspect", "no", "--config", no.to_str().expect("text")], 1, "put it on the PATH");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_serves_the_catalogue_and_what_is_declared_of_its_servers_is_true() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().to_owned();
+    let serving = start(&data, spans()).await;
+    let base = format!("http://{}", serving.mcp);
+    let checked = tokio::task::spawn_blocking(move || {
+        let listed = json(&data, &["mcp", "list", "--registry", &base]);
+        assert_eq!(listed["servers"].as_array().expect("servers").len(), bundled().len(), "{listed}");
+        let found = json(&data, &["mcp", "list", "--registry", &base, "--search", "dbhub"]);
+        assert_eq!(found["servers"][0]["name"], "io.github.bytebase/dbhub");
+        let base = format!("base={base}");
+        for (file, entry) in bundled().iter().filter(|(file, _)| file.starts_with("echotune-")) {
+            let name = file.strip_prefix("echotune-").expect("ours");
+            // The token is that of the data folder.
+            let found = json(&data, &["mcp", "inspect", name, "--set", &base]);
+            assert_eq!(found["missing_tools"], json!([]), "{file}");
+            let declared = runtime(entry).effects;
+            let tools = found["tools"].as_array().expect("tools");
+            assert_eq!(tools.len(), declared.len(), "{file}: {tools:?}");
+            assert!(tools.iter().all(|tool| tool["effect_by"] == "declared"), "{file}: {tools:?}");
+        }
+    });
+    checked.await.expect("checked");
+    serving.stop().await.expect("stopped");
+}
+
+#[test]
+fn ledgers_are_verified_and_added_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let [whole, broken] = ledgers(data);
+    let verified = json(data, &["mcp", "ledger", "verify", &whole]);
+    let ledger = &verified["ledgers"][0];
+    assert_eq!((&ledger["is_whole"], &ledger["calls"]), (&json!(true), &json!(1)), "{verified}");
+    let head = format!("{}:{}", ledger["head_sequence"], ledger["head"].as_str().expect("a digest"));
+    assert!(text(data, &["mcp", "ledger", "verify", &whole, "--head", &head]).contains("whole"));
+    refused(data, &["mcp", "ledger", "verify", &whole, "--head", &format!("1:{}", "0".repeat(64))], 1, "not whole");
+    refused(data, &["mcp", "ledger", "verify", &broken], 1, "1 of 1 ledgers are not whole");
+    refused(data, &["mcp", "ledger", "verify", data.to_str().expect("text")], 1, "ledger.pub");
+    let sums = json(data, &["mcp", "ledger", "sum", &whole, "--by", "tenant,publisher,outcome"]);
+    let row = &sums["rows"][0];
+    assert_eq!(row["by"], json!({"tenant": "ann", "publisher": "example", "outcome": "ok"}));
+    assert_eq!((&row["amount_micros"], &row["publisher_micros"]), (&json!(1_500), &json!(1_200)));
+    assert!(text(data, &["mcp", "ledger", "sum", &whole]).contains("0.0015 EUR"));
+    refused(data, &["mcp", "ledger", "sum", &broken], 1, "tells what is wrong");
+    refused(data, &["mcp", "ledger", "sum", &whole, "--by", "colour"], 2, "none of tenant, publisher");
+    let later = ["mcp", "ledger", "sum", &whole, "--from", "2999-01-01T00:00:00Z"];
+    assert_eq!(json(data, &later)["rows"], json!([]));
+}
