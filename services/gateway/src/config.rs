@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
 
-use crate::token::Keys;
+use crate::{access::AccessConfig, token::Keys};
 
 /// Longest name of a server, in characters.
 const MAX_NAME: usize = 32;
@@ -252,6 +252,8 @@ pub struct GatewayConfig {
     pub servers: Vec<ServerConfig>,
     /// Knows callers by what they present.
     pub callers: Callers,
+    /// Who may call what.
+    pub access: AccessConfig,
     /// Keys of tokens.
     pub keys: Keys,
     /// Where other replicas reach this one, such as `10.0.0.7:7800`; empty when it is alone. It travels sealed in
@@ -339,6 +341,7 @@ mod tests {
                 ServerConfig::new("-a", Reach::Process(ProcessConfig::new("", [""]))),
             ],
             callers: Callers::new("t".repeat(32).into(), None),
+            access: AccessConfig::default(),
             keys: Keys::random().expect("random"),
             advertise: "not an address".to_owned(),
             hosts: Vec::new(),

@@ -10,11 +10,12 @@ use std::{
 
 use echotune_kit::auth::Callers;
 use moka::sync::Cache;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     GatewayConfig,
+    access::Access,
     caller::Digest,
     config::Limits,
     flow::{Control, Live},
@@ -22,7 +23,7 @@ use crate::{
     telemetry::Meters,
     ticket::Ticket,
     token::{Keys, Purpose, Reader, Writer, random},
-    upstream::{Changed, OnBehalf, Server, changes, http_client},
+    upstream::{OnBehalf, Server, Told, changes, http_client},
 };
 
 /// How often what nobody uses any more is looked for.
@@ -41,6 +42,7 @@ pub(crate) struct Hub {
     pub(crate) lists: Arc<Lists>,
     pub(crate) keys: Keys,
     pub(crate) callers: Callers,
+    pub(crate) access: Access,
     pub(crate) limits: Limits,
     pub(crate) meters: Meters,
     pub(crate) advertise: String,
@@ -48,7 +50,7 @@ pub(crate) struct Hub {
     pub(crate) origins: Vec<String>,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
-    pub(crate) told: broadcast::Sender<(u32, Changed)>,
+    pub(crate) told: Told,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) peers: crate::peer::Peers,
@@ -61,8 +63,8 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(config: GatewayConfig, stop: CancellationToken) -> Arc<Self> {
-        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter } = config;
+    pub(crate) fn new(config: GatewayConfig, access: Access, stop: CancellationToken) -> Arc<Self> {
+        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, access: _ } = config;
         let (told, tasks, meters) = (changes(), TaskTracker::new(), Meters::new(&meter));
         let servers: Vec<_> =
             servers.into_iter().map(|server| Server::new(server, &limits, &told, &meters, &tasks)).collect();
@@ -78,6 +80,7 @@ impl Hub {
             servers,
             keys,
             callers,
+            access,
             limits,
             meters,
             advertise,
@@ -117,6 +120,7 @@ impl Hub {
     fn own_asker(&self) -> Asker {
         let caller = crate::caller::Caller {
             principal: echotune_model::Principal::Operator,
+            grant: None,
             owner: OnBehalf::gateway().owner,
             context: [0; 16],
         };
@@ -136,6 +140,7 @@ impl Hub {
         futures::future::join_all(self.servers.iter().map(|server| server.close())).await;
         self.tasks.close();
         self.tasks.wait().await;
+        self.access.close().await;
     }
 
     pub(crate) fn scope_name(&self, scope: Scope) -> String {
@@ -158,6 +163,11 @@ impl Hub {
             return None;
         }
         Some(self.lives.get_with(ticket.key, || Live::new(ticket)))
+    }
+
+    /// Keeps what is held of a session whose client only listens.
+    pub(crate) fn keep(&self, live: &Live) {
+        drop(self.lives.get(&live.ticket.key));
     }
 
     /// Ends a session.

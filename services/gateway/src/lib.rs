@@ -2,12 +2,13 @@
 //!
 //! It owns the way of a request from a client to the server that answers it, and back: both eras of the protocol on
 //! both sides, in every pair; names and merged lists; sessions that any replica can go on with; and what keeps a
-//! server that hangs, floods, lies or dies from harming others. A call's arguments and result pass as they were
+//! server that hangs, floods, lies or dies from harming others; and who may call which tool, how often, and the record of
+//! it (`access`). A call's arguments and result pass as they were
 //! written.
 //!
 //! It promises that a call is made twice only where that is known to do no harm, and that whoever asked is told when
 //! nobody knows what came of it. It keeps nothing that must outlive the process: a session is in the token that its
-//! client has. It does not host servers in a cluster, scale them, or decide who may call which tool.
+//! client has. It does not host servers in a cluster or scale them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,6 +17,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 mod abilities;
+mod access;
 mod caller;
 mod config;
 mod edge;
@@ -31,6 +33,9 @@ mod token;
 mod upstream;
 
 pub use self::{
+    access::{
+        ACCESS_DEFAULTS, AccessConfig, AuditConfig, OnFailure, Rate, RatesConfig, ResourceConfig, RuleConfig, Then, ToolRate,
+    },
     config::{BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, ProcessConfig, Reach, ServerConfig, Sharing},
     token::Keys,
 };
@@ -52,16 +57,16 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with the configuration.
     pub fn start(config: GatewayConfig, stop: CancellationToken) -> Result<Self, Unusable> {
-        let faults = config.check();
-        if !faults.is_empty() {
-            return Err(Unusable(faults));
-        }
-        let hub = hub::Hub::new(config, stop);
+        let mut faults = config.check();
+        let access = access::Access::new(&config.access).map_err(|more| faults.extend(more)).ok();
+        let (Some(access), true) = (access, faults.is_empty()) else { return Err(Unusable(faults)) };
+        let hub = hub::Hub::new(config, access, stop);
         hub.tend();
         Ok(Self { hub })
     }
 
-    /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`. When the stop is cancelled new
+    /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
+    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`. When the stop is cancelled new
     /// requests are refused, and those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)

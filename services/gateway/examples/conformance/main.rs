@@ -16,7 +16,7 @@ mod fixture;
 use std::error::Error;
 
 use axum::{Router, extract::Request, middleware::map_request};
-use echotune_gateway::{Effect, EraChoice, Gateway, GatewayConfig, Keys, Limits, Reach, ServerConfig};
+use echotune_gateway::{AccessConfig, Effect, EraChoice, Gateway, GatewayConfig, Keys, Limits, Reach, ServerConfig};
 use echotune_kit::{
     auth::{Callers, Token},
     telemetry::metrics::Meter,
@@ -56,6 +56,7 @@ pub(crate) async fn gateway(url: &str, era: EraChoice, stop: &CancellationToken)
     let config = GatewayConfig {
         servers: vec![server],
         callers: Callers::new(Token::from(TOKEN.to_owned()), None),
+        access: AccessConfig::default(),
         keys: Keys::random()?,
         advertise: String::new(),
         hosts: Vec::new(),

@@ -89,7 +89,7 @@ impl Asking {
     async fn modern(self, request: Request) -> Result<Response, Refusal> {
         match request.incoming.method.as_str() {
             "server/discover" => self.discover(&request).await,
-            "subscriptions/listen" => self.listen(&request),
+            "subscriptions/listen" => self.listen(&request).await,
             _ => self.common(request).await,
         }
     }
@@ -106,6 +106,7 @@ impl Asking {
                 self.set_level(&request, level).await;
                 Ok(done(&request.incoming.id))
             }
+            "resources/subscribe" | "resources/unsubscribe" => self.subscription(&request).await,
             _ => self.common(request).await,
         }
     }

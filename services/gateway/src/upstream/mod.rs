@@ -21,12 +21,14 @@ mod links;
 mod process;
 mod server;
 mod sse;
+mod subscriptions;
 mod watch;
 
 pub(crate) use self::{
     era::{Info, gateway_info},
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
-    server::{Changed, Server, changes},
+    server::{Changed, Server, Told, changes},
+    subscriptions::{NotSubscribed, Subscribed},
 };
 
 /// What a server says in the course of a request.

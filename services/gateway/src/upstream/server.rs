@@ -22,6 +22,7 @@ use super::{
     gate::Gate,
     http_link::{Endpoint, HttpClient, Route, client, on_behalf},
     links::{Link, LinkKey, Links, Way, links},
+    subscriptions::Subscriptions,
 };
 use crate::{
     abilities::Abilities,
@@ -58,7 +59,7 @@ impl Changed {
     }
 
     /// What a notification tells of.
-    pub(crate) fn by(method: &str, _params: Option<&Json>) -> Option<Self> {
+    fn by(method: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|changed| changed.method() == method)
     }
 }
@@ -68,14 +69,41 @@ impl Changed {
 pub(crate) struct Changes {
     server: u32,
     counts: Arc<[AtomicU64; 3]>,
-    told: broadcast::Sender<(u32, Changed)>,
+    told: Told,
+}
+
+/// Where changes of all servers are told, with the number of each.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    /// Of lists.
+    pub(crate) lists: broadcast::Sender<(u32, Changed)>,
+    /// Of single resources that somebody has subscribed to.
+    pub(crate) resources: broadcast::Sender<(u32, Arc<str>)>,
 }
 
 impl Changes {
     pub(crate) fn tell(&self, changed: Changed) {
         self.counts[changed as usize].fetch_add(1, Ordering::AcqRel);
         // Nobody may be listening.
-        drop(self.told.send((self.server, changed)));
+        drop(self.told.lists.send((self.server, changed)));
+    }
+
+    /// Tells that a resource has changed.
+    pub(super) fn updated(&self, uri: Arc<str>) {
+        drop(self.told.resources.send((self.server, uri)));
+    }
+
+    /// Takes a notification of the server; whether it was one of a change.
+    pub(crate) fn hear(&self, method: &str, params: Option<&Json>) -> bool {
+        if let Some(changed) = Changed::by(method) {
+            self.tell(changed);
+            return true;
+        }
+        let is_updated = method == "notifications/resources/updated";
+        if is_updated && let Some(uri) = Object::read_optional(params).ok().and_then(|told| told.text("uri")) {
+            self.updated(uri.into());
+        }
+        is_updated
     }
 
     pub(crate) fn count(&self, of: Changed) -> u64 {
@@ -84,8 +112,8 @@ impl Changes {
 }
 
 /// Where changes of all servers are told.
-pub(crate) fn changes() -> broadcast::Sender<(u32, Changed)> {
-    broadcast::channel(CHANGES).0
+pub(crate) fn changes() -> Told {
+    Told { lists: broadcast::channel(CHANGES).0, resources: broadcast::channel(CHANGES).0 }
 }
 
 enum Kind {
@@ -110,13 +138,14 @@ pub(crate) struct Server {
     next: AtomicU64,
     answer_bytes: usize,
     tasks: TaskTracker,
+    pub(super) subscriptions: Subscriptions,
 }
 
 impl Server {
     pub(crate) fn new(
         config: ServerConfig,
         limits: &Limits,
-        told: &broadcast::Sender<(u32, Changed)>,
+        told: &Told,
         meters: &Meters,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
@@ -154,6 +183,7 @@ impl Server {
                 .build(),
             next: AtomicU64::new(1),
             answer_bytes: limits.answer_bytes,
+            subscriptions: Subscriptions::default(),
             tasks: tasks.clone(),
             number,
             config,
@@ -513,6 +543,23 @@ impl Server {
     /// Whether it is not told who asks, and so answers all alike.
     pub(crate) fn is_alike(&self) -> bool {
         !self.config.forward_caller
+    }
+
+    /// Whether all who ask share what the gateway itself has of it.
+    pub(super) fn is_one_for_all(&self) -> bool {
+        !self.is_process() || self.sharing() == Sharing::All
+    }
+
+    /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
+    pub(super) async fn own_link(&self) -> Option<usize> {
+        let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
+        let link = self.links.get(&key).await.filter(|link| !link.is_gone())?;
+        Some(Arc::as_ptr(&link.0).addr())
+    }
+
+    /// Lets something run that ends before the gateway does.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
     }
 
     /// Takes note of something that was done for the server's sake.
