@@ -1,9 +1,12 @@
 //! A gateway between real clients and real servers: over HTTP and as child processes, of both eras.
 
+mod access;
 mod bad;
 mod eras;
+mod everything;
 mod fixture;
 mod house;
 mod lists;
 mod recovery;
+mod subscriptions;
 mod traces;
