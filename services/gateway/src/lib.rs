@@ -34,7 +34,8 @@ mod upstream;
 
 pub use self::{
     access::{
-        ACCESS_DEFAULTS, AccessConfig, AuditConfig, OnFailure, Rate, RatesConfig, ResourceConfig, RuleConfig, Then, ToolRate,
+        ACCESS_DEFAULTS, AccessConfig, AuditConfig, OnFailure, Rate, RatesConfig, ResourceConfig, RuleConfig, Then,
+        ToolRate,
     },
     config::{BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, ProcessConfig, Reach, ServerConfig, Sharing},
     token::Keys,

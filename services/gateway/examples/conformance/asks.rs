@@ -81,8 +81,12 @@ pub(crate) fn of_tool(tool: &str, arguments: &Value, able: &ClientCapabilities) 
         "test_elicitation_sep1034_defaults" => one(("answer", defaults()), elicited),
         "test_elicitation_sep1330_enums" => one(("answer", choices()), elicited),
         "test_streaming_elicitation" | "test_input_required_result_elicitation" => one(name(), greeting),
-        "test_input_required_result_sampling" => one(sample("capital_question", "What is the capital of France?"), sampled),
-        "test_input_required_result_list_roots" => one(roots(), |all| format!("Roots: {}", all["client_roots"]["roots"])),
+        "test_input_required_result_sampling" => {
+            one(sample("capital_question", "What is the capital of France?"), sampled)
+        }
+        "test_input_required_result_list_roots" => {
+            one(roots(), |all| format!("Roots: {}", all["client_roots"]["roots"]))
+        }
         "test_input_required_result_request_state" | "test_input_required_result_tampered_state" => {
             Asked { has_state: true, ..one(confirm(), everything) }
         }
@@ -93,7 +97,11 @@ pub(crate) fn of_tool(tool: &str, arguments: &Value, able: &ClientCapabilities) 
         },
         "test_input_required_result_multi_round" => {
             let colour = form("Step 2: which colour?", &json!({ "color": { "type": "string" } }), &["color"]);
-            Asked { rounds: vec![vec![("step1", name().1)], vec![("step2", colour)]], has_state: true, told: everything }
+            Asked {
+                rounds: vec![vec![("step1", name().1)], vec![("step2", colour)]],
+                has_state: true,
+                told: everything,
+            }
         }
         "test_input_required_result_capabilities" => {
             let asks = [

@@ -39,10 +39,9 @@ const PLAIN: [&str; 25] = [
 ];
 
 pub(crate) fn tools() -> Vec<Value> {
-    let tool = |name: &str, schema: Value| {
-        json!({ "name": name, "description": format!("The tool {name} of the suite"), "inputSchema": schema })
-    };
-    let text = |name: &str| json!({ "type": "object", "properties": { name: { "type": "string" } }, "required": [name] });
+    let tool = |name: &str, schema: Value| json!({ "name": name, "description": format!("The tool {name} of the suite"), "inputSchema": schema });
+    let text =
+        |name: &str| json!({ "type": "object", "properties": { name: { "type": "string" } }, "required": [name] });
     let header = json!({
         "type": "object", "properties": { "value": { "type": "string", "x-mcp-header": "Value" } }, "required": ["value"],
     });
@@ -151,9 +150,7 @@ pub(crate) fn prompt(name: &str, given: &Value) -> Option<Value> {
 }
 
 pub(crate) fn resources() -> Vec<Value> {
-    let resource = |uri: &str, kind: &str| {
-        json!({ "uri": uri, "name": uri.trim_start_matches("test://"), "description": "Of the suite", "mimeType": kind })
-    };
+    let resource = |uri: &str, kind: &str| json!({ "uri": uri, "name": uri.trim_start_matches("test://"), "description": "Of the suite", "mimeType": kind });
     vec![
         resource("test://static-text", "text/plain"),
         resource("test://static-binary", "image/png"),

@@ -62,9 +62,11 @@ impl ClientHandler for Driver {
         request: ElicitRequestParams,
         _context: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
-        let asked = serde_json::to_value(&request).map_err(|cause| ErrorData::internal_error(cause.to_string(), None))?;
+        let asked =
+            serde_json::to_value(&request).map_err(|cause| ErrorData::internal_error(cause.to_string(), None))?;
         let properties = asked["requestedSchema"]["properties"].as_object().cloned().unwrap_or_default();
-        let given = properties.into_iter().filter_map(|(name, property)| Some((name, property.get("default")?.clone())));
+        let given =
+            properties.into_iter().filter_map(|(name, property)| Some((name, property.get("default")?.clone())));
         read(json!({ "action": "accept", "content": given.collect::<Map<_, _>>() }))
     }
 }
@@ -115,7 +117,8 @@ async fn drive(url: &str) -> Outcome<()> {
     };
     for call in calls {
         // What a tool answers is judged by the suite's server, which knows what it was asked.
-        let answer = client.call_tool(CallToolRequestParams::new(call.name.clone()).with_arguments(call.arguments)).await;
+        let answer =
+            client.call_tool(CallToolRequestParams::new(call.name.clone()).with_arguments(call.arguments)).await;
         eprintln!("{}: {answer:?}", call.name);
     }
     client.cancel().await?;

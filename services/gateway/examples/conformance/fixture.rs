@@ -185,7 +185,10 @@ impl Everything {
         for progress in [0.0, 50.0, 100.0] {
             if let Some(token) = context.meta.get_progress_token() {
                 drop(
-                    context.peer.notify_progress(ProgressNotificationParam::new(token, progress).with_total(100.0)).await,
+                    context
+                        .peer
+                        .notify_progress(ProgressNotificationParam::new(token, progress).with_total(100.0))
+                        .await,
                 );
             }
             tokio::time::sleep(STEP).await;
@@ -255,11 +258,7 @@ impl ServerHandler for Everything {
         Ok(list.with_ttl_ms(KEPT_MS).with_cache_scope(CacheScope::Public))
     }
 
-    async fn call_tool(
-        &self,
-        request: CallToolRequestParams,
-        context: Context,
-    ) -> Result<CallToolResponse, ErrorData> {
+    async fn call_tool(&self, request: CallToolRequestParams, context: Context) -> Result<CallToolResponse, ErrorData> {
         let arguments = Value::Object(request.arguments.clone().unwrap_or_default());
         let able = context.client_capabilities().unwrap_or_default();
         if let Some(asked) = asks::of_tool(&request.name, &arguments, &able) {
@@ -333,18 +332,13 @@ impl ServerHandler for Everything {
                 Ok(found.with_ttl_ms(KEPT_MS).with_cache_scope(CacheScope::Private).into())
             }
             None => {
-                let code =
-                    if is_modern(&context) { ErrorCode::INVALID_PARAMS } else { ErrorCode::RESOURCE_NOT_FOUND };
+                let code = if is_modern(&context) { ErrorCode::INVALID_PARAMS } else { ErrorCode::RESOURCE_NOT_FOUND };
                 Err(ErrorData::new(code, "there is no such resource", Some(json!({ "uri": request.uri }))))
             }
         }
     }
 
-    async fn complete(
-        &self,
-        _request: CompleteRequestParams,
-        _context: Context,
-    ) -> Result<CompleteResult, ErrorData> {
+    async fn complete(&self, _request: CompleteRequestParams, _context: Context) -> Result<CompleteResult, ErrorData> {
         read(json!({ "resultType": "complete", "completion": { "values": [], "total": 0, "hasMore": false } }))
     }
 

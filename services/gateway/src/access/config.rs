@@ -148,7 +148,10 @@ impl AccessConfig {
                 faults.push(format!("access.rules: rule {} needs a name that no other has", at + 1));
             }
             if rule.then == Then::Deny && !rule.scopes.is_empty() {
-                faults.push(format!("access.rules: '{}' refuses, so that its scopes do nothing; leave them out", rule.name));
+                faults.push(format!(
+                    "access.rules: '{}' refuses, so that its scopes do nothing; leave them out",
+                    rule.name
+                ));
             }
             faults.extend(wrong_scopes(&rule.scopes).map(|why| format!("access.rules: '{}': {why}", rule.name)));
         }
@@ -172,7 +175,9 @@ impl ResourceConfig {
         if !self.is_set() {
             let idle = [("issuers", self.issuers.is_empty()), ("scopes", self.scopes.is_empty())];
             let idle = idle.into_iter().filter(|(_, is_empty)| !is_empty);
-            return idle.map(|(key, _)| format!("access.resource.{key}: does nothing without access.resource.base")).collect();
+            return idle
+                .map(|(key, _)| format!("access.resource.{key}: does nothing without access.resource.base"))
+                .collect();
         }
         let uri: Option<http::Uri> = self.base.parse().ok();
         let right = uri.is_some_and(|uri| {
@@ -196,9 +201,13 @@ impl ResourceConfig {
 
 /// What RFC 6749 section 3.3 does not take for a scope. They stand in quotes in a header.
 fn wrong_scopes<'a>(scopes: impl IntoIterator<Item = &'a String>) -> Option<String> {
-    let right = |scope: &str| !scope.is_empty() && scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+    let right =
+        |scope: &str| !scope.is_empty() && scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
     let wrong = scopes.into_iter().find(|scope| !right(scope))?;
-    Some(format!("'{}' is no scope: one is printable ASCII without spaces, quotes and backslashes", wrong.escape_debug()))
+    Some(format!(
+        "'{}' is no scope: one is printable ASCII without spaces, quotes and backslashes",
+        wrong.escape_debug()
+    ))
 }
 
 impl RatesConfig {
@@ -267,7 +276,15 @@ mod tests {
             audit: AuditConfig { queue: 0, ..AuditConfig::default() },
         };
         let faults = config.check().join("\n");
-        for told in ["rule 2 needs a name", "'one' refuses", "'a b' is no scope", "resource.base", "issuers", "rates.caller:", "queue"] {
+        for told in [
+            "rule 2 needs a name",
+            "'one' refuses",
+            "'a b' is no scope",
+            "resource.base",
+            "issuers",
+            "rates.caller:",
+            "queue",
+        ] {
             assert!(faults.contains(told), "{told} is not in:\n{faults}");
         }
         let idle = ResourceConfig { scopes: vec!["x".to_owned()], ..ResourceConfig::default() };

@@ -32,20 +32,8 @@ const ARGUMENTS: &str = "arguments";
 /// What is known of a caller.
 const OF_CALLER: [&str; 3] = ["id", "name", "role"];
 /// Functions that conditions may call: none makes anything long, or looks at a clock.
-const FUNCTIONS: [&str; 12] = [
-    "bool",
-    "contains",
-    "double",
-    "dyn",
-    "endsWith",
-    "int",
-    "matches",
-    "size",
-    "startsWith",
-    "string",
-    "type",
-    "uint",
-];
+const FUNCTIONS: [&str; 12] =
+    ["bool", "contains", "double", "dyn", "endsWith", "int", "matches", "size", "startsWith", "string", "type", "uint"];
 
 /// What a call is, but for its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +142,9 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Reads arguments; those of a call without any are empty.
     pub(super) fn read(arguments: Option<&Json>) -> Result<Self, String> {
-        let Some(json) = arguments else { return Ok(Self { value: Cel::from(HashMap::<Key, Cel>::new()), longest: 0 }) };
+        let Some(json) = arguments else {
+            return Ok(Self { value: Cel::from(HashMap::<Key, Cel>::new()), longest: 0 });
+        };
         if json.bytes().len() > MAX_ARGUMENTS {
             return Err(format!("its arguments have more than {MAX_ARGUMENTS} bytes, and are not read"));
         }

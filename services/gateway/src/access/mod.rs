@@ -24,8 +24,10 @@ mod rates;
 mod resource;
 
 pub use self::config::{
-    ACCESS_DEFAULTS, AccessConfig, AuditConfig, OnFailure, Rate, RatesConfig, ResourceConfig, RuleConfig, Then, ToolRate,
+    ACCESS_DEFAULTS, AccessConfig, AuditConfig, OnFailure, Rate, RatesConfig, ResourceConfig, RuleConfig, Then,
+    ToolRate,
 };
+pub(crate) use self::resource::WELL_KNOWN;
 use self::{
     audit::{Audit, Line, NoPlace, Place},
     expression::Facts,
@@ -33,7 +35,6 @@ use self::{
     rates::Rates,
     resource::{Lacks, Resource},
 };
-pub(crate) use self::resource::WELL_KNOWN;
 use crate::{caller::Caller, config::Effect, message::Json, refusal::Refusal};
 
 /// Decides about calls.
@@ -292,7 +293,8 @@ fn denied(call: &Call<'_>, rule: Option<&str>, why: Option<&str>) -> Refusal {
         |rule| format!("the rule '{}' of the gateway forbids it", rule.escape_debug()),
     );
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-    let text = format!("the {kind} '{}' of server '{}' may not be used so: {by}{why}", shown.escape_debug(), call.server);
+    let text =
+        format!("the {kind} '{}' of server '{}' may not be used so: {by}{why}", shown.escape_debug(), call.server);
     Refusal::denied(text)
 }
 
@@ -305,7 +307,8 @@ fn lacking(resource: &Resource, path: &str, lacks: &Lacks) -> Refusal {
     let challenge = resource.challenge_lacking(path, lacks);
     match lacks {
         Lacks::Audience { wanted } => {
-            let why = format!("the token was issued for somebody else; ask its issuer for one whose resource is {wanted}");
+            let why =
+                format!("the token was issued for somebody else; ask its issuer for one whose resource is {wanted}");
             Refusal::unauthenticated(why).challenged(challenge)
         }
         Lacks::Scopes(scopes) => {

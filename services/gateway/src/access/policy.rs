@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn the_first_rule_that_holds_decides_and_what_none_allows_is_refused() {
         let policy = policy(&RULES);
-        let judge = |role, tool, path: &str| of(policy.judge(&facts(role, tool), Some(&Json::of(&json!({"path": path})))));
+        let judge =
+            |role, tool, path: &str| of(policy.judge(&facts(role, tool), Some(&Json::of(&json!({"path": path})))));
         assert_eq!(judge("operator", "write", "/secret"), (true, "operators do all".to_owned()));
         assert_eq!(judge("reader", "read", "/secret"), (false, "no secrets".to_owned()));
         assert_eq!(judge("reader", "read", "/a"), (true, "all read".to_owned()));
@@ -200,10 +201,14 @@ mod tests {
         let without = policy.judge(&facts("reader", "read"), None);
         assert_eq!(of(without), (false, "no secrets".to_owned()), "a rule that refuses and fails refuses");
         let large = Json::of(&json!({"path": "x".repeat(100_000)}));
-        let Verdict::Denied { why, .. } = policy.judge(&facts("writer", "write"), Some(&large)) else { panic!("allowed") };
+        let Verdict::Denied { why, .. } = policy.judge(&facts("writer", "write"), Some(&large)) else {
+            panic!("allowed")
+        };
         assert!(why.expect("told").contains("bytes"));
         let only = policy_of_allow();
-        let Verdict::Denied { rule: None, why } = only.judge(&facts("writer", "write"), None) else { panic!("allowed") };
+        let Verdict::Denied { rule: None, why } = only.judge(&facts("writer", "write"), None) else {
+            panic!("allowed")
+        };
         assert!(why.expect("told").contains("'below'"));
     }
 

@@ -110,7 +110,11 @@ mod tests {
         assert_eq!(cells.take([1; 16], SECOND), Err(SECOND / 10));
         assert!(!taken(SECOND + SECOND / 10 - 1));
         assert!(taken(SECOND + SECOND / 10));
-        assert_eq!((0..10).filter(|_| taken(SECOND * 9)).count(), 3, "no more than a burst however long one was silent");
+        assert_eq!(
+            (0..10).filter(|_| taken(SECOND * 9)).count(),
+            3,
+            "no more than a burst however long one was silent"
+        );
         assert!(cells.take([2; 16], SECOND).is_ok(), "another is not counted with it");
     }
 

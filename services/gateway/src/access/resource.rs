@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn a_token_is_for_this_endpoint_or_the_whole_gateway() {
         let check = |audience: &str| resource().check(&grant(&["mcp"], &["other", audience]), "/servers/a/mcp");
-        for audience in ["https://mcp.example.org", "https://MCP.example.org/", "https://mcp.example.org/servers/a/mcp"] {
+        for audience in ["https://mcp.example.org", "https://MCP.example.org/", "https://mcp.example.org/servers/a/mcp"]
+        {
             assert_eq!(check(audience), Ok(()), "{audience}");
         }
         for audience in [

@@ -121,7 +121,8 @@ async fn metadata_of_all(State(hub): State<Arc<Hub>>) -> Response {
 /// The metadata of an endpoint.
 async fn metadata(State(hub): State<Arc<Hub>>, Path(path): Path<String>) -> Response {
     let path = format!("/{path}");
-    let is_endpoint = |server: &Arc<crate::upstream::Server>| path == path_of(&format!("servers/{}", server.config.name));
+    let is_endpoint =
+        |server: &Arc<crate::upstream::Server>| path == path_of(&format!("servers/{}", server.config.name));
     let known = path == "/mcp" || hub.servers.iter().any(is_endpoint);
     hub.access.metadata(&path).filter(|_| known).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
 }

@@ -252,11 +252,8 @@ async fn on_a_full_disk_no_call_is_made_without_its_line_and_they_go_on_when_the
 #[tokio::test]
 async fn what_cannot_be_followed_is_told_at_the_start() {
     let rules = vec![rule("odd", "caller.age > 18", Then::Allow, &[]), rule("broken", "1 +", Then::Deny, &[])];
-    let access = AccessConfig {
-        rules,
-        audit: AuditConfig { queue: 0, ..AuditConfig::default() },
-        ..AccessConfig::default()
-    };
+    let access =
+        AccessConfig { rules, audit: AuditConfig { queue: 0, ..AuditConfig::default() }, ..AccessConfig::default() };
     let config = GatewayConfig { access, ..config(Vec::new(), Default::default()) };
     let unusable = echotune_gateway::Gateway::start(config, Default::default()).err().expect("unusable").to_string();
     for told in ["'odd': there is no caller.age", "'broken': it is no expression", "access.audit.queue"] {

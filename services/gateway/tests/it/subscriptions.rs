@@ -63,7 +63,8 @@ async fn listens_in_a_session(era: EraChoice) {
     assert_eq!(ask(4, "resources/subscribe", "test://static-text").await["result"], json!({}));
     house.call("/mcp", "test_touch_resource", json!({"uri": WATCHED})).await;
     let told = told_of(&house, &mut events, "test://static-text").await;
-    let rest = if told["params"]["uri"] == WATCHED { told_of(&house, &mut events, "test://static-text").await } else { told };
+    let rest =
+        if told["params"]["uri"] == WATCHED { told_of(&house, &mut events, "test://static-text").await } else { told };
     assert_eq!(rest["params"]["uri"], "test://static-text");
     house.close().await;
 }
@@ -121,7 +122,8 @@ async fn what_cannot_be_subscribed_to_is_told_or_left_out() {
     let filter = json!({"notifications": {"resourceSubscriptions": "all"}});
     let response = house.modern("/mcp", OPERATOR, "subscriptions/listen", filter).send().await.expect("answered");
     assert_eq!(message_of(response).await["error"]["code"], -32602);
-    let read = house.modern("/mcp", OPERATOR, "resources/read", json!({"uri": WATCHED})).send().await.expect("answered");
+    let read =
+        house.modern("/mcp", OPERATOR, "resources/read", json!({"uri": WATCHED})).send().await.expect("answered");
     assert_eq!(result_of(read).await["contents"][0]["uri"], WATCHED);
     house.close().await;
 }

@@ -49,7 +49,9 @@ pub(super) fn grant(claims: &Value) -> Grant {
 /// Texts of a claim: one of them, or an array; one with spaces is several where it `is_split`.
 fn words(claim: Option<&Value>, is_split: bool) -> Vec<String> {
     match claim {
-        Some(Value::String(text)) if is_split => text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+        Some(Value::String(text)) if is_split => {
+            text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        }
         Some(Value::String(text)) => vec![text.clone()],
         Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
@@ -135,7 +137,10 @@ mod tests {
     #[test]
     fn what_it_was_issued_for_is_words_or_a_list() {
         let read = grant(&json!({ "scope": "a  b", "scp": ["c"], "aud": "https://one.example" }));
-        assert_eq!((read.scopes, read.audiences), (vec!["a".into(), "b".into(), "c".into()], vec!["https://one.example".into()]));
+        assert_eq!(
+            (read.scopes, read.audiences),
+            (vec!["a".into(), "b".into(), "c".into()], vec!["https://one.example".into()])
+        );
         assert_eq!(grant(&json!({ "aud": ["x", "y", 7] })).audiences, ["x", "y"]);
         assert_eq!(grant(&json!({ "scope": 7 })), Grant::default());
     }
