@@ -1,4 +1,5 @@
 //! A client of rmcp that does what a scenario of the suite waits for, by way of a gateway.
+#![allow(deprecated, reason = "what is deprecated is in the revisions that are spoken here")]
 
 use std::{env, time::Duration};
 

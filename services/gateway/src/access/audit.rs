@@ -48,7 +48,7 @@ pub(super) struct Line {
     pub(super) decision: &'static str,
     /// The rule that decided; absent where none did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rule: Option<Arc<str>>,
+    pub(super) rule: Option<String>,
     /// What came of it: `ok`, or what kept it from that.
     pub(super) outcome: &'static str,
     pub(super) duration_us: u64,
@@ -158,6 +158,8 @@ struct Writer {
     keep: u32,
     file: Option<File>,
     size: u64,
+    /// Whether it is a file, and not a pipe or a device, which cannot be put aside.
+    is_file: bool,
     /// Whether the file ends within a line: what is added begins on one of its own.
     is_torn: bool,
     synced: Instant,
@@ -172,6 +174,7 @@ impl Writer {
             keep: config.keep,
             file: None,
             size: 0,
+            is_file: false,
             is_torn: false,
             synced: Instant::now(),
             state,
@@ -189,7 +192,8 @@ impl Writer {
         let file = options.open(&self.path)?;
         let metadata = file.metadata()?;
         self.size = metadata.len();
-        self.is_torn = metadata.is_file() && self.size > 0 && !ends_a_line(&self.path)?;
+        self.is_file = metadata.is_file();
+        self.is_torn = self.is_file && self.size > 0 && !ends_a_line(&self.path)?;
         self.file = Some(file);
         Ok(())
     }
@@ -235,7 +239,7 @@ impl Writer {
             if self.file.is_none() {
                 self.reopen()?;
             }
-            if self.size >= self.rotate_at {
+            if self.is_file && self.size >= self.rotate_at {
                 self.rotate()?;
             }
             let text = &texts[*done];
@@ -246,7 +250,7 @@ impl Writer {
             self.size += line.len() as u64;
             *done += 1;
         }
-        if self.synced.elapsed() >= SYNC {
+        if self.is_file && self.synced.elapsed() >= SYNC {
             self.file.as_ref().map_or(Ok(()), File::sync_data)?;
             self.synced = Instant::now();
         }

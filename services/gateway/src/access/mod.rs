@@ -247,7 +247,7 @@ impl Known<'_> {
             kind: self.subject.name(),
             subject: self.name,
             effect: self.effect,
-            scopes: self.caller.grant.as_ref().map_or(&[], |grant| &grant.scopes),
+            scopes: self.caller.grant.as_ref().map_or(&[][..], |grant| grant.scopes.as_slice()),
         }
     }
 }
@@ -278,7 +278,7 @@ fn line(call: &Call<'_>, decision: &'static str, rule: Option<Arc<str>>) -> Line
             Effect::Once => "once",
         },
         decision,
-        rule,
+        rule: rule.as_deref().map(str::to_owned),
         outcome: "",
         duration_us: 0,
         trace: call.traceparent.split('-').nth(1).map(Line::shown).unwrap_or_default(),

@@ -251,6 +251,8 @@ impl Server {
     async fn follow_resources(&self, info: &Info) -> Result<(), Failed> {
         let mut open: Option<Exchange> = None;
         loop {
+            // What is wanted no more is told by what the next stream is not asked for.
+            drop(self.subscriptions.left());
             let wanted = self.subscriptions.wanted();
             if wanted.is_empty() {
                 return Ok(());
