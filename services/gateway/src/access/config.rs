@@ -1,15 +1,23 @@
 //! What the gateway is told of who may call what.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use echotune_kit::config::{Period, Size};
 use serde::{Deserialize, Serialize};
 
-/// The settings of [`AccessConfig`] with what they mean, as a part of a program's defaults.
+/// The settings of [`AccessConfig`] with what they mean: a file of its form.
 pub const ACCESS_DEFAULTS: &str = include_str!("access.toml");
 
 /// Most rules, and most rates of single tools.
 const MAX_RULES: usize = 256;
+/// Longest file in bytes.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Who may call what, how often, and what is written of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -137,6 +145,22 @@ impl Default for AuditConfig {
 }
 
 impl AccessConfig {
+    /// Reads a file of the form of [`ACCESS_DEFAULTS`].
+    ///
+    /// # Errors
+    /// It cannot be read, or is of another form; the text names it and the place.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let named = |kind, why: &dyn std::fmt::Display| io::Error::new(kind, format!("{}: {why}", path.display()));
+        let mut text = String::new();
+        let file = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+        file.map_err(|cause| named(cause.kind(), &cause))?;
+        if text.len() as u64 > MAX_FILE {
+            let why = format!("has more than {MAX_FILE} bytes, and so many are read");
+            return Err(named(io::ErrorKind::InvalidData, &why));
+        }
+        toml::from_str(&text).map_err(|cause| named(io::ErrorKind::InvalidData, &cause))
+    }
+
     /// What is wrong, each with the setting it is about. Rules are read where they are used.
     pub(super) fn check(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -232,13 +256,25 @@ impl Rate {
 mod tests {
     use super::*;
 
-    #[derive(Deserialize)]
-    struct Part {
-        access: AccessConfig,
+    fn read(text: &str) -> AccessConfig {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("access.toml");
+        std::fs::write(&path, text).expect("written");
+        AccessConfig::read(&path).expect("settings that are read")
     }
 
-    fn read(text: &str) -> AccessConfig {
-        toml::from_str::<Part>(text).expect("settings that are read").access
+    #[test]
+    fn a_file_that_is_none_is_told_with_its_name_and_place() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("access.toml");
+        for (text, told) in
+            [("[audit]\nwhere = 1\n", "where"), ("rules = 1", "line 1"), ("[[rules]]\nname = \"x\"", "when")]
+        {
+            std::fs::write(&path, text).expect("written");
+            let error = AccessConfig::read(&path).expect_err("no settings").to_string();
+            assert!(error.contains("access.toml") && error.contains(told), "{error}");
+        }
+        assert!(AccessConfig::read(Path::new("/nowhere")).expect_err("no file").to_string().contains("/nowhere"));
     }
 
     #[test]

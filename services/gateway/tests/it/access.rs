@@ -85,14 +85,14 @@ fn challenge(response: &Response) -> String {
 async fn who_is_not_known_is_told_where_tokens_come_from() {
     let (house, _served) = guarded(AccessConfig { resource: resource(), ..AccessConfig::default() }).await;
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
-    let request = house.http.post(format!("{}/servers/files/mcp", house.base)).json(&body);
+    let request = house.http.post(format!("{}/servers/files/mcp", house.base)).body(body.to_string());
     let response = request.send().await.expect("answered");
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     let at = format!("{BASE}/.well-known/oauth-protected-resource/servers/files/mcp");
     assert_eq!(challenge(&response), format!("Bearer realm=\"echotune\", resource_metadata=\"{at}\", scope=\"mcp\""));
     for (path, resource) in [("", ""), ("/mcp", "/mcp"), ("/servers/files/mcp", "/servers/files/mcp")] {
         let url = format!("{}/.well-known/oauth-protected-resource{path}", house.base);
-        let told: Value = house.http.get(url).send().await.expect("answered").json().await.expect("JSON");
+        let told = message_of(house.http.get(url).send().await.expect("answered")).await;
         assert_eq!(told["resource"], format!("{BASE}{resource}"));
         assert_eq!(told["authorization_servers"], json!(["https://login.example.org"]));
         assert_eq!(told["scopes_supported"], json!(["mcp"]));
