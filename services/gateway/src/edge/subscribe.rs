@@ -29,10 +29,12 @@ impl Asking {
             live.unsubscribe(&uri);
         } else {
             match self.subscribe(request, &uri).await? {
-                Ok(subscribed) if live.subscribe(&uri, subscribed) => {}
-                Ok(_) | Err(NotSubscribed::Full) => {
-                    return Err(Refusal::exhausted("as many resources are subscribed to as may be; leave some first"));
+                Ok(subscribed) => {
+                    if !live.subscribe(&uri, subscribed) {
+                        return Err(full());
+                    }
                 }
+                Err(NotSubscribed::Full) => return Err(full()),
                 Err(NotSubscribed::Unable) => return Err(Refusal::no_method("resources/subscribe", request.revision)),
                 Err(NotSubscribed::Refused(error)) => {
                     let message = Outcome::Error(error).message(&request.incoming.id);
@@ -79,6 +81,10 @@ impl Asking {
         admitted.ended(if subscribed.is_ok() { "" } else { "refused" });
         Ok(subscribed)
     }
+}
+
+fn full() -> Refusal {
+    Refusal::exhausted("as many resources are subscribed to as may be; leave some first")
 }
 
 /// The notification that a resource has changed.
