@@ -138,7 +138,7 @@ pub(crate) struct Server {
     next: AtomicU64,
     answer_bytes: usize,
     tasks: TaskTracker,
-    pub(super) subscriptions: Subscriptions,
+    pub(super) subscriptions: Arc<Subscriptions>,
 }
 
 impl Server {
@@ -183,7 +183,7 @@ impl Server {
                 .build(),
             next: AtomicU64::new(1),
             answer_bytes: limits.answer_bytes,
-            subscriptions: Subscriptions::default(),
+            subscriptions: Arc::default(),
             tasks: tasks.clone(),
             number,
             config,

@@ -78,26 +78,28 @@ pub(crate) enum NotSubscribed {
 
 /// Somebody's subscription, until it is dropped.
 pub(crate) struct Subscribed {
-    server: Arc<Server>,
+    /// Of the server, by its number.
+    server: u32,
+    subscriptions: Arc<Subscriptions>,
     uri: Arc<str>,
 }
 
 impl std::fmt::Debug for Subscribed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Subscribed({} of {})", self.uri, self.server.config.name)
+        write!(f, "Subscribed({} of {})", self.uri, self.server)
     }
 }
 
 impl Subscribed {
     /// By which changes of it are told.
     pub(crate) fn key(&self) -> (u32, &Arc<str>) {
-        (self.server.number, &self.uri)
+        (self.server, &self.uri)
     }
 }
 
 impl Drop for Subscribed {
     fn drop(&mut self) {
-        self.server.subscriptions.leave(&self.uri);
+        self.subscriptions.leave(&self.uri);
     }
 }
 
@@ -210,7 +212,7 @@ impl Server {
         }
         let uri: Arc<str> = uri.into();
         let begins = self.subscriptions.join(&uri)?;
-        let subscribed = Subscribed { server: Arc::clone(self), uri };
+        let subscribed = Subscribed { server: self.number, subscriptions: Arc::clone(&self.subscriptions), uri };
         if begins {
             let (server, stop) = (Arc::clone(self), stop.clone());
             self.spawn(async move { drop(stop.run_until_cancelled(server.see_to_subscriptions()).await) });
