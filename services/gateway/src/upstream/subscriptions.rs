@@ -215,7 +215,9 @@ impl Server {
         let subscribed = Subscribed { server: self.number, subscriptions: Arc::clone(&self.subscriptions), uri };
         if begins {
             let (server, stop) = (Arc::clone(self), stop.clone());
-            self.spawn(async move { drop(stop.run_until_cancelled(server.see_to_subscriptions()).await) });
+            self.spawn(async move {
+                stop.run_until_cancelled(server.see_to_subscriptions()).await;
+            });
         }
         // A server that is away for a moment is told when it is back.
         match timeout(OPENING, self.subscriptions.said(&subscribed.uri)).await {
