@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
 use tokio::time::Instant;
 
-use super::{OnBehalf, child::Child, http_link::Route};
+use super::{OnBehalf, beside::Beside, child::Child, http_link::Route};
 use crate::{abilities::Abilities, caller::Digest, config::Sharing, message::Revision, telemetry::Meters};
 
 /// Who shares a link: what one learns from a session or a child must not be another's to see.
@@ -38,6 +38,7 @@ pub(crate) struct Link(pub(crate) Arc<Open>);
 
 pub(crate) struct Open {
     pub(crate) way: Way,
+    pub(super) beside: Arc<Beside>,
     since: Instant,
     meters: Meters,
     server: String,
@@ -50,7 +51,8 @@ pub(crate) enum Way {
 
 impl Link {
     pub(crate) fn new(way: Way, server: &str, meters: &Meters) -> Self {
-        Self(Arc::new(Open { way, since: Instant::now(), meters: meters.clone(), server: server.to_owned() }))
+        let (since, beside) = (Instant::now(), Arc::default());
+        Self(Arc::new(Open { way, beside, since, meters: meters.clone(), server: server.to_owned() }))
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -60,6 +62,7 @@ impl Link {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.beside.end.cancel();
         self.meters.client_session(self.since.elapsed(), &self.server);
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     message::{Id, Json, Object, Outcome, Revision},
 };
 
+mod beside;
 mod breaker;
 mod budget;
 mod child;
@@ -209,6 +210,8 @@ impl OnBehalf {
 /// A request under way with a server.
 pub(crate) enum Exchange {
     Http(Box<http_link::HttpExchange>),
+    /// With what the session's own stream says meanwhile.
+    Heard(Box<http_link::HttpExchange>, beside::Hearing),
     Child(child::ChildExchange),
 }
 
@@ -217,6 +220,12 @@ impl Exchange {
     pub(crate) async fn next(&mut self) -> Result<Said, Failed> {
         match self {
             Self::Http(exchange) => exchange.next().await,
+            Self::Heard(exchange, hearing) => tokio::select! {
+                // What was said before the answer is heard before it.
+                biased;
+                said = hearing.next() => Ok(said),
+                said = exchange.next() => said,
+            },
             Self::Child(exchange) => exchange.next().await,
         }
     }
@@ -225,7 +234,7 @@ impl Exchange {
     pub(crate) async fn answer(&self, id: &Id, outcome: &Outcome) -> Result<(), Failed> {
         let message = outcome.message(id);
         match self {
-            Self::Http(exchange) => exchange.tell(message).await,
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.tell(message).await,
             Self::Child(exchange) => exchange.tell(message).await,
         }
     }
@@ -233,21 +242,21 @@ impl Exchange {
     /// Tells the server that nobody waits any more, in the way of its transport and revision.
     pub(crate) async fn cancel(self, why: &str) {
         match self {
-            Self::Http(exchange) => exchange.cancel(why).await,
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.cancel(why).await,
             Self::Child(exchange) => exchange.cancel(why).await,
         }
     }
 
     /// The server did not say anything in time.
     pub(crate) fn late(&mut self) {
-        if let Self::Http(exchange) = self {
+        if let Self::Http(exchange) | Self::Heard(exchange, _) = self {
             exchange.late();
         }
     }
 
     pub(crate) fn revision(&self) -> Revision {
         match self {
-            Self::Http(exchange) => exchange.revision(),
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.revision(),
             Self::Child(exchange) => exchange.revision(),
         }
     }

@@ -1,7 +1,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -139,6 +139,8 @@ pub(crate) struct Server {
     answer_bytes: usize,
     tasks: TaskTracker,
     pub(super) subscriptions: Arc<Subscriptions>,
+    /// Whether its sessions have no stream of their own.
+    has_no_stream: AtomicBool,
 }
 
 impl Server {
@@ -184,6 +186,7 @@ impl Server {
             next: AtomicU64::new(1),
             answer_bytes: limits.answer_bytes,
             subscriptions: Arc::default(),
+            has_no_stream: AtomicBool::new(false),
             tasks: tasks.clone(),
             number,
             config,
@@ -197,6 +200,8 @@ impl Server {
 
     fn learn(&self, info: Option<Info>) -> Option<Arc<Info>> {
         let mut held = self.info.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another of its kind may have what this one had not.
+        self.has_no_stream.fetch_and(info.is_some(), Ordering::Relaxed);
         *held = info.map(Arc::new);
         held.clone()
     }
@@ -460,7 +465,7 @@ impl Server {
                 self.learn(None);
             }
         })?;
-        let sent = self.send_by(&link, ask).await;
+        let sent = self.send_by(on, &link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
                 self.learn(None);
@@ -475,15 +480,20 @@ impl Server {
         sent
     }
 
-    async fn send_by(&self, link: &Link, ask: &Ask) -> Result<Exchange, Failed> {
+    async fn send_by(&self, on: &OnBehalf, link: &Link, ask: &Ask) -> Result<Exchange, Failed> {
         match &link.0.way {
             Way::Child { child, revision } => Ok(Exchange::Child(child.send(ask, *revision)?)),
             Way::Session(route) => {
+                let hearing = self.hear(on, link, ask).await;
                 let why = || format!("{} fails and is left alone for a moment", route.endpoint.uri);
                 let resting = |left| Failed::resting(why(), left);
                 // A session is at its endpoint alone; when that is away for long it ends there too.
                 let pass = route.endpoint.breaker.pass().map_err(resting)?;
-                Ok(Exchange::Http(Box::new(route.clone().send(ask, self.id(), pass).await?)))
+                let exchange = Box::new(route.clone().send(ask, self.id(), pass).await?);
+                Ok(match hearing {
+                    Some(hearing) => Exchange::Heard(exchange, hearing),
+                    None => Exchange::Http(exchange),
+                })
             }
         }
     }
@@ -555,6 +565,15 @@ impl Server {
         let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
         let link = self.links.get(&key).await.filter(|link| !link.is_gone())?;
         Some(Arc::as_ptr(&link.0).addr())
+    }
+
+    pub(super) fn has_no_stream(&self) -> bool {
+        self.has_no_stream.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that a session has no stream of its own, as is not unusual.
+    pub(super) fn found_no_stream(&self) {
+        self.has_no_stream.store(true, Ordering::Relaxed);
     }
 
     /// Lets something run that ends before the gateway does.
