@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Bytes, routing::post, serve::ListenerExt as _};
-use echotune_gateway::{Gateway, GatewayConfig, Keys, Limits, Reach, ServerConfig};
+use echotune_gateway::{AccessConfig, Gateway, GatewayConfig, Keys, Limits, Reach, ServerConfig};
 use echotune_kit::{
     auth::{Callers, Token},
     telemetry::metrics::Meter,
@@ -132,6 +132,7 @@ async fn main() -> Outcome<()> {
     let config = GatewayConfig {
         servers: vec![server],
         callers: Callers::new(Token::from(TOKEN.to_owned()), None),
+        access: AccessConfig::default(),
         keys: Keys::random()?,
         advertise: String::new(),
         hosts: Vec::new(),

@@ -13,6 +13,24 @@ const FORM: u8 = 8;
 const URL: u8 = 16;
 const ROOTS: u8 = 32;
 
+/// An extension in whose course clients ask for something by a name that its server gave: the gateway could not tell of
+/// which server it is, so that no server may begin with it.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
+
+/// What a client declares, as far as it is passed on to servers.
+pub(crate) fn passed_on(capabilities: Json) -> Json {
+    // Few clients have it, and all requests declare something.
+    if !capabilities.bytes().windows(TASKS.len()).any(|part| part == TASKS.as_bytes()) {
+        return capabilities;
+    }
+    let Ok(mut declared) = Object::read(&capabilities) else { return capabilities };
+    if let Some(mut extensions) = declared.object("extensions") {
+        extensions.remove(TASKS);
+        declared.set("extensions", extensions.write());
+    }
+    declared.write()
+}
+
 impl Abilities {
     /// What `capabilities` declares. An empty `elicitation` stands for forms (2026-07-28, Elicitation, "Capabilities").
     pub(crate) fn read(capabilities: Option<&Json>) -> Self {
@@ -75,6 +93,15 @@ impl Abilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tasks_are_not_passed_on_and_all_else_is() {
+        let declared = json!({"sampling": {}, "extensions": {TASKS: {}, "example/other": {"a": 1}}});
+        let passed: Value = passed_on(Json::of(&declared)).read().expect("JSON");
+        assert_eq!(passed, json!({"sampling": {}, "extensions": {"example/other": {"a": 1}}}));
+        let plain = Json::of(&json!({"extensions": {"example/other": {}}}));
+        assert_eq!(passed_on(plain.clone()), plain);
+    }
 
     #[test]
     fn what_is_declared_comes_back_and_is_all_that_may_be_asked() {

@@ -1,6 +1,6 @@
 //! Who asks, and what must not pass from one who asks to another.
 
-use echotune_kit::auth::{Callers, ON_BEHALF_OF};
+use echotune_kit::auth::{Callers, Grant, ON_BEHALF_OF, Presented};
 use echotune_model::{Fault, Principal};
 use http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
@@ -22,6 +22,8 @@ pub(crate) fn digest(of: &[&[u8]]) -> Digest {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Caller {
     pub(crate) principal: Principal,
+    /// What a JWT was issued for; nothing for other tokens.
+    pub(crate) grant: Option<Grant>,
     /// Whose sessions are theirs: the account, by whichever of its tokens.
     pub(crate) owner: Digest,
     /// Whose private lists are theirs: what was presented. A token may see less than another of the same account.
@@ -31,7 +33,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// Finds out who sends these headers.
     pub(crate) async fn of(callers: &Callers, headers: &HeaderMap) -> Result<Self, Fault> {
-        let principal = callers.principal(headers).await?;
+        let Presented { principal, grant } = callers.presented(headers).await?;
         let presented = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
         let other = headers.get(ON_BEHALF_OF).map_or(&b""[..], |value| value.as_bytes());
         let account = match &principal {
@@ -39,6 +41,6 @@ impl Caller {
             Principal::User { id, .. } => id.to_string(),
         };
         let context = digest(&[b"context", presented, other]);
-        Ok(Self { owner: digest(&[b"owner", account.as_bytes()]), context, principal })
+        Ok(Self { owner: digest(&[b"owner", account.as_bytes()]), context, principal, grant })
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
 use serde::Deserialize;
 
-use crate::{metering::Metering, token::Keys};
+use crate::{access::AccessConfig, metering::Metering, token::Keys};
 
 /// Longest name of a server, in characters.
 const MAX_NAME: usize = 32;
@@ -322,6 +322,8 @@ pub struct GatewayConfig {
     pub servers: Vec<ServerConfig>,
     /// Knows callers by what they present.
     pub callers: Callers,
+    /// Who may call what.
+    pub access: AccessConfig,
     /// Keys of tokens.
     pub keys: Keys,
     /// Where other replicas reach this one, such as `10.0.0.7:7800`; empty when it is alone. It travels sealed in
@@ -444,6 +446,7 @@ mod tests {
                 ServerConfig::new("-a", Reach::Process(ProcessConfig::new("", [""]))),
             ],
             callers: Callers::new("t".repeat(32).into(), None),
+            access: AccessConfig::default(),
             keys: Keys::random().expect("random"),
             advertise: "not an address".to_owned(),
             hosts: Vec::new(),

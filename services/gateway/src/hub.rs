@@ -10,11 +10,12 @@ use std::{
 
 use echotune_kit::auth::Callers;
 use moka::sync::Cache;
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     GatewayConfig,
+    access::Access,
     caller::Digest,
     config::Limits,
     flow::{Control, Live},
@@ -25,7 +26,7 @@ use crate::{
     telemetry::Meters,
     ticket::Ticket,
     token::{Keys, Purpose, Reader, Writer, random},
-    upstream::{Changed, Common, Connector, OnBehalf, changes, http_client},
+    upstream::{Common, Connector, OnBehalf, Told, changes, http_client},
 };
 
 /// How often what nobody uses any more is looked for.
@@ -57,6 +58,7 @@ pub(crate) struct Hub {
     pub(crate) lists: Arc<Lists>,
     pub(crate) keys: Keys,
     pub(crate) callers: Callers,
+    pub(crate) access: Access,
     pub(crate) limits: Limits,
     pub(crate) meters: Meters,
     pub(crate) advertise: String,
@@ -64,7 +66,7 @@ pub(crate) struct Hub {
     pub(crate) origins: Vec<String>,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
-    pub(crate) told: broadcast::Sender<(u32, Changed)>,
+    pub(crate) told: Told,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) peers: crate::peer::Peers,
@@ -81,7 +83,12 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// A gateway with its first servers, which are met and followed from now on.
-    pub(crate) fn new(config: GatewayConfig, connector: Connector, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        config: GatewayConfig,
+        access: Access,
+        connector: Connector,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, metering, .. } = config;
         let (told, tasks, meters) = (changes(), TaskTracker::new(), Meters::new(&meter));
         let common = Common::new(&limits, &told, &meters, &tasks, connector, &stop);
@@ -101,6 +108,7 @@ impl Hub {
             metering,
             keys,
             callers,
+            access,
             limits,
             meters,
             advertise,
@@ -142,6 +150,7 @@ impl Hub {
     pub(crate) fn own_asker(&self) -> Asker {
         let caller = crate::caller::Caller {
             principal: echotune_model::Principal::Operator,
+            grant: None,
             owner: OnBehalf::gateway().owner,
             context: [0; 16],
         };
@@ -161,6 +170,7 @@ impl Hub {
         futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
         self.tasks.close();
         self.tasks.wait().await;
+        self.access.close().await;
         if let Some(metering) = &self.metering {
             metering.close().await;
         }
@@ -172,6 +182,11 @@ impl Hub {
             return None;
         }
         Some(self.lives.get_with(ticket.key, || Live::new(ticket)))
+    }
+
+    /// Keeps what is held of a session whose client only listens.
+    pub(crate) fn keep(&self, live: &Live) {
+        drop(self.lives.get(&live.ticket.key));
     }
 
     /// Ends a session.

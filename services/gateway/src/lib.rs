@@ -2,13 +2,14 @@
 //!
 //! It owns the way of a request from a client to the server that answers it, and back: both eras of the protocol on
 //! both sides, in every pair; names and merged lists; sessions that any replica can go on with; and what keeps a
-//! server that hangs, floods, lies or dies from harming others. A call's arguments and result pass as they were
+//! server that hangs, floods, lies or dies from harming others; and who may call which tool, how often, and the record of
+//! it (`access`). A call's arguments and result pass as they were
 //! written.
 //!
 //! It promises that a call is made twice only where that is known to do no harm, and that whoever asked is told when
 //! nobody knows what came of it. It keeps nothing that must outlive the process: a session is in the token that its
 //! client has. Where it is told to meter, calls of tools are entered in a ledger ([`metering`]); which servers there are to be
-//! had is in the [`catalogue`]. It does not host servers in a cluster, scale them, or decide who may call which tool.
+//! had is in the [`catalogue`]. It does not host servers in a cluster or scale them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 mod abilities;
+mod access;
 mod caller;
 pub mod catalogue;
 mod config;
@@ -39,6 +41,10 @@ mod token;
 mod upstream;
 
 pub use self::{
+    access::{
+        ACCESS_DEFAULTS, AccessConfig, AuditConfig, OnFailure, Rate, RatesConfig, ResourceConfig, RuleConfig, Then,
+        ToolRate,
+    },
     config::{
         BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
         ServerConfig, Sharing,
@@ -65,12 +71,13 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with the configuration.
     pub fn start(config: GatewayConfig, stop: CancellationToken) -> Result<Self, Unusable> {
-        let faults = config.check();
-        if !faults.is_empty() {
+        let mut faults = config.check();
+        let access = access::Access::new(&config.access).map_err(|more| faults.extend(more)).ok();
+        let connector = upstream::Connector::new(config.authorities.as_deref()).map_err(|why| faults.push(why)).ok();
+        let (Some(access), Some(connector), true) = (access, connector, faults.is_empty()) else {
             return Err(Unusable(faults));
-        }
-        let connector = upstream::Connector::new(config.authorities.as_deref()).map_err(|why| Unusable(vec![why]))?;
-        let hub = hub::Hub::new(config, connector, stop);
+        };
+        let hub = hub::Hub::new(config, access, connector, stop);
         hub.tend();
         Ok(Self { hub })
     }
@@ -113,7 +120,8 @@ impl Gateway {
         self.hub.tasks.spawn(following);
     }
 
-    /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`. When the stop is cancelled new
+    /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
+    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`. When the stop is cancelled new
     /// requests are refused, and those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)

@@ -17,11 +17,14 @@ pub(crate) const INTERNAL_ERROR: i64 = -32603;
 pub(crate) const HEADER_MISMATCH: i64 = -32020;
 pub(crate) const MISSING_CAPABILITY: i64 = -32021;
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
+/// For a resource that is not there, in revisions before 2026-07-28.
+const NO_RESOURCE: i64 = -32002;
 /// Codes of this gateway: outside of the range that JSON-RPC keeps for itself, as the protocol asks of new ones.
 const UNAVAILABLE: i64 = 1001;
 const EXHAUSTED: i64 = 1002;
 const LATE: i64 = 1003;
 const INDETERMINATE: i64 = 1004;
+const DENIED: i64 = 1005;
 
 /// Why a request is not answered by a server.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,11 +35,13 @@ pub(crate) struct Refusal {
     data: Option<Value>,
     /// In seconds.
     pub(crate) retry_after: Option<u32>,
+    /// What `WWW-Authenticate` says, where there is more to say than that a token is wanted.
+    challenge: Option<HeaderValue>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: i64, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), data: None, retry_after: None }
+        Self { status, code, message: message.into(), data: None, retry_after: None, challenge: None }
     }
 
     fn kind(mut self, kind: &str) -> Self {
@@ -57,6 +62,15 @@ impl Refusal {
         let shown: String = method.chars().take(64).collect();
         let status = if revision.is_modern() { StatusCode::NOT_FOUND } else { StatusCode::OK };
         Self::new(status, METHOD_NOT_FOUND, format!("method '{}' is not served here", shown.escape_debug()))
+    }
+
+    /// No server has a resource.
+    pub(crate) fn no_resource(uri: &str, revision: Revision) -> Self {
+        let code = if revision.is_modern() { INVALID_PARAMS } else { NO_RESOURCE };
+        let shown: String = uri.chars().take(2_048).collect();
+        let mut refusal = Self::new(StatusCode::OK, code, "no server has this resource");
+        refusal.data = Some(json!({ "uri": shown }));
+        refusal
     }
 
     pub(crate) fn headers(message: impl Into<String>) -> Self {
@@ -82,6 +96,17 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message).kind("UNAUTHENTICATED")
     }
 
+    /// Tells what a token is to be.
+    pub(crate) fn challenged(mut self, challenge: HeaderValue) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+
+    /// A rule does not let the caller do this. It is told as what came of a tool is.
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::OK, DENIED, message).kind("PERMISSION_DENIED")
+    }
+
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, message).kind("PERMISSION_DENIED")
     }
@@ -104,6 +129,11 @@ impl Refusal {
         let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, EXHAUSTED, message).kind("RESOURCE_EXHAUSTED");
         refusal.retry_after = Some(1);
         refusal
+    }
+
+    /// The caller has called too often.
+    pub(crate) fn exhausted_for(message: impl Into<String>, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds.max(1)), ..Self::exhausted(message) }
     }
 
     pub(crate) fn too_large(message: impl Into<String>) -> Self {
@@ -151,7 +181,9 @@ impl Refusal {
         let mut response = (self.status, body.bytes().to_vec()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::UNAUTHORIZED {
+        if let Some(challenge) = &self.challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge.clone());
+        } else if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"echotune\""));
         }
         if let Some(seconds) = self.retry_after {

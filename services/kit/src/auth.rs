@@ -35,6 +35,29 @@ const MIN_CHARS: usize = 32;
 pub trait Authenticator: Send + Sync {
     /// Whose secret this is. `Unauthenticated` when nobody's, or no longer.
     async fn principal(&self, secret: &str) -> Result<Principal, Fault>;
+
+    /// The same, with what the secret was issued for, where it says so.
+    async fn presented(&self, secret: &str) -> Result<Presented, Fault> {
+        Ok(Presented { principal: self.principal(secret).await?, grant: None })
+    }
+}
+
+/// Who presents a secret, and what that was issued for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// Who.
+    pub principal: Principal,
+    /// What a JWT was issued for. Nothing for secrets of this platform, which open all of it.
+    pub grant: Option<Grant>,
+}
+
+/// What an issuer says that a JWT is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// What its bearer may do (`scope`, RFC 8693 section 4.2, or `scp`), in the order in which it says so.
+    pub scopes: Vec<String>,
+    /// Where (`aud`, RFC 7519 section 4.1.3).
+    pub audiences: Vec<String>,
 }
 
 /// Finds accounts by their names, for those who are known by something else than a secret of their account.
@@ -176,13 +199,21 @@ impl Callers {
     /// `Unauthenticated` when nobody that is known; `PermissionDenied` when a user names another, and
     /// `InvalidArgument` when the name is malformed; otherwise what kept the port from telling.
     pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
+        Ok(self.presented(headers).await?.principal)
+    }
+
+    /// The same, with what the token was issued for that they carry. Who asks on behalf of another is bound to nothing.
+    ///
+    /// # Errors
+    /// As [`Callers::principal`].
+    pub async fn presented(&self, headers: &HeaderMap) -> Result<Presented, Fault> {
         let presents = self.presents(headers).await?;
         let (other, region) = match (headers.get(ON_BEHALF_OF), headers.get(FORWARDED_BY)) {
             (None, None) => return Ok(presents),
             (None, Some(_)) => return Err(Fault::invalid(format!("'{FORWARDED_BY}' comes without '{ON_BEHALF_OF}'"))),
             (Some(other), region) => (other, region),
         };
-        if presents != Principal::Operator {
+        if presents.principal != Principal::Operator {
             return Err(Fault::new(
                 ErrorKind::PermissionDenied,
                 format!("'{ON_BEHALF_OF}' is for parts of the platform, which have the operator's token; leave it out"),
@@ -192,13 +223,13 @@ impl Callers {
             return Err(Fault::invalid(format!("'{ON_BEHALF_OF}' comes without '{FORWARDED_BY}: REGION'")));
         }
         let other = other.to_str().map_err(|_| Fault::invalid(format!("'{ON_BEHALF_OF}' is not ASCII")))?;
-        Principal::decode(other)
+        Ok(Presented { principal: Principal::decode(other)?, grant: None })
     }
 
-    async fn presents(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
+    async fn presents(&self, headers: &HeaderMap) -> Result<Presented, Fault> {
         let presented = headers.get(AUTHORIZATION).ok_or_else(|| self.refusal(""))?.as_bytes();
         if self.token.accepts(presented) {
-            return Ok(Principal::Operator);
+            return Ok(Presented { principal: Principal::Operator, grant: None });
         }
         let secret = presented.strip_prefix(b"Bearer ").and_then(|secret| std::str::from_utf8(secret).ok());
         let secret = secret.ok_or_else(|| self.refusal(""))?;
@@ -209,12 +240,12 @@ impl Callers {
                     let why = format!("the JWT has {} bytes, and {MAX_JWT_BYTES} are looked at", secret.len());
                     return Err(Fault::new(ErrorKind::Unauthenticated, why));
                 }
-                issued.principal(secret).await
+                issued.presented(secret).await
             }
             (None, _) if secret.starts_with("eyJ") && secret.contains('.') => {
                 Err(self.refusal("; a JWT was sent, and no issuer of such is known here (identity.issuer)"))
             }
-            (_, Some(others)) if secret.len() <= MAX_SECRET_BYTES => others.principal(secret).await,
+            (_, Some(others)) if secret.len() <= MAX_SECRET_BYTES => others.presented(secret).await,
             _ => Err(self.refusal("")),
         }
     }

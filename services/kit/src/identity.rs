@@ -31,7 +31,7 @@ pub use self::{
     source::{KeysError, MAX_DOCUMENT_BYTES},
 };
 use crate::{
-    auth::{Accounts, Authenticator},
+    auth::{Accounts, Authenticator, Presented},
     lifecycle::Life,
     process::{Failure, IdentityConfig},
     telemetry::metrics::{KEYS_AGE, Meter},
@@ -91,16 +91,21 @@ impl Identity {
 #[async_trait]
 impl Authenticator for Identity {
     async fn principal(&self, jwt: &str) -> Result<Principal, Fault> {
+        Ok(self.presented(jwt).await?.principal)
+    }
+
+    async fn presented(&self, jwt: &str) -> Result<Presented, Fault> {
         let head = self.rules.head(jwt)?;
         let key = self.keys.get(&head).await?;
         let claims = self.rules.claims(jwt, &head, &key)?;
-        match self.rules.who(&claims)? {
-            Who::Operator => Ok(Principal::Operator),
+        let principal = match self.rules.who(&claims)? {
+            Who::Operator => Principal::Operator,
             Who::User(name, role) => {
                 let user = self.account(&name).await?;
-                Ok(Principal::User { id: user.id, name: user.name, role })
+                Principal::User { id: user.id, name: user.name, role }
             }
-        }
+        };
+        Ok(Presented { principal, grant: Some(claims::grant(&claims)) })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `faults`, `spark` and `testbed`.
 
 mod cache;
+mod conformance;
 mod contracts;
 mod conventions;
 mod coverage;

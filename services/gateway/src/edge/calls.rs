@@ -10,10 +10,12 @@ use tracing::Instrument as _;
 
 use super::{Asking, post::Request, respond};
 use crate::{
+    access::{Admitted, Call, Subject},
     caller::{Digest, digest},
+    config::Effect,
     flow::{Asks, Client, Control, Conversation, Stream},
     hub::Scope,
-    lists::{Kind, Offer},
+    lists::{Entry, Kind, Offer},
     message::{Json, Object},
     refusal::Refusal,
     telemetry,
@@ -27,21 +29,24 @@ const TIMEOUT_MS: &str = "echotune/timeout-ms";
 const CONTROLS: usize = 64;
 /// Headers that mirror arguments of tools begin so.
 const PARAM: &str = "mcp-param-";
-/// The code for a resource that is not there, in revisions before 2026-07-28.
-const NO_RESOURCE: i64 = -32002;
 
 /// Where a request goes.
-struct Target {
-    server: Arc<Server>,
+pub(super) struct Target {
+    pub(super) server: Arc<Server>,
     offer: Option<Offer>,
-    may_repeat: bool,
+    subject: Subject,
+    /// As the server names what is asked for.
+    own: String,
+    effect: Effect,
 }
 
 impl Asking {
     pub(super) async fn call(self, mut request: Request) -> Result<Response, Refusal> {
         let about = about(&request);
         let state = request.incoming.params.text("requestState");
-        let returned = match state.and_then(|state| self.hub.keys.open(Purpose::State, &self.name, &state)) {
+        let opened = state.as_deref().and_then(|state| self.hub.keys.open(Purpose::State, &self.name, state));
+        let is_foreign = state.is_some() && opened.is_none() && request.revision.is_modern();
+        let returned = match opened {
             Some(state) => {
                 let responses = responses(&mut request);
                 let (replica, parked) = self.state(&state, about)?;
@@ -60,14 +65,42 @@ impl Asking {
             None => None,
         };
         let target = self.target(&mut request).await?;
-        if returned.is_some() && !target.may_repeat {
+        // A server of before 2026-07-28 has given none out: it is one of this gateway that was changed.
+        if is_foreign && target.server.known().is_some_and(|info| !info.revision.is_modern()) {
+            return Err(Refusal::params("'requestState' is none that was given out here"));
+        }
+        let admitted = match self.admit(&request, &target) {
+            Ok(admitted) => admitted,
+            Err(refusal) if refusal.status == http::StatusCode::OK => {
+                let (outcome, ending) =
+                    crate::flow::convert::refused(&refusal, &request.incoming.method, request.revision);
+                return Ok(respond::message(&outcome.message(&request.incoming.id), ending.status));
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        if returned.is_some() && !target.effect.may_repeat() {
             let why = "what waited for these answers is no more, and what was asked may have been done; look before \
                        you repeat it";
             let (outcome, ending) =
                 crate::flow::convert::refused(&Refusal::unknown(why), &request.incoming.method, request.revision);
             return Ok(respond::message(&outcome.message(&request.incoming.id), ending.status));
         }
-        self.begin(request, target, about, returned).await
+        self.begin(request, (target, admitted), about, returned).await
+    }
+
+    /// Asks whether the call may be made.
+    fn admit(&self, request: &Request, target: &Target) -> Result<Admitted, Refusal> {
+        self.hub.access.admit(&Call {
+            caller: &self.caller,
+            path: &super::path_of(&self.name),
+            method: &request.incoming.method,
+            server: &target.server.config.name,
+            subject: target.subject,
+            name: &target.own,
+            effect: target.effect,
+            arguments: request.incoming.params.get("arguments"),
+            traceparent: &parent(&request.incoming.meta, &self.original.headers),
+        })
     }
 
     /// Reads the state of a request that waits: sealed here, but for whom and for what must be as it was.
@@ -104,7 +137,7 @@ impl Asking {
     async fn begin(
         self,
         request: Request,
-        target: Target,
+        (target, admitted): (Target, Admitted),
         about: Digest,
         returned: Option<BTreeMap<String, Json>>,
     ) -> Result<Response, Refusal> {
@@ -139,6 +172,7 @@ impl Asking {
         let running = async move {
             let error = conversation.run().await;
             meters.served(begun.elapsed(), &method, error);
+            admitted.ended(error);
             drop(permit);
         };
         hub.tasks.spawn(running.instrument(span));
@@ -194,7 +228,7 @@ impl Asking {
             held,
             client: Client { id: incoming.id, revision, progress, log_level, live, gone, stream: Some(stream) },
             asks: Asks::new(me, about, &self.name, wait),
-            may_repeat: target.may_repeat,
+            may_repeat: target.effect.may_repeat(),
             deadline,
             control,
             place: None,
@@ -224,9 +258,10 @@ impl Asking {
         if let Some(offer) = offer.as_ref().filter(|offer| offer.own != name) {
             request.incoming.params.set("name", Json::of(&offer.own));
         }
-        let own = offer.as_ref().map_or(name.as_str(), |offer| offer.own.as_str());
-        let may_repeat = kind != Kind::Tools || may_repeat(&server, own, offer.as_ref());
-        Ok(Target { server, offer, may_repeat })
+        let own = offer.as_ref().map_or(name, |offer| offer.own.clone());
+        let subject = if kind == Kind::Tools { Subject::Tool } else { Subject::Prompt };
+        let effect = effect_of(&server, subject, &own, offer.as_ref().and_then(Offer::entry));
+        Ok(Target { server, offer, subject, own, effect })
     }
 
     /// The server of a name. One alone has all of them; its list is looked into for what it says of the entry.
@@ -270,10 +305,17 @@ impl Asking {
         kind == Kind::Tools && (by_hints || by_headers)
     }
 
-    async fn resource(&self, request: &Request, uri: &str) -> Result<Target, Refusal> {
+    /// The server of a resource.
+    pub(super) async fn resource(&self, request: &Request, uri: &str) -> Result<Target, Refusal> {
         use crate::lists::Found;
         let servers = &self.servers;
-        let to = |server: &Arc<Server>| Target { server: Arc::clone(server), offer: None, may_repeat: true };
+        let to = |server: &Arc<Server>| Target {
+            server: Arc::clone(server),
+            offer: None,
+            subject: Subject::Resource,
+            own: uri.to_owned(),
+            effect: Effect::Reads,
+        };
         if let [server] = &servers[..] {
             return Ok(to(server));
         }
@@ -292,11 +334,7 @@ impl Asking {
         if let (Some(server), None) = (having.next(), having.next()) {
             return Ok(to(server));
         }
-        let why = "no server has this resource";
-        if request.revision.is_modern() {
-            return Err(Refusal::params(why));
-        }
-        Err(Refusal::new(http::StatusCode::OK, NO_RESOURCE, why))
+        Err(Refusal::no_resource(uri, request.revision))
     }
 
     async fn completed(&self, request: &mut Request) -> Result<Target, Refusal> {
@@ -311,18 +349,20 @@ impl Asking {
             of.set("name", Json::of(&offer.own));
             request.incoming.params.set("ref", of.write());
         }
-        Ok(Target { server, offer: None, may_repeat: true })
+        let own = offer.map_or(name, |offer| offer.own);
+        Ok(Target { server, offer: None, subject: Subject::Prompt, own, effect: Effect::Reads })
     }
 }
 
-/// Whether a tool may be called twice: by the configuration, or by itself where that is believed.
-fn may_repeat(server: &Server, own: &str, offer: Option<&Offer>) -> bool {
+/// What a call changes: of a tool by the configuration, or by itself where that is believed.
+pub(super) fn effect_of(server: &Server, subject: Subject, own: &str, entry: Option<&Entry>) -> Effect {
+    if subject != Subject::Tool {
+        return Effect::Reads;
+    }
     match server.config.effects.get(own) {
-        Some(effect) => effect.may_repeat(),
-        None if server.config.trust_annotations => {
-            offer.and_then(Offer::entry).is_some_and(|entry| entry.says.may_repeat())
-        }
-        None => false,
+        Some(effect) => *effect,
+        None if server.config.trust_annotations => entry.map_or(Effect::Once, |entry| entry.says),
+        None => Effect::Once,
     }
 }
 

@@ -1,10 +1,11 @@
 use axum::response::Response;
 use http::StatusCode;
 
-use super::{Asking, post::Request, respond};
+use super::{Asking, calls::effect_of, post::Request, respond};
 use crate::{
+    access::Subject,
     hub::Scope,
-    lists::{Asker, Kind, Page},
+    lists::{Asker, Entry, Kind, Page},
     message::Outcome,
     refusal::Refusal,
 };
@@ -27,6 +28,17 @@ impl Asking {
             }
             None => None,
         };
+        self.hub.access.take(&self.caller)?;
+        let subject = match kind {
+            Kind::Tools => Subject::Tool,
+            Kind::Prompts => Subject::Prompt,
+            Kind::Resources | Kind::Templates => Subject::Resource,
+        };
+        let may_see = |server: usize, entry: &Entry| {
+            let (server, name) = (&self.servers[server], entry.name.as_str());
+            let effect = effect_of(server, subject, name, Some(entry));
+            self.hub.access.may_see(&self.caller, &server.config.name, subject, name, effect)
+        };
         let table = self.hub.lists.table(&self.servers, kind, &self.asker(request)).await;
         let page = Page {
             keys: &self.hub.keys,
@@ -34,6 +46,8 @@ impl Asking {
             kind,
             owner: self.caller.owner,
             size: self.hub.limits.page,
+            may_see: &may_see,
+            is_alike: !self.hub.access.tells_apart(),
         };
         let result = page.result(&table, cursor.as_deref(), request.revision);
         let result = result.map_err(|_| Refusal::params("'cursor' is none of this list; begin without one"))?;

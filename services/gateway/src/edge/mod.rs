@@ -15,6 +15,7 @@ use http::{Method, StatusCode, header::ALLOW};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
+    access::WELL_KNOWN,
     caller::Caller,
     hub::{Hub, Scope},
     peer::Original,
@@ -30,6 +31,7 @@ mod post;
 mod respond;
 mod sessions;
 mod streams;
+mod subscribe;
 
 /// Longest name of a server in a path that is looked up.
 const MAX_NAME: usize = 64;
@@ -45,6 +47,8 @@ fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
         .route("/servers/{name}/mcp", any(one))
         .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
     served
+        .route(WELL_KNOWN, get(metadata_of_all))
+        .route(&format!("{WELL_KNOWN}/{{*path}}"), get(metadata))
         .route("/health/live", get(async || StatusCode::OK))
         .route("/health/ready", get(ready))
         .with_state(Arc::clone(hub))
@@ -97,11 +101,18 @@ async fn served(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Reques
 }
 
 async fn asked(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request) -> Result<Response, Refusal> {
-    let caller = Caller::of(&hub.callers, request.headers()).await.map_err(|fault| of_fault(&fault))?;
+    let name = scope.name(&servers);
+    let path = path_of(&name);
+    let has_token = request.headers().contains_key(http::header::AUTHORIZATION);
+    let caller = Caller::of(&hub.callers, request.headers()).await.map_err(|fault| {
+        let refusal = of_fault(&fault);
+        let challenge = hub.access.challenge(&path, has_token).filter(|_| refusal.status == StatusCode::UNAUTHORIZED);
+        challenge.into_iter().fold(refusal, Refusal::challenged)
+    })?;
+    hub.access.check_token(&caller, &path)?;
     let (parts, body) = request.into_parts();
     let body = if parts.method == Method::POST { whole(body, hub.limits.request_bytes).await? } else { Bytes::new() };
     let original = Original { method: parts.method, uri: parts.uri, headers: parts.headers, body };
-    let name = scope.name(&servers);
     let asking = Asking { hub: Arc::clone(hub), scope, servers, name, caller, original };
     match asking.original.method {
         Method::POST => asking.post().await,
@@ -109,6 +120,25 @@ async fn asked(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request
         Method::DELETE => asking.delete().await,
         _ => Ok(not_allowed("POST, GET, DELETE")),
     }
+}
+
+/// The path of an endpoint by its name.
+fn path_of(name: &str) -> String {
+    if name == "mcp" { "/mcp".to_owned() } else { format!("/{name}/mcp") }
+}
+
+/// The metadata of the gateway as a whole, which has all its endpoints (RFC 9728).
+async fn metadata_of_all(State(hub): State<Arc<Hub>>) -> Response {
+    hub.access.metadata("").unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
+}
+
+/// The metadata of an endpoint.
+async fn metadata(State(hub): State<Arc<Hub>>, Path(path): Path<String>) -> Response {
+    let path = format!("/{path}");
+    let is_endpoint =
+        |server: &Arc<crate::upstream::Server>| path == path_of(&format!("servers/{}", server.config.name));
+    let known = path == "/mcp" || hub.servers.all().iter().any(is_endpoint);
+    hub.access.metadata(&path).filter(|_| known).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
 }
 
 fn not_allowed(allowed: &'static str) -> Response {

@@ -10,7 +10,7 @@ use super::{
     incoming::{Incoming, Said},
 };
 use crate::{
-    abilities::Abilities,
+    abilities::{Abilities, passed_on},
     flow::Live,
     message::{Id, Json, Message, Object, Outcome, Revision, Unread, depth_within, notice},
     refusal::{PARSE_ERROR, Refusal},
@@ -67,10 +67,11 @@ impl Asking {
         if self.hub.stop.is_cancelled() {
             return Err(Refusal::unavailable("the gateway is stopping", 1));
         }
-        let (incoming, said) = Incoming::read(id, method, params.as_ref(), &self.original.headers)?;
+        let (mut incoming, said) = Incoming::read(id, method, params.as_ref(), &self.original.headers)?;
         match said {
             Said::Modern => {
                 let abilities = Abilities::read(incoming.declared.capabilities.as_ref());
+                incoming.declared.capabilities = incoming.declared.capabilities.map(passed_on);
                 let request = Request { incoming, revision: crate::message::MODERN, abilities, live: None };
                 self.modern(request).await
             }
@@ -89,7 +90,7 @@ impl Asking {
     async fn modern(self, request: Request) -> Result<Response, Refusal> {
         match request.incoming.method.as_str() {
             "server/discover" => self.discover(&request).await,
-            "subscriptions/listen" => self.listen(&request),
+            "subscriptions/listen" => self.listen(&request).await,
             _ => self.common(request).await,
         }
     }
@@ -106,6 +107,7 @@ impl Asking {
                 self.set_level(&request, level).await;
                 Ok(done(&request.incoming.id))
             }
+            "resources/subscribe" | "resources/unsubscribe" => self.subscription(&request).await,
             _ => self.common(request).await,
         }
     }

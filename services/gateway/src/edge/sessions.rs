@@ -72,7 +72,7 @@ impl Asking {
             let why = format!("server '{}' cannot be reached: {}", server.config.name, failed.why());
             Refusal::unavailable(why, 1)
         })?;
-        Ok(Told::One(Box::new(Info::clone(&info))))
+        Ok(Told::One(Box::new(Info::clone(&info)), server.tells_of_resources(&info)))
     }
 
     pub(super) async fn discover(&self, request: &Request) -> Result<Response, Refusal> {
@@ -134,7 +134,8 @@ fn late() -> crate::upstream::Failed {
 /// What clients are told of what is behind an endpoint.
 enum Told {
     Many,
-    One(Box<Info>),
+    /// And whether its resources can be subscribed to.
+    One(Box<Info>, bool),
 }
 
 impl Told {
@@ -143,14 +144,18 @@ impl Told {
         match self {
             // Servers come and go, and what they can with them.
             Self::Many => json!({
-                "tools": changing, "prompts": changing, "resources": changing, "completions": {}, "logging": {},
+                "tools": changing, "prompts": changing, "resources": { "listChanged": true, "subscribe": true },
+                "completions": {}, "logging": {},
             }),
-            Self::One(info) => {
+            Self::One(info, subscribes) => {
                 let known = ["tools", "prompts", "resources", "completions", "logging"];
                 let declared = known.into_iter().filter_map(|name| {
                     let value: Value = info.capabilities.get(name)?.read()?;
                     // Of what else it says of them nothing is passed on.
-                    let told = if value["listChanged"] == true { changing.clone() } else { json!({}) };
+                    let mut told = if value["listChanged"] == true { changing.clone() } else { json!({}) };
+                    if name == "resources" && *subscribes {
+                        told["subscribe"] = json!(true);
+                    }
                     Some((name, told))
                 });
                 json!(declared.collect::<BTreeMap<_, _>>())
@@ -161,14 +166,14 @@ impl Told {
     fn server(&self) -> Value {
         match self {
             Self::Many => gateway_info(),
-            Self::One(info) => info.server.as_ref().and_then(Json::read).unwrap_or_else(gateway_info),
+            Self::One(info, _) => info.server.as_ref().and_then(Json::read).unwrap_or_else(gateway_info),
         }
     }
 
     fn instructions(&self) -> Option<Value> {
         match self {
             Self::Many => None,
-            Self::One(info) => info.instructions.as_ref()?.read(),
+            Self::One(info, _) => info.instructions.as_ref()?.read(),
         }
     }
 }

@@ -1,19 +1,22 @@
 //! Streams that clients open: one that broke, and what is told beside requests.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use axum::{body::Bytes, response::Response};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::{sync::broadcast, time::sleep};
 
-use super::{Asking, not_allowed, post::Request, respond};
+use super::{Asking, not_allowed, post::Request, respond, subscribe::updated};
 use crate::{
     flow::{Live, Stream},
     hub::{Hub, Scope},
     message::{Id, Json, Outcome, notice},
     refusal::Refusal,
-    upstream::{Changed, LAST_EVENT_ID, META_SUBSCRIPTION},
+    upstream::{Changed, LAST_EVENT_ID, META_SUBSCRIPTION, Subscribed},
 };
 
 impl Asking {
@@ -61,7 +64,8 @@ impl Asking {
     fn beside(&self, live: &Arc<Live>) -> Result<Response, Refusal> {
         let ending = Stream::new(self.hub.limits.stream_bytes, false);
         live.beside(&ending);
-        let told = Telling::new(&self.hub, self.told_of(), Changed::ALL.into_iter().collect(), None)?;
+        let resources = Resources::OfSession(Arc::clone(live));
+        let told = Telling::new(&self.hub, self.told_of(), Changed::ALL.into_iter().collect(), resources, None)?;
         Ok(told.response(Some(ending), None))
     }
 
@@ -71,7 +75,7 @@ impl Asking {
     }
 
     /// `subscriptions/listen`, of 2026-07-28.
-    pub(super) fn listen(&self, request: &Request) -> Result<Response, Refusal> {
+    pub(super) async fn listen(&self, request: &Request) -> Result<Response, Refusal> {
         let filter = request.incoming.params.object("notifications");
         let filter = filter.ok_or_else(|| Refusal::params("'notifications' is no object"))?;
         let named = [
@@ -81,13 +85,19 @@ impl Asking {
         ];
         let wanted = named.into_iter().filter(|(name, _)| filter.get(name).and_then(Json::read) == Some(true));
         let wanted: Vec<_> = wanted.collect();
-        let honoured: serde_json::Map<String, Value> =
+        let mut honoured: serde_json::Map<String, Value> =
             wanted.iter().map(|(name, _)| ((*name).to_owned(), json!(true))).collect();
+        let subscribed = self.listened(request, filter.get("resourceSubscriptions")).await?;
+        if !subscribed.is_empty() {
+            let uris: Vec<&str> = subscribed.iter().map(|one| &**one.key().1).collect();
+            honoured.insert("resourceSubscriptions".to_owned(), json!(uris));
+        }
         let id = &request.incoming.id;
         let acknowledged = json!({ "_meta": subscription(id), "notifications": honoured });
         let acknowledged = notice("notifications/subscriptions/acknowledged", Some(&Json::of(&acknowledged)));
         let kinds = wanted.into_iter().map(|(_, changed)| changed).collect();
-        let told = Telling::new(&self.hub, self.told_of(), kinds, Some(id.clone()))?;
+        let resources = Resources::Listed(subscribed);
+        let told = Telling::new(&self.hub, self.told_of(), kinds, resources, Some(id.clone()))?;
         Ok(told.response(None, Some(acknowledged)))
     }
 }
@@ -101,20 +111,52 @@ struct Telling {
     hub: Arc<Hub>,
     of: Option<u32>,
     wanted: BTreeSet<Changed>,
+    resources: Resources,
     /// Of the request that subscribed, in 2026-07-28.
     id: Option<Id>,
-    told: broadcast::Receiver<(u32, Changed)>,
-    waiting: BTreeSet<Changed>,
+    lists: broadcast::Receiver<(u32, Changed)>,
+    updates: broadcast::Receiver<(u32, Arc<str>)>,
+    waiting: VecDeque<Bytes>,
     _place: tokio::sync::OwnedSemaphorePermit,
 }
 
+/// Which resources somebody is told of.
+enum Resources {
+    /// Those of the subscription itself.
+    Listed(Vec<Subscribed>),
+    /// Those that the session has subscribed to at the time.
+    OfSession(Arc<Live>),
+}
+
+impl Resources {
+    fn has(&self, server: u32, uri: &Arc<str>) -> bool {
+        match self {
+            Self::Listed(subscribed) => subscribed.iter().any(|one| one.key() == (server, uri)),
+            Self::OfSession(live) => live.is_subscribed(server, uri),
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<str>> {
+        match self {
+            Self::Listed(subscribed) => subscribed.iter().map(|one| Arc::clone(one.key().1)).collect(),
+            Self::OfSession(live) => live.subscribed(),
+        }
+    }
+}
+
 impl Telling {
-    fn new(hub: &Arc<Hub>, of: Option<u32>, wanted: BTreeSet<Changed>, id: Option<Id>) -> Result<Self, Refusal> {
+    fn new(
+        hub: &Arc<Hub>,
+        of: Option<u32>,
+        wanted: BTreeSet<Changed>,
+        resources: Resources,
+        id: Option<Id>,
+    ) -> Result<Self, Refusal> {
         let full = |_| Refusal::unavailable("as many streams as there may be are open", 5);
         let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(full)?;
-        let told = hub.told.subscribe();
-        let waiting = BTreeSet::new();
-        Ok(Self { hub: Arc::clone(hub), of, wanted, id, told, waiting, _place: place })
+        let (lists, updates) = (hub.told.lists.subscribe(), hub.told.resources.subscribe());
+        let (hub, waiting) = (Arc::clone(hub), VecDeque::new());
+        Ok(Self { hub, of, wanted, resources, id, lists, updates, waiting, _place: place })
     }
 
     /// The stream: what it begins with, then changes, until the client leaves, `ending` ends or the gateway stops.
@@ -146,21 +188,36 @@ impl Telling {
         let keep_alive = self.hub.limits.keep_alive;
         let mut alive = std::pin::pin!(sleep(keep_alive));
         loop {
-            if let Some(changed) = self.waiting.pop_first() {
-                return self.event(changed);
+            if let Some(event) = self.waiting.pop_front() {
+                return event;
             }
             tokio::select! {
-                told = self.told.recv() => match told {
+                told = self.lists.recv() => match told {
                     Ok((server, changed)) => {
                         if self.of.is_none_or(|of| of == server) && self.wanted.contains(&changed) {
                             return self.event(changed);
                         }
                     }
                     // Which of them were missed is not known, so all are told.
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.waiting.clone_from(&self.wanted),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        self.waiting = self.wanted.iter().map(|changed| self.event(*changed)).collect();
+                    }
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 },
-                () = &mut alive => return respond::ALIVE,
+                told = self.updates.recv() => match told {
+                    Ok((server, uri)) if self.resources.has(server, &uri) => return self.updated(&uri),
+                    Ok(_) => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        self.waiting = self.resources.all().iter().map(|uri| self.updated(uri)).collect();
+                    }
+                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                },
+                () = &mut alive => {
+                    if let Resources::OfSession(live) = &self.resources {
+                        self.hub.keep(live);
+                    }
+                    return respond::ALIVE;
+                }
             }
         }
     }
@@ -168,6 +225,10 @@ impl Telling {
     fn event(&self, changed: Changed) -> Bytes {
         let params = self.id.as_ref().map(|id| Json::of(&json!({ "_meta": subscription(id) })));
         respond::event(None, notice(changed.method(), params.as_ref()).bytes())
+    }
+
+    fn updated(&self, uri: &Arc<str>) -> Bytes {
+        respond::event(None, updated(uri, self.id.as_ref().map(subscription)).bytes())
     }
 
     /// A subscription ends with an answer to what opened it.

@@ -22,7 +22,7 @@ use crate::{
     refusal::Refusal,
     telemetry::{asking, fail},
     ticket::Held,
-    upstream::{Ask, Changed, Endpoint, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
+    upstream::{Ask, Endpoint, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
 };
 
 /// How often a request is repeated whose answer was lost, where it may be.
@@ -356,8 +356,7 @@ impl Conversation {
 
     /// What the server tells meanwhile goes to the client as far as it is about its request.
     fn notice(&mut self, method: &str, params: Option<Json>) -> Result<(), Broken> {
-        if let Some(changed) = Changed::by(method, params.as_ref()) {
-            self.server.changes.tell(changed);
+        if self.server.changes.hear(method, params.as_ref()) {
             return Ok(());
         }
         let params = match method {

@@ -17,10 +17,13 @@ use crate::{
     caller::Digest,
     message::{Id, Json, Outcome},
     ticket::Ticket,
+    upstream::Subscribed,
 };
 
 /// Streams of a session of which what was sent is kept for who comes back.
 const STREAMS: usize = 16;
+/// Resources that a session subscribes to.
+const SUBSCRIPTIONS: usize = 256;
 
 /// What a conversation is told from outside.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ struct Inner {
     /// Of what is told beside requests.
     beside: Option<Arc<Stream>>,
     level: Option<Json>,
+    subscribed: BTreeMap<String, Subscribed>,
 }
 
 impl Live {
@@ -85,6 +89,7 @@ impl Live {
         let (calls, streams) = self.with(|inner| {
             let streams: Vec<_> =
                 inner.streams.drain(..).map(|(_, stream)| stream).chain(inner.beside.take()).collect();
+            inner.subscribed.clear();
             (std::mem::take(&mut inner.calls), streams)
         });
         calls.values().for_each(CancellationToken::cancel);
@@ -128,6 +133,30 @@ impl Live {
         if let Some(before) = before {
             before.close();
         }
+    }
+
+    /// Keeps a subscription; `false` when there are as many as there may be.
+    pub(crate) fn subscribe(&self, uri: &str, subscribed: Subscribed) -> bool {
+        // What is replaced ends outside of the lock.
+        let kept = self.with(|inner| {
+            let has_room = inner.subscribed.len() < SUBSCRIPTIONS || inner.subscribed.contains_key(uri);
+            has_room.then(|| inner.subscribed.insert(uri.to_owned(), subscribed))
+        });
+        kept.is_some()
+    }
+
+    pub(crate) fn unsubscribe(&self, uri: &str) {
+        drop(self.with(|inner| inner.subscribed.remove(uri)));
+    }
+
+    /// Whether the session has subscribed to a resource of a server.
+    pub(crate) fn is_subscribed(&self, server: u32, uri: &str) -> bool {
+        self.with(|inner| inner.subscribed.get(uri).is_some_and(|subscribed| subscribed.key().0 == server))
+    }
+
+    /// All resources that the session has subscribed to.
+    pub(crate) fn subscribed(&self) -> Vec<Arc<str>> {
+        self.with(|inner| inner.subscribed.values().map(|one| Arc::clone(one.key().1)).collect())
     }
 
     pub(crate) fn set_level(&self, level: Json) {

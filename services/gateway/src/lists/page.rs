@@ -3,7 +3,7 @@
 
 use std::ops::Bound;
 
-use super::{Kind, Table};
+use super::{Entry, Kind, Table};
 use crate::{
     caller::Digest,
     message::{Json, Object, Revision},
@@ -34,6 +34,10 @@ pub(crate) struct Page<'a> {
     pub(crate) kind: Kind,
     pub(crate) owner: Digest,
     pub(crate) size: usize,
+    /// Whether who asks may see an entry of a server, by the place of that.
+    pub(crate) may_see: &'a (dyn Fn(usize, &Entry) -> bool + Sync),
+    /// Whether all may see the same.
+    pub(crate) is_alike: bool,
 }
 
 /// The cursor is none that was given for this list to this caller.
@@ -60,7 +64,11 @@ impl Page<'_> {
             }
             None => Bound::Unbounded,
         };
-        let mut entries = table.names.range::<String, _>((after, Bound::Unbounded));
+        let may_see = |(_, (server, at)): &(&String, &(usize, usize))| {
+            let list = table.lists[*server].as_ref();
+            list.and_then(|list| list.entries.get(*at)).is_some_and(|entry| (self.may_see)(*server, entry))
+        };
+        let mut entries = table.names.range::<String, _>((after, Bound::Unbounded)).filter(may_see);
         let page: Vec<_> = entries.by_ref().take(self.size.max(1)).collect();
         let shown = page.iter().filter_map(|(name, (server, at))| {
             Some(table.lists[*server].as_ref()?.entries.get(*at)?.shown(self.kind, name))
@@ -74,7 +82,7 @@ impl Page<'_> {
         }
         if revision.is_modern() {
             let ttl_ms = u64::try_from(table.kept.as_millis()).unwrap_or(u64::MAX).min(3_600_000);
-            Hints { ttl_ms, is_public: table.is_public }.add(&mut result);
+            Hints { ttl_ms, is_public: table.is_public && self.is_alike }.add(&mut result);
         }
         Ok(result.write())
     }

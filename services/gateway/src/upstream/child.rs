@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Ask, Failed, Said, cancelled,
     process::{self, Running},
-    server::{Changed, Changes},
+    server::Changes,
 };
 use crate::{
     config::{ProcessConfig, Sharing},
@@ -280,8 +280,7 @@ impl Reader {
     }
 
     fn notice(&self, method: String, params: Option<Json>) {
-        if let Some(changed) = Changed::by(&method, params.as_ref()) {
-            self.state.changes.tell(changed);
+        if self.state.changes.hear(&method, params.as_ref()) {
             return;
         }
         let of = Object::read_optional(params.as_ref()).unwrap_or_default();

@@ -11,6 +11,7 @@ use crate::{
     message::{Id, Json, Object, Outcome, Revision},
 };
 
+mod beside;
 mod breaker;
 mod budget;
 mod child;
@@ -25,6 +26,7 @@ mod places;
 mod process;
 mod server;
 mod sse;
+mod subscriptions;
 mod wake;
 mod watch;
 
@@ -35,7 +37,8 @@ pub(crate) use self::{
     gate::Place,
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
     places::{ClassCount, Counts, Wanted},
-    server::{Changed, Common, Server, changes},
+    server::{Changed, Common, Server, Told, changes},
+    subscriptions::{NotSubscribed, Subscribed},
 };
 
 /// What a server says in the course of a request.
@@ -224,6 +227,8 @@ impl OnBehalf {
 /// A request under way with a server.
 pub(crate) enum Exchange {
     Http(Box<http_link::HttpExchange>),
+    /// With what the session's own stream says meanwhile.
+    Heard(Box<http_link::HttpExchange>, beside::Hearing),
     Child(child::ChildExchange),
 }
 
@@ -232,6 +237,12 @@ impl Exchange {
     pub(crate) async fn next(&mut self) -> Result<Said, Failed> {
         match self {
             Self::Http(exchange) => exchange.next().await,
+            Self::Heard(exchange, hearing) => tokio::select! {
+                // What was said before the answer is heard before it.
+                biased;
+                said = hearing.next() => Ok(said),
+                said = exchange.next() => said,
+            },
             Self::Child(exchange) => exchange.next().await,
         }
     }
@@ -240,7 +251,7 @@ impl Exchange {
     pub(crate) async fn answer(&self, id: &Id, outcome: &Outcome) -> Result<(), Failed> {
         let message = outcome.message(id);
         match self {
-            Self::Http(exchange) => exchange.tell(message).await,
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.tell(message).await,
             Self::Child(exchange) => exchange.tell(message).await,
         }
     }
@@ -248,14 +259,14 @@ impl Exchange {
     /// Tells the server that nobody waits any more, in the way of its transport and revision.
     pub(crate) async fn cancel(self, why: &str) {
         match self {
-            Self::Http(exchange) => exchange.cancel(why).await,
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.cancel(why).await,
             Self::Child(exchange) => exchange.cancel(why).await,
         }
     }
 
     /// The server did not say anything in time.
     pub(crate) fn late(&mut self) {
-        if let Self::Http(exchange) = self {
+        if let Self::Http(exchange) | Self::Heard(exchange, _) = self {
             exchange.late();
         }
     }
@@ -267,7 +278,7 @@ impl Exchange {
 
     pub(crate) fn revision(&self) -> Revision {
         match self {
-            Self::Http(exchange) => exchange.revision(),
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.revision(),
             Self::Child(exchange) => exchange.revision(),
         }
     }

@@ -1,7 +1,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use super::{
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
     links::{Link, LinkKey, Links, Way, links},
+    subscriptions::Subscriptions,
 };
 use crate::{
     abilities::Abilities,
@@ -62,7 +63,7 @@ impl Changed {
     }
 
     /// What a notification tells of.
-    pub(crate) fn by(method: &str, _params: Option<&Json>) -> Option<Self> {
+    fn by(method: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|changed| changed.method() == method)
     }
 }
@@ -72,14 +73,41 @@ impl Changed {
 pub(crate) struct Changes {
     server: u32,
     counts: Arc<[AtomicU64; 3]>,
-    told: broadcast::Sender<(u32, Changed)>,
+    told: Told,
+}
+
+/// Where changes of all servers are told, with the number of each.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    /// Of lists.
+    pub(crate) lists: broadcast::Sender<(u32, Changed)>,
+    /// Of single resources that somebody has subscribed to.
+    pub(crate) resources: broadcast::Sender<(u32, Arc<str>)>,
 }
 
 impl Changes {
     pub(crate) fn tell(&self, changed: Changed) {
         self.counts[changed as usize].fetch_add(1, Ordering::AcqRel);
         // Nobody may be listening.
-        drop(self.told.send((self.server, changed)));
+        drop(self.told.lists.send((self.server, changed)));
+    }
+
+    /// Tells that a resource has changed.
+    pub(super) fn updated(&self, uri: Arc<str>) {
+        drop(self.told.resources.send((self.server, uri)));
+    }
+
+    /// Takes a notification of the server; whether it was one of a change.
+    pub(crate) fn hear(&self, method: &str, params: Option<&Json>) -> bool {
+        if let Some(changed) = Changed::by(method) {
+            self.tell(changed);
+            return true;
+        }
+        let is_updated = method == "notifications/resources/updated";
+        if is_updated && let Some(uri) = Object::read_optional(params).ok().and_then(|told| told.text("uri")) {
+            self.updated(uri.into());
+        }
+        is_updated
     }
 
     pub(crate) fn count(&self, of: Changed) -> u64 {
@@ -88,14 +116,14 @@ impl Changes {
 }
 
 /// Where changes of all servers are told.
-pub(crate) fn changes() -> broadcast::Sender<(u32, Changed)> {
-    broadcast::channel(CHANGES).0
+pub(crate) fn changes() -> Told {
+    Told { lists: broadcast::channel(CHANGES).0, resources: broadcast::channel(CHANGES).0 }
 }
 
 /// What all servers share.
 pub(crate) struct Common {
     limits: Limits,
-    told: broadcast::Sender<(u32, Changed)>,
+    told: Told,
     meters: Meters,
     pub(super) tasks: TaskTracker,
     pub(crate) connector: Connector,
@@ -111,7 +139,7 @@ pub(crate) struct Common {
 impl Common {
     pub(crate) fn new(
         limits: &Limits,
-        told: &broadcast::Sender<(u32, Changed)>,
+        told: &Told,
         meters: &Meters,
         tasks: &TaskTracker,
         connector: Connector,
@@ -171,11 +199,15 @@ pub(crate) struct Server {
     next: AtomicU64,
     pub(super) answer_bytes: usize,
     pub(super) tasks: TaskTracker,
+    pub(super) subscriptions: Arc<Subscriptions>,
+    /// Whether its sessions have no stream of their own.
+    pub(super) has_no_stream: Arc<AtomicBool>,
 }
 
 impl Server {
     /// A server as it is configured. From the one before of its name it takes over what still holds: what is known of
-    /// its pods, who waits, what was counted, and sessions and children where they are reached as before.
+    /// its pods, who waits, what was counted, what clients subscribed to, and sessions and children where they are
+    /// reached as before.
     pub(crate) fn new(config: ServerConfig, source: Source, common: &Common, before: Option<&Self>) -> Arc<Self> {
         let number = number_of(&config.name);
         let kind = Kind::of(&config, common, before);
@@ -205,6 +237,8 @@ impl Server {
             wakes: Arc::clone(&common.wakes),
             next: AtomicU64::new(1),
             answer_bytes: common.limits.answer_bytes,
+            subscriptions: before.map_or_else(Arc::default, |before| Arc::clone(&before.subscriptions)),
+            has_no_stream: same_way.map_or_else(Arc::default, |before| Arc::clone(&before.has_no_stream)),
             tasks: common.tasks.clone(),
             number,
             config,
@@ -238,6 +272,8 @@ impl Server {
 
     fn learn(&self, info: Option<Info>) -> Option<Arc<Info>> {
         let mut held = self.ways.info.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another of its kind may have what this one had not.
+        self.has_no_stream.fetch_and(info.is_some(), Ordering::Relaxed);
         *held = info.map(Arc::new);
         held.clone()
     }
@@ -416,7 +452,7 @@ impl Server {
                 self.learn(None);
             }
         })?;
-        let sent = self.send_by(&link, ask).await;
+        let sent = self.send_by(on, &link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
                 self.learn(None);
@@ -431,15 +467,20 @@ impl Server {
         sent
     }
 
-    async fn send_by(&self, link: &Link, ask: &Ask) -> Result<Exchange, Failed> {
+    async fn send_by(&self, on: &OnBehalf, link: &Link, ask: &Ask) -> Result<Exchange, Failed> {
         match &link.0.way {
             Way::Child { child, revision } => Ok(Exchange::Child(child.send(ask, *revision)?)),
             Way::Session(route) => {
+                let hearing = self.hear(on, link, ask).await;
                 let why = || format!("{} fails and is left alone for a moment", route.endpoint.uri);
                 let resting = |left| Failed::resting(why(), left);
                 // A session is at its endpoint alone; when that is away for long it ends there too.
                 let pass = route.endpoint.breaker.pass().map_err(resting)?;
-                Ok(Exchange::Http(Box::new(route.clone().send(ask, self.id(), pass).await?)))
+                let exchange = Box::new(route.clone().send(ask, self.id(), pass).await?);
+                Ok(match hearing {
+                    Some(hearing) => Exchange::Heard(exchange, hearing),
+                    None => Exchange::Http(exchange),
+                })
             }
         }
     }
@@ -499,6 +540,32 @@ impl Server {
     /// Whether it is not told who asks, and so answers all alike.
     pub(crate) fn is_alike(&self) -> bool {
         !self.config.forward_caller
+    }
+
+    /// Whether all who ask share what the gateway itself has of it.
+    pub(super) fn is_one_for_all(&self) -> bool {
+        !self.is_process() || self.sharing() == Sharing::All
+    }
+
+    /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
+    pub(super) async fn own_link(&self) -> Option<usize> {
+        let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
+        let link = self.links.get(&key).await.filter(|link| !link.is_gone())?;
+        Some(Arc::as_ptr(&link.0).addr())
+    }
+
+    pub(super) fn has_no_stream(&self) -> bool {
+        self.has_no_stream.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that a session has no stream of its own, as is not unusual.
+    pub(super) fn found_no_stream(&self) {
+        self.has_no_stream.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets something run that ends before the gateway does.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
     }
 
     /// Takes note of something that was done for the server's sake.

@@ -52,12 +52,16 @@ impl Server {
     async fn follow(&self) -> Result<Followed, Failed> {
         let info = self.info().await?;
         let wanted = wanted(&info);
-        if wanted.is_empty() || self.is_process() {
+        if (wanted.is_empty() && !self.needs_stream(&info)) || self.is_process() {
             return Ok(Followed::Nothing);
         }
         let Some(mut exchange) = self.listen(&info, wanted).await? else { return Ok(Followed::Nothing) };
         // What changed while nobody listened was not told.
         Changed::ALL.into_iter().for_each(|changed| self.changes.tell(changed));
+        // It may be another session, which knows of no subscription.
+        if !info.revision.is_modern() {
+            self.subscriptions.renew();
+        }
         let mut changes = self.endpoint_changes();
         loop {
             let said = tokio::select! {
@@ -71,11 +75,7 @@ impl Server {
                 }
             };
             match said {
-                Ok(Said::Notice { method, params }) => {
-                    if let Some(changed) = Changed::by(&method, params.as_ref()) {
-                        self.changes.tell(changed);
-                    }
-                }
+                Ok(Said::Notice { method, params }) => drop(self.changes.hear(&method, params.as_ref())),
                 Ok(Said::Asks { id, .. }) => {
                     let outcome = Outcome::error(crate::refusal::METHOD_NOT_FOUND, "nobody is there to be asked");
                     exchange.answer(&id, &outcome).await?;
@@ -88,6 +88,11 @@ impl Server {
                 Err(failed) => return Err(failed),
             }
         }
+    }
+
+    /// Whether it tells of single resources in a session's stream.
+    fn needs_stream(&self, info: &Info) -> bool {
+        !info.revision.is_modern() && self.tells_of_resources(info)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc, time::Duration};
 
-use echotune_gateway::{Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, ServerConfig};
+use echotune_gateway::{AccessConfig, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, ServerConfig};
 use echotune_kit::{
     auth::{Callers, Token},
     telemetry::{self, SpanStore, metrics::Meter},
@@ -124,6 +124,7 @@ pub(crate) fn config(servers: Vec<ServerConfig>, limits: Limits) -> GatewayConfi
     GatewayConfig {
         servers,
         callers: Callers::new(Token::from(OPERATOR.to_owned()), Some(Arc::new(Accounts))),
+        access: AccessConfig::default(),
         keys: keys(),
         advertise: String::new(),
         hosts: Vec::new(),

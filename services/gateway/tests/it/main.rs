@@ -1,8 +1,11 @@
 //! A gateway between real clients and real servers: over HTTP and as child processes, of both eras.
 
+mod access;
 mod bad;
+mod beside;
 mod catalogue;
 mod eras;
+mod everything;
 mod fixture;
 mod hosted;
 mod house;
@@ -13,4 +16,5 @@ mod pods;
 #[cfg(feature = "region")]
 mod program;
 mod recovery;
+mod subscriptions;
 mod traces;

@@ -4,6 +4,7 @@ use echotune_model::{Fault, Role, UserName};
 use serde_json::Value;
 
 use super::{refused, verify::Rules};
+use crate::auth::Grant;
 
 /// Claims whose text is words with a space between (RFC 8693 section 4.2; `scp` is the same at some issuers).
 const WORDS: [&str; 2] = ["scope", "scp"];
@@ -36,6 +37,24 @@ impl Rules {
         })?;
         let may_write = self.writer.as_ref().is_none_or(has);
         Ok(Who::User(name, if may_write { Role::Writer } else { Role::Reader }))
+    }
+}
+
+/// What a JWT was issued for, by its claims.
+pub(super) fn grant(claims: &Value) -> Grant {
+    let scopes = WORDS.iter().flat_map(|name| words(claims.get(name), true));
+    Grant { scopes: scopes.collect(), audiences: words(claims.get("aud"), false) }
+}
+
+/// Texts of a claim: one of them, or an array; one with spaces is several where it `is_split`.
+fn words(claim: Option<&Value>, is_split: bool) -> Vec<String> {
+    match claim {
+        Some(Value::String(text)) if is_split => {
+            text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        }
+        Some(Value::String(text)) => vec![text.clone()],
+        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -113,6 +132,17 @@ mod tests {
             assert_eq!(scoped.who(&json!({ "sub": "ann", "scope": scope })), Ok(user("ann", role)));
         }
         assert_eq!(scoped.who(&json!({ "sub": "ann" })), Ok(user("ann", Role::Reader)));
+    }
+
+    #[test]
+    fn what_it_was_issued_for_is_words_or_a_list() {
+        let read = grant(&json!({ "scope": "a  b", "scp": ["c"], "aud": "https://one.example" }));
+        assert_eq!(
+            (read.scopes, read.audiences),
+            (vec!["a".into(), "b".into(), "c".into()], vec!["https://one.example".into()])
+        );
+        assert_eq!(grant(&json!({ "aud": ["x", "y", 7] })).audiences, ["x", "y"]);
+        assert_eq!(grant(&json!({ "scope": 7 })), Grant::default());
     }
 
     #[test]
