@@ -246,13 +246,13 @@ pub(super) async fn listen(client: &Client, listener: &Listener, random: &mut Ra
 /// Asks a region again until it answers or time is over.
 pub(super) async fn ask<T>(
     region: Region,
-    end: Instant,
+    end: tokio::time::Instant,
     question: impl AsyncFn() -> Result<T, Fault>,
 ) -> Result<T, DriveError> {
     loop {
         match question().await {
             Ok(answer) => return Ok(answer),
-            Err(cause) if Instant::now() >= end => return Err(DriveError::Unasked { region, cause }),
+            Err(cause) if tokio::time::Instant::now() >= end => return Err(DriveError::Unasked { region, cause }),
             Err(_) => tokio::time::sleep(REST).await,
         }
     }
