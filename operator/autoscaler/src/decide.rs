@@ -100,7 +100,7 @@ fn hold(
 ) -> u32 {
     let now = moment.now_ms;
     let there = seen.serving();
-    let bucket = now / (policy.hold_ms / HELD as u64).max(1);
+    let bucket = now / (moment.hold_ms(policy) / HELD as u64).max(1);
     let passed = bucket.saturating_sub(state.held_last).min(HELD as u64);
     let slot = |bucket: u64| usize::try_from(bucket % HELD as u64).expect("a bucket");
     (0..passed).for_each(|back| state.held[slot(bucket.wrapping_sub(back))] = 0);
@@ -109,7 +109,7 @@ fn hold(
     *newest = (*newest).max(u16::try_from(wanted).unwrap_or(u16::MAX));
     let most = u32::from(state.held.iter().copied().max().unwrap_or(0));
     let flapping =
-        state.flaps.is_exceeded(now) && now < state.last.grown_ms.saturating_add(FLAP_HOLDS * policy.hold_ms);
+        state.flaps.is_exceeded(now) && now < state.last.grown_ms.saturating_add(FLAP_HOLDS * moment.hold_ms(policy));
     // What is above the bounds goes without delay, by whatever reason it came.
     let allowed = policy.max_pods.min(seen.ceiling.unwrap_or(u32::MAX));
     let held = if flapping { there } else { most.min(there) };
@@ -118,7 +118,7 @@ fn hold(
     }
     let serving = held.max(wanted).min(allowed.max(wanted));
     if serving > wanted {
-        *reason = Reason::Holds { wanted, hold_ms: policy.hold_ms };
+        *reason = Reason::Holds { wanted, hold_ms: moment.hold_ms(policy) };
     }
     serving
 }

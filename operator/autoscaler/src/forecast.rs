@@ -79,6 +79,12 @@ impl Record {
         (self.coverage, self.loss) = (mean(self.coverage, within), mean(self.loss, loss));
     }
 
+    /// Whether one that is judged by its errors elsewhere counts from now on: it must hold what it promises.
+    pub(crate) fn hold(&mut self, is_learned: bool) {
+        let least = if self.counts { crate::number::knob("COVLOW", 0.85) as f32 } else { 0.87 };
+        self.counts = is_learned && (self.judged < PROBATION || self.coverage >= least);
+    }
+
     /// Whether it counts from now on: it must hold what it promises, and do better than `window` does.
     pub(crate) fn weigh(&mut self, window: &Self, is_learned: bool) {
         let calibrated = (0.87..=0.93).contains(&self.coverage);

@@ -68,12 +68,17 @@ impl Idle {
         let from = seconds(from_ms);
         let mut edges = [FIRST_S; BINS];
         (1..BINS).for_each(|at| edges[at] = edges[at - 1] * STEP);
+        let mut prior = [1.0; BINS];
+        let fall = libm::exp(-crate::number::knob("PC", 0.5) * 0.09531);
+        (1..BINS).for_each(|at| prior[at] = prior[at - 1] * fall);
+        let all = crate::number::knob("PW", 1.0) * f64::from(ONE) / prior.iter().sum::<f64>();
+        prior.iter_mut().for_each(|one| *one *= all);
         let first = edges.iter().position(|end| from < *end).unwrap_or(BINS - 1);
         let (mut beyond, mut best, mut soon) = (0.0, 0.0_f64, 0.0);
         for at in (first..BINS).rev() {
             let start = if at == 0 { 0.0 } else { edges[at - 1] };
             let left = (edges[at] - from.max(start)).max(0.0);
-            let mass = (f64::from(self.bins[at]) + PRIOR) * left / (edges[at] - start);
+            let mass = (f64::from(self.bins[at]) + prior[at]) * left / (edges[at] - start);
             soon = price * mass - left * (beyond + 0.5 * mass);
             best = soon + best.max(0.0);
             beyond += mass;

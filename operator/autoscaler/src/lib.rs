@@ -18,6 +18,7 @@
 //! Fewer pods are held for a while; then the emptiest is marked, and deleted when it is empty (`shrink.rs`). It does
 //! not place pods, tell which calls go to which of them, or decide how large one is.
 
+mod clock;
 mod decide;
 mod decision;
 mod forecast;

@@ -4,8 +4,8 @@ use libm::sqrt;
 
 use crate::{
     decision::Reason,
-    learn::{HOUR_MS, Moment, intervals, places},
-    number::{milli, seconds, up},
+    learn::{Ahead, HOUR_MS, Moment, intervals, places, price},
+    number::{down, knob, milli, seconds, up},
     observation::{Observation, Phase},
     policy::{Forecast, KeepRule, Policy},
     queue,
@@ -16,10 +16,8 @@ use crate::{
 const CLEAR: f64 = 2.0;
 /// A number that comes by chance is that many standard deviations above its mean one time in twenty.
 const ONE_OF_TWENTY: f64 = 1.645;
-/// Calls of up to that long are counted as they come; of longer ones it is better known how many there are. In s.
-const SHORT_S: f64 = 6.0;
-/// Idle times that must have been seen before they say what to do.
-const SEEN: u32 = 8;
+/// Calls of up to that long are counted by what they keep busy; longer ones as they come. In s.
+const SHORT_S: f64 = 20.0;
 /// Where the load may lie, in upper halves of the interval, and how likely it is there.
 const POINTS: [(f64, f64); 4] = [(0.0, 0.6), (0.5, 0.25), (1.0, 0.12), (1.6, 0.03)];
 /// Numbers of pods that are compared at a time.
@@ -28,6 +26,8 @@ const COMPARED: u32 = 16;
 const EXACT: u32 = 160;
 /// For how long what is known of the load holds, in s: the time over which the start of a pod must pay.
 const HOLDS_S: f64 = 60.0;
+/// What varies less than that part of calls by chance is taken to vary so much.
+const STEADY: f64 = 0.05;
 
 /// What a number of pods is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,10 @@ pub(crate) struct Outlook {
     /// Busy places, and how far above that they are in one case of twenty.
     pub(crate) load: f64,
     pub(crate) above: f64,
+    /// The variance of busy places in parts of their mean: 1 for calls by chance, and less as more of them are known.
+    pub(crate) spread: f64,
+    /// Calls that come in a second.
+    pub(crate) rate: f64,
     /// What one call takes, and what it may wait, in s.
     pub(crate) service: f64,
     pub(crate) limit: f64,
@@ -67,12 +71,15 @@ impl Outlook {
     fn cheapest(&self, low: u32, high: u32, stride: u32) -> u32 {
         let mut costs = [0.0; COMPARED as usize + 2];
         for (above, chance) in POINTS {
-            let load = self.load + above * self.above;
-            let weight = chance * self.price * load / self.service;
+            let more = if self.load > 0.0 { 1.0 + above * self.above / self.load } else { 1.0 };
+            let weight = chance * self.price * self.rate * more;
+            // Hayward's approximation (A. A. Fredericks, "Congestion in Blocking Systems", BSTJ 1980): traffic whose
+            // variance is `spread` times its mean meets what both divided by it meet.
+            let load = self.load * more / self.spread;
             let mut blocked = (0, 1.0);
             for (cost, pods) in costs.iter_mut().zip((low..=high).step_by(stride as usize)) {
-                let places = pods.saturating_mul(self.by_pod);
-                *cost += weight * self.slow(places, load, &mut blocked);
+                let places = f64::from(pods.saturating_mul(self.by_pod)) / self.spread;
+                *cost += weight * self.slow(down(places), load, &mut blocked);
             }
         }
         let mut best = (low, f64::INFINITY);
@@ -106,26 +113,32 @@ impl Outlook {
 /// How many pods are needed, and what for.
 pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> (u32, Reason) {
     let reactive = state.wakes.is_exceeded(moment.now_ms) || state.flaps.is_exceeded(moment.now_ms);
+    let foresees = !reactive && policy.forecast == Forecast::Auto;
+    let period = if foresees { trusted(state, moment) } else { None };
     let outlook = outlook(policy, state, seen, moment);
     let active = seen.calls() > 0 || seen.arrivals() > 0;
-    let mut need =
-        if active { calls(policy, state, seen, moment, outlook) } else { idle(policy, state, seen, moment, reactive) };
+    let mut need = match period {
+        _ if active => calls(policy, state, seen, moment, outlook, period),
+        Some(period) => timed(policy, state, seen, moment, outlook, period),
+        None => idle(policy, state, seen, moment, reactive),
+    };
     if !active && need.0 > 0 {
-        let (pods, reason) = calls(policy, state, seen, moment, outlook);
-        if pods > need.0 {
-            need = (pods, reason);
-        }
+        raise(&mut need, Some(calls(policy, state, seen, moment, outlook, period)));
     }
-    if !reactive && policy.forecast == Forecast::Auto {
-        let season = season(policy, state, seen, moment, outlook, need.0 == 0);
-        raise(&mut need, season);
-        if active {
-            raise(&mut need, trend(policy, state, moment, outlook));
-        }
+    if foresees {
+        let rests = need.0 == 0;
+        raise(&mut need, season(policy, state, seen, moment, outlook, rests));
     }
     raise(&mut need, sessions(policy, state, seen, moment));
     raise(&mut need, waited(seen, moment));
     need
+}
+
+/// The period of the clock, while it holds what it promises and no more came than it says.
+fn trusted(state: &State, moment: Moment) -> Option<usize> {
+    let period = state.clock.period().filter(|_| state.records[1].counts || knob("GATE", 1.0) < 1.0)?;
+    let came = state.window.rate(60) * 60.0;
+    (!state.clock.is_surprised(moment.now_ms, came, period)).then_some(period)
 }
 
 fn raise(need: &mut (u32, Reason), other: Option<(u32, Reason)>) {
@@ -138,76 +151,122 @@ fn raise(need: &mut (u32, Reason), other: Option<(u32, Reason)>) {
 
 /// What is the same for whatever load.
 fn outlook(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> Outlook {
-    let (mut price, mut all, mut limit_ms) = (0.0, 0.0, u64::MAX);
-    for (class, share) in policy.classes.iter().zip(state.last.shares) {
-        let share = f64::from(share) + 1e-3;
-        price += share * f64::from(class.slow_pod_seconds);
-        all += share;
-        if share > 0.02 || policy.classes.len() == 1 {
-            limit_ms = limit_ms.min(class.slow_ms);
-        }
-    }
-    if limit_ms == u64::MAX {
-        limit_ms = policy.classes.iter().map(|class| class.slow_ms).min().unwrap_or(1_000);
-    }
+    let (price, limit) = price(policy, state);
     Outlook {
         load: 0.0,
         above: 0.0,
+        spread: 1.0,
+        rate: 0.0,
         service: state.service.mean().max(1e-3),
-        limit: seconds(limit_ms),
-        price: if all > 0.0 { price / all } else { 0.0 },
+        limit,
+        price,
         by_pod: policy.calls_per_pod.max(1),
         there: seen.serving(),
-        start: seconds(moment.lead_ms.saturating_add(policy.hold_ms)) / HOLDS_S,
+        start: knob("START", 1.0) * seconds(moment.lead_ms.saturating_add(moment.hold_ms(policy))) / HOLDS_S,
     }
 }
 
-/// What the load of the last minute needs, or that of the last seconds when it is clearly more.
-fn calls(policy: &Policy, state: &State, seen: &Observation, moment: Moment, outlook: Outlook) -> (u32, Reason) {
+/// What those need that will be under way when a pod that is asked for now is ready: what is left of those that are
+/// now, and what comes until then at the pace of the last minute, or as the clock says that is trusted, or at the pace
+/// of the last seconds when that is clearly faster.
+fn calls(
+    policy: &Policy,
+    state: &State,
+    seen: &Observation,
+    moment: Moment,
+    outlook: Outlook,
+    period: Option<usize>,
+) -> (u32, Reason) {
     let service = outlook.service;
-    let window = &state.window;
-    let waited = state.last.queued_ms > 0 && moment.now_ms - state.last.queued_ms < 60_000;
-    let mut minute = window.load(60);
-    if waited && service < 20.0 {
-        // While calls wait, pods are no busier than they can be: what comes says what is wanted.
-        minute = minute.max(window.rate(60) * service);
-    }
-    let queued = places(policy, seen, |load| load.queued.into());
-    let weight = (service / seconds(moment.horizon_ms(policy))).min(1.0);
-    let burst = if service <= SHORT_S { window.rate(6) * service } else { window.load(6) } + queued * weight;
+    let ahead = Ahead::of(policy, state, moment, 0);
+    let rate = |period, later_ms| state.clock.rate(moment.now_ms, moment.now_ms + later_ms, period);
+    let usual = match period {
+        Some(period) => rate(period, 0) * service,
+        None => flow(state, moment, service),
+    };
+    let burst = state.window.rate(6) * service;
     // What a few calls say of how many come: as many as their root, either way.
-    let noise = sqrt(burst * (service / 6.0).min(1.0));
-    let is_burst = burst > minute + CLEAR * noise;
-    let load = if is_burst { burst } else { minute };
-    let above = if is_burst { ONE_OF_TWENTY * noise } else { doubt(load, service) };
-    let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
+    let noise = sqrt(burst * service / 6.0);
+    let is_burst = burst > usual + CLEAR * noise;
+    let (flow, new) = match period {
+        _ if is_burst => (burst, burst * (1.0 - ahead.stay)),
+        None => (usual, usual * (1.0 - ahead.stay)),
+        Some(period) => {
+            let new = state.clock.ahead(moment.now_ms, ahead.ms, service, period);
+            (usual.max(rate(period, ahead.ms) * service), new)
+        }
+    };
+    let doubt = if is_burst { ONE_OF_TWENTY * noise } else { doubt(flow, service) };
+    let now = places(policy, seen, |load| load.in_flight.into());
+    let queued = places(policy, seen, |load| load.queued.into());
+    // A call that waits is as much load as pods can work off of it until another one is ready.
+    let queued = queued * ahead.stay.max((service / ahead.length).min(1.0));
+    let load = now * ahead.stay + new + queued;
+    let outlook = outlook.known(load, now * ahead.stay * ahead.stay + queued);
+    let above = knob("ABOVE", 1.0) * doubt * (1.0 - ahead.stay) * if period.is_some() { knob("TABOVE", 0.5) } else { 1.0 };
+    let outlook = Outlook { rate: flow / service, above, ..outlook };
+    let pods = outlook.pods(policy.max_pods);
     let reason = if is_burst {
-        Reason::Burst { load_milli: milli(load), minute_milli: milli(minute) }
+        Reason::Burst { load_milli: milli(load), minute_milli: milli(usual) }
+    } else if period.is_some() {
+        Reason::Season { load_milli: milli(load), ahead_ms: ahead.ms }
     } else {
         Reason::Calls { load_milli: milli(load), service_ms: crate::number::ms(service) }
     };
     (pods, reason)
 }
 
-/// How far above its mean the load of a minute may truly be, one time in twenty: of calls that come by chance and take
-/// `service` seconds, the mean over T seconds has a variance of `load · 2 service / T`, and never more than the load.
-fn doubt(load: f64, service: f64) -> f64 {
-    ONE_OF_TWENTY * sqrt(load * (service / 30.0).min(1.0))
-}
-
-/// What there will be if demand goes on rising.
-fn trend(policy: &Policy, state: &State, moment: Moment, outlook: Outlook) -> Option<(u32, Reason)> {
-    let slope = state.window.slope(outlook.service)?;
+/// Whether the clock that is trusted makes a pod worth its time while there are no calls.
+fn timed(
+    policy: &Policy,
+    state: &State,
+    seen: &Observation,
+    moment: Moment,
+    outlook: Outlook,
+    period: usize,
+) -> (u32, Reason) {
+    let idle_ms = moment.now_ms - state.last.active_ms;
+    if idle_ms < policy.keep.at_least_ms {
+        return (1, Reason::Keeps { idle_ms, worth_milli: None });
+    }
     let ahead_ms = moment.horizon_ms(policy);
-    let minute = state.window.load(60);
-    // The mean of a minute is that of 30 s ago.
-    let load = (minute + slope * (30.0 + seconds(ahead_ms))).min(2.0 * minute);
-    let above = doubt(load, outlook.service);
-    let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
-    Some((pods, Reason::Trend { load_milli: milli(load), ahead_ms }))
+    let price = cold_price(policy, state, seen, moment, &outlook);
+    let rate = |later_ms| state.clock.rate(moment.now_ms, moment.now_ms + later_ms, period);
+    let now = if seen.serving() > 0 { rate(0) } else { 0.0 };
+    let best = rate(ahead_ms).max(now);
+    if idle_ms < policy.keep.at_most_ms && best * price > 1.0 {
+        return (1, Reason::Season { load_milli: milli(best * outlook.service), ahead_ms });
+    }
+    (0, Reason::Idle { idle_ms })
 }
 
-/// What the profiles that count foretell, for which even a first pod must be worth its while.
+/// Places that calls would keep busy if they went on coming as in the last minute.
+fn flow(state: &State, moment: Moment, service: f64) -> f64 {
+    let came = state.window.rate(60) * service;
+    if service > SHORT_S {
+        return came;
+    }
+    // While calls wait, pods are no busier than they can be: what comes says what is wanted.
+    let waited = state.last.queued_ms > 0 && moment.now_ms - state.last.queued_ms < 60_000;
+    let busy = state.window.load(60);
+    if waited { busy.max(came) } else { busy }
+}
+
+impl Outlook {
+    /// So many places are to be busy, of which so many are known to be.
+    fn known(self, load: f64, known: f64) -> Self {
+        let spread = if load > 0.0 { (1.0 - known / load).clamp(STEADY, 1.0) } else { 1.0 };
+        Self { load, spread, ..self }
+    }
+}
+
+/// How far above its mean the flow of a minute may truly be, one time in twenty: of calls that come by chance and take
+/// `service` seconds, the difference of two minutes has a variance of `flow · service / 30`.
+fn doubt(flow: f64, service: f64) -> f64 {
+    ONE_OF_TWENTY * sqrt(flow * service / 30.0)
+}
+
+/// What the profile of the period foretells while it counts, for which even a first pod must be worth its while.
 fn season(
     policy: &Policy,
     state: &State,
@@ -217,24 +276,19 @@ fn season(
     need_is_zero: bool,
 ) -> Option<(u32, Reason)> {
     let ahead_ms = moment.horizon_ms(policy);
-    let mut best: Option<(u32, Reason)> = None;
-    let said = intervals(policy, state, moment);
-    for (said, record) in said.into_iter().zip(&state.records).skip(1) {
-        let Some(said) = said.filter(|_| record.counts) else { continue };
-        let above = doubt(said.middle, outlook.service);
-        let outlook = Outlook { load: said.middle, above, ..outlook };
-        let calls_by_second = said.middle / outlook.service;
-        // For a server at rest there must be demand nine times out of ten.
-        let rests = need_is_zero && said.low <= 0.0;
-        if rests || calls_by_second * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
-            continue;
-        }
-        let pods = outlook.pods(policy.max_pods);
-        if best.as_ref().is_none_or(|(most, _)| pods > *most) {
-            best = Some((pods, Reason::Season { load_milli: milli(said.middle), ahead_ms }));
-        }
+    let said = intervals(policy, state, moment)[2].filter(|_| state.records[2].counts)?;
+    let outlook = Outlook {
+        above: doubt(said.middle, outlook.service.min(30.0)),
+        rate: said.middle / outlook.service,
+        load: said.middle,
+        ..outlook
+    };
+    // For a server at rest there must be demand nine times out of ten.
+    let rests = need_is_zero && said.low <= 0.0;
+    if rests || outlook.rate * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
+        return None;
     }
-    best
+    Some((outlook.pods(policy.max_pods), Reason::Season { load_milli: milli(said.middle), ahead_ms }))
 }
 
 /// What a call costs that finds no pod, with those that come before there is one, in pod-seconds: nothing but the
@@ -258,7 +312,7 @@ fn idle(policy: &Policy, state: &State, seen: &Observation, moment: Moment, reac
     if idle_ms >= keep.at_most_ms {
         return none;
     }
-    if reactive || keep.rule == KeepRule::Fixed || state.idle.seen() < SEEN {
+    if reactive || keep.rule == KeepRule::Fixed || f64::from(state.idle.seen()) < knob("SEEN", 0.0) {
         return if idle_ms < keep.fixed_ms && (seen.serving() > 0 || state.last.wanted > 0) { kept } else { none };
     }
     let price = cold_price(policy, state, seen, moment, &outlook(policy, state, seen, moment));

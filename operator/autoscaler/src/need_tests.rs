@@ -7,7 +7,18 @@ use crate::{
 };
 
 fn outlook(load: f64, service: f64, price: f64) -> Outlook {
-    Outlook { load, above: 0.0, service, limit: 1.0, price, by_pod: 1, there: 0, start: 0.0 }
+    Outlook {
+        load,
+        above: 0.0,
+        spread: 1.0,
+        rate: load / service,
+        service,
+        limit: 1.0,
+        price,
+        by_pod: 1,
+        there: 0,
+        start: 0.0,
+    }
 }
 
 #[test]
@@ -60,7 +71,7 @@ proptest! {
         let one = Outlook { above, by_pod: 4, ..outlook(load, service, price) };
         let pods = one.pods(1_000);
         prop_assert!(pods >= up(load / 4.0) && pods >= 1);
-        let loaded = Outlook { load: load * more, ..one };
+        let loaded = Outlook { load: load * more, rate: one.rate * more, ..one };
         prop_assert!(loaded.pods(1_000) >= pods);
         let dearer = Outlook { price: price * more, ..one };
         prop_assert!(dearer.pods(1_000) >= pods);

@@ -6,6 +6,13 @@ pub(crate) fn up(value: f64) -> u32 {
     libm::ceil(value) as u32
 }
 
+/// The whole number at or below, from 0 to `u32::MAX`; 0 for what is no number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is what is wanted")]
+pub(crate) fn down(value: f64) -> u32 {
+    // What should be whole and is less by the last bits is whole.
+    libm::floor(value + 1e-9) as u32
+}
+
 /// The nearest whole number of thousandths, from 0 to `u32::MAX`; 0 for what is no number.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is what is wanted")]
 pub(crate) fn milli(value: f64) -> u32 {
@@ -64,4 +71,13 @@ mod tests {
         assert_eq!([ms(1.5), ms(-1.0)], [1_500, 0]);
         assert_eq!([Short::of(-1.0).get(), Short::of(0.0).get(), Short::of(1.5).get()], [0.0, 0.0, 1.5]);
     }
+}
+
+pub(crate) fn knob(name: &str, default: f64) -> f64 {
+    use std::{collections::HashMap, sync::OnceLock};
+    static ALL: OnceLock<HashMap<String, f64>> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        std::env::vars().filter_map(|(k, v)| Some((k.strip_prefix("K_")?.to_owned(), v.parse().ok()?))).collect()
+    });
+    if all.is_empty() { default } else { all.get(name).copied().unwrap_or(default) }
 }

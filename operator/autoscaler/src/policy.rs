@@ -110,7 +110,7 @@ impl Default for Policy {
             sessions_per_pod: None,
             classes: vec![Class::default()],
             keep: Keep::default(),
-            hold_ms: 90_000,
+            hold_ms: crate::number::knob("HOLDMS", 10_000.0) as u64,
             drain_ms: 300_000,
             start_ms: 10_000,
             tick_ms: 2_000,

@@ -29,7 +29,11 @@ pub(crate) fn plan(policy: &Policy, seen: &Observation, now_ms: u64, serving: u3
     let back = draining.len().min(serving.saturating_sub(there) as usize);
     plan.undrain.extend(draining.drain(..back).map(|(_, at)| at));
     let gone = |(since, at): &(u64, usize)| may_delete(&seen.pods[*at], *since, policy.drain_ms, now_ms);
-    plan.delete.extend(draining.iter().filter(|one| gone(one)).map(|(_, at)| *at));
+    let batch = crate::number::knob("BATCH", 0.0) as u64;
+    let all = draining.iter().all(gone);
+    if batch == 0 || all || now_ms / batch != now_ms.saturating_sub(policy.tick_ms) / batch {
+        plan.delete.extend(draining.iter().filter(|one| gone(one)).map(|(_, at)| *at));
+    }
     let spare = there.saturating_sub(serving).min(there.div_ceil(2));
     if spare > 0 {
         plan.drain = victims(seen, now_ms.saturating_add(policy.drain_ms), spare as usize);
