@@ -39,6 +39,8 @@ pub(crate) struct Clock {
     /// Means of the squared differences of roots, told and come: told by the minute before, and by each period. Roots
     /// make calls by chance differ by as much however many there are (Anscombe, Biometrika 1948).
     pub(crate) errors: [f32; PERIODS.len() + 1],
+    /// How far a minute is off the one before beyond chance, squared, in parts of it: a mean.
+    pub(crate) jumps: f32,
     /// Calls of a minute for which the period that counts says none: a mean.
     pub(crate) strays: f32,
 }
@@ -46,7 +48,16 @@ pub(crate) struct Clock {
 impl Default for Clock {
     fn default() -> Self {
         let errors = [0.0; PERIODS.len() + 1];
-        Self { slots: [UNKNOWN; MINUTES], learned: 0, minute: 0, calls: 0.0, before: 0.0, errors, strays: STRAYS }
+        Self {
+            slots: [UNKNOWN; MINUTES],
+            learned: 0,
+            minute: 0,
+            calls: 0.0,
+            before: 0.0,
+            errors,
+            jumps: 0.0,
+            strays: STRAYS,
+        }
     }
 }
 
@@ -78,6 +89,13 @@ impl Clock {
             && self.told(self.minute, period).is_some_and(|told| told < NONE)
         {
             self.strays += (self.calls as f32 - self.strays) / 60.0;
+        }
+        if self.learned > 0 {
+            let (x, y) = (self.calls, self.before);
+            let mean = 0.5 * (x + y) + 1.0;
+            let off = (((x - y) * (x - y) - (x + y)) / (mean * mean)).clamp(-4.0, 4.0);
+            let judged = f64::from(self.learned.min(MEMORY));
+            self.jumps = (f64::from(self.jumps) + (off - f64::from(self.jumps)) / judged) as f32;
         }
         let came = sqrt(self.calls);
         let window = (self.learned > 0).then_some(self.before);
@@ -117,7 +135,7 @@ impl Clock {
         };
         let able = PERIODS.into_iter().zip(&self.errors[1..]).filter(|(period, _)| known(*period));
         let (period, error) = able.min_by(|one, other| one.1.total_cmp(other.1))?;
-        (*error < crate::number::knob("CLEAR", CLEAR.into()) as f32 * self.errors[0]).then_some(period)
+        (*error < CLEAR * self.errors[0]).then_some(period)
     }
 
     /// Calls a second at a moment, as a period says, and now and then one that it does not.
@@ -137,15 +155,20 @@ impl Clock {
         (chance * told / 60.0 + (1.0 - chance) * (told - came).max(0.0) / left).max(stray)
     }
 
+    /// How far calls of a minute are off those of the one before beyond chance: a standard deviation, in parts of them.
+    pub(crate) fn jump(&self) -> f64 {
+        sqrt(f64::from(self.jumps).max(0.0))
+    }
+
     /// Whether clearly more calls came in the last minute, `came`, than a period says.
     pub(crate) fn is_surprised(&self, now_ms: u64, came: f64, period: usize) -> bool {
         let part = seconds(now_ms % 60_000) / 60.0;
         let told = |minute: u64| self.told(minute, period).unwrap_or(0.0);
         let minute = now_ms / 60_000;
         // Those of a minute may come at its beginning or at its end.
-        let most = told(minute).max(told(minute.saturating_sub(1))).max(
-            part * told(minute) + (1.0 - part) * told(minute.saturating_sub(1)),
-        );
+        let most = told(minute)
+            .max(told(minute.saturating_sub(1)))
+            .max(part * told(minute) + (1.0 - part) * told(minute.saturating_sub(1)));
         came > most + 2.0 * sqrt(most.max(1.0)) + 1.0
     }
 

@@ -28,7 +28,7 @@ const REST_MS: u64 = 30_000;
 ///
 /// Time O(pods · log pods), some microseconds for ten of them; it allocates for the names in the decision only.
 pub fn decide(policy: &Policy, state: &mut State, seen: &Observation) -> Decision {
-    let moment = Moment::of(policy, state, seen);
+    let (moment, before_ms) = (Moment::of(policy, state, seen), state.last.seen_ms);
     if seen.signal_age_ms > policy.stale_ms {
         return stale(policy, state, seen);
     }
@@ -41,7 +41,7 @@ pub fn decide(policy: &Policy, state: &mut State, seen: &Observation) -> Decisio
     let (wanted, mut reason) = need(policy, state, seen, moment);
     let (bounded, bound) = bounds(policy, seen, wanted);
     let serving = hold(policy, state, seen, moment, bounded, &mut reason);
-    let plan = plan(policy, seen, moment.now_ms, serving);
+    let plan = plan(policy, seen, (before_ms, moment.now_ms), serving);
     let decision = finish(policy, state, seen, moment, (serving, plan), (reason, bound));
     remember(policy, state, seen, moment, &decision);
     decision

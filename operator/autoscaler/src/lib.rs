@@ -29,6 +29,7 @@ mod ledger;
 mod need;
 mod number;
 mod observation;
+mod outlook;
 mod policy;
 mod profile;
 mod queue;

@@ -72,12 +72,3 @@ mod tests {
         assert_eq!([Short::of(-1.0).get(), Short::of(0.0).get(), Short::of(1.5).get()], [0.0, 0.0, 1.5]);
     }
 }
-
-pub(crate) fn knob(name: &str, default: f64) -> f64 {
-    use std::{collections::HashMap, sync::OnceLock};
-    static ALL: OnceLock<HashMap<String, f64>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        std::env::vars().filter_map(|(k, v)| Some((k.strip_prefix("K_")?.to_owned(), v.parse().ok()?))).collect()
-    });
-    if all.is_empty() { default } else { all.get(name).copied().unwrap_or(default) }
-}

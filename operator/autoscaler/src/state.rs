@@ -224,6 +224,7 @@ impl Clock {
         at.real("clock", &mut self.calls);
         at.real("clock", &mut self.before);
         self.errors.iter_mut().for_each(|error| at.single("clock", error));
+        at.signed_single("clock", &mut self.jumps);
         at.single("clock", &mut self.strays);
     }
 }
@@ -311,6 +312,13 @@ trait Walk {
         self.bytes(&mut bytes);
         *value = f32::from_le_bytes(bytes);
         self.check(field, value.is_sign_positive() && *value <= 1.1e30);
+    }
+
+    fn signed_single(&mut self, field: &'static str, value: &mut f32) {
+        let mut bytes = value.to_le_bytes();
+        self.bytes(&mut bytes);
+        *value = f32::from_le_bytes(bytes);
+        self.check(field, value.abs() <= 1.1e30);
     }
 
     fn slot(&mut self, field: &'static str, value: &mut Short) {
