@@ -58,7 +58,6 @@ impl Idle {
     }
 
     /// Idle times that it was learned from, those of long ago left out.
-    #[cfg(test)]
     pub(crate) fn seen(&self) -> u32 {
         self.total() / u32::from(ONE)
     }

@@ -18,6 +18,8 @@ const CLEAR: f64 = 3.0;
 const ONE_OF_TWENTY: f64 = 1.645;
 /// Calls of up to that long are counted by what they keep busy; longer ones as they come. In s.
 const SHORT_S: f64 = 20.0;
+/// Idle times that must have been seen before a pod is started for a call that may come.
+const SEEN: u32 = 3;
 /// For how long what is known of the load holds, in s: the time over which the start of a pod must pay.
 const HOLDS_S: f64 = 20.0;
 /// Pods that the clock needs again within that long are not given up, in ms: looked at in so many steps.
@@ -270,7 +272,8 @@ fn idle(policy: &Policy, state: &State, seen: &Observation, moment: Moment, reac
     }
     let worth = state.idle.worth(idle_ms.saturating_add(moment.lead_ms), price);
     let starting = seen.pods.iter().any(|pod| pod.phase == Phase::Starting);
-    let pays = if starting { worth.keep > 0.0 } else { worth.keep > seconds(moment.lead_ms) && worth.soon >= 0.0 };
+    let begins = || state.idle.seen() >= SEEN && worth.keep > seconds(moment.lead_ms) && worth.soon >= 0.0;
+    let pays = if starting { worth.keep > 0.0 } else { begins() };
     let reason = Reason::Prewarms { idle_ms, lead_ms: moment.lead_ms, worth_milli: milli(worth.keep) };
     if pays { (1, reason) } else { none }
 }
