@@ -45,7 +45,7 @@ pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: M
         raise(&mut need, season(policy, state, seen, moment, outlook, rests));
     }
     raise(&mut need, sessions(policy, state, seen, moment));
-    raise(&mut need, waited(seen, moment));
+    raise(&mut need, waited(policy, seen, moment));
     need
 }
 
@@ -287,11 +287,14 @@ fn sessions(policy: &Policy, state: &State, seen: &Observation, moment: Moment) 
 }
 
 /// A call that has waited longer than a pod takes to be ready shows that something is wrong with what is known: one
-/// pod more, and another when that one did not help.
-fn waited(seen: &Observation, moment: Moment) -> Option<(u32, Reason)> {
+/// pod more, and another when that one did not help. Where all places of a pod are free it is not places that it waits
+/// for, but its session's own pod, and others would not help.
+fn waited(policy: &Policy, seen: &Observation, moment: Moment) -> Option<(u32, Reason)> {
     let oldest_ms = seen.loads.iter().filter(|load| load.queued > 0).map(|load| load.oldest_queued_ms).max()?;
     let starting = seen.pods.iter().any(|pod| pod.phase == Phase::Starting);
-    let long = oldest_ms > moment.lead_ms.saturating_add(1_000) && !starting;
+    let by_pod = f64::from(policy.calls_per_pod);
+    let free = f64::from(seen.ready()) * by_pod - places(policy, seen, |load| load.in_flight.into());
+    let long = oldest_ms > moment.lead_ms.saturating_add(1_000) && !starting && free < by_pod;
     long.then(|| (seen.ready().saturating_add(1), Reason::QueueWait { oldest_ms }))
 }
 

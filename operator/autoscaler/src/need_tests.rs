@@ -45,6 +45,10 @@ fn sessions_and_old_waits_need_pods_of_their_own() {
     seen.loads[0].queued = 1;
     seen.loads[0].oldest_queued_ms = 60_000;
     let decision = decide(&Policy::default(), &mut state.clone(), &seen);
+    assert!(!matches!(decision.reason, Reason::QueueWait { .. }), "places are free: {decision}");
+    seen.loads[0].in_flight = 10;
+    seen.loads[0].oldest_queued_ms = 60_000;
+    let decision = decide(&Policy::default(), &mut state.clone(), &seen);
     assert_eq!((decision.serving, &decision.reason), (4, &Reason::QueueWait { oldest_ms: 60_000 }), "{decision}");
 }
 

@@ -96,8 +96,8 @@ pub struct Plan {
 /// Which of so many parts of a trace; `1/1` is all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    part: u64,
-    parts: u64,
+    part: u16,
+    parts: u16,
 }
 
 impl Part {
@@ -105,7 +105,7 @@ impl Part {
     pub const ALL: Self = Self { part: 1, parts: 1 };
 
     const fn takes(self, index: u64) -> bool {
-        index % self.parts == self.part - 1
+        index % self.parts as u64 == self.part as u64 - 1
     }
 }
 
