@@ -28,7 +28,7 @@ const REST_MS: u64 = 30_000;
 ///
 /// Time O(pods · log pods), some microseconds for ten of them; it allocates for the names in the decision only.
 pub fn decide(policy: &Policy, state: &mut State, seen: &Observation) -> Decision {
-    let moment = Moment::of(policy, state, seen);
+    let (moment, before_ms) = (Moment::of(policy, state, seen), state.last.seen_ms);
     if seen.signal_age_ms > policy.stale_ms {
         return stale(policy, state, seen);
     }
@@ -41,7 +41,7 @@ pub fn decide(policy: &Policy, state: &mut State, seen: &Observation) -> Decisio
     let (wanted, mut reason) = need(policy, state, seen, moment);
     let (bounded, bound) = bounds(policy, seen, wanted);
     let serving = hold(policy, state, seen, moment, bounded, &mut reason);
-    let plan = plan(policy, seen, moment.now_ms, serving);
+    let plan = plan(policy, seen, (before_ms, moment.now_ms), serving);
     let decision = finish(policy, state, seen, moment, (serving, plan), (reason, bound));
     remember(policy, state, seen, moment, &decision);
     decision
@@ -100,7 +100,7 @@ fn hold(
 ) -> u32 {
     let now = moment.now_ms;
     let there = seen.serving();
-    let bucket = now / (policy.hold_ms / HELD as u64).max(1);
+    let bucket = now / (moment.hold_ms(policy) / HELD as u64).max(1);
     let passed = bucket.saturating_sub(state.held_last).min(HELD as u64);
     let slot = |bucket: u64| usize::try_from(bucket % HELD as u64).expect("a bucket");
     (0..passed).for_each(|back| state.held[slot(bucket.wrapping_sub(back))] = 0);
@@ -109,7 +109,7 @@ fn hold(
     *newest = (*newest).max(u16::try_from(wanted).unwrap_or(u16::MAX));
     let most = u32::from(state.held.iter().copied().max().unwrap_or(0));
     let flapping =
-        state.flaps.is_exceeded(now) && now < state.last.grown_ms.saturating_add(FLAP_HOLDS * policy.hold_ms);
+        state.flaps.is_exceeded(now) && now < state.last.grown_ms.saturating_add(FLAP_HOLDS * moment.hold_ms(policy));
     // What is above the bounds goes without delay, by whatever reason it came.
     let allowed = policy.max_pods.min(seen.ceiling.unwrap_or(u32::MAX));
     let held = if flapping { there } else { most.min(there) };
@@ -118,7 +118,7 @@ fn hold(
     }
     let serving = held.max(wanted).min(allowed.max(wanted));
     if serving > wanted {
-        *reason = Reason::Holds { wanted, hold_ms: policy.hold_ms };
+        *reason = Reason::Holds { wanted, hold_ms: moment.hold_ms(policy) };
     }
     serving
 }

@@ -78,14 +78,7 @@ pub enum Reason {
         /// And in the last minute.
         minute_milli: u32,
     },
-    /// The load that there will be if it goes on rising as in the last minute.
-    Trend {
-        /// Places that will be busy.
-        load_milli: u32,
-        /// When.
-        ahead_ms: u64,
-    },
-    /// The load that there is at that time of other periods.
+    /// The load that there is at that time of other periods: such minutes of the hour, or times of day.
     Season {
         /// Places that will be busy.
         load_milli: u32,
@@ -159,7 +152,7 @@ pub struct Foretold {
     pub high_milli: u32,
     /// How often it was within such bounds of late, in thousandths.
     pub coverage_permille: u32,
-    /// Whether it may add pods.
+    /// Whether pods are decided by it.
     pub counts: bool,
 }
 
@@ -169,7 +162,7 @@ pub struct Foretold {
 pub enum Forecaster {
     /// The last minute goes on.
     Window,
-    /// The same minute of other hours.
+    /// The clock: the same minutes of the hour.
     Hour,
     /// The same time of other periods, such as days.
     Period,
@@ -211,9 +204,6 @@ impl fmt::Display for Reason {
             Self::Burst { load_milli, minute_milli } => {
                 let (now, minute) = (places(*load_milli), places(*minute_milli));
                 write!(out, "{now} places are busy in the last seconds, and {minute} over the last minute")
-            }
-            Self::Trend { load_milli, ahead_ms } => {
-                write!(out, "demand rises, to {} places in {}", places(*load_milli), time(*ahead_ms))
             }
             Self::Season { load_milli, ahead_ms } => {
                 write!(out, "{} places are busy at the time in {}", places(*load_milli), time(*ahead_ms))

@@ -17,6 +17,13 @@ const MEMORY: f64 = 200.0;
 /// held, so that one that is barely better costs more than it saves.
 const COMES: f32 = 0.8;
 const STAYS: f32 = 0.9;
+/// The shares of demands that an interval of 90 % may hold, and what one that counts may come down to.
+const BAND: std::ops::RangeInclusive<f32> = 0.87..=0.93;
+const SLIPS: f32 = 0.85;
+/// What the promise of 90 % weighs, in forecasts, until others are judged.
+const PROMISED: f64 = 20.0;
+/// The bounds begin that many widths away, wide while little is known.
+const BEGINS: f32 = 2.5;
 /// Forecasts that must be judged before a forecaster counts.
 const PROBATION: u16 = 60;
 /// Forecasts of fewer places than that, by all, are not judged: when a single call comes to a quiet server, nobody can
@@ -50,7 +57,7 @@ pub(crate) struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        Self { up: 1.0, down: 1.0, coverage: 0.9, loss: 0.0, judged: 0, counts: false }
+        Self { up: BEGINS, down: BEGINS, coverage: 0.9, loss: 0.0, judged: 0, counts: false }
     }
 }
 
@@ -75,13 +82,21 @@ impl Record {
         (self.up, self.down) = (moved(self.up, above), moved(self.down, below));
         let within = if above || below { 0.0 } else { 1.0 };
         let loss = if above { (1.0 - TAIL) * (came - high) } else { TAIL * (high - came) };
-        let mean = |mean: f32, value: f64| (f64::from(mean) + share * (value - f64::from(mean))) as f32;
-        (self.coverage, self.loss) = (mean(self.coverage, within), mean(self.loss, loss));
+        let mean = |mean: f32, value: f64, share: f64| (f64::from(mean) + share * (value - f64::from(mean))) as f32;
+        // The promise weighs as much as some forecasts that hold it.
+        let of_all = (1.0 / (f64::from(self.judged) + PROMISED)).max(1.0 / MEMORY);
+        (self.coverage, self.loss) = (mean(self.coverage, within, of_all), mean(self.loss, loss, share));
+    }
+
+    /// Whether one whose errors are judged elsewhere counts from now on: its intervals must hold what they promise.
+    pub(crate) fn hold(&mut self, is_learned: bool) {
+        let least = if self.counts { SLIPS } else { *BAND.start() };
+        self.counts = is_learned && self.coverage >= least;
     }
 
     /// Whether it counts from now on: it must hold what it promises, and do better than `window` does.
     pub(crate) fn weigh(&mut self, window: &Self, is_learned: bool) {
-        let calibrated = (0.87..=0.93).contains(&self.coverage);
+        let calibrated = BAND.contains(&self.coverage);
         let margin = if self.counts { STAYS } else { COMES };
         self.counts = is_learned && self.judged >= PROBATION && calibrated && self.loss < window.loss * margin;
     }

@@ -12,8 +12,11 @@ const STEP: f64 = 1.1;
 const ONE: u16 = 16;
 /// All weights are halved when they sum to this: half of what is known is of the last hundred.
 const MOST: u32 = 200 * ONE as u32;
-/// Before anything is known, all magnitudes are as likely: one idle time, spread over the bins.
-const PRIOR: f64 = ONE as f64 / BINS as f64;
+/// Before anything is known idle times are taken to be distributed as Pareto's law has them, with a shape of one half:
+/// each bin is that much less likely than the one before it. Then a pod is kept for half as long as it is worth, in s.
+const FALL: f64 = 0.953_462_589_245_592_3;
+/// What that weighs: three idle times.
+const PRIOR: f64 = 3.0 * ONE as f64;
 
 /// A histogram of idle times: from the end of the last call to the first that comes after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,12 +71,15 @@ impl Idle {
         let from = seconds(from_ms);
         let mut edges = [FIRST_S; BINS];
         (1..BINS).for_each(|at| edges[at] = edges[at - 1] * STEP);
+        let mut prior = [1.0; BINS];
+        (1..BINS).for_each(|at| prior[at] = prior[at - 1] * FALL);
+        let scale = PRIOR / prior.iter().sum::<f64>();
         let first = edges.iter().position(|end| from < *end).unwrap_or(BINS - 1);
         let (mut beyond, mut best, mut soon) = (0.0, 0.0_f64, 0.0);
         for at in (first..BINS).rev() {
             let start = if at == 0 { 0.0 } else { edges[at - 1] };
             let left = (edges[at] - from.max(start)).max(0.0);
-            let mass = (f64::from(self.bins[at]) + PRIOR) * left / (edges[at] - start);
+            let mass = (f64::from(self.bins[at]) + scale * prior[at]) * left / (edges[at] - start);
             soon = price * mass - left * (beyond + 0.5 * mass);
             best = soon + best.max(0.0);
             beyond += mass;

@@ -38,6 +38,13 @@ impl Moment {
         Self { now_ms, lead_ms: state.lead.quantile(0.9, policy.start_ms) }
     }
 
+    /// How long fewer pods must have done before any is given up: as long as the start of another costs at least, for
+    /// who waits that long pays at most twice what he would who knew what comes (Karlin et al., "Competitive Snoopy
+    /// Caching", Algorithmica 1988).
+    pub(crate) fn hold_ms(self, policy: &Policy) -> u64 {
+        policy.hold_ms.max(self.lead_ms.min(HOUR_MS))
+    }
+
     /// When a pod that is asked for at the next tick is ready, from now.
     pub(crate) fn horizon_ms(self, policy: &Policy) -> u64 {
         self.lead_ms.saturating_add(policy.tick_ms).clamp(1, HOUR_MS)
@@ -81,6 +88,24 @@ pub(crate) fn places(policy: &Policy, seen: &Observation, of: impl Fn(&Load) -> 
     seen.loads.iter().enumerate().fold(0.0, |sum, (at, load)| sum + of(load) * f64::from(weight(at)) / 1_000.0)
 }
 
+/// What a call costs that waits too long, in pod-seconds, and how long it may wait, in s: means and the least over the
+/// classes that are called.
+pub(crate) fn price(policy: &Policy, state: &State) -> (f64, f64) {
+    let (mut price, mut all, mut limit_ms) = (0.0, 0.0, u64::MAX);
+    for (class, share) in policy.classes.iter().zip(state.last.shares) {
+        let share = f64::from(share) + 1e-3;
+        price += share * f64::from(class.slow_pod_seconds);
+        all += share;
+        if share > 0.02 || policy.classes.len() == 1 {
+            limit_ms = limit_ms.min(class.slow_ms);
+        }
+    }
+    if limit_ms == u64::MAX {
+        limit_ms = policy.classes.iter().map(|class| class.slow_ms).min().unwrap_or(1_000);
+    }
+    (if all > 0.0 { price / all } else { 0.0 }, seconds(limit_ms))
+}
+
 /// Takes in what is seen. The signals must be fresh.
 pub(crate) fn learn(policy: &Policy, state: &mut State, seen: &Observation, moment: Moment) {
     let now = moment.now_ms;
@@ -99,7 +124,6 @@ pub(crate) fn learn(policy: &Policy, state: &mut State, seen: &Observation, mome
         let weight = (state.service.mean() / seconds(moment.horizon_ms(policy))).min(1.0);
         let load = busy_s / length + queued * weight;
         state.window.add(from, now, load, f64::from(seen.arrivals()) / length);
-        state.hour.add(now, HOUR_MS, load, length);
         state.day.add(now, policy.period_ms, load, length);
         let share = (length / SESSIONS_S).min(1.0);
         let rate = (f64::from(seen.sessions) - f64::from(state.last.sessions)) / length;
@@ -107,13 +131,15 @@ pub(crate) fn learn(policy: &Policy, state: &mut State, seen: &Observation, mome
     } else {
         state.window.part_rate += f64::from(seen.arrivals());
     }
+    state.clock.add(now, seen.arrivals().into());
+    state.last.busy = busy;
     starts(state, seen);
     activity(policy, state, seen, moment, is_first);
     shares(state, seen);
     judge(state, now);
     foretell(policy, state, moment);
     let last = &mut state.last;
-    (last.seen_ms, last.is_known, last.busy) = (now, true, busy);
+    (last.seen_ms, last.is_known) = (now, true);
     (last.calls, last.sessions) = (seen.calls(), seen.sessions);
 }
 
@@ -187,20 +213,43 @@ fn judge(state: &mut State, now_ms: u64) {
                 record.judge(low.into(), high.into(), came);
             }
         }
-        let learned = [false, state.hour.periods() >= 2, state.day.periods() >= 2];
+        let learned = [false, state.clock.period().is_some(), state.day.periods() >= 2];
         let window = state.records[0].clone();
-        for (record, learned) in state.records.iter_mut().zip(learned).skip(1) {
-            record.weigh(&window, learned);
-        }
+        state.records[1].hold(learned[1]);
+        state.records[2].weigh(&window, learned[2]);
+    }
+}
+
+/// A stretch of time from now on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) ms: u64,
+    /// In s.
+    pub(crate) length: f64,
+    /// The share of calls under way now that are not over by then.
+    pub(crate) stay: f64,
+}
+
+impl Ahead {
+    /// Until a pod that is asked for now is ready, and so much longer.
+    pub(crate) fn of(policy: &Policy, state: &State, moment: Moment, later_ms: u64) -> Self {
+        let ms = moment.horizon_ms(policy).saturating_add(later_ms);
+        let length = seconds(ms);
+        Self { ms, length, stay: libm::exp(-length / state.service.mean().max(1e-3)) }
     }
 }
 
 /// What each forecaster says of demand when a pod that is asked for now is ready: nothing as long as it knows nothing.
 pub(crate) fn intervals(policy: &Policy, state: &State, moment: Moment) -> [Option<Interval>; FORECASTERS] {
-    let at = moment.now_ms + moment.horizon_ms(policy) + FORETOLD_S as u64 * 500;
-    let middles = [Some(state.window.load(60)), state.hour.at(at, HOUR_MS), state.day.at(at, policy.period_ms)];
+    let service = state.service.mean().max(1e-3);
+    let ahead = Ahead::of(policy, state, moment, FORETOLD_S as u64 * 500);
+    let at = moment.now_ms + ahead.ms;
+    let stays = state.last.busy * ahead.stay;
+    let window = stays + state.window.load(60) * (1.0 - ahead.stay);
+    let clock = |period| stays + state.clock.ahead(moment.now_ms, ahead.ms, service, period);
+    let told = [Some(window), state.clock.period().map(clock), state.day.at(at, policy.period_ms)];
     let mut said = [None; FORECASTERS];
-    for ((said, middle), record) in said.iter_mut().zip(middles).zip(&state.records) {
+    for ((said, middle), record) in said.iter_mut().zip(told).zip(&state.records) {
         *said = middle.map(|middle| Record::around(record, middle));
     }
     said

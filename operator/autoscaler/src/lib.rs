@@ -7,17 +7,19 @@
 //!
 //! What a server needs is the most of what its parts say:
 //!
-//! - calls (`need.rs`): the number of pods that costs the least when each call that waits too long has a price, by
-//!   Erlang's formula (`queue.rs`) over the load of the last minute, or of the last seconds when that is clearly more
-//!   (`window.rs`);
-//! - forecasts (`profile.rs`, `forecast.rs`), for the time that pods take to be ready (`lead.rs`): they can only add,
-//!   and only while nine of ten of their intervals hold;
+//! - calls (`need.rs`, `outlook.rs`): the number of pods that costs the least when each call that waits too long has a
+//!   price, by Erlang's formula (`queue.rs`) over the load that there will be when another pod can be ready (`lead.rs`):
+//!   of what is under way now, and of what comes as in the last minute, or in the last seconds when that is clearly more
+//!   (`window.rs`), or in the same minutes of the hour when those tell it better (`clock.rs`);
+//! - a profile of the day (`profile.rs`), which can only add; both forecasts count only while nine of ten of their
+//!   intervals hold (`forecast.rs`);
 //! - sessions, and calls that have waited for too long;
-//! - without calls, what idle times say of the last pod (`idle.rs`).
+//! - without calls, what the clock or else idle times say of the last pod (`idle.rs`).
 //!
 //! Fewer pods are held for a while; then the emptiest is marked, and deleted when it is empty (`shrink.rs`). It does
 //! not place pods, tell which calls go to which of them, or decide how large one is.
 
+mod clock;
 mod decide;
 mod decision;
 mod forecast;
@@ -28,6 +30,7 @@ mod ledger;
 mod need;
 mod number;
 mod observation;
+mod outlook;
 mod policy;
 mod profile;
 mod queue;

@@ -4,128 +4,56 @@ use libm::sqrt;
 
 use crate::{
     decision::Reason,
-    learn::{HOUR_MS, Moment, intervals, places},
-    number::{milli, seconds, up},
+    learn::{Ahead, HOUR_MS, Moment, intervals, places, price},
+    number::{milli, ms, seconds, up},
     observation::{Observation, Phase},
+    outlook::Outlook,
     policy::{Forecast, KeepRule, Policy},
-    queue,
     state::State,
 };
 
 /// How far the load of the last seconds must be above that of the minute, in standard deviations, to be a burst.
-const CLEAR: f64 = 2.0;
+const CLEAR: f64 = 3.0;
 /// A number that comes by chance is that many standard deviations above its mean one time in twenty.
 const ONE_OF_TWENTY: f64 = 1.645;
-/// Calls of up to that long are counted as they come; of longer ones it is better known how many there are. In s.
-const SHORT_S: f64 = 6.0;
-/// Idle times that must have been seen before they say what to do.
-const SEEN: u32 = 8;
-/// Where the load may lie, in upper halves of the interval, and how likely it is there.
-const POINTS: [(f64, f64); 4] = [(0.0, 0.6), (0.5, 0.25), (1.0, 0.12), (1.6, 0.03)];
-/// Numbers of pods that are compared at a time.
-const COMPARED: u32 = 16;
-/// Places up to which Erlang's recursion is cheap enough for all of these.
-const EXACT: u32 = 160;
+/// Calls of up to that long are counted by what they keep busy; longer ones as they come. In s.
+const SHORT_S: f64 = 20.0;
+/// Idle times that must have been seen before a pod is started for a call that may come.
+const SEEN: u32 = 3;
 /// For how long what is known of the load holds, in s: the time over which the start of a pod must pay.
-const HOLDS_S: f64 = 60.0;
-
-/// What a number of pods is judged by.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outlook {
-    /// Busy places, and how far above that they are in one case of twenty.
-    pub(crate) load: f64,
-    pub(crate) above: f64,
-    /// What one call takes, and what it may wait, in s.
-    pub(crate) service: f64,
-    pub(crate) limit: f64,
-    /// What a call that waits longer costs, in pod-seconds.
-    pub(crate) price: f64,
-    /// Places of a pod.
-    pub(crate) by_pod: u32,
-    /// Pods that are there, and what each further one costs besides its time, in pods: it is started, and then held.
-    pub(crate) there: u32,
-    pub(crate) start: f64,
-}
-
-impl Outlook {
-    /// The number of pods that costs the least, each second: as many pod-seconds, and the price of the calls that
-    /// wait too long. Never fewer than the load keeps busy, so that every call is made at last.
-    pub(crate) fn pods(&self, most: u32) -> u32 {
-        let by_pod = f64::from(self.by_pod);
-        let highest = self.load + POINTS[POINTS.len() - 1].0 * self.above;
-        let mut low = up(self.load / by_pod).max(1).min(most.max(1));
-        let mut high = up((highest + 4.0 * sqrt(highest)) / by_pod + 1.0).clamp(low, most.max(1));
-        // The cost falls and then rises: halving the stride around the best finds it.
-        while high - low > COMPARED {
-            let stride = (high - low).div_ceil(COMPARED);
-            let best = self.cheapest(low, high, stride);
-            (low, high) = (best.saturating_sub(stride).max(low), (best + stride).min(high));
-        }
-        self.cheapest(low, high, 1)
-    }
-
-    fn cheapest(&self, low: u32, high: u32, stride: u32) -> u32 {
-        let mut costs = [0.0; COMPARED as usize + 2];
-        for (above, chance) in POINTS {
-            let load = self.load + above * self.above;
-            let weight = chance * self.price * load / self.service;
-            let mut blocked = (0, 1.0);
-            for (cost, pods) in costs.iter_mut().zip((low..=high).step_by(stride as usize)) {
-                let places = pods.saturating_mul(self.by_pod);
-                *cost += weight * self.slow(places, load, &mut blocked);
-            }
-        }
-        let mut best = (low, f64::INFINITY);
-        for (cost, pods) in costs.iter().zip((low..=high).step_by(stride as usize)) {
-            let cost = cost + f64::from(pods) + self.start * f64::from(pods.saturating_sub(self.there));
-            if cost < best.1 {
-                best = (pods, cost);
-            }
-        }
-        best.0
-    }
-
-    /// As [`queue::slow`], with the recursion taken up where the number of places before left it.
-    fn slow(&self, places: u32, load: f64, (done, blocked): &mut (u32, f64)) -> f64 {
-        let spare = f64::from(places) - load;
-        if spare <= 0.0 || load <= 0.0 {
-            return if load <= 0.0 { 0.0 } else { 1.0 };
-        }
-        if places > EXACT {
-            return queue::slow(places, load, self.service, self.limit);
-        }
-        while *done < places {
-            *done += 1;
-            *blocked = load * *blocked / (f64::from(*done) + load * *blocked);
-        }
-        let delayed = *blocked / (1.0 - (load / f64::from(places)) * (1.0 - *blocked));
-        delayed * libm::exp(-spare * self.limit / self.service)
-    }
-}
+const HOLDS_S: f64 = 20.0;
+/// Pods that the clock needs again within that long are not given up, in ms: looked at in so many steps.
+const AGAIN_MS: [u64; 4] = [45_000, 90_000, 135_000, 180_000];
 
 /// How many pods are needed, and what for.
 pub(crate) fn need(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> (u32, Reason) {
     let reactive = state.wakes.is_exceeded(moment.now_ms) || state.flaps.is_exceeded(moment.now_ms);
+    let foresees = !reactive && policy.forecast == Forecast::Auto;
+    let period = if foresees { trusted(state, moment) } else { None };
     let outlook = outlook(policy, state, seen, moment);
     let active = seen.calls() > 0 || seen.arrivals() > 0;
-    let mut need =
-        if active { calls(policy, state, seen, moment, outlook) } else { idle(policy, state, seen, moment, reactive) };
+    let mut need = match period {
+        _ if active => calls(policy, state, seen, moment, outlook, period),
+        Some(period) => timed(policy, state, seen, moment, outlook, period),
+        None => idle(policy, state, seen, moment, reactive),
+    };
     if !active && need.0 > 0 {
-        let (pods, reason) = calls(policy, state, seen, moment, outlook);
-        if pods > need.0 {
-            need = (pods, reason);
-        }
+        raise(&mut need, Some(calls(policy, state, seen, moment, outlook, period)));
     }
-    if !reactive && policy.forecast == Forecast::Auto {
-        let season = season(policy, state, seen, moment, outlook, need.0 == 0);
-        raise(&mut need, season);
-        if active {
-            raise(&mut need, trend(policy, state, moment, outlook));
-        }
+    if foresees {
+        let rests = need.0 == 0;
+        raise(&mut need, season(policy, state, seen, moment, outlook, rests));
     }
     raise(&mut need, sessions(policy, state, seen, moment));
-    raise(&mut need, waited(seen, moment));
+    raise(&mut need, waited(policy, seen, moment));
     need
+}
+
+/// The period of the clock, while it holds what it promises and no more came than it says.
+fn trusted(state: &State, moment: Moment) -> Option<usize> {
+    let period = state.clock.period().filter(|_| state.records[1].counts)?;
+    let came = state.window.rate(60) * 60.0;
+    (!state.clock.is_surprised(moment.now_ms, came, period)).then_some(period)
 }
 
 fn raise(need: &mut (u32, Reason), other: Option<(u32, Reason)>) {
@@ -138,76 +66,156 @@ fn raise(need: &mut (u32, Reason), other: Option<(u32, Reason)>) {
 
 /// What is the same for whatever load.
 fn outlook(policy: &Policy, state: &State, seen: &Observation, moment: Moment) -> Outlook {
-    let (mut price, mut all, mut limit_ms) = (0.0, 0.0, u64::MAX);
-    for (class, share) in policy.classes.iter().zip(state.last.shares) {
-        let share = f64::from(share) + 1e-3;
-        price += share * f64::from(class.slow_pod_seconds);
-        all += share;
-        if share > 0.02 || policy.classes.len() == 1 {
-            limit_ms = limit_ms.min(class.slow_ms);
-        }
-    }
-    if limit_ms == u64::MAX {
-        limit_ms = policy.classes.iter().map(|class| class.slow_ms).min().unwrap_or(1_000);
-    }
+    let (price, limit) = price(policy, state);
     Outlook {
         load: 0.0,
         above: 0.0,
+        jump: 0.0,
+        spread: 1.0,
+        rate: 0.0,
         service: state.service.mean().max(1e-3),
-        limit: seconds(limit_ms),
-        price: if all > 0.0 { price / all } else { 0.0 },
+        limit,
+        price,
         by_pod: policy.calls_per_pod.max(1),
         there: seen.serving(),
-        start: seconds(moment.lead_ms.saturating_add(policy.hold_ms)) / HOLDS_S,
+        start: seconds(moment.lead_ms.saturating_add(moment.hold_ms(policy))) / HOLDS_S,
     }
 }
 
-/// What the load of the last minute needs, or that of the last seconds when it is clearly more.
-fn calls(policy: &Policy, state: &State, seen: &Observation, moment: Moment, outlook: Outlook) -> (u32, Reason) {
+/// Calls that come until a pod that is asked for now is ready.
+struct Coming {
+    /// Places that they would keep busy if they went on as usual, and as they are taken to.
+    usual: f64,
+    flow: f64,
+    /// Those that they do keep busy by then.
+    new: f64,
+    /// Whether those of the last seconds are clearly more.
+    is_burst: bool,
+}
+
+/// Calls come as in the last minute, or as the clock says that is trusted, or as in the last seconds when that is
+/// clearly more: what a few calls say of how many come is as many as their root, either way.
+fn coming(state: &State, moment: Moment, service: f64, ahead: Ahead, period: Option<usize>) -> Coming {
+    let rate = |period, later_ms| state.clock.rate(moment.now_ms, moment.now_ms + later_ms, period);
+    let usual = period.map_or_else(|| flow(state, moment, service), |period| rate(period, 0) * service);
+    let burst = state.window.rate(6) * service;
+    let is_burst = burst > usual + CLEAR * sqrt(burst * service / 6.0);
+    let (flow, new) = match period {
+        _ if is_burst => (burst, burst * (1.0 - ahead.stay)),
+        None => (usual, usual * (1.0 - ahead.stay)),
+        Some(period) => {
+            let new = state.clock.ahead(moment.now_ms, ahead.ms, service, period);
+            (usual.max(rate(period, ahead.ms) * service), new)
+        }
+    };
+    Coming { usual, flow, new, is_burst }
+}
+
+/// What those need that will be under way when a pod that is asked for now is ready: what is left of those that are
+/// now, and what comes until then.
+fn calls(
+    policy: &Policy,
+    state: &State,
+    seen: &Observation,
+    moment: Moment,
+    outlook: Outlook,
+    period: Option<usize>,
+) -> (u32, Reason) {
     let service = outlook.service;
-    let window = &state.window;
-    let waited = state.last.queued_ms > 0 && moment.now_ms - state.last.queued_ms < 60_000;
-    let mut minute = window.load(60);
-    if waited && service < 20.0 {
-        // While calls wait, pods are no busier than they can be: what comes says what is wanted.
-        minute = minute.max(window.rate(60) * service);
-    }
+    let ahead = Ahead::of(policy, state, moment, 0);
+    let Coming { usual, flow, new, is_burst } = coming(state, moment, service, ahead, period);
+    let now = places(policy, seen, |load| load.in_flight.into());
     let queued = places(policy, seen, |load| load.queued.into());
-    let weight = (service / seconds(moment.horizon_ms(policy))).min(1.0);
-    let burst = if service <= SHORT_S { window.rate(6) * service } else { window.load(6) } + queued * weight;
-    // What a few calls say of how many come: as many as their root, either way.
-    let noise = sqrt(burst * (service / 6.0).min(1.0));
-    let is_burst = burst > minute + CLEAR * noise;
-    let load = if is_burst { burst } else { minute };
-    let above = if is_burst { ONE_OF_TWENTY * noise } else { doubt(load, service) };
-    let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
-    let reason = if is_burst {
-        Reason::Burst { load_milli: milli(load), minute_milli: milli(minute) }
-    } else {
-        Reason::Calls { load_milli: milli(load), service_ms: crate::number::ms(service) }
+    // A call that waits is as much load as pods can work off of it until another one is ready.
+    let queued = queued * ahead.stay.max((service / ahead.length).min(1.0));
+    let load = now * ahead.stay + new + queued;
+    let above = match period {
+        _ if is_burst => ONE_OF_TWENTY * sqrt(flow * service / 6.0),
+        None => doubt(flow, service),
+        Some(_) => 0.5 * doubt(flow, service),
+    };
+    let jump = if period.is_none() { state.clock.jump() * flow } else { 0.0 };
+    let off = 1.0 - ahead.stay;
+    let outlook = outlook.known(load, now * ahead.stay * ahead.stay + queued);
+    let outlook = Outlook { rate: flow / service, above: above * off, jump: jump * off, ..outlook };
+    let pods = outlook.pods(policy.max_pods);
+    let pods = period.map_or(pods, |period| again(policy, state, moment, outlook, (now, pods), period));
+    let load_milli = milli(load);
+    let reason = match period {
+        _ if is_burst => Reason::Burst { load_milli, minute_milli: milli(usual) },
+        Some(_) => Reason::Season { load_milli, ahead_ms: ahead.ms },
+        None => Reason::Calls { load_milli, service_ms: ms(service) },
     };
     (pods, reason)
 }
 
-/// How far above its mean the load of a minute may truly be, one time in twenty: of calls that come by chance and take
-/// `service` seconds, the mean over T seconds has a variance of `load · 2 service / T`, and never more than the load.
-fn doubt(load: f64, service: f64) -> f64 {
-    ONE_OF_TWENTY * sqrt(load * (service / 30.0).min(1.0))
+/// Pods that are needed, and of those that are there those that the clock needs again soon: to give them up and start
+/// others would save less than it unsettles.
+fn again(
+    policy: &Policy,
+    state: &State,
+    moment: Moment,
+    outlook: Outlook,
+    (now, pods): (f64, u32),
+    period: usize,
+) -> u32 {
+    let later = |later_ms: u64| {
+        let ahead = Ahead::of(policy, state, moment, later_ms);
+        let new = state.clock.ahead(moment.now_ms, ahead.ms, outlook.service, period);
+        let rate = state.clock.rate(moment.now_ms, moment.now_ms + ahead.ms, period);
+        let above = 0.5 * doubt(rate * outlook.service, outlook.service) * (1.0 - ahead.stay);
+        let then = outlook.known(now * ahead.stay + new, now * ahead.stay * ahead.stay);
+        Outlook { rate, above, jump: 0.0, ..then }.pods(outlook.there)
+    };
+    AGAIN_MS
+        .into_iter()
+        .fold(pods, |most, later_ms| if most < outlook.there { most.max(later(later_ms)) } else { most })
 }
 
-/// What there will be if demand goes on rising.
-fn trend(policy: &Policy, state: &State, moment: Moment, outlook: Outlook) -> Option<(u32, Reason)> {
-    let slope = state.window.slope(outlook.service)?;
+/// Places that calls would keep busy if they went on coming as in the last minute.
+fn flow(state: &State, moment: Moment, service: f64) -> f64 {
+    let came = state.window.rate(60) * service;
+    if service > SHORT_S {
+        return came;
+    }
+    // While calls wait, pods are no busier than they can be: what comes says what is wanted.
+    let waited = state.last.queued_ms > 0 && moment.now_ms - state.last.queued_ms < 60_000;
+    let busy = state.window.load(60);
+    if waited { busy.max(came) } else { busy }
+}
+
+/// How far above its mean the flow of a minute may truly be, one time in twenty: of calls that come by chance and take
+/// `service` seconds, the difference of two minutes has a variance of `flow · service / 30`.
+fn doubt(flow: f64, service: f64) -> f64 {
+    ONE_OF_TWENTY * sqrt(flow * service / 30.0)
+}
+
+/// Whether the clock that is trusted makes a pod worth its time while there are no calls.
+fn timed(
+    policy: &Policy,
+    state: &State,
+    seen: &Observation,
+    moment: Moment,
+    outlook: Outlook,
+    period: usize,
+) -> (u32, Reason) {
+    let idle_ms = moment.now_ms - state.last.active_ms;
+    if idle_ms < policy.keep.at_least_ms {
+        return (1, Reason::Keeps { idle_ms, worth_milli: None });
+    }
     let ahead_ms = moment.horizon_ms(policy);
-    let minute = state.window.load(60);
-    // The mean of a minute is that of 30 s ago.
-    let load = (minute + slope * (30.0 + seconds(ahead_ms))).min(2.0 * minute);
-    let above = doubt(load, outlook.service);
-    let pods = Outlook { load, above, ..outlook }.pods(policy.max_pods);
-    Some((pods, Reason::Trend { load_milli: milli(load), ahead_ms }))
+    let price = cold_price(policy, state, seen, moment, &outlook);
+    let rate = |later_ms| state.clock.rate(moment.now_ms, moment.now_ms + later_ms, period);
+    let now = if seen.serving() > 0 { rate(0) } else { 0.0 };
+    let again = AGAIN_MS.map(|later_ms| if seen.serving() > 0 { rate(ahead_ms + later_ms) } else { 0.0 });
+    let best = again.into_iter().fold(rate(ahead_ms).max(now), f64::max);
+    if idle_ms < policy.keep.at_most_ms && best * price > 1.0 {
+        return (1, Reason::Season { load_milli: milli(best * outlook.service), ahead_ms });
+    }
+    (0, Reason::Idle { idle_ms })
 }
 
-/// What the profiles that count foretell, for which even a first pod must be worth its while.
+/// What the profile of the period foretells while it counts, for which even a first pod must be worth its while.
 fn season(
     policy: &Policy,
     state: &State,
@@ -217,30 +225,25 @@ fn season(
     need_is_zero: bool,
 ) -> Option<(u32, Reason)> {
     let ahead_ms = moment.horizon_ms(policy);
-    let mut best: Option<(u32, Reason)> = None;
-    let said = intervals(policy, state, moment);
-    for (said, record) in said.into_iter().zip(&state.records).skip(1) {
-        let Some(said) = said.filter(|_| record.counts) else { continue };
-        let above = doubt(said.middle, outlook.service);
-        let outlook = Outlook { load: said.middle, above, ..outlook };
-        let calls_by_second = said.middle / outlook.service;
-        // For a server at rest there must be demand nine times out of ten.
-        let rests = need_is_zero && said.low <= 0.0;
-        if rests || calls_by_second * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
-            continue;
-        }
-        let pods = outlook.pods(policy.max_pods);
-        if best.as_ref().is_none_or(|(most, _)| pods > *most) {
-            best = Some((pods, Reason::Season { load_milli: milli(said.middle), ahead_ms }));
-        }
+    let said = intervals(policy, state, moment)[2].filter(|_| state.records[2].counts)?;
+    let outlook = Outlook {
+        above: doubt(said.middle, outlook.service.min(30.0)),
+        rate: said.middle / outlook.service,
+        load: said.middle,
+        ..outlook
+    };
+    // For a server at rest there must be demand nine times out of ten.
+    let rests = need_is_zero && said.low <= 0.0;
+    if rests || outlook.rate * cold_price(policy, state, seen, moment, &outlook) < 1.0 {
+        return None;
     }
-    best
+    Some((outlook.pods(policy.max_pods), Reason::Season { load_milli: milli(said.middle), ahead_ms }))
 }
 
 /// What a call costs that finds no pod, with those that come before there is one, in pod-seconds: nothing but the
 /// start when another region takes them in time.
 fn cold_price(policy: &Policy, state: &State, seen: &Observation, moment: Moment, outlook: &Outlook) -> f64 {
-    let limit = crate::number::ms(outlook.limit);
+    let limit = ms(outlook.limit);
     let taken = seen.regions.iter().any(|region| region.spare_calls > 0 && region.round_trip_ms < limit);
     let hurts = moment.horizon_ms(policy) > limit && !taken;
     let slow = if hurts { outlook.price * state.last.calls_by_wake.max(1.0) } else { 0.0 };
@@ -258,7 +261,7 @@ fn idle(policy: &Policy, state: &State, seen: &Observation, moment: Moment, reac
     if idle_ms >= keep.at_most_ms {
         return none;
     }
-    if reactive || keep.rule == KeepRule::Fixed || state.idle.seen() < SEEN {
+    if reactive || keep.rule == KeepRule::Fixed {
         return if idle_ms < keep.fixed_ms && (seen.serving() > 0 || state.last.wanted > 0) { kept } else { none };
     }
     let price = cold_price(policy, state, seen, moment, &outlook(policy, state, seen, moment));
@@ -269,7 +272,8 @@ fn idle(policy: &Policy, state: &State, seen: &Observation, moment: Moment, reac
     }
     let worth = state.idle.worth(idle_ms.saturating_add(moment.lead_ms), price);
     let starting = seen.pods.iter().any(|pod| pod.phase == Phase::Starting);
-    let pays = if starting { worth.keep > 0.0 } else { worth.keep > seconds(moment.lead_ms) && worth.soon >= 0.0 };
+    let begins = || state.idle.seen() >= SEEN && worth.keep > seconds(moment.lead_ms) && worth.soon >= 0.0;
+    let pays = if starting { worth.keep > 0.0 } else { begins() };
     let reason = Reason::Prewarms { idle_ms, lead_ms: moment.lead_ms, worth_milli: milli(worth.keep) };
     if pays { (1, reason) } else { none }
 }
@@ -283,11 +287,14 @@ fn sessions(policy: &Policy, state: &State, seen: &Observation, moment: Moment) 
 }
 
 /// A call that has waited longer than a pod takes to be ready shows that something is wrong with what is known: one
-/// pod more, and another when that one did not help.
-fn waited(seen: &Observation, moment: Moment) -> Option<(u32, Reason)> {
+/// pod more, and another when that one did not help. Where all places of a pod are free it is not places that it waits
+/// for, but its session's own pod, and others would not help.
+fn waited(policy: &Policy, seen: &Observation, moment: Moment) -> Option<(u32, Reason)> {
     let oldest_ms = seen.loads.iter().filter(|load| load.queued > 0).map(|load| load.oldest_queued_ms).max()?;
     let starting = seen.pods.iter().any(|pod| pod.phase == Phase::Starting);
-    let long = oldest_ms > moment.lead_ms.saturating_add(1_000) && !starting;
+    let by_pod = f64::from(policy.calls_per_pod);
+    let free = f64::from(seen.ready()) * by_pod - places(policy, seen, |load| load.in_flight.into());
+    let long = oldest_ms > moment.lead_ms.saturating_add(1_000) && !starting && free < by_pod;
     long.then(|| (seen.ready().saturating_add(1), Reason::QueueWait { oldest_ms }))
 }
 

@@ -6,6 +6,13 @@ pub(crate) fn up(value: f64) -> u32 {
     libm::ceil(value) as u32
 }
 
+/// The whole number at or below, from 0 to `u32::MAX`; 0 for what is no number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is what is wanted")]
+pub(crate) fn down(value: f64) -> u32 {
+    // What should be whole and is less by the last bits is whole.
+    libm::floor(value + 1e-9) as u32
+}
+
 /// The nearest whole number of thousandths, from 0 to `u32::MAX`; 0 for what is no number.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is what is wanted")]
 pub(crate) fn milli(value: f64) -> u32 {

@@ -28,7 +28,7 @@ pub struct Policy {
     pub classes: Vec<Class>,
     /// What becomes of the last pod of an idle server.
     pub keep: Keep,
-    /// How long fewer pods must have been enough before any is given up.
+    /// How long fewer pods must have been enough before any is given up; at least as long as a pod takes to be ready.
     pub hold_ms: u64,
     /// How long a pod that is given up may take to finish its calls and hand over its sessions.
     pub drain_ms: u64,
@@ -70,8 +70,8 @@ pub struct Class {
 pub struct Keep {
     /// Who says how long it is kept.
     pub rule: KeepRule,
-    /// How long the last pod of an idle server is kept by the rule `fixed`, and by `learned` until enough was seen or
-    /// while a budget is exceeded.
+    /// How long the last pod of an idle server is kept by the rule `fixed`, and by `learned` while a budget is
+    /// exceeded.
     pub fixed_ms: u64,
     /// The last pod is kept that long by any rule.
     pub at_least_ms: u64,
@@ -110,7 +110,7 @@ impl Default for Policy {
             sessions_per_pod: None,
             classes: vec![Class::default()],
             keep: Keep::default(),
-            hold_ms: 90_000,
+            hold_ms: 30_000,
             drain_ms: 300_000,
             start_ms: 10_000,
             tick_ms: 2_000,
@@ -125,7 +125,7 @@ impl Default for Policy {
 
 impl Default for Class {
     fn default() -> Self {
-        Self { name: "calls".into(), slots_milli: 1_000, slow_ms: 1_000, slow_pod_seconds: 120 }
+        Self { name: "calls".into(), slots_milli: 1_000, slow_ms: 1_000, slow_pod_seconds: 1_000 }
     }
 }
 

@@ -6,6 +6,9 @@ use crate::{
     policy::Policy,
 };
 
+/// Pods that may be deleted wait for others so long at the most, in ms.
+const TOGETHER_MS: u64 = 30_000;
+
 /// Pods to mark, to take back and to delete, by their places in the observation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -15,8 +18,9 @@ pub(crate) struct Plan {
 }
 
 /// What makes `serving` pods serve: draining ones are taken back before any is started, those that are marked for the
-/// shortest time first, and no more than half of the pods are marked at once.
-pub(crate) fn plan(policy: &Policy, seen: &Observation, now_ms: u64, serving: u32) -> Plan {
+/// shortest time first, and no more than half of the pods are marked at once. Those that may be deleted are once all may
+/// that are marked, or when others start, or with the clock: each deletion is a write.
+pub(crate) fn plan(policy: &Policy, seen: &Observation, (before_ms, now_ms): (u64, u64), serving: u32) -> Plan {
     let mut plan = Plan::default();
     let there = seen.serving();
     let mut draining: Vec<(u64, usize)> = Vec::new();
@@ -28,8 +32,12 @@ pub(crate) fn plan(policy: &Policy, seen: &Observation, now_ms: u64, serving: u3
     draining.sort_by(|one, other| other.0.cmp(&one.0).then(seen.pods[one.1].id.cmp(&seen.pods[other.1].id)));
     let back = draining.len().min(serving.saturating_sub(there) as usize);
     plan.undrain.extend(draining.drain(..back).map(|(_, at)| at));
+    let starts = serving as usize > there as usize + back;
     let gone = |(since, at): &(u64, usize)| may_delete(&seen.pods[*at], *since, policy.drain_ms, now_ms);
-    plan.delete.extend(draining.iter().filter(|one| gone(one)).map(|(_, at)| *at));
+    let is_time = now_ms / TOGETHER_MS != before_ms / TOGETHER_MS;
+    if is_time || starts || draining.iter().all(gone) {
+        plan.delete.extend(draining.iter().filter(|one| gone(one)).map(|(_, at)| *at));
+    }
     let spare = there.saturating_sub(serving).min(there.div_ceil(2));
     if spare > 0 {
         plan.drain = victims(seen, now_ms.saturating_add(policy.drain_ms), spare as usize);
@@ -79,8 +87,12 @@ mod tests {
     }
 
     fn planned(pods: Vec<Pod>, serving: u32) -> (Vec<String>, Vec<String>, Vec<String>) {
+        planned_since(980_000, pods, serving)
+    }
+
+    fn planned_since(before_ms: u64, pods: Vec<Pod>, serving: u32) -> (Vec<String>, Vec<String>, Vec<String>) {
         let seen = Observation { now_ms: 1_000_000, pods, ..Observation::default() };
-        let plan = plan(&Policy::default(), &seen, seen.now_ms, serving);
+        let plan = plan(&Policy::default(), &seen, (before_ms, seen.now_ms), serving);
         let names = |places: &[usize]| places.iter().map(|at| seen.pods[*at].id.clone()).collect();
         (names(&plan.drain), names(&plan.undrain), names(&plan.delete))
     }
@@ -114,6 +126,10 @@ mod tests {
         ];
         let (drain, undrain, delete) = planned(pods.clone(), 1);
         assert_eq!((drain, undrain, delete), (vec![], vec!["late".to_owned()], vec!["empty".into(), "over".into()]));
-        assert_eq!(planned(pods, 9).1.len(), 5, "all of them");
+        assert_eq!(planned(pods.clone(), 9).1.len(), 5, "all of them");
+        // Two seconds later than the last look, with others that drain on, they wait for the next half minute.
+        assert_eq!(planned_since(998_000, pods.clone(), 0).2, Vec::<String>::new());
+        let done = vec![pods[1].clone(), pods[2].clone()];
+        assert_eq!(planned_since(998_000, done, 0).2, ["late", "empty"], "none is waited for");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
+    clock::Clock,
     forecast::Record,
     idle::Idle,
     lead::Lead,
@@ -15,14 +16,14 @@ use crate::{
 };
 
 /// The first byte of a state.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Times are below that, so that sums of them stay whole: 285,000 years.
 pub(crate) const LATEST_MS: u64 = 1 << 53;
 /// Buckets of the time that is held before shrinking.
 pub(crate) const HELD: usize = 16;
 /// Forecasts that wait to be judged.
 pub(crate) const PENDING: usize = 8;
-/// Those who forecast: the window itself, the profile of the hour, and that of the period.
+/// Those who forecast: the window itself, the clock, and the profile of the period.
 pub(crate) const FORECASTERS: usize = 3;
 
 /// What is remembered of a server. A new one knows nothing; it is meant for one server and one policy, but outlives
@@ -34,8 +35,8 @@ pub struct State {
     pub(crate) service: Service,
     pub(crate) lead: Lead,
     pub(crate) idle: Idle,
-    pub(crate) hour: Profile<60>,
-    pub(crate) day: Profile<288>,
+    pub(crate) clock: Clock,
+    pub(crate) day: Profile<144>,
     pub(crate) records: [Record; FORECASTERS],
     pub(crate) pending: [Pending; PENDING],
     /// When the last forecast was made, and where the next one goes.
@@ -165,7 +166,7 @@ impl State {
         self.lead.bins.iter_mut().for_each(|bin| at.short("lead", bin));
         at.time("lead", &mut self.lead.until_ms);
         self.idle.bins.iter_mut().for_each(|bin| at.small("idle", bin, 2 * 3_200));
-        self.hour.walk(at);
+        self.clock.walk(at);
         self.day.walk(at);
         self.records.iter_mut().for_each(|record| record.walk(at));
         for pending in &mut self.pending {
@@ -212,6 +213,19 @@ impl Window {
         at.real("window", &mut self.part_load);
         at.real("window", &mut self.part_rate);
         at.time("window", &mut self.part_ms);
+    }
+}
+
+impl Clock {
+    fn walk(&mut self, at: &mut impl Walk) {
+        self.slots.iter_mut().for_each(|slot| at.slot("clock", slot));
+        at.whole("clock", &mut self.learned);
+        at.time("clock", &mut self.minute);
+        at.real("clock", &mut self.calls);
+        at.real("clock", &mut self.before);
+        self.errors.iter_mut().for_each(|error| at.single("clock", error));
+        at.signed_single("clock", &mut self.jumps);
+        at.single("clock", &mut self.strays);
     }
 }
 
@@ -298,6 +312,13 @@ trait Walk {
         self.bytes(&mut bytes);
         *value = f32::from_le_bytes(bytes);
         self.check(field, value.is_sign_positive() && *value <= 1.1e30);
+    }
+
+    fn signed_single(&mut self, field: &'static str, value: &mut f32) {
+        let mut bytes = value.to_le_bytes();
+        self.bytes(&mut bytes);
+        *value = f32::from_le_bytes(bytes);
+        self.check(field, value.abs() <= 1.1e30);
     }
 
     fn slot(&mut self, field: &'static str, value: &mut Short) {

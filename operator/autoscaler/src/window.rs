@@ -1,17 +1,9 @@
 //! The last minute in seconds.
 
-use libm::sqrt;
-
 use crate::number::{Short, count, seconds};
 
 /// Seconds that are kept.
 pub(crate) const SECONDS: usize = 60;
-/// Seconds of one block of a trend: calls of one block say little about those of the next.
-const BLOCK: usize = 6;
-/// A trend is one when its slope is that many standard errors from 0: by Student's t with 8 degrees of freedom that
-/// happens once in 1,600 times when there is none.
-const CLEAR: f64 = 4.5;
-
 /// Busy places and arrivals of the last minute by seconds: what Knative's autoscaler has (stable window 60 s, panic
 /// window 6 s; pkg/autoscaler/aggregation).
 #[derive(Debug, Clone, PartialEq)]
@@ -105,25 +97,6 @@ impl Window {
     pub(crate) fn rate(&self, seconds: usize) -> f64 {
         self.mean(&self.rate, seconds)
     }
-
-    /// How many places more are busy each second, when that is clear: the slope of the least-squares line through ten
-    /// blocks of six seconds, which must rise by more in a minute than calls of `service` seconds that come by chance.
-    pub(crate) fn slope(&self, service: f64) -> Option<f64> {
-        if usize::from(self.filled) < SECONDS {
-            return None;
-        }
-        let mut blocks = [0.0; SECONDS / BLOCK];
-        for (at, value) in self.newest(&self.load).enumerate() {
-            blocks[SECONDS / BLOCK - 1 - at / BLOCK] += value / 6.0;
-        }
-        let mean = blocks.iter().sum::<f64>() / 10.0;
-        let places = (0..10_u32).map(|at| f64::from(at) - 4.5);
-        let slope = places.clone().zip(&blocks).map(|(x, y)| x * (y - mean)).sum::<f64>() / 82.5;
-        let off = |(x, y): (f64, &f64)| (y - mean - slope * x) * (y - mean - slope * x);
-        let error = sqrt(places.zip(&blocks).map(off).sum::<f64>() / 8.0 / 82.5);
-        let chance = 2.0 * sqrt(mean * (service / 15.0).min(1.0));
-        (slope > CLEAR * error && 10.0 * slope > 2.0 * chance).then_some(slope / 6.0)
-    }
 }
 
 #[cfg(test)]
@@ -159,18 +132,5 @@ mod tests {
         });
         assert_eq!(window.load_until(80_000, 10), Some(74.5));
         assert_eq!((window.load_until(40_000, 11), window.load_until(91_000, 1)), (None, None));
-    }
-
-    #[test]
-    fn a_clear_rise_is_a_trend_and_noise_is_none() {
-        let (mut rise, mut noise) = (Window::default(), Window::default());
-        for second in 0..60_u32 {
-            let at = u64::from(second) * 1_000;
-            rise.add(at, at + 1_000, f64::from(second) * 0.5, 0.0);
-            noise.add(at, at + 1_000, f64::from(second * 7 % 11), 0.0);
-        }
-        let slope = rise.slope(1.0).expect("a trend");
-        assert!((slope - 0.5).abs() < 0.01, "{slope}");
-        assert_eq!(noise.slope(1.0), None);
     }
 }

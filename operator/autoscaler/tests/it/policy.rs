@@ -29,7 +29,7 @@ fn all_faults_are_told_at_once() {
 #[test]
 fn what_is_not_told_is_as_by_default() {
     let policy: Policy = serde_json::from_str(r#"{"maxPods": 7, "keep": {"rule": "fixed"}}"#).expect("a policy");
-    assert_eq!((policy.max_pods, policy.keep.fixed_ms, policy.hold_ms), (7, 300_000, 90_000));
+    assert_eq!((policy.max_pods, policy.keep.fixed_ms, policy.hold_ms), (7, 300_000, 30_000));
     let again: Policy = serde_json::from_str(&serde_json::to_string(&policy).expect("JSON")).expect("a policy");
     assert_eq!(again, policy);
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     sim::{Setting, Spread},
-    study::{Class, Plan, Policy},
+    study::{Class, Part, Plan, Policy},
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 a trace or ledger is not as it should be, 3 a file does not \
@@ -117,6 +117,9 @@ pub(super) struct Demand {
     /// At most so many services of each class, the first of the trace
     #[arg(long)]
     limit: Option<usize>,
+    /// Only one part of the services, such as 2/2: the second of each two
+    #[arg(long, default_value = "1/1")]
+    part: Part,
     /// Counts are multiplied by it
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
@@ -205,6 +208,15 @@ impl Demand {
             ClassName::Busy => Class::Busy,
             ClassName::Series => Class::Series,
         });
-        Ok(Plan { policies, seeds, setting, limit: self.limit, class, scale: self.scale, days: self.days })
+        Ok(Plan {
+            policies,
+            seeds,
+            setting,
+            limit: self.limit,
+            part: self.part,
+            class,
+            scale: self.scale,
+            days: self.days,
+        })
     }
 }

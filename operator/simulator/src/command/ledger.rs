@@ -16,7 +16,7 @@ pub(super) fn run(action: &LedgerAction) -> anyhow::Result<()> {
             let mut left = *service;
             for (index, found) in (0_u64..).zip(trace.services()) {
                 let found = plan.prepared(found?);
-                left -= usize::from(left > 0 && plan.takes(Class::of(&found)));
+                left -= usize::from(left > 0 && plan.takes(index, Class::of(&found)));
                 if left > 0 {
                     continue;
                 }

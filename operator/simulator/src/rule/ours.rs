@@ -155,7 +155,7 @@ impl Ours {
         wanted.undrain = ids(&decision.undrain);
         wanted.delete = ids(&decision.delete);
         self.again_ms = seen.now_ms + decision.again_ms;
-        if let (None, Some(foretold)) = (self.pending, decision.forecast) {
+        if let (None, Some(foretold)) = (self.pending, decision.forecast.filter(|told| told.counts)) {
             let (low_milli, high_milli) = (foretold.low_milli, foretold.high_milli);
             let from_ms = seen.now_ms + foretold.ahead_ms;
             self.pending = Some(Pending { from_ms, low_milli, high_milli, begun: None });

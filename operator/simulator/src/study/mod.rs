@@ -82,12 +82,48 @@ pub struct Plan {
     pub setting: Setting,
     /// Services of each class at the most, the first of the trace.
     pub limit: Option<usize>,
+    /// Only one part of so many, from 1: each `parts`-th service of the trace, so that a rule may be tuned on one part
+    /// and judged on another.
+    pub part: Part,
     /// Only these classes; none for all but the rare.
     pub class: Option<Class>,
     /// Counts are multiplied by it.
     pub scale: f64,
     /// Only that many days, from the beginning.
     pub days: Option<f64>,
+}
+
+/// Which of so many parts of a trace; `1/1` is all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    part: u16,
+    parts: u16,
+}
+
+impl Part {
+    /// All of it.
+    pub const ALL: Self = Self { part: 1, parts: 1 };
+
+    const fn takes(self, index: u64) -> bool {
+        index % self.parts as u64 == self.part as u64 - 1
+    }
+}
+
+/// What is no part, such as `3/2`.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is no part; 1/2 and 2/2 are, up to 1000/1000")]
+pub struct UnknownPart(String);
+
+impl std::str::FromStr for Part {
+    type Err = UnknownPart;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPart> {
+        let parsed = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+        match parsed {
+            Some((part, parts)) if (1..=parts).contains(&part) && parts <= 1_000 => Ok(Self { part, parts }),
+            _ => Err(UnknownPart(text.to_owned())),
+        }
+    }
 }
 
 /// The measures of one class: of each policy, of each seed.
@@ -97,8 +133,8 @@ pub type Measured = Vec<Vec<Measures>>;
 pub type Found = BTreeMap<Class, Measured>;
 
 impl Plan {
-    pub(crate) fn takes(&self, class: Class) -> bool {
-        self.class.map_or(class != Class::Rare, |wanted| wanted == class)
+    pub(crate) fn takes(&self, index: u64, class: Class) -> bool {
+        self.part.takes(index) && self.class.map_or(class != Class::Rare, |wanted| wanted == class)
     }
 
     pub(crate) fn prepared(&self, mut service: Service) -> Service {
@@ -128,7 +164,7 @@ impl Plan {
             };
             let class = Class::of(&service);
             let count = taken.entry(class).or_default();
-            if !self.takes(class) || self.limit.is_some_and(|limit| *count >= limit) {
+            if !self.takes(index, class) || self.limit.is_some_and(|limit| *count >= limit) {
                 return None;
             }
             *count += 1;

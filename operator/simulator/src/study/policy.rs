@@ -132,7 +132,7 @@ impl Policy {
     pub fn sweep(&self) -> Vec<Self> {
         const TARGETS: [u32; 6] = [25, 40, 55, 70, 85, 100];
         const KEEPS: [u32; 5] = [0, 2, 5, 15, 60];
-        const PRICES: [u32; 8] = [3, 10, 30, 60, 120, 300, 1_000, 3_000];
+        const PRICES: [u32; 8] = [3, 10, 30, 100, 300, 1_000, 3_000, 10_000];
         let mut swept: Vec<Self> = match self.family {
             Family::Ours => PRICES.map(|price| Self { price: Some(price), ..*self }).to_vec(),
             Family::Kpa if self.keep.is_none() => TARGETS

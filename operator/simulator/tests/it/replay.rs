@@ -3,7 +3,7 @@
 use echotune_simulator::{
     rule::{Fixed, Ms, Rule, Seen, Wanted, ours::Ours},
     sim::{Measures, Random, Setting, replay},
-    study::{Plan, Policy},
+    study::{Found, Part, Plan, Policy},
     trace::{Arrivals, Service, Trace},
 };
 use proptest::prelude::*;
@@ -67,7 +67,7 @@ fn seeds_decide_and_threads_do_not() {
     let trace = Trace::open(folder.path()).unwrap();
     let policies = POLICIES.map(|name| name.parse().unwrap()).to_vec();
     let setting = Setting { session_calls: Some(8.0), ..Setting::default() };
-    let plan = Plan { policies, seeds: 3, setting, limit: None, class: None, scale: 1.0, days: None };
+    let plan = Plan { policies, seeds: 3, setting, limit: None, part: Part::ALL, class: None, scale: 1.0, days: None };
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let one = pool(1).install(|| plan.run(&trace, &|| ())).unwrap();
     let four = pool(4).install(|| plan.run(&trace, &|| ())).unwrap();
@@ -77,6 +77,14 @@ fn seeds_decide_and_threads_do_not() {
         assert_ne!(measured[0][0], measured[0][1], "two seeds");
         assert!(measured.iter().flatten().all(|found| found.calls == measured[0][0].calls), "all meet the same calls");
     }
+    let parts: Vec<_> = ["1/2", "2/2"].map(|part| Plan { part: part.parse().unwrap(), ..plan.clone() }).into();
+    let halves: Vec<_> = parts.iter().map(|part| part.run(&trace, &|| ()).unwrap()).collect();
+    for (class, measured) in &one {
+        let services = |found: &Found| found.get(class).map_or(0, |measured| measured[0][0].services);
+        assert_eq!(halves.iter().map(services).sum::<u64>(), measured[0][0].services, "each is in one part");
+        assert!(halves.iter().all(|half| services(half) < measured[0][0].services), "{class}");
+    }
+    assert!(["0/2", "3/2", "2", "1/0", "1/2000"].iter().all(|bad| bad.parse::<Part>().is_err()));
     let limited = Plan { limit: Some(1), ..plan };
     let found = limited.run(&trace, &|| ()).unwrap();
     assert!(found.values().all(|measured| measured[0][0].services == 1));
