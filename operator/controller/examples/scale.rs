@@ -110,7 +110,7 @@ async fn demand(address: &str, token: &Path, servers: usize, time: Duration) -> 
     let mut updates = client.exchange(&Call::internal(), hello, reports).await?;
     let waiting = Arc::new(Mutex::new(Waiting::default()));
     let (asking, began) = (Arc::clone(&waiting), Instant::now());
-    let mut known = 0;
+    let (mut known, mut told) = (0, false);
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         for at in 0.. {
@@ -128,8 +128,10 @@ async fn demand(address: &str, token: &Path, servers: usize, time: Duration) -> 
         let update = update?;
         known += update.servers.len();
         if update.complete && known > 0 {
-            println!("{known} servers were told of in {:.1} s", began.elapsed().as_secs_f64());
-            known = 0;
+            if !told {
+                println!("{known} servers were told of in {:.1} s", began.elapsed().as_secs_f64());
+            }
+            told = true;
         }
         let mut waiting = waiting.lock().expect("nobody panicked");
         for served in update.servers.iter().filter(|served| !served.endpoints.is_empty()) {

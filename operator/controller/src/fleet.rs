@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn servers_share_what_their_tenant_and_the_region_may_have() {
         let fleet = fleet(5, 3);
-        let policy = Policy { calls_per_pod: 1, ..Policy::default() };
+        let policy = Policy { min_pods: 5, ..Policy::default() };
         let decide = |server: &str, tenant: &str| {
             fleet.decide(&name(server), (tenant, 0), &policy, waiting(1_000_000, 50)).decision
         };
@@ -269,7 +269,7 @@ mod tests {
     fn what_is_there_counts_before_anything_is_decided() {
         let fleet = fleet(0, 3);
         fleet.told(&name("a/one"), "a", 2, 2);
-        let policy = Policy { calls_per_pod: 1, ..Policy::default() };
+        let policy = Policy { min_pods: 5, ..Policy::default() };
         let decided = fleet.decide(&name("a/two"), ("a", 0), &policy, waiting(1_000_000, 50));
         assert_eq!((decided.ceiling, decided.decision.replicas), (Some(1), 1));
     }

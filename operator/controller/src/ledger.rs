@@ -141,7 +141,7 @@ mod tests {
         let server: ServerName = "m/s".parse().expect("a server");
         let (policy, mut state) = (Policy::default(), State::default());
         let mut files = Files::default();
-        for at in 0..200 {
+        for at in 0..=200 {
             if at % 20 == 0 {
                 let line = LedgerLine::begin(&policy, &state);
                 files.append(folder.path(), 20_000, &server, &line).expect("written");

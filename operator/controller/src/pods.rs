@@ -246,7 +246,7 @@ impl Maker<'_> {
         let starting = self.sorted.decided.iter().filter(is_new).filter(|name| !self.drains(name)).count();
         let under_way = starting + self.sorted.coming.len() + moves.create.len();
         let surge = serving.div_ceil(SURGE).max(1);
-        let more = surge.saturating_sub(under_way).min(left);
+        let more = surge.min(left).saturating_sub(under_way);
         self.create(moves, u32::try_from(more).unwrap_or(u32::MAX));
     }
 }

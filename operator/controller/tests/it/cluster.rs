@@ -388,5 +388,13 @@ fn told(status: u16, object: &Value) -> Response<Body> {
 }
 
 fn failure(code: u16, message: &str) -> Response<Body> {
-    told(code, &json!({ "kind": "Status", "status": "Failure", "code": code, "message": message, "reason": "" }))
+    // Clients know what is not there by the reason, not by the code.
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        410 => "Expired",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    told(code, &json!({ "kind": "Status", "status": "Failure", "code": code, "message": message, "reason": reason }))
 }

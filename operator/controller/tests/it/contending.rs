@@ -10,7 +10,7 @@ use crate::{
 };
 
 async fn leads(one: &Running) {
-    until("the lead", || if one.operator.is_leading() { Ok(()) } else { Err(()) }).await;
+    until("the lead", || if one.operator.is_leading() { Ok(()) } else { Err(one.operator.metrics()) }).await;
 }
 
 fn holder(cluster: &Cluster) -> String {
