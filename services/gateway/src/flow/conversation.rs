@@ -161,6 +161,7 @@ impl Conversation {
             class: self.server.class_of(tool),
             pin: self.server.pin(&self.on, self.ask.abilities, self.held.as_ref()).await,
             failed_on,
+            is_call: true,
         };
         let place = tokio::select! {
             place = self.server.gate.enter(self.on.owner, wanted) => place,

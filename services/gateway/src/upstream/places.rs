@@ -43,6 +43,8 @@ pub(crate) struct Wanted {
     pub(crate) pin: Option<Arc<Endpoint>>,
     /// Where it has failed: it is tried elsewhere if it can be, and counted no second time.
     pub(crate) failed_on: Option<Arc<Endpoint>>,
+    /// Whether it is a call: whoever only wants to see what there is waits like one, and is none.
+    pub(crate) is_call: bool,
 }
 
 /// Why a call gets no place.
@@ -275,7 +277,7 @@ impl Places {
             return Err(Full::Closed);
         }
         wanted.class = wanted.class.min(inner.tallies.len() - 1);
-        if wanted.failed_on.is_none() {
+        if wanted.is_call && wanted.failed_on.is_none() {
             inner.tallies[wanted.class].arrivals += 1;
         }
         // Nobody who waits could have it: whatever becomes free is given away at once.

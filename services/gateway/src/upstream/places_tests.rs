@@ -13,7 +13,7 @@ fn pods(names: &[&str]) -> (super::super::endpoints::Endpoints, Vec<PodConfig>) 
 }
 
 fn wanted(class: usize) -> Wanted {
-    Wanted { ends: Instant::now() + Duration::from_secs(60), class, pin: None, failed_on: None }
+    Wanted { ends: Instant::now() + Duration::from_secs(60), class, pin: None, failed_on: None, is_call: true }
 }
 
 fn name(taken: &Taken) -> &str {

@@ -68,7 +68,7 @@ impl Server {
             let woken = async {
                 // Not all that are asleep at once, only because somebody wants to see what there is.
                 let _turn = wakes.acquire().await;
-                let wanted = Wanted { ends: Instant::now() + wait, class, pin: None, failed_on: None };
+                let wanted = Wanted { ends: Instant::now() + wait, class, pin: None, failed_on: None, is_call: false };
                 drop(gate.wake(wanted).await);
             };
             let _ended = end.run_until_cancelled(woken).await;

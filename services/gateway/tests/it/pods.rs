@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echotune_api::demand::{Effect, Sessions};
+use echotune_api::demand::{Effect, Served, Sessions};
 use echotune_gateway::ServerConfig;
 use futures::FutureExt as _;
 use serde_json::{Value, json};
@@ -45,7 +45,9 @@ fn server_of(called: &Value) -> &str {
 async fn a_call_of_a_server_that_sleeps_tells_of_itself_waits_and_goes_on_when_a_pod_is_there() {
     let (house, scripted, _running) = house(Vec::new()).await;
     let house = Arc::new(house);
-    scripted.put(served("a"));
+    // So that no list has to be read before it is known what may be repeated.
+    let server = || Served { trust_annotations: false, ..served("a") };
+    scripted.put(server());
     until_served(&house, "a", true).await;
     let caller = Arc::clone(&house);
     let call = tokio::spawn(async move { caller.call("/servers/a/mcp", "echo", json!({})).await });
@@ -53,7 +55,7 @@ async fn a_call_of_a_server_that_sleeps_tells_of_itself_waits_and_goes_on_when_a
     assert_eq!((told.cold_calls, told.classes[0].arrivals, told.classes[0].in_flight), (1, 1, 0));
     assert!(!call.is_finished());
     let pod = rmcp(Fixture::new("a-1", Era::Modern, &["echo", "slow"])).await;
-    scripted.put(with(served("a"), &[("a-1", &pod, false)]));
+    scripted.put(with(server(), &[("a-1", &pod, false)]));
     assert_eq!(server_of(&call.await.expect("answered")), "a-1");
     let caller = Arc::clone(&house);
     let call = tokio::spawn(async move { caller.call("/servers/a/mcp", "slow", json!({"ms": 1_500})).await });
