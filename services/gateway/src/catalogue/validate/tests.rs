@@ -98,7 +98,10 @@ fn a_fault_is_told_with_its_place() {
         ("packages[0].transport", without("/packages/0/transport")),
         ("packages[0].transport.type", with("/packages/0/transport/type", json!("pigeon"))),
         ("packages[0].transport.url", with("/packages/0/transport/url", json!("http://h/{nobody}"))),
-        ("packages[0].packageArguments[0].name", with("/packages/0/packageArguments/0/name", json!("--port <n>"))),
+        (
+            "packages[0].packageArguments[1].name",
+            with("/packages/0/packageArguments/1", json!({"type": "named", "name": "--place <n>"})),
+        ),
         ("packages[0].packageArguments[1].value", without("/packages/0/packageArguments/1/valueHint")),
         ("packages[0].environmentVariables[0].value", with("/packages/0/environmentVariables/0/value", json!("hush"))),
         ("packages[0].environmentVariables[0].name", with("/packages/0/environmentVariables/0/name", json!("A=B"))),
