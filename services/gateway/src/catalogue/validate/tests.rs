@@ -184,21 +184,22 @@ proptest! {
         prop_assert!(faults.iter().all(is_told), "{faults:?}");
         prop_assert_eq!(validate(&entry), faults);
     }
+}
 
-    /// A fault is told at the place that is wrong, or at one around it.
-    #[test]
-    fn the_place_of_a_fault_is_where_it_is(place in any::<prop::sample::Index>()) {
-        let mut places = Vec::new();
-        pointers(&whole(), "", &mut places);
-        // In what others say of an entry everything is right.
-        places.retain(|pointer| !pointer.contains("publisher-provided"));
-        let pointer = &places[place.index(places.len())];
+/// A fault is told at the place that is wrong, or at one around it.
+#[test]
+fn whatever_is_no_number_is_told_where_it_stands() {
+    let mut places = Vec::new();
+    pointers(&whole(), "", &mut places);
+    // In what others say of an entry everything is right.
+    places.retain(|pointer| !pointer.contains("publisher-provided"));
+    for pointer in places {
         let mut entry = whole();
-        // Nothing is a number in an entry but the parts of a price.
-        *entry.pointer_mut(pointer).expect("a place") = json!(-1.5);
+        // Nothing is such a number in an entry.
+        *entry.pointer_mut(&pointer).expect("a place") = json!(-1.5);
         let first = pointer.split('/').nth(1).expect("a member");
         let faults = validate(&entry);
-        prop_assert!(!faults.is_empty() || pointer.contains("/choices/"), "{pointer}");
-        prop_assert!(faults.iter().all(|fault| fault.path.starts_with(first)), "{pointer}: {faults:?}");
+        assert!(!faults.is_empty(), "{pointer}");
+        assert!(faults.iter().all(|fault| fault.path.starts_with(first)), "{pointer}: {faults:?}");
     }
 }
