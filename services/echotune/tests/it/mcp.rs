@@ -64,7 +64,8 @@ pub(crate) fn printed(data: &Path) -> Vec<(&'static str, Value)> {
     let (url, token) = (format!("{address}/catalogue"), data.join("token"));
     let token = token.to_str().expect("text");
     let config = data.join("servers.toml");
-    let add = ["mcp", "add", "server-filesystem", "--config", config.to_str().expect("text"), "--set", "folder=/tmp"];
+    let add =
+        ["mcp", "add", "server-filesystem", "--servers-file", config.to_str().expect("text"), "--with", "folder=/tmp"];
     let call = ["mcp", "call", &url, "find_items", "--token-file", token, "--arg", "text=Air"];
     let [whole, broken] = ledgers(data);
     vec![
@@ -93,12 +94,12 @@ fn the_catalogue_is_listed_searched_and_added_from_without_a_platform() {
 
     let config = data.join("servers.toml");
     let path = config.to_str().expect("text");
-    refused(data, &["mcp", "add", "server-filesystem", "--config", path], 2, "--set folder=VALUE");
-    refused(data, &["mcp", "add", "no-such-server", "--config", path], 3, "echotune mcp list");
-    let wrong = ["mcp", "add", "server-filesystem", "--set", "fodler=/x", "--config", path];
+    refused(data, &["mcp", "add", "server-filesystem", "--servers-file", path], 2, "--with folder=VALUE");
+    refused(data, &["mcp", "add", "no-such-server", "--servers-file", path], 3, "echotune mcp list");
+    let wrong = ["mcp", "add", "server-filesystem", "--with", "fodler=/x", "--servers-file", path];
     refused(data, &wrong, 2, "no setting 'fodler'; it has folder");
     assert!(!config.exists());
-    let add = ["mcp", "add", "server-filesystem", "--config", path, "--set", "folder=/srv/files"];
+    let add = ["mcp", "add", "server-filesystem", "--servers-file", path, "--with", "folder=/srv/files"];
     let dry = text(data, &[&add[..], &["--dry-run"]].concat());
     assert!(dry.contains("[[servers]]") && !config.exists(), "{dry}");
     assert!(text(data, &add).contains("is 'server-filesystem'"));
@@ -162,28 +163,28 @@ fn a_server_is_started_inspected_and_called() {
     let data = folder.path();
     text(data, &["listen", "--user", "ann", "--artist", "Air", "--title", "Song", "--at", "1700000000"]);
     let config = child(data);
-    let found = json(data, &["mcp", "inspect", "ours", "--config", &config]);
+    let found = json(data, &["mcp", "inspect", "ours", "--servers-file", &config]);
     assert_eq!((&found["transport"], &found["revision"]), (&json!("stdio"), &json!("2026-07-28")), "{found}");
     assert_eq!(found["missing_tools"], json!(["gone"]));
     let tools = found["tools"].as_array().expect("tools");
     let by = |name: &str| tools.iter().find(|tool| tool["name"] == name).map(|tool| tool["effect_by"].clone());
     assert_eq!((by("find_items"), by("get_item")), (Some(json!("declared")), Some(json!("annotations"))));
-    let table = text(data, &["mcp", "inspect", "ours", "--config", &config]);
+    let table = text(data, &["mcp", "inspect", "ours", "--servers-file", &config]);
     assert!(table.contains("find_items") && table.contains("declared, and not there: gone"), "{table}");
-    let call = ["mcp", "call", "ours", "--config", &config, "find_items"];
+    let call = ["mcp", "call", "ours", "--servers-file", &config, "find_items"];
     let called = json(data, &[&call[..], &["--arg", "text=air"]].concat());
     assert_eq!((&called["is_error"], &called["tool"]), (&json!(false), &json!("find_items")), "{called}");
     assert!(called["structured"].to_string().contains("Air"), "{called}");
     assert!(text(data, &[&call[..], &["--json", r#"{"text": "air"}"#]].concat()).contains("Air"));
     refused(data, &[&call[..], &["--json", "[]"]].concat(), 2, "--json is no JSON object");
     refused(data, &[&call[..], &["--arg", "nonsense=1"]].concat(), 1, "find_items");
-    refused(data, &["mcp", "inspect", "nobody", "--config", &config], 3, "it has ours");
+    refused(data, &["mcp", "inspect", "nobody", "--servers-file", &config], 3, "it has ours");
     refused(data, &["mcp", "inspect", "https://127.0.0.1:1/mcp"], 2, "no TLS");
     refused(data, &["mcp", "inspect", "http://127.0.0.1:1/mcp"], 1, "does not answer as an MCP server");
     fs::write(data.join("no.toml"), "[[servers]]\nname = \"no\"\ncommand = \"no-such-program-at-all\"\n")
         .expect("written");
     let no = data.join("no.toml");
-    refused(data, &["mcp", "inspect", "no", "--config", no.to_str().expect("text")], 1, "put it on the PATH");
+    refused(data, &["mcp", "inspect", "no", "--servers-file", no.to_str().expect("text")], 1, "put it on the PATH");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +202,7 @@ async fn a_platform_serves_the_catalogue_and_what_is_declared_of_its_servers_is_
         for (file, entry) in bundled().iter().filter(|(file, _)| file.starts_with("echotune-")) {
             let name = file.strip_prefix("echotune-").expect("ours");
             // The token is that of the data folder.
-            let found = json(&data, &["mcp", "inspect", name, "--set", &base]);
+            let found = json(&data, &["mcp", "inspect", name, "--with", &base]);
             assert_eq!(found["missing_tools"], json!([]), "{file}");
             let declared = runtime(entry).effects;
             let tools = found["tools"].as_array().expect("tools");

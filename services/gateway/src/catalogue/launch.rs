@@ -78,7 +78,7 @@ pub enum Missing {
 
 fn told(setting: &Setting) -> String {
     let what = if setting.description.is_empty() { String::new() } else { format!(" ({})", setting.description) };
-    format!("setting '{0}'{what} is needed; give it with --set {0}=VALUE", setting.name)
+    format!("setting '{0}'{what} is needed; give it with --with {0}=VALUE", setting.name)
 }
 
 fn list(names: &[String]) -> String {
@@ -319,7 +319,7 @@ mod tests {
         let names: Vec<_> = launch.settings().into_iter().map(|setting| setting.name).collect();
         assert_eq!(names, ["repository", "mode", "TOKEN"]);
         let missing = launch.with(&given([])).expect_err("missing").to_string();
-        assert!(missing.contains("--set repository=VALUE"), "{missing}");
+        assert!(missing.contains("--with repository=VALUE"), "{missing}");
         let (line, env) = words(launch.with(&given([("repository", "/repo")])).expect("whole"));
         assert_eq!(line, "uvx --with mcp<2 mcp-server-git@1.2.3 --read-only --repository /repo fast");
         assert_eq!(env, given([("LOG", "off")]));

@@ -18,6 +18,8 @@ const MAX_TOOLS: usize = 1_000;
 const MAX_HOSTS: usize = 100;
 /// Longest name of a tool or a host in bytes.
 const MAX_NAME_BYTES: usize = 253;
+/// Longest reason that is told in characters.
+const MAX_TOLD_CHARS: usize = 300;
 /// Longest note in characters.
 const MAX_NOTE_CHARS: usize = 1_000;
 
@@ -169,16 +171,26 @@ pub fn tariff(server: &Value) -> Option<Tariff> {
 }
 
 pub(super) fn read_tariff(block: &Value) -> Result<Tariff, String> {
-    let tariff = Tariff::deserialize(block).map_err(|cause| cause.to_string())?;
+    let tariff = Tariff::deserialize(block).map_err(|cause| told(&cause))?;
     tariff.check()?;
     Ok(tariff)
+}
+
+/// Why a block cannot be read. It repeats what stands there, which others wrote.
+fn told(cause: &serde_json::Error) -> String {
+    cause
+        .to_string()
+        .chars()
+        .take(MAX_TOLD_CHARS)
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect()
 }
 
 /// What is wrong with a block: where in it, and why.
 pub(super) fn faults(block: &Value) -> Vec<(String, String)> {
     let read = match Runtime::deserialize(block) {
         Ok(read) => read,
-        Err(cause) => return vec![(String::new(), cause.to_string())],
+        Err(cause) => return vec![(String::new(), told(&cause))],
     };
     let mut faults = Vec::new();
     let mut add = |path: &str, why: String| faults.push((path.to_owned(), why));

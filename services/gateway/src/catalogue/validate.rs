@@ -217,6 +217,7 @@ impl Faults {
         self.url(&at, "url", HTTPS, true);
         self.text(&at, "source", true, 100);
         self.text(&at, "id", false, 200);
+        self.text(&at, "subfolder", false, 500);
         let folder = at.text("subfolder");
         let is_clean = |folder: &str| folder.split('/').all(|part| !matches!(part, "" | "." | ".."));
         if !folder.is_empty() && !is_clean(folder) {

@@ -25,7 +25,7 @@ const MAX_CONFIG_BYTES: u64 = 4 << 20;
 const MAX_NAME: usize = 32;
 
 const AFTER_ADD: &str = "\
-The server is started as its entry says; what that leaves open is given with --set. What its calls change, who shares a \
+The server is started as its entry says; what that leaves open is given with --with. What its calls change, who shares a \
 process and what that may use go into the table too. Secrets stand in the file as they were given: keep it to its owner.";
 
 #[derive(Debug, Args)]
@@ -35,13 +35,13 @@ pub(crate) struct AddArguments {
     name: String,
     /// The file with the servers of a gateway, which that names as `servers_file`; it is made when it is not there.
     #[arg(long, value_name = "FILE", default_value = "servers.toml")]
-    config: PathBuf,
+    servers_file: PathBuf,
     /// Under which name the gateway serves it.
     #[arg(long = "as", value_name = "NAME")]
     called: Option<String>,
     /// A setting of the entry.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    set: Vec<(String, String)>,
+    with: Vec<(String, String)>,
     /// Show the table and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -104,7 +104,7 @@ impl AddArguments {
         let entry = self.shelf.find(data, &self.name).await?;
         let launch = Launch::of(&entry.server).map_err(|why| told(&entry, &why))?;
         let settings = launch.settings();
-        let launched = launch.with(&self.set.iter().cloned().collect()).map_err(|why| told(&entry, &why))?;
+        let launched = launch.with(&self.with.iter().cloned().collect()).map_err(|why| told(&entry, &why))?;
         let called = match &self.called {
             Some(called) => called.clone(),
             None => gateway_name(entry.short()),
@@ -112,9 +112,9 @@ impl AddArguments {
         let table = table(called, launched, &runtime(&entry.server))?;
         let text = text(&entry, &table)?;
         if !self.dry_run {
-            append(&self.config, &table.name, &text)?;
+            append(&self.servers_file, &table.name, &text)?;
         }
-        let config = (!self.dry_run).then(|| self.config.clone());
+        let config = (!self.dry_run).then(|| self.servers_file.clone());
         output::server_added(&Added { entry, table, text, config, settings }, output)
     }
 }

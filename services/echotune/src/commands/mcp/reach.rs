@@ -32,11 +32,11 @@ struct Reach {
     /// The server: a URL, a server of a gateway's file, or a name of the catalogue.
     server: String,
     /// Look for the server in this file with the servers of a gateway.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "registry", "from"])]
-    config: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["with", "registry", "from"])]
+    servers_file: Option<PathBuf>,
     /// A setting of an entry of the catalogue.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    set: Vec<(String, String)>,
+    with: Vec<(String, String)>,
     /// File with a token that is shown to a server at a URL; that of the data folder for the platform's own servers.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -108,7 +108,7 @@ impl Reach {
                 effects: BTreeMap::new(),
             });
         }
-        if let Some(config) = &self.config {
+        if let Some(config) = &self.servers_file {
             return configured(config, &self.server);
         }
         let entry = self.shelf.find(data, &self.server).await?;
@@ -116,7 +116,7 @@ impl Reach {
         let effects = effects.into_iter().map(|(tool, effect)| (tool, effect.name().to_owned())).collect();
         let launch =
             Launch::of(&entry.server).map_err(|why| Fault::new(ErrorKind::FailedPrecondition, why.to_string()))?;
-        let mut given: BTreeMap<_, _> = self.set.iter().cloned().collect();
+        let mut given: BTreeMap<_, _> = self.with.iter().cloned().collect();
         if entry.is_ours() && !given.contains_key("token") {
             let token = self.token(Some(data))?.map(|(_, header)| header);
             given.extend(
