@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Gateway, GatewayConfig, Keys,
+    AccessConfig, Gateway, GatewayConfig, Keys,
     config::{PodConfig, PodsConfig, Reach, ServerConfig, Sharing},
     hub::Hub,
     servers::Source,
@@ -287,6 +287,9 @@ impl Hosted {
             authorities: None,
             limits: self.hub.limits,
             meter: Default::default(),
+            // The gateway before it decides, and meters.
+            access: AccessConfig::default(),
+            metering: None,
         };
         let gateway = Gateway::start(config, stop.clone()).map_err(|wrong| wrong.to_string())?;
         let (router, stopped) = (gateway.router_of(INNER), stop.clone().cancelled_owned());

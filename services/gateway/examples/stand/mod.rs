@@ -50,6 +50,8 @@ pub(crate) async fn gateway(servers: Vec<ServerConfig>, limits: Limits) -> Outco
         authorities: None,
         limits,
         meter: Meter::default(),
+        access: echotune_gateway::AccessConfig::default(),
+        metering: None,
     };
     let stop = CancellationToken::new();
     let gateway = Gateway::start(config, stop.clone())?;

@@ -20,7 +20,7 @@ use http::{HeaderValue, header::AUTHORIZATION};
 use tokio::net::TcpListener;
 
 use super::{ABOUT, close, told};
-use crate::{EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, ServerConfig, Sharing};
+use crate::{AccessConfig, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, ServerConfig, Sharing};
 
 /// The variable with the token that callers must have.
 const TOKEN: &str = "ECHOTUNE_ADAPTER_TOKEN";
@@ -199,6 +199,8 @@ impl Adapter {
                 authorities: None,
                 limits: Limits::default(),
                 meter: telemetry.meter(),
+                access: AccessConfig::default(),
+                metering: None,
             },
             life.drain(),
         )?;

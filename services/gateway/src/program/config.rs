@@ -8,7 +8,7 @@ use echotune_kit::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, PodOptions};
+use crate::{Limits, PodOptions, metering::MeteringSection};
 
 /// Everything, with `defaults.toml` beside this file as reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub struct Config {
     pub mcp: McpConfig,
     /// Whose servers are served.
     pub operator: OperatorConfig,
+    /// What is written down of calls, to be billed.
+    pub metering: MeteringSection,
 }
 
 /// The section `[mcp]`.
@@ -43,6 +45,8 @@ pub struct McpConfig {
     pub keys_file: PathBuf,
     /// File with the servers.
     pub servers_file: PathBuf,
+    /// File that says who may call what.
+    pub access_file: PathBuf,
     /// How often it is looked at.
     pub servers_reload_every: Period,
     /// File with the authorities of servers over TLS.
@@ -186,6 +190,7 @@ impl config::Config for Config {
         }
         faults.extend(self.mcp.faults(&self.process));
         faults.extend(self.operator.faults(&self.process));
+        faults.extend(self.metering.faults());
         faults
     }
 }

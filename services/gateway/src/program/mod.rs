@@ -28,7 +28,10 @@ use self::{
     secure::Secure,
     servers::{Listed, ServersFile},
 };
-use crate::{Gateway, GatewayConfig, Keys, Operator};
+use crate::{
+    AccessConfig, Gateway, GatewayConfig, Keys, Operator,
+    metering::Metering,
+};
 
 pub mod adapter;
 pub mod config;
@@ -41,7 +44,13 @@ pub const ABOUT: About = About {
     version: env!("CARGO_PKG_VERSION"),
     about: "Serves many MCP servers at one endpoint in one region. `echotune-gateway adapter --help` tells of another \
             use: one server that is a program, served over HTTP.",
-    defaults: concat!(include_str!("defaults.toml"), "\n", include_str!("../../../kit/src/process/defaults.toml")),
+    defaults: concat!(
+        include_str!("defaults.toml"),
+        "\n",
+        include_str!("../metering/defaults.toml"),
+        "\n",
+        include_str!("../../../kit/src/process/defaults.toml")
+    ),
 };
 
 fn told(why: &dyn std::fmt::Display, code: u8) -> ExitCode {
@@ -87,6 +96,8 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
             authorities: Some(mcp.authorities.clone()).filter(|path| !path.as_os_str().is_empty()),
             limits: mcp.limits(),
             meter,
+            access: access(&config)?,
+            metering: metering(&config)?,
         },
         process.life.drain(),
     )?;
@@ -129,6 +140,17 @@ fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<Listed>
     }
     let (file, servers) = ServersFile::read(&config.mcp.servers_file)?;
     Ok((Some(file), servers))
+}
+
+/// Who may call what; everybody whatever they like where nothing is said.
+fn access(config: &Config) -> io::Result<AccessConfig> {
+    let path = &config.mcp.access_file;
+    if path.as_os_str().is_empty() { Ok(AccessConfig::default()) } else { AccessConfig::read(path) }
+}
+
+fn metering(config: &Config) -> Result<Option<Metering>, Failure> {
+    let asked = config.metering.config(&config.operator.region);
+    Ok(asked.map(Metering::open).transpose()?)
 }
 
 fn keys(config: &Config) -> io::Result<Keys> {
