@@ -1,4 +1,5 @@
-//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `faults`, `spark` and `testbed`.
+//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `faults`, `image`, `spark` and
+//! `testbed`.
 
 mod cache;
 mod contracts;
@@ -9,6 +10,7 @@ mod e2e;
 mod edges;
 mod eval;
 mod faults;
+mod image;
 mod kubernetes;
 mod limits;
 mod spark;
@@ -102,12 +104,13 @@ fn main() -> ExitCode {
         ["e2e", wanted, words @ ..] => e2e::run_all(Some(wanted), words),
         ["eval", words @ ..] => eval::run(words),
         ["faults", words @ ..] => faults::run(words),
+        ["image", words @ ..] => image::run(words),
         ["spark", words @ ..] => spark::run(words),
         ["testbed", words @ ..] => testbed::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | spark --data DIR | testbed --help";
+            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | image NAME|all | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }
