@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,6 +13,8 @@ use super::{Options, adapter, text, tree};
 use crate::e2e::{run, target};
 
 const LIST: &str = "services/xtask/images/mcp-time/requirements.txt";
+/// The interpreter by a name without its version.
+const PROGRAM: &str = "/usr/local/bin/python3";
 /// Where packages are in the image.
 const SITE: &str = "app";
 /// What the interpreter is told: where it is, where packages are, and that nothing is written.
@@ -35,8 +38,9 @@ const LEFT_OUT: [&str; 12] = [
 
 pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Vec<String>> {
     let [program, library, version] = interpreter()?;
-    let place = format!("/usr/local/bin/python{version}");
-    tree::copy(Path::new(&program), &root.join(&place[1..]))?;
+    let named = format!("python{version}");
+    tree::copy(Path::new(&program), &root.join("usr/local/bin").join(&named))?;
+    symlink(&named, root.join(&PROGRAM[1..]))?;
     let wanted = |name: &str| {
         let tested = ["_test", "_tkinter", "_xxtest", "config-"].iter().any(|start| name.starts_with(start));
         !LEFT_OUT.contains(&name) && !tested
@@ -46,7 +50,7 @@ pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Vec<String>
     tree::copy_all(&installed()?, &root.join(SITE), &packages)?;
     compile(&program, root)?;
     adapter(root, options)?;
-    Ok(vec![place, "-m".to_owned(), "mcp_server_time".to_owned()])
+    Ok([PROGRAM, "-m", "mcp_server_time"].map(str::to_owned).to_vec())
 }
 
 /// The program of the interpreter, its standard library and its version.
