@@ -2,6 +2,7 @@
 //! `testbed`.
 
 mod cache;
+mod charts;
 mod contracts;
 mod conventions;
 mod coverage;
@@ -13,6 +14,7 @@ mod faults;
 mod image;
 mod kubernetes;
 mod limits;
+mod mcp;
 mod spark;
 mod testbed;
 
@@ -41,7 +43,7 @@ impl Excluded {
 const SEEDS: &str = "2000";
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 18] = [
+const CHECKS: [(&str, Check); 19] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -87,6 +89,7 @@ const CHECKS: [(&str, Check); 18] = [
     ("region", faults::check),
     // Nor for a cluster that is there.
     ("kubernetes", kubernetes::check),
+    ("charts", charts::check),
 ];
 
 fn main() -> ExitCode {

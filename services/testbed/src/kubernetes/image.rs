@@ -37,6 +37,8 @@ pub struct Image {
     pub root: PathBuf,
     /// Program and first arguments; empty for none.
     pub entrypoint: Vec<String>,
+    /// Arguments after those, unless whoever starts it gives others.
+    pub arguments: Vec<String>,
     /// Variables as `NAME=VALUE`, besides a path for programs.
     pub env: Vec<String>,
     /// Whom containers run as, such as `65532:65532`; without one, root.
@@ -74,7 +76,15 @@ impl Image {
     /// An image of a folder that runs a program of it.
     pub fn new(name: impl Into<String>, root: impl Into<PathBuf>, entrypoint: &[&str]) -> Self {
         let entrypoint = entrypoint.iter().map(ToString::to_string).collect();
-        Self { name: name.into(), root: root.into(), entrypoint, env: Vec::new(), user: None, labels: Vec::new() }
+        Self {
+            name: name.into(),
+            root: root.into(),
+            entrypoint,
+            arguments: Vec::new(),
+            env: Vec::new(),
+            user: None,
+            labels: Vec::new(),
+        }
     }
 
     /// Writes the archive. The layer goes through a file for temporary files, since its digest stands before it.
@@ -119,8 +129,7 @@ impl Image {
     fn index(&self, manifest: &str) -> String {
         let tag = self.name.rsplit_once(':').map_or("", |(_, tag)| tag);
         let mut entry = descriptor(OF_MANIFEST, &hex(&Sha256::digest(manifest)), manifest.len() as u64);
-        entry["annotations"] =
-            json!({"io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag});
+        entry["annotations"] = json!({"io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag});
         entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
         json!({"schemaVersion": 2, "mediaType": OF_INDEX, "manifests": [entry]}).to_string()
     }
@@ -148,6 +157,9 @@ impl Image {
         let mut config = json!({"Env": env, "WorkingDir": "/"});
         if !self.entrypoint.is_empty() {
             config["Entrypoint"] = json!(self.entrypoint);
+        }
+        if !self.arguments.is_empty() {
+            config["Cmd"] = json!(self.arguments);
         }
         if let Some(user) = &self.user {
             config["User"] = json!(user);
@@ -331,6 +343,7 @@ mod tests {
             env: vec!["A=b=c".into()],
             user: Some("1000".into()),
             labels: vec!["org.opencontainers.image.title=x=y".into()],
+            arguments: vec!["y".into()],
             ..Image::new("registry.example:5000/a/b:2", folder.path(), &["/run", "x"])
         };
         let whole = entries(&bytes(&image));
@@ -352,7 +365,7 @@ mod tests {
         assert_eq!(
             config["config"],
             json!({"Entrypoint": ["/run", "x"], "Env": [PATH, "A=b=c"], "User": "1000", "WorkingDir": "/",
-                "Labels": {"org.opencontainers.image.title": "x=y"}})
+                "Cmd": ["y"], "Labels": {"org.opencontainers.image.title": "x=y"}})
         );
     }
 

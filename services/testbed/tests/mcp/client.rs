@@ -82,7 +82,10 @@ impl Client {
         let (answer, id) = self.post(&url, &hello, &[]).await?;
         ensure!(answer["result"]["protocolVersion"] == WITH_SESSIONS, "initialize was answered by {answer}");
         let session = Session { client: self.clone(), url, id: id.context("no session")?, next: AtomicU64::new(1) };
-        session.client.post(&session.url, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}), &session.headers()).await?;
+        session
+            .client
+            .post(&session.url, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}), &session.headers())
+            .await?;
         Ok(session)
     }
 
@@ -129,7 +132,8 @@ impl Client {
             let text = String::from_utf8_lossy(&body).into_owned();
             ensure!(status.is_success(), "{status}: {}", text.chars().take(300).collect::<String>());
             let session = head.get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
-            let streamed = head.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event"));
+            let streamed =
+                head.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event"));
             let value = if text.is_empty() {
                 Value::Null
             } else if streamed {
@@ -171,7 +175,8 @@ impl Session {
 /// The last message of a stream that answers a request: what comes before it is about it.
 fn of_stream(text: &str) -> anyhow::Result<Value> {
     for event in text.split("\n\n").collect::<Vec<_>>().into_iter().rev() {
-        let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
+        let data: Vec<&str> =
+            event.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
         let value: Value = match serde_json::from_str(&data.join("\n")) {
             Ok(value) => value,
             Err(_) => continue,

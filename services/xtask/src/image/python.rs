@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{Options, adapter, text, tree};
+use super::{Options, Started, adapted, text, tree};
 use crate::e2e::{run, target};
 
 const LIST: &str = "services/xtask/images/mcp-time/requirements.txt";
@@ -36,7 +36,7 @@ const LEFT_OUT: [&str; 12] = [
     "venv",
 ];
 
-pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Vec<String>> {
+pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Started> {
     let [program, library, version] = interpreter()?;
     let named = format!("python{version}");
     tree::copy(Path::new(&program), &root.join("usr/local/bin").join(&named))?;
@@ -49,8 +49,7 @@ pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Vec<String>
     let packages = |name: &str| !["__pycache__", "bin"].contains(&name);
     tree::copy_all(&installed()?, &root.join(SITE), &packages)?;
     compile(&program, root)?;
-    adapter(root, options)?;
-    Ok([PROGRAM, "-m", "mcp_server_time"].map(str::to_owned).to_vec())
+    adapted(root, options, &[PROGRAM, "-m", "mcp_server_time"])
 }
 
 /// The program of the interpreter, its standard library and its version.
