@@ -113,7 +113,8 @@ fn main() -> ExitCode {
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | image NAME|all | spark --data DIR | testbed --help";
+            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | \
+                            image NAME|all | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }

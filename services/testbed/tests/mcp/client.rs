@@ -70,7 +70,8 @@ impl Client {
         let Ok(request) = Request::get(format!("{}/health/ready", self.base)).body(Full::default()) else {
             return false;
         };
-        matches!(time::timeout(Duration::from_secs(3), self.http.request(request)).await, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
+        let asked = time::timeout(Duration::from_secs(3), self.http.request(request)).await;
+        asked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == StatusCode::OK))
     }
 
     /// Opens a session with a server.
@@ -204,7 +205,8 @@ fn outcome(answer: anyhow::Result<(Value, Option<String>)>) -> Outcome {
 
 #[test]
 fn the_answer_is_found_behind_what_is_about_it() {
-    let text = "event: message\ndata: {\"method\":\"notifications/progress\"}\n\ndata: {\"id\":1,\"result\":{\"content\":[]}}\n\n";
+    let text = "event: message\ndata: {\"method\":\"notifications/progress\"}\n\n\
+                data: {\"id\":1,\"result\":{\"content\":[]}}\n\n";
     assert_eq!(of_stream(text).expect("an answer")["id"], 1);
     assert!(of_stream("data: {\"method\":\"x\"}\n\n").is_err());
     let lost = outcome(Ok((json!({"error": {"code": -32000}}), None)));

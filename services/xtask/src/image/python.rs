@@ -55,7 +55,8 @@ pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Started> {
 /// The program of the interpreter, its standard library and its version.
 fn interpreter() -> anyhow::Result<[String; 3]> {
     const TELL: &str = "import os, sys, sysconfig\n\
-        print(os.path.realpath(sys.executable), sysconfig.get_path('stdlib'), '%d.%d' % sys.version_info[:2], sep='\\n')";
+        print(os.path.realpath(sys.executable), sysconfig.get_path('stdlib'), sep='\\n')\n\
+        print('%d.%d' % sys.version_info[:2])";
     let told = Command::new("python3").args(["-c", TELL]).output().context("python3 cannot be run")?;
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     let lines: Vec<String> = told.lines().map(str::to_owned).collect();
