@@ -4,9 +4,7 @@
 //! In pieces: `cargo xtask e2e mcp PIECE…`, each on what those before it left; `--quick` takes debug builds.
 
 use std::{
-    env,
-    fmt::Write as _,
-    fs,
+    env, fs,
     io::Read as _,
     path::{Path, PathBuf},
     process::Command,
@@ -164,15 +162,25 @@ impl Place {
     }
 }
 
-/// A secret of 256 bits, as text.
+/// A secret of 256 bits, in base64.
 fn random() -> anyhow::Result<String> {
     let mut bytes = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().fold(String::new(), |text, byte| {
-        let mut text = text;
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(base64(&bytes))
+}
+
+/// RFC 4648 section 4.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(three.get(at).copied().unwrap_or_default()));
+        for at in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
+            text.push(if at <= three.len() { letter.into() } else { '=' });
+        }
+    }
+    text
 }
 
 /// The figures, side by side with what they are of.
@@ -181,4 +189,16 @@ fn table(report: &Path) -> String {
     let rows: Vec<(&str, &str)> = rows.lines().filter_map(|line| line.split_once('\t')).collect();
     let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or_default();
     rows.iter().map(|(what, figure)| format!("| {what:width$} | {figure}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_in_base64() {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
 }
