@@ -26,9 +26,9 @@ pub(super) fn fill(root: &Path, options: &Options) -> anyhow::Result<Started> {
         other => bail!("there is no package of Node.js for {other}"),
     };
     tree::copy(&modules.join(interpreter).join("bin/node"), &root.join("usr/local/bin/node"))?;
-    // Interpreters, what starts packages by hand, and what only people read.
+    // Interpreters, what starts packages by hand, and what only compilers and debuggers read.
     let wanted = |name: &str| {
-        let (left_out, read) = ([".bin", ".package-lock.json"], [".md", ".map", ".d.ts", ".d.cts", ".d.mts"]);
+        let (left_out, read) = ([".bin", ".package-lock.json"], [".map", ".d.ts", ".d.cts", ".d.mts"]);
         !name.starts_with("node-linux-") && !left_out.contains(&name) && !read.iter().any(|end| name.ends_with(end))
     };
     tree::copy_all(&modules, &root.join(APP).join(MODULES), &wanted)?;
