@@ -142,7 +142,7 @@ impl config::Config for Config {
         let no_address =
             self.mcp.address(self.process.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
         demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
-        faults.extend(self.agents.faults());
+        faults.extend(self.agents.faults(self.process.allow_plaintext));
         faults.extend(self.fitting.faults());
         faults.extend(self.process.faults());
         faults.extend(self.connect.faults(&self.process));
