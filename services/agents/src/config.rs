@@ -62,8 +62,8 @@ impl AgentsConfig {
             });
             (shows_token && !is_here && !allow_plaintext).then(|| {
                 format!(
-                    "{url} is not on the loopback interface, and the token would travel in clear; set allow_plaintext = \
-                     true where the network itself is trusted"
+                    "{url} is not on the loopback interface, and the token would travel in clear; set \
+                     allow_plaintext = true where the network itself is trusted"
                 )
             })
         };
