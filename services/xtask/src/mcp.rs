@@ -143,7 +143,10 @@ impl Place {
         let report = self.run.join("report.tsv");
         let _ = fs::remove_file(&report);
         let token = fs::read_to_string(self.run.join("secrets/token")).context("`install` comes first")?;
+        crate::cargo(&["build", "--quiet", "--locked", "--package", "echotune"])?;
+        let platform = target().join("debug/echotune").canonicalize()?;
         let variables = [
+            ("ECHOTUNE_E2E_PLATFORM", text(&platform)?),
             (kubernetes::RUN, text(&self.run)?),
             ("ECHOTUNE_E2E_REPORT", text(&report)?),
             ("ECHOTUNE_E2E_TOKEN", &token),

@@ -61,7 +61,8 @@ impl Client {
         Self { http, base: base.to_owned(), token: token.to_owned() }
     }
 
-    fn url(&self, server: &str) -> String {
+    /// Where a server of the gateway is.
+    pub(crate) fn url(&self, server: &str) -> String {
         format!("{}/servers/{server}/mcp", self.base)
     }
 

@@ -4,7 +4,9 @@
 
 #![cfg(target_os = "linux")]
 
+mod agents;
 mod client;
+mod collector;
 mod kills;
 mod load;
 mod place;

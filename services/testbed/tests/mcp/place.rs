@@ -137,6 +137,11 @@ impl Place {
     }
 }
 
+/// What the gateway knows its operator by.
+pub(crate) fn token() -> anyhow::Result<String> {
+    env::var(TOKEN).with_context(|| format!("{TOKEN} must be set"))
+}
+
 /// A client of the gateway's service, once that answers.
 pub(crate) async fn client(space: &Space) -> anyhow::Result<Client> {
     let services = space.get(&["services", "--namespace", SYSTEM, "--selector", GATEWAY]).await?;
@@ -147,8 +152,7 @@ pub(crate) async fn client(space: &Space) -> anyhow::Result<Client> {
         Some(format!("http://{address}:{port}"))
     });
     let address = address.with_context(|| format!("no service of the gateway in {SYSTEM}: {services}"))?;
-    let token = env::var(TOKEN).with_context(|| format!("{TOKEN} must be set"))?;
-    let client = Client::new(&address, &token);
+    let client = Client::new(&address, &token()?);
     let start = Instant::now();
     while !client.ready().await {
         ensure!(start.elapsed() < LIMIT, "the gateway at {address} is not ready");
