@@ -57,7 +57,8 @@ async fn a_run_of_agents_calls_tools_of_pods() -> anyhow::Result<()> {
     fs::write(folder.path().join("gateway-token"), token()?)?;
     let servers: Vec<String> = names.iter().map(|(name, _)| format!("{name}={}", place.client.url(name))).collect();
     let config = format!(
-        "allow_plaintext = true\n[agents]\nservers = {}\nservers_token_file = {:?}\n[telemetry]\notlp_endpoint = {:?}\n",
+        "allow_plaintext = true\n[agents]\nservers = {}\nservers_token_file = {:?}\n\
+         [telemetry]\notlp_endpoint = {:?}\n",
         json!(servers),
         folder.path().join("gateway-token"),
         collector.endpoint,

@@ -1,6 +1,6 @@
 //! Proofs that MCP servers on Kubernetes start, scale and die without anybody losing a session or a call, on the
-//! cluster of the run folder that ECHOTUNE_KUBERNETES names, with the operator and the gateway in it. `cargo xtask e2e mcp`
-//! makes the images, starts the cluster, installs the charts and runs these one after the other.
+//! cluster of the run folder that ECHOTUNE_KUBERNETES names, with the operator and the gateway in it.
+//! `cargo xtask e2e mcp` makes the images, starts the cluster, installs the charts and runs these one after the other.
 
 #![cfg(target_os = "linux")]
 
