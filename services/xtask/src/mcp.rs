@@ -26,7 +26,8 @@ const PORT: &str = "16643";
 /// Where the gateway sends spans, from that port: the machine as pods see it. The proof of traces listens there.
 const COLLECTOR: &str = "http://198.19.14.1:16651";
 const SYSTEM: &str = "echotune-system";
-const IMAGES: [&str; 4] = ["echotune-operator", "echotune-gateway", "mcp-everything", "mcp-time"];
+const IMAGES: [&str; 6] =
+    ["echotune-operator", "echotune-gateway", "echotune", "mcp-echotune", "mcp-everything", "mcp-time"];
 const VALUES: &str = "services/testbed/tests/mcp/values";
 const OF: [&str; 7] = ["--package", "echotune-testbed", "--features", "kubernetes", "--locked", "--test", "mcp"];
 /// What is done, in this order.

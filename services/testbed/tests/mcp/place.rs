@@ -56,16 +56,28 @@ pub(crate) const PYTHON: Server = Server {
     tool: "get_current_time",
 };
 
+/// One of the platform's own, over a platform that runs elsewhere in the cluster.
+pub(crate) const OURS: Server = Server {
+    image: "mcp-echotune",
+    command: &["/usr/local/bin/echotune", "mcp", "serve", "catalogue"],
+    tool: "find_items",
+};
+
+/// The name of an image that was made for these proofs.
+pub(crate) fn image(name: &str) -> anyhow::Result<String> {
+    let tag = env::var(TAG).with_context(|| format!("{TAG} must be set"))?;
+    Ok(format!("localhost/{name}:{tag}"))
+}
+
 impl Server {
     /// The resource, so named and scaled by this policy.
     pub(crate) fn resource(&self, name: &str, scaling: &Value) -> anyhow::Result<Value> {
-        let tag = env::var(TAG).with_context(|| format!("{TAG} must be set"))?;
         Ok(json!({
             "apiVersion": "mcp.echotune.internal/v1alpha1",
             "kind": "MCPServer",
             "metadata": {"name": name},
             "spec": {
-                "image": format!("localhost/{}:{tag}", self.image),
+                "image": image(self.image)?,
                 "transport": "stdio",
                 "adapter": "Bundled",
                 "command": self.command,

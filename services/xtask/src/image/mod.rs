@@ -68,7 +68,7 @@ const SERVERS: Program =
 const PLATFORM: Program = Program { package: "echotune", name: "echotune", features: "" };
 
 /// All there are.
-pub(crate) const RECIPES: [Recipe; 6] = [
+pub(crate) const RECIPES: [Recipe; 7] = [
     Recipe {
         name: "echotune-operator",
         about: "Scales MCP servers on Kubernetes by their sessions and calls.",
@@ -92,6 +92,15 @@ pub(crate) const RECIPES: [Recipe; 6] = [
         about: "The whole platform in one process.",
         fill: |root, options| PLATFORM.started(root, options),
         env: &[],
+    },
+    Recipe {
+        name: "mcp-echotune",
+        about: "The platform's MCP servers on standard input, over a platform elsewhere.",
+        fill: |root, options| {
+            let program = PLATFORM.put(root, options)?;
+            adapted(root, options, &[&program, "mcp", "serve", "catalogue"])
+        },
+        env: &["ECHOTUNE_DATA=/tmp"],
     },
     Recipe {
         name: "mcp-everything",
