@@ -7,11 +7,10 @@ use std::{
     env, fs,
     io::Read as _,
     path::{Path, PathBuf},
-    process::Command,
     time::Instant,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
 use crate::{
     e2e::target,
@@ -107,7 +106,7 @@ impl Place {
         let helm = |release: &str, chart: &str, more: &[&str]| {
             let chart = format!("charts/{chart}");
             let words = ["helm", "upgrade", "--install", release, &chart, "--namespace", SYSTEM, "--wait"];
-            self.testbed(&[&words, &["--timeout", "3m"], more].concat())
+            self.testbed(&[&words[..], &["--timeout", "3m"], more].concat())
         };
         helm("crds", "echotune-operator-crds", &[])?;
         let [operator, gateway] = ["operator", "gateway"].map(|name| format!("{VALUES}/{name}.yaml"));
