@@ -28,3 +28,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "gateway.serviceAccount" -}}
 {{- default (include "gateway.name" .) .Values.serviceAccount.name }}
 {{- end }}
+
+{{- /* Names by which clients reach it: those of its service, and those that are told. */ -}}
+{{- define "gateway.hosts" -}}
+{{- $name := include "gateway.name" . -}}
+{{- $within := printf "%s.%s" $name .Release.Namespace -}}
+{{- concat (list $name $within (printf "%s.svc" $within) (printf "%s.svc.cluster.local" $within)) .Values.gateway.hosts | toJson -}}
+{{- end }}

@@ -128,7 +128,7 @@ impl Place {
         self.testbed(&["kubectl", "label", "namespace", SYSTEM, restricted])?;
         fs::create_dir_all(&folder)?;
         let mut words = vec![];
-        for name in ["token", "keys", "demand"] {
+        for name in ["token", "keys"] {
             let file = folder.join(name);
             fs::write(&file, random()?)?;
             words.push(format!("--from-file={name}={}", file.display()));

@@ -84,12 +84,13 @@ impl Server {
                 "route": name,
                 "effects": {self.tool: "Reads", "trigger-long-running-operation": "Reads"},
                 "scaling": scaling,
+                "healthPath": "/health/ready",
                 "wakeMs": 90_000,
                 "graceSeconds": 20,
                 "nodeSelector": {"testbed/node": "real"},
                 "resources": {
                     "requests": {"cpu": "10m", "memory": "64Mi"},
-                    "limits": {"cpu": "2", "memory": "512Mi"},
+                    "limits": {"cpu": "2", "memory": "2Gi"},
                 },
             },
         }))

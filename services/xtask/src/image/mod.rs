@@ -61,10 +61,9 @@ struct Program {
     features: &'static str,
 }
 
-const OPERATOR: Program = Program { package: "echotune-controller", name: "echotune-operator", features: "" };
-const GATEWAY: Program = Program { package: "echotune-gateway", name: "echotune-gateway", features: "" };
-const SERVERS: Program =
-    Program { package: "echotune-mcp-servers", name: "echotune-mcp-servers", features: "echotune-mcp-servers/region" };
+const OPERATOR: Program = Program { package: "echotune-controller", name: "echotune-operator", features: "otlp,tls" };
+const GATEWAY: Program = Program { package: "echotune-gateway", name: "echotune-gateway", features: "region" };
+const SERVERS: Program = Program { package: "echotune-mcp-servers", name: "echotune-mcp-servers", features: "region" };
 const PLATFORM: Program = Program { package: "echotune", name: "echotune", features: "" };
 
 /// All there are.
