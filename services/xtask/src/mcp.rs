@@ -30,9 +30,10 @@ const IMAGES: [&str; 6] =
 const VALUES: &str = "services/testbed/tests/mcp/values";
 const OF: [&str; 7] = ["--package", "echotune-testbed", "--features", "kubernetes", "--locked", "--test", "mcp"];
 /// What is done, in this order.
-const PIECES: [(&str, fn(&Place) -> anyhow::Result<()>); 5] = [
+const PIECES: [(&str, fn(&Place) -> anyhow::Result<()>); 6] = [
     ("images", Place::images),
     ("cluster", Place::cluster),
+    ("import", Place::import),
     ("install", Place::install),
     ("prove", Place::prove),
     ("down", Place::down),
@@ -92,7 +93,11 @@ impl Place {
 
     /// With a real node alone: all pods are to run.
     fn cluster(&self) -> anyhow::Result<()> {
-        self.testbed(&["up", "kubernetes", "--port", PORT, "--nodes", "0", "--slot", "0", "--real-node"])?;
+        self.testbed(&["up", "kubernetes", "--port", PORT, "--nodes", "0", "--slot", "0", "--real-node"])
+    }
+
+    /// Before any pod looks for them: one that finds none waits out a back-off.
+    fn import(&self) -> anyhow::Result<()> {
         let archives: Vec<PathBuf> =
             IMAGES.iter().map(|name| self.options.output.join(format!("{name}.tar"))).collect();
         let archives = archives.iter().map(|archive| text(archive)).collect::<anyhow::Result<Vec<_>>>()?;
