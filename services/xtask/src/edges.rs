@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("autoscaler", &[]),
     // It replays demand through the autoscaler's decisions, and needs nothing of the services for that.
     ("simulator", &["autoscaler"]),
+    ("controller", &["api", "autoscaler", "kit", "model"]),
     ("xtask", &[]),
     ("testbed", &["api", "kit", "model"]),
     ("loadtest", &["proto", "model"]),

@@ -1,0 +1,294 @@
+//! What is remembered and decided of each server, and how many pods all of them have.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use echotune_api::demand::ServerName;
+use echotune_autoscaler::{Decision, LedgerEntry, LedgerLine, Observation, Policy, State};
+
+use crate::{ledger::Ledger, metrics::Metrics};
+
+/// Decisions of a server after which its ledger begins anew.
+const BEGIN_EVERY: u32 = 500;
+
+/// How many pods there may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ceilings {
+    /// In the region; 0 for as many as are wanted.
+    pub region: u32,
+    /// Of one tenant; 0 for as many as are wanted.
+    pub tenant: u32,
+}
+
+/// All servers that this process decides on.
+#[derive(Debug)]
+pub struct Fleet {
+    known: Mutex<Known>,
+    ceilings: Ceilings,
+    ledger: Ledger,
+    metrics: Arc<Metrics>,
+    keep_every: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    servers: HashMap<ServerName, Remembered>,
+    /// Pods that are there or asked for, by tenant and in all.
+    tenants: BTreeMap<String, u32>,
+    all: u32,
+}
+
+/// What is remembered of a server.
+#[derive(Debug, Default)]
+struct Remembered {
+    state: State,
+    policy: Policy,
+    tenant: String,
+    reserved: u32,
+    serving: Option<u32>,
+    decision: Option<Decision>,
+    /// Decisions since the ledger began; none when it has to.
+    told: Option<u32>,
+    /// When the state was last kept, and whether it has changed by calls since.
+    kept: Option<Instant>,
+    learned: bool,
+}
+
+/// What was decided of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The decision.
+    pub decision: Decision,
+    /// What it was capped at.
+    pub ceiling: Option<u32>,
+}
+
+impl Fleet {
+    /// Nothing is known yet. What was learned of a server is kept that often at the most.
+    pub fn new(ceilings: Ceilings, ledger: Ledger, metrics: Arc<Metrics>, keep_every: Duration) -> Self {
+        Self { known: Mutex::default(), ceilings, ledger, metrics, keep_every }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up what was learned before, of servers of which nothing is known.
+    pub fn recall(&self, learned: HashMap<ServerName, State>) {
+        let mut known = self.known();
+        for (server, state) in learned {
+            let fresh = Remembered { state, ..Remembered::default() };
+            known.servers.entry(server).or_insert(fresh);
+        }
+    }
+
+    /// How many pods were last to serve.
+    pub fn serving(&self, server: &ServerName) -> Option<u32> {
+        self.known().servers.get(server)?.serving
+    }
+
+    /// How often a server is decided on while it has calls.
+    pub fn tick(&self, server: &ServerName) -> Option<Duration> {
+        Some(Duration::from_millis(self.known().servers.get(server)?.policy.tick_ms))
+    }
+
+    /// What was last decided.
+    pub fn decision(&self, server: &ServerName) -> Option<Decision> {
+        self.known().servers.get(server)?.decision.clone()
+    }
+
+    /// Decides on a server whose tenant and pods that are there are told.
+    pub fn decide(
+        &self,
+        server: &ServerName,
+        (tenant, there): (&str, u32),
+        policy: &Policy,
+        mut seen: Observation,
+    ) -> Decided {
+        let mut known = self.known();
+        let ceiling = known.reserve(server, tenant, there, self.ceilings);
+        seen.ceiling = ceiling;
+        let learns = seen.cold_calls > 0 || seen.loads.iter().any(|load| load.arrivals > 0);
+        let remembered = known.servers.get_mut(server).expect("a server that was just reserved for");
+        let begins = remembered.told.is_none_or(|told| told >= BEGIN_EVERY) || remembered.policy != *policy;
+        if remembered.policy != *policy {
+            remembered.policy = policy.clone();
+        }
+        remembered.learned |= learns;
+        let kept = self.ledger.is_kept();
+        let began = kept && begins && self.ledger.tell(server, LedgerLine::begin(policy, &remembered.state));
+        let entry = LedgerEntry::decide(policy, &mut remembered.state, seen);
+        let decision = entry.decision.clone();
+        remembered.told = match (kept, remembered.told) {
+            (false, _) => None,
+            (true, told) if began || told.is_some() && !begins => {
+                let told = if began { 0 } else { told.unwrap_or(0) };
+                self.ledger.tell(server, LedgerLine::Decided(Box::new(entry))).then_some(told + 1)
+            }
+            (true, _) => None,
+        };
+        remembered.serving = Some(decision.serving);
+        remembered.decision = Some(decision.clone());
+        let wanted = decision.replicas.max(there);
+        known.set_reserved(server, wanted);
+        drop(known);
+        self.metrics.decided(&decision.reason);
+        Decided { decision, ceiling }
+    }
+
+    /// Something else than a policy said how many pods there are.
+    pub fn told(&self, server: &ServerName, tenant: &str, there: u32, serving: u32) {
+        let mut known = self.known();
+        known.reserve(server, tenant, there, self.ceilings);
+        known.set_reserved(server, there.max(serving));
+        if let Some(remembered) = known.servers.get_mut(server) {
+            (remembered.serving, remembered.decision) = (Some(serving), None);
+        }
+    }
+
+    /// What was learned of a server, when it is time to keep it.
+    pub fn to_keep(&self, server: &ServerName, now: Instant) -> Option<State> {
+        let mut known = self.known();
+        let remembered = known.servers.get_mut(server)?;
+        let is_time = remembered.kept.is_none_or(|kept| now.saturating_duration_since(kept) >= self.keep_every);
+        if remembered.kept.is_none() {
+            // The first is kept after a while, not with the first call.
+            remembered.kept = Some(now);
+            return None;
+        }
+        if !(remembered.learned && is_time) {
+            return None;
+        }
+        (remembered.learned, remembered.kept) = (false, Some(now));
+        Some(remembered.state.clone())
+    }
+
+    /// All that was learned and is not kept yet, for the end.
+    pub fn all_to_keep(&self) -> Vec<(ServerName, State)> {
+        let mut known = self.known();
+        let learned = known.servers.iter_mut().filter(|(_, remembered)| remembered.learned);
+        let take = |(server, remembered): (&ServerName, &mut Remembered)| {
+            remembered.learned = false;
+            (server.clone(), remembered.state.clone())
+        };
+        learned.map(take).collect()
+    }
+
+    /// Forgets a server.
+    pub fn drop_server(&self, server: &ServerName) {
+        let mut known = self.known();
+        known.set_reserved(server, 0);
+        known.servers.remove(server);
+    }
+
+    /// Forgets everything: another process decides now.
+    pub fn clear(&self) {
+        *self.known() = Known::default();
+    }
+}
+
+impl Known {
+    /// The most that a server may have by what the others have.
+    fn reserve(&mut self, server: &ServerName, tenant: &str, there: u32, ceilings: Ceilings) -> Option<u32> {
+        let moved = self.servers.get(server).is_some_and(|remembered| remembered.tenant != tenant);
+        if moved {
+            self.set_reserved(server, 0);
+        }
+        let remembered = self.servers.entry(server.clone()).or_default();
+        if remembered.tenant != tenant {
+            tenant.clone_into(&mut remembered.tenant);
+        }
+        let least = remembered.reserved.max(there);
+        self.set_reserved(server, least);
+        let own = self.servers[server].reserved;
+        let of = |most: u32, all: u32| (most > 0).then(|| most.saturating_sub(all - own));
+        let tenants = self.tenants.get(tenant).copied().unwrap_or(0);
+        [of(ceilings.region, self.all), of(ceilings.tenant, tenants)].into_iter().flatten().min()
+    }
+
+    fn set_reserved(&mut self, server: &ServerName, pods: u32) {
+        let Some(remembered) = self.servers.get_mut(server) else { return };
+        let before = std::mem::replace(&mut remembered.reserved, pods);
+        self.all = self.all - before + pods;
+        if let Some(sum) = self.tenants.get_mut(&remembered.tenant) {
+            *sum = *sum - before + pods;
+            if *sum == 0 {
+                self.tenants.remove(&remembered.tenant);
+            }
+        } else if pods > 0 {
+            self.tenants.insert(remembered.tenant.clone(), pods);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_autoscaler::{Bound, Load};
+
+    use super::*;
+    use crate::ledger::Place;
+
+    fn fleet(region: u32, tenant: u32) -> Fleet {
+        let metrics = Arc::new(Metrics::default());
+        let ledger = Ledger::open(Place::Nowhere, Arc::clone(&metrics)).expect("nothing to open");
+        Fleet::new(Ceilings { region, tenant }, ledger, metrics, Duration::from_secs(60))
+    }
+
+    fn waiting(now_ms: u64, queued: u32) -> Observation {
+        let load = Load { queued, arrivals: queued, oldest_queued_ms: 60_000, ..Load::default() };
+        Observation { now_ms, loads: vec![load], ..Observation::default() }
+    }
+
+    fn name(text: &str) -> ServerName {
+        text.parse().expect("a server")
+    }
+
+    #[test]
+    fn servers_share_what_their_tenant_and_the_region_may_have() {
+        let fleet = fleet(5, 3);
+        let policy = Policy { calls_per_pod: 1, ..Policy::default() };
+        let decide = |server: &str, tenant: &str| {
+            fleet.decide(&name(server), (tenant, 0), &policy, waiting(1_000_000, 50)).decision
+        };
+        let first = decide("a/one", "a");
+        assert_eq!((first.replicas, first.bound.is_some()), (3, true));
+        let second = decide("a/two", "a");
+        assert_eq!(second.replicas, 0);
+        assert!(matches!(second.bound, Some(Bound::Ceiling { ceiling: 0, .. })), "{second}");
+        assert_eq!(decide("b/one", "b").replicas, 2, "the region has five");
+        fleet.drop_server(&name("a/one"));
+        assert_eq!(decide("a/two", "a").replicas, 3);
+        fleet.clear();
+        assert_eq!(fleet.serving(&name("a/two")), None);
+    }
+
+    #[test]
+    fn what_is_there_counts_before_anything_is_decided() {
+        let fleet = fleet(0, 3);
+        fleet.told(&name("a/one"), "a", 2, 2);
+        let policy = Policy { calls_per_pod: 1, ..Policy::default() };
+        let decided = fleet.decide(&name("a/two"), ("a", 0), &policy, waiting(1_000_000, 50));
+        assert_eq!((decided.ceiling, decided.decision.replicas), (Some(1), 1));
+    }
+
+    #[test]
+    fn what_was_learned_is_kept_now_and_then_and_taken_up_again() {
+        let fleet = fleet(0, 0);
+        let (server, now) = (name("a/one"), Instant::now());
+        assert_eq!(fleet.to_keep(&server, now), None);
+        fleet.decide(&server, ("a", 0), &Policy::default(), waiting(1_000_000, 1));
+        assert_eq!(fleet.to_keep(&server, now), None, "not with the first call");
+        let later = now + Duration::from_secs(61);
+        let state = fleet.to_keep(&server, later).expect("something was learned");
+        assert_eq!(fleet.to_keep(&server, later + Duration::from_secs(61)), None, "nothing more was learned");
+        fleet.clear();
+        fleet.recall(HashMap::from([(server.clone(), state.clone())]));
+        fleet.decide(&server, ("a", 0), &Policy::default(), waiting(1_002_000, 1));
+        let kept = fleet.all_to_keep();
+        assert!(kept.len() == 1 && kept[0].1 != State::default() && kept[0].1 != state);
+        assert_eq!(fleet.all_to_keep(), []);
+    }
+}

@@ -1,0 +1,103 @@
+//! Events, for people who look at a server: what changed, never what goes on.
+
+use std::time::Duration;
+
+use echotune_api::demand::ServerName;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client, Resource as _,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::time::timeout;
+
+use crate::{
+    build::MANAGER,
+    crd::{ConditionKind, MCPServer, MCPServerStatus, State},
+    fleet::Decided,
+    pods::Moves,
+};
+
+/// Longest note, in characters: the API server takes 1024 bytes.
+const NOTE: usize = 250;
+/// How long an event may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Writes events.
+#[derive(Clone)]
+pub struct Notes(Recorder);
+
+impl Notes {
+    /// Events of this process.
+    pub fn new(client: Client, instance: String) -> Self {
+        let reporter = Reporter { controller: format!("mcp.echotune.internal/{MANAGER}"), instance: Some(instance) };
+        Self(Recorder::new(client, reporter))
+    }
+
+    /// Pods come or go.
+    pub async fn moved(&self, server: &ServerName, uid: &str, moves: &Moves, decided: Option<&Decided>) {
+        let Moves { create, drain, undrain, delete, .. } = moves;
+        let (reason, action) = match () {
+            () if !create.is_empty() => ("PodsAdded", "Scale"),
+            () if !delete.is_empty() => ("PodsDeleted", "Scale"),
+            () if !drain.is_empty() => ("PodsDrain", "Scale"),
+            () if !undrain.is_empty() => ("PodsTakenBack", "Scale"),
+            () => return,
+        };
+        let counts = format!("{} new, {} drain, {} deleted", create.len(), drain.len(), delete.len());
+        let why = decided.map(|decided| format!("; {}", decided.decision)).unwrap_or_default();
+        self.note(server, uid, EventType::Normal, (reason, action), format!("{counts}{why}")).await;
+    }
+
+    /// A condition has come to be true, or no longer is.
+    pub async fn changed(&self, server: &ServerName, uid: &str, before: &MCPServerStatus, now: &MCPServerStatus) {
+        for condition in &now.conditions {
+            let known = before.conditions.iter().find(|known| known.kind == condition.kind);
+            let same = known.is_some_and(|known| known.status == condition.status && known.reason == condition.reason);
+            // How many serve and who reports comes and goes.
+            let is_told = match condition.kind {
+                ConditionKind::Accepted => condition.status == State::False,
+                ConditionKind::Ready => matches!(
+                    condition.reason,
+                    crate::crd::Reason::PodsStuck | crate::crd::Reason::ChildConflict
+                ),
+                ConditionKind::Scaling => condition.reason == crate::crd::Reason::ForeignOwner,
+            };
+            if !same && is_told {
+                let reason = format!("{:?}", condition.reason);
+                let words = (reason.as_str(), "Observe");
+                self.note(server, uid, EventType::Warning, words, condition.message.clone()).await;
+            }
+        }
+    }
+
+    async fn note(
+        &self,
+        server: &ServerName,
+        uid: &str,
+        type_: EventType,
+        (reason, action): (&str, &str),
+        note: String,
+    ) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(NOTE).collect()),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        let about = ObjectReference {
+            api_version: Some(MCPServer::api_version(&()).into_owned()),
+            kind: Some(MCPServer::kind(&()).into_owned()),
+            namespace: Some(server.namespace().to_owned()),
+            name: Some(server.name().to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        // An event is for people: without it, nothing is worse.
+        match timeout(PATIENCE, self.0.publish(&event, &about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => tracing::debug!(%cause, "an event on {server} is not written"),
+            Err(_) => tracing::debug!("an event on {server} is not written in time"),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The operator as a whole: watches, workers, leases and the streams of gateways around one view of the cluster.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use echotune_api::demand::ServerName;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    build::Surroundings,
+    demand::{Board, Exchange, Gateways},
+    fleet::{Ceilings, Fleet},
+    learned::kept,
+    lease::{Leads, Terms, elect},
+    ledger::Ledger,
+    metrics::{Gauges, Metrics},
+    notes::Notes,
+    queue::Queue,
+    reconcile::Reconciler,
+    world::{Watches, World, watch},
+    write::Writer,
+};
+
+/// What is known of a server is decided on anew that often, before it was decided on once.
+const TICK: Duration = Duration::from_secs(1);
+/// States of servers that are kept at the end, at the most: it must not take long.
+const KEPT_AT_END: usize = 200;
+/// The pause after what was learned could not be read.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How an operator works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The namespace that is looked after; all when there is none.
+    pub namespace: Option<String>,
+    /// What the operator is told about the cluster.
+    pub around: Surroundings,
+    /// How leases are held.
+    pub terms: Terms,
+    /// How many pods there may be.
+    pub ceilings: Ceilings,
+    /// Servers that are looked at at one time.
+    pub workers: usize,
+    /// How long a gateway that is silent is counted.
+    pub forget: Duration,
+    /// How often what was learned of a server is kept.
+    pub keep_every: Duration,
+    /// How long a request to the API server may take.
+    pub patience: Duration,
+}
+
+/// An operator.
+#[derive(Clone)]
+pub struct Operator {
+    reconciler: Reconciler,
+    options: Options,
+    /// What gateways meet.
+    pub exchange: Exchange,
+}
+
+impl Operator {
+    /// An operator that does nothing yet. Streams of gateways end when `drain` is cancelled.
+    pub fn new(
+        client: Client,
+        options: Options,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+        drain: CancellationToken,
+    ) -> Self {
+        let leads = Leads::none(options.terms.shards);
+        let (world, queue) = (Arc::new(World::default()), Arc::new(Queue::default()));
+        let gateways = Arc::new(Gateways::new(options.forget, Instant::now()));
+        let board = Arc::new(Board::default());
+        let fleet = Fleet::new(options.ceilings, ledger, Arc::clone(&metrics), options.keep_every);
+        let fleet = Arc::new(fleet);
+        let exchange = Exchange {
+            gateways: Arc::clone(&gateways),
+            board: Arc::clone(&board),
+            leads: leads.clone(),
+            touched: touched(Arc::clone(&queue), Arc::clone(&fleet), leads.clone()),
+            metrics: Arc::clone(&metrics),
+            stop: drain,
+        };
+        let reconciler = Reconciler {
+            notes: Arc::new(Notes::new(client.clone(), options.terms.identity.clone())),
+            client,
+            world,
+            queue,
+            gateways,
+            board,
+            fleet,
+            leads,
+            around: Arc::new(options.around.clone()),
+            metrics,
+            patience: options.patience,
+            first: Arc::new(Mutex::new(HashSet::new())),
+            built: Arc::new(Mutex::new(HashMap::new())),
+        };
+        Self { reconciler, options, exchange }
+    }
+
+    /// Works until told to stop, and gives the leases back then.
+    pub async fn run(self, stop: CancellationToken) {
+        let queue = Arc::clone(&self.reconciler.queue);
+        let watches = Watches {
+            client: self.reconciler.client.clone(),
+            namespace: self.options.namespace.clone(),
+            world: Arc::clone(&self.reconciler.world),
+            metrics: Arc::clone(&self.reconciler.metrics),
+            touched: Arc::new(move |server| queue.now(&server)),
+        };
+        let workers = (0..self.options.workers).map(|_| {
+            let reconciler = self.reconciler.clone();
+            tokio::spawn(async move { reconciler.work().await })
+        });
+        let workers: Vec<_> = workers.collect();
+        let watching = tokio::spawn(watch(watches));
+        let ended = CancellationToken::new();
+        let leading = self.lead(stop.clone());
+        let electing = async {
+            // Until everything is listed, whoever leads already does better.
+            tokio::select! {
+                () = self.reconciler.world.complete() => {}
+                () = stop.cancelled() => return,
+            }
+            let leads = self.reconciler.leads.clone();
+            elect(self.reconciler.client.clone(), self.options.terms.clone(), leads, ended.clone()).await;
+        };
+        let ending = async {
+            stop.cancelled().await;
+            self.keep_all().await;
+            ended.cancel();
+        };
+        tokio::join!(leading, electing, ending);
+        workers.iter().for_each(tokio::task::JoinHandle::abort);
+        watching.abort();
+    }
+
+    /// Takes up what was learned whenever a shard is won, and forgets it when all are lost.
+    async fn lead(&self, stop: CancellationToken) {
+        let mut changes = self.reconciler.leads.changes();
+        let mut led = Vec::new();
+        loop {
+            let leads = self.reconciler.leads.shards();
+            let won = leads.iter().any(|shard| !led.contains(shard));
+            if won {
+                tracing::info!(?leads, "this process leads");
+                if let Err(cause) = self.reconciler.begin(self.options.namespace.as_deref()).await {
+                    tracing::warn!(%cause, "what was learned cannot be read yet");
+                    tokio::select! {
+                        () = tokio::time::sleep(AGAIN) => continue,
+                        () = stop.cancelled() => return,
+                    }
+                }
+            } else if leads.is_empty() && !led.is_empty() {
+                tracing::warn!("this process leads no more");
+                self.reconciler.end_all();
+            }
+            led = leads;
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(TICK) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Keeps what was learned and is not kept yet, as far as there is time.
+    async fn keep_all(&self) {
+        for (server, state) in self.reconciler.fleet.all_to_keep().into_iter().take(KEPT_AT_END) {
+            let Some(permit) = self.reconciler.leads.permit(&server) else { return };
+            let found = self.reconciler.world.index().servers.get(&server).cloned();
+            let Some((Ok(spec), uid)) = found.map(|found| (found.spec, found.uid)) else { continue };
+            let subject = crate::build::Subject {
+                namespace: server.namespace(),
+                name: server.name(),
+                uid: &uid,
+                spec: &spec,
+            };
+            let learned = kept(subject, &state);
+            let writer = Writer {
+                client: self.reconciler.client.clone(),
+                metrics: Arc::clone(&self.reconciler.metrics),
+                patience: self.options.patience,
+                permit,
+                server: server.clone(),
+                uid: uid.clone(),
+            };
+            if let Err(cause) = writer.keep(&learned).await {
+                tracing::warn!(%cause, "what was learned of {server} is not kept");
+            }
+        }
+    }
+
+    /// Whether everything has been listed once.
+    pub fn is_ready(&self) -> bool {
+        self.reconciler.world.is_complete()
+    }
+
+    /// Whether it leads any shard.
+    pub fn is_leading(&self) -> bool {
+        self.reconciler.leads.any()
+    }
+
+    /// Servers that wait to be looked at now.
+    pub fn waiting(&self) -> usize {
+        self.reconciler.queue.depth()
+    }
+
+    /// All metrics as text.
+    pub fn metrics(&self) -> String {
+        let reconciler = &self.reconciler;
+        reconciler.metrics.text(&Gauges {
+            objects: reconciler.world.counts(),
+            queue: reconciler.queue.depth(),
+            gateways: reconciler.gateways.count(),
+            leads: reconciler.leads.shards().len(),
+            ages: reconciler.world.ages(),
+        })
+    }
+}
+
+/// Has servers with demand looked at: those where a call waits at once.
+fn touched(
+    queue: Arc<Queue>,
+    fleet: Arc<Fleet>,
+    leads: Leads,
+) -> Arc<dyn Fn(ServerName, bool) + Send + Sync> {
+    Arc::new(move |server, waits| {
+        if leads.permit(&server).is_none() {
+            return;
+        }
+        if waits { queue.first(&server) } else { queue.after(&server, fleet.tick(&server).unwrap_or(TICK)) }
+    })
+}

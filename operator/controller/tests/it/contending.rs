@@ -1,0 +1,118 @@
+//! Several operators, of which one leads.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{
+    cluster::{Cluster, Fault},
+    world::{Gateway, NAMESPACE, Running, has_pods, nodes, options, pods, server, settles, start, start_with, until},
+};
+
+async fn leads(one: &Running) {
+    until("the lead", || if one.operator.is_leading() { Ok(()) } else { Err(()) }).await;
+}
+
+fn holder(cluster: &Cluster) -> String {
+    let lease = cluster.get("leases", "system", "echotune-operator-0").expect("a lease");
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_leader_dies_another_goes_on_and_no_pod_is_made_twice() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    let first = start(&cluster, "first");
+    leads(&first).await;
+    let second = start(&cluster, "second");
+    for at in 0..10 {
+        let one = json!({ "spec": { "scaling": { "minPods": 2 } } });
+        cluster.put("mcpservers", server(&format!("s{at}"), one));
+    }
+    until("some pods", || if pods(&cluster).len() > 5 { Ok(()) } else { Err(pods(&cluster)) }).await;
+    assert!(!second.operator.is_leading());
+    first.kill();
+    leads(&second).await;
+    has_pods(&cluster, 20).await;
+    settles(&cluster).await;
+    assert_eq!((pods(&cluster).len(), holder(&cluster)), (20, "second".to_owned()));
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_ends_in_order_leaves_its_place_at_once() {
+    let cluster = Cluster::start().await;
+    let first = start(&cluster, "first");
+    leads(&first).await;
+    let slow = { let mut slow = options("second"); slow.terms.duration = Duration::from_secs(40); slow };
+    let second = start_with(&cluster, slow, echotune_controller::ledger::Place::Nowhere);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!second.operator.is_leading());
+    first.end().await;
+    assert_eq!(holder(&cluster), "");
+    leads(&second).await;
+    second.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_cannot_renew_writes_no_more_before_another_may() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 1 } } })));
+    let operator = start(&cluster, "first");
+    leads(&operator).await;
+    has_pods(&cluster, 1).await;
+    settles(&cluster).await;
+    cluster.script(|_, target| (target.plural == "leases").then_some(Fault::Status(500)));
+    until("the end of its rights", || if operator.operator.is_leading() { Err(()) } else { Ok(()) }).await;
+    cluster.writes();
+    cluster.remove("pods", NAMESPACE, &pods(&cluster)[0]);
+    cluster.change("mcpservers", NAMESPACE, "search", &json!({ "spec": { "scaling": { "minPods": 3 } } }));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!((cluster.writes(), pods(&cluster)), (Vec::new(), Vec::new()));
+    cluster.behave();
+    has_pods(&cluster, 3).await;
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_taken_away_is_given_up_whatever_the_clocks_say() {
+    let cluster = Cluster::start().await;
+    let operator = start(&cluster, "first");
+    leads(&operator).await;
+    // Somebody whose clock is an hour ahead, or behind: only changes count.
+    for time in ["2026-01-01T00:00:00.000000Z", "2046-01-01T00:00:00.000000Z"] {
+        let taken = json!({ "spec": { "holderIdentity": "other", "renewTime": time, "leaseDurationSeconds": 2 } });
+        cluster.change("leases", "system", "echotune-operator-0", &taken);
+        until("it to give up", || if operator.operator.is_leading() { Err(()) } else { Ok(()) }).await;
+        let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
+        assert!(gateway.knows("search").is_none());
+        leads(&operator).await;
+        assert_eq!(holder(&cluster), "first", "the other has not renewed it");
+    }
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_are_led_by_several_and_each_server_by_one() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    let shared = |identity: &str| { let mut shared = options(identity); shared.terms.shards = 4; shared };
+    let place = || echotune_controller::ledger::Place::Nowhere;
+    let one = start_with(&cluster, shared("one"), place());
+    let two = start_with(&cluster, shared("two"), place());
+    for at in 0..12 {
+        let server = server(&format!("s{at}"), json!({ "spec": { "scaling": { "minPods": 1 } } }));
+        cluster.put("mcpservers", server);
+    }
+    has_pods(&cluster, 12).await;
+    settles(&cluster).await;
+    let held = |identity: &str| {
+        let leases = cluster.all("leases");
+        leases.iter().filter(|lease| lease["spec"]["holderIdentity"] == identity).count()
+    };
+    assert_eq!(held("one") + held("two"), 4);
+    one.kill();
+    until("all shards to be led by the other", || if held("two") == 4 { Ok(()) } else { Err(held("two")) }).await;
+    two.end().await;
+}

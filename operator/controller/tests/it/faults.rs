@@ -1,0 +1,149 @@
+//! An API server that is slow, refuses and forgets, others who write to the same objects, and pods that do not start.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::json;
+
+use crate::{
+    cluster::{Cluster, Fault},
+    world::{Gateway, NAMESPACE, becomes, has_pods, nodes, pods, server, settles, start, until},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_failures_and_lost_answers_make_no_pod_twice_and_end_well() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    cluster.script(move |verb, target| {
+        if verb == "GET" || target.plural == "leases" || target.plural == "events" {
+            return None;
+        }
+        // Two of three fail, each in another way.
+        match counted.fetch_add(1, Ordering::Relaxed) % 6 {
+            0 => Some(Fault::Status(429)),
+            1 => Some(Fault::Status(500)),
+            2 => Some(Fault::Lost),
+            3 => Some(Fault::Status(503)),
+            _ => None,
+        }
+    });
+    cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 3 } } })));
+    let operator = start(&cluster, "one");
+    has_pods(&cluster, 3).await;
+    cluster.behave();
+    becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
+    settles(&cluster).await;
+    let created: Vec<_> = pods(&cluster);
+    assert_eq!(created.iter().collect::<BTreeSet<_>>().len(), 3, "{created:?}");
+    assert!(asked.load(Ordering::Relaxed) > 10, "faults were met");
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_expire_are_listed_anew_and_miss_nothing() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    cluster.put("mcpservers", server("first", json!({ "spec": { "scaling": { "minPods": 1 } } })));
+    let operator = start(&cluster, "one");
+    has_pods(&cluster, 1).await;
+    settles(&cluster).await;
+    for _ in 0..3 {
+        cluster.expire();
+    }
+    cluster.put("mcpservers", server("second", json!({ "spec": { "scaling": { "minPods": 1 } } })));
+    has_pods(&cluster, 2).await;
+    cluster.expire();
+    cluster.remove("pods", NAMESPACE, &pods(&cluster)[0]);
+    has_pods(&cluster, 2).await;
+    settles(&cluster).await;
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_or_changed_by_others_is_put_right_and_what_they_add_stays() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 1 } } })));
+    let operator = start(&cluster, "one");
+    has_pods(&cluster, 1).await;
+    settles(&cluster).await;
+    for plural in ["serviceaccounts", "services", "networkpolicies", "poddisruptionbudgets"] {
+        cluster.remove(plural, NAMESPACE, "mcp-search");
+        until(plural, || cluster.get(plural, NAMESPACE, "mcp-search").map(|_| ()).ok_or(())).await;
+    }
+    let change = json!({
+        "metadata": { "labels": { "theirs": "stays" } },
+        "spec": { "selector": { "mcp.echotune.internal/server": "another" } },
+    });
+    cluster.change("services", NAMESPACE, "mcp-search", &change);
+    until("the selector that was", || {
+        let found = cluster.get("services", NAMESPACE, "mcp-search").expect("it is there");
+        let right = found["spec"]["selector"]["mcp.echotune.internal/server"] == "search";
+        if right && found["metadata"]["labels"]["theirs"] == "stays" { Ok(()) } else { Err(found) }
+    })
+    .await;
+    settles(&cluster).await;
+    // What is no business of the operator makes it write nothing.
+    cluster.change("services", NAMESPACE, "mcp-search", &json!({ "metadata": { "labels": { "more": "x" } } }));
+    cluster.change("services", NAMESPACE, "mcp-search", &json!({ "spec": { "clusterIP": "10.1.1.1" } }));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cluster.writes(), Vec::<String>::new());
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_never_becomes_ready_is_told_with_its_reason() {
+    let cluster = Cluster::start().await;
+    cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 1 } } })));
+    let operator = start(&cluster, "one");
+    has_pods(&cluster, 1).await;
+    becomes(&cluster, "search", "Ready", "False", "Starting").await;
+    let pod = pods(&cluster)[0].clone();
+    let waiting = json!({ "reason": "ImagePullBackOff", "message": "no such image" });
+    let container = json!({
+        "name": "server", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": { "waiting": waiting },
+    });
+    let status = json!({ "status": { "phase": "Pending", "containerStatuses": [container] } });
+    cluster.change("pods", NAMESPACE, &pod, &status);
+    becomes(&cluster, "search", "Ready", "False", "PodsStuck").await;
+    let found = cluster.get("mcpservers", NAMESPACE, "search").expect("it is there");
+    assert!(found["status"].to_string().contains("no such image"), "{found}");
+    // A pod that has ended for good is replaced.
+    cluster.change("pods", NAMESPACE, &pod, &json!({ "status": { "phase": "Failed", "containerStatuses": null } }));
+    until("another in its place", || {
+        let all = cluster.all("pods");
+        if all.len() == 1 && all[0]["status"].is_null() { Ok(()) } else { Err(all) }
+    })
+    .await;
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nobody_reports_nothing_is_taken_away() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    let quick = json!({ "spec": { "scaling": { "minPods": 1, "staleMs": 400 } } });
+    cluster.put("mcpservers", server("search", quick));
+    let operator = start(&cluster, "one");
+    let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
+    has_pods(&cluster, 1).await;
+    gateway.report("search", 3, &[]);
+    until("more pods", || if pods(&cluster).len() >= 3 { Ok(()) } else { Err(pods(&cluster)) }).await;
+    drop(gateway);
+    becomes(&cluster, "search", "Scaling", "Unknown", "DemandStale").await;
+    let there = pods(&cluster);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(pods(&cluster), there);
+    let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
+    gateway.report("search", 0, &[]);
+    has_pods(&cluster, 1).await;
+    operator.end().await;
+}

@@ -1,0 +1,10 @@
+//! The operator against an API server on the loopback that does what it is told, and what it is told to do wrong.
+
+mod cluster;
+mod contending;
+mod crds;
+mod faults;
+mod objects;
+mod selectors;
+mod stories;
+mod world;

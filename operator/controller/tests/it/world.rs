@@ -1,0 +1,292 @@
+//! An operator on a cluster, nodes that make pods ready, and a gateway that reports.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use echotune_api::demand::{
+    ClassDemand, Demand as _, Hello, PodDemand, Report, Served, ServerDemand, ServerName, Updates,
+};
+use echotune_controller::{
+    build::Surroundings,
+    fleet::Ceilings,
+    lease::Terms,
+    ledger::{Ledger, Place},
+    metrics::Metrics,
+    operator::{Operator, Options},
+};
+use echotune_model::{Call, Fault};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+
+/// The longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const NAMESPACE: &str = "music";
+
+/// An operator that runs.
+pub(crate) struct Running {
+    pub(crate) operator: Operator,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// It ends in order.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        self.task.await.expect("it ends");
+    }
+
+    /// It is gone from one moment to the next.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) fn options(identity: &str) -> Options {
+    let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), "echotune-gateway".to_owned())]);
+    Options {
+        namespace: None,
+        around: Surroundings { region: "us".into(), gateway_labels: labels, ..Surroundings::default() },
+        terms: Terms {
+            namespace: "system".into(),
+            name: "echotune-operator".into(),
+            identity: identity.into(),
+            shards: 1,
+            duration: Duration::from_secs(2),
+            margin: Duration::from_millis(700),
+            every: Duration::from_millis(200),
+            patience: Duration::from_millis(500),
+        },
+        ceilings: Ceilings::default(),
+        workers: 4,
+        forget: Duration::from_secs(60),
+        keep_every: Duration::from_secs(600),
+        patience: Duration::from_millis(500),
+    }
+}
+
+pub(crate) fn start_with(cluster: &Cluster, options: Options, place: Place) -> Running {
+    let metrics = Arc::new(Metrics::default());
+    let ledger = Ledger::open(place, Arc::clone(&metrics)).expect("a ledger");
+    let stop = CancellationToken::new();
+    let operator = Operator::new(cluster.client(), options, ledger, metrics, stop.clone());
+    let task = tokio::spawn(operator.clone().run(stop.clone()));
+    Running { operator, task, stop }
+}
+
+pub(crate) fn start(cluster: &Cluster, identity: &str) -> Running {
+    start_with(cluster, options(identity), Place::Nowhere)
+}
+
+/// Waits until something is so, and tells what was found instead when it never is.
+pub(crate) async fn until<T: std::fmt::Debug>(what: &str, mut found: impl FnMut() -> Result<(), T>) {
+    let began = Instant::now();
+    loop {
+        match found() {
+            Ok(()) => return,
+            Err(instead) if began.elapsed() > PATIENCE => panic!("{what} never came to be: {instead:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// A server that is scaled quickly.
+pub(crate) fn server(name: &str, change: Value) -> Value {
+    let mut server = json!({
+        "apiVersion": "mcp.echotune.internal/v1alpha1",
+        "kind": "MCPServer",
+        "metadata": { "namespace": NAMESPACE, "name": name },
+        "spec": {
+            "image": "localhost/demo:1",
+            "scaling": {
+                "minPods": 0, "callsPerPod": 1, "holdMs": 0, "tickMs": 100, "drainMs": 60_000, "staleMs": 5_000,
+                "startMs": 100, "keep": { "rule": "fixed", "fixedMs": 300, "atLeastMs": 0, "atMostMs": 300 },
+            },
+        },
+    });
+    crate::selectors::merge(&mut server, &change);
+    server
+}
+
+pub(crate) fn pods(cluster: &Cluster) -> Vec<String> {
+    let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
+    cluster.all("pods").iter().map(name).collect()
+}
+
+/// Makes every pod ready that is not, as a node would, until dropped.
+pub(crate) struct Nodes(JoinHandle<()>);
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(crate) fn nodes(cluster: &Arc<Cluster>) -> Nodes {
+    let cluster = Arc::clone(cluster);
+    Nodes(tokio::spawn(async move {
+        let mut address = 0;
+        loop {
+            for pod in cluster.all("pods").into_iter().filter(|pod| pod["status"].is_null()) {
+                address += 1;
+                let name = pod["metadata"]["name"].as_str().expect("a name");
+                let namespace = pod["metadata"]["namespace"].as_str().expect("a namespace");
+                let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+                let status = json!({ "phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": [ready] });
+                // It may have been deleted meanwhile.
+                if cluster.get("pods", namespace, name).is_some() {
+                    cluster.change("pods", namespace, name, &json!({ "status": status }));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }))
+}
+
+/// A gateway that reports what it is told to, ten times a second.
+pub(crate) struct Gateway {
+    demand: Arc<Mutex<BTreeMap<String, ServerDemand>>>,
+    known: Arc<Mutex<BTreeMap<String, Served>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Gateway {
+    /// It connects to whichever leads, and again when that ends.
+    pub(crate) fn start(name: &str, operators: Vec<Operator>) -> Self {
+        let demand = Arc::new(Mutex::new(BTreeMap::<String, ServerDemand>::new()));
+        let known = Arc::new(Mutex::new(BTreeMap::new()));
+        let (told, heard, name) = (Arc::clone(&demand), Arc::clone(&known), name.to_owned());
+        let task = tokio::spawn(async move {
+            loop {
+                for operator in &operators {
+                    let (send, mut receive) = mpsc::channel::<Report>(1);
+                    let reports = futures::stream::poll_fn(move |context| receive.poll_recv(context)).boxed();
+                    let hello = Hello { gateway: name.clone(), region: "us".into(), incarnation: 1 };
+                    if let Ok(updates) = operator.exchange.exchange(&Call::internal(), hello, reports).await {
+                        exchange(updates, &send, &told, &heard).await;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        Self { demand, known, task }
+    }
+
+    /// What there is of calls at a server from now on; `busy` pods each have a call and a session.
+    pub(crate) fn report(&self, server: &str, queued: u32, busy: &[&str]) {
+        let mut demand = self.demand.lock().expect("nobody panicked");
+        let server = format!("{NAMESPACE}/{server}");
+        let before = demand.get(&server);
+        let before = before.map_or((0, 0), |before| (before.classes[0].arrivals, before.cold_calls));
+        let in_flight = u32::try_from(busy.len()).expect("few");
+        let class = ClassDemand {
+            in_flight,
+            queued,
+            oldest_queued_ms: u64::from(queued) * 1_000,
+            arrivals: before.0 + u64::from(queued),
+            busy_ms: 0,
+        };
+        let pod = |name: &&str| PodDemand {
+            pod: (*name).to_owned(),
+            sessions: 1,
+            in_flight: 1,
+            calls_end_ms: Some(u64::MAX >> 12),
+        };
+        let name: ServerName = server.parse().expect("a server");
+        let cold_calls = before.1 + u64::from(queued);
+        let pods = busy.iter().map(pod).collect();
+        let told = ServerDemand { server: name, classes: vec![class], cold_calls, sessions: in_flight, pods };
+        demand.insert(server, told);
+    }
+
+    /// What it knows of a server.
+    pub(crate) fn knows(&self, server: &str) -> Option<Served> {
+        self.known.lock().expect("nobody panicked").get(&format!("{NAMESPACE}/{server}")).cloned()
+    }
+}
+
+async fn exchange(
+    mut updates: Updates,
+    send: &mpsc::Sender<Report>,
+    told: &Mutex<BTreeMap<String, ServerDemand>>,
+    heard: &Mutex<BTreeMap<String, Served>>,
+) {
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                let servers = told.lock().expect("nobody panicked").values().cloned().collect();
+                if send.send(Report { time_ms: 1, servers }).await.is_err() {
+                    return;
+                }
+            }
+            update = updates.next() => match update {
+                Some(Ok(update)) => {
+                    let mut heard = heard.lock().expect("nobody panicked");
+                    for served in update.servers {
+                        heard.insert(served.server.to_string(), served);
+                    }
+                    for removed in update.removed {
+                        heard.remove(removed.as_str());
+                    }
+                }
+                Some(Err(Fault { .. })) | None => return,
+            }
+        }
+    }
+}
+
+/// The condition of a server: its status and reason.
+pub(crate) fn condition(cluster: &Cluster, server: &str, kind: &str) -> Option<(String, String)> {
+    let found = cluster.get("mcpservers", NAMESPACE, server)?;
+    let conditions = found["status"]["conditions"].as_array()?.clone();
+    let one = conditions.into_iter().find(|one| one["type"] == kind)?;
+    let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason")))
+}
+
+/// Waits for a condition.
+pub(crate) async fn becomes(cluster: &Cluster, server: &str, kind: &str, status: &str, reason: &str) {
+    let wanted = Some((status.to_owned(), reason.to_owned()));
+    until(&format!("{kind} {status} {reason} of {server}"), || {
+        let found = condition(cluster, server, kind);
+        if found == wanted { Ok(()) } else { Err((found, cluster.get("mcpservers", NAMESPACE, server))) }
+    })
+    .await;
+}
+
+/// Waits until there are so many pods.
+pub(crate) async fn has_pods(cluster: &Cluster, count: usize) {
+    until(&format!("{count} pods"), || {
+        let found = pods(cluster);
+        if found.len() == count { Ok(()) } else { Err(found) }
+    })
+    .await;
+}
+
+/// Waits until nothing has been written for a while.
+pub(crate) async fn settles(cluster: &Cluster) {
+    let began = Instant::now();
+    loop {
+        cluster.writes();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let written = cluster.writes();
+        if written.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "it writes on and on: {written:?}");
+    }
+}
