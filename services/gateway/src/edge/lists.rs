@@ -3,6 +3,7 @@ use http::StatusCode;
 
 use super::{Asking, post::Request, respond};
 use crate::{
+    hub::Scope,
     lists::{Asker, Kind, Page},
     message::Outcome,
     refusal::Refusal,
@@ -10,7 +11,12 @@ use crate::{
 
 impl Asking {
     pub(super) fn asker(&self, request: &Request) -> Asker {
-        Asker { caller: self.caller.clone(), abilities: request.abilities, declared: request.incoming.declared.clone() }
+        Asker {
+            caller: self.caller.clone(),
+            abilities: request.abilities,
+            declared: request.incoming.declared.clone(),
+            is_alone: self.scope == Scope::One,
+        }
     }
 
     /// A page of the merged list.
@@ -21,8 +27,7 @@ impl Asking {
             }
             None => None,
         };
-        let servers = self.hub.servers_of(self.scope);
-        let table = self.hub.lists.table(servers, kind, &self.asker(request)).await;
+        let table = self.hub.lists.table(&self.servers, kind, &self.asker(request)).await;
         let page = Page {
             keys: &self.hub.keys,
             endpoint: &self.name,

@@ -10,7 +10,7 @@ use tokio::{sync::broadcast, time::sleep};
 use super::{Asking, not_allowed, post::Request, respond};
 use crate::{
     flow::{Live, Stream},
-    hub::Hub,
+    hub::{Hub, Scope},
     message::{Id, Json, Outcome, notice},
     refusal::Refusal,
     upstream::{Changed, LAST_EVENT_ID, META_SUBSCRIPTION},
@@ -61,12 +61,13 @@ impl Asking {
     fn beside(&self, live: &Arc<Live>) -> Result<Response, Refusal> {
         let ending = Stream::new(self.hub.limits.stream_bytes, false);
         live.beside(&ending);
-        let told = Telling::new(&self.hub, self.scope_numbers(), Changed::ALL.into_iter().collect(), None)?;
+        let told = Telling::new(&self.hub, self.told_of(), Changed::ALL.into_iter().collect(), None)?;
         Ok(told.response(Some(ending), None))
     }
 
-    fn scope_numbers(&self) -> BTreeSet<u32> {
-        self.hub.servers_of(self.scope).iter().map(|server| server.number).collect()
+    /// The one server whose changes are told, or `None` for all: also those that come later.
+    fn told_of(&self) -> Option<u32> {
+        (self.scope == Scope::One).then(|| self.servers[0].number)
     }
 
     /// `subscriptions/listen`, of 2026-07-28.
@@ -86,7 +87,7 @@ impl Asking {
         let acknowledged = json!({ "_meta": subscription(id), "notifications": honoured });
         let acknowledged = notice("notifications/subscriptions/acknowledged", Some(&Json::of(&acknowledged)));
         let kinds = wanted.into_iter().map(|(_, changed)| changed).collect();
-        let told = Telling::new(&self.hub, self.scope_numbers(), kinds, Some(id.clone()))?;
+        let told = Telling::new(&self.hub, self.told_of(), kinds, Some(id.clone()))?;
         Ok(told.response(None, Some(acknowledged)))
     }
 }
@@ -98,7 +99,7 @@ fn subscription(id: &Id) -> Value {
 /// Who is told of changes. Events have no ids: whoever comes back reads the lists, and has missed nothing.
 struct Telling {
     hub: Arc<Hub>,
-    servers: BTreeSet<u32>,
+    of: Option<u32>,
     wanted: BTreeSet<Changed>,
     /// Of the request that subscribed, in 2026-07-28.
     id: Option<Id>,
@@ -108,12 +109,12 @@ struct Telling {
 }
 
 impl Telling {
-    fn new(hub: &Arc<Hub>, servers: BTreeSet<u32>, wanted: BTreeSet<Changed>, id: Option<Id>) -> Result<Self, Refusal> {
+    fn new(hub: &Arc<Hub>, of: Option<u32>, wanted: BTreeSet<Changed>, id: Option<Id>) -> Result<Self, Refusal> {
         let full = |_| Refusal::unavailable("as many streams as there may be are open", 5);
         let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(full)?;
         let told = hub.told.subscribe();
         let waiting = BTreeSet::new();
-        Ok(Self { hub: Arc::clone(hub), servers, wanted, id, told, waiting, _place: place })
+        Ok(Self { hub: Arc::clone(hub), of, wanted, id, told, waiting, _place: place })
     }
 
     /// The stream: what it begins with, then changes, until the client leaves, `ending` ends or the gateway stops.
@@ -150,7 +151,7 @@ impl Telling {
             }
             tokio::select! {
                 told = self.told.recv() => match told {
-                    Ok((server, changed)) if self.servers.contains(&server) && self.wanted.contains(&changed) => {
+                    Ok((server, changed)) if self.of.is_none_or(|of| of == server) && self.wanted.contains(&changed) => {
                         return self.event(changed);
                     }
                     Ok(_) => {}

@@ -5,5 +5,7 @@ mod eras;
 mod fixture;
 mod house;
 mod lists;
+mod operator;
+mod pods;
 mod recovery;
 mod traces;
