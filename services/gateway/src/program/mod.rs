@@ -3,10 +3,7 @@
 use std::{convert::Infallible, io, process::ExitCode, sync::Arc};
 
 use axum::serve::ListenerExt as _;
-use echotune_api::{
-    FILE_DESCRIPTOR_SET, Users, UsersClient, accounts, authenticator,
-    demand::{DemandClient, Hello},
-};
+use echotune_api::{FILE_DESCRIPTOR_SET, Users, UsersClient, accounts, authenticator, demand::Hello};
 use echotune_kit::{
     auth::Token,
     edge::{Credentials, Edge},
@@ -17,11 +14,12 @@ use echotune_kit::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::{config::Config, secure::Secure, servers::ServersFile};
+use self::{config::Config, reach::Reach, secure::Secure, servers::ServersFile};
 use crate::{Gateway, GatewayConfig, Keys, Operator};
 
 pub mod adapter;
 pub mod config;
+mod reach;
 mod secure;
 mod servers;
 
@@ -79,8 +77,8 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         process.life.drain(),
     )?;
     if !config.operator.url.is_empty() {
-        let channel = upstream(&config.operator.url, &config.process, stop.clone())?;
-        gateway.follow(operator(&config, DemandClient::new(channel, credentials))?);
+        let reach = Reach::new(&config.operator.url, &config.process, credentials, stop.clone())?;
+        gateway.follow(operator(&config, reach)?);
     }
     if let Some(file) = file {
         let watched = file.watch(gateway.clone(), mcp.servers_reload_every.0, stop);
@@ -122,7 +120,7 @@ fn keys(config: &Config) -> io::Result<Keys> {
     if path.as_os_str().is_empty() { Keys::random() } else { Keys::read(path) }
 }
 
-fn operator(config: &Config, demand: DemandClient) -> io::Result<Operator> {
+fn operator(config: &Config, demand: Reach) -> io::Result<Operator> {
     let settings = &config.operator;
     let gateway = if settings.replica.is_empty() {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
