@@ -451,7 +451,8 @@ mod tests {
             meter: Meter::default(),
         };
         let faults = config.check().join("\n");
-        for told in ["'a': the name comes twice", "ftp://elsewhere", "'under_score': a name", "'-a': has no command"] {
+        for told in ["'a': the name comes twice", "ftp://elsewhere", "'under_score': a name", "'-a': has no command"]
+        {
             assert!(faults.contains(told), "{told} is not in:\n{faults}");
         }
         assert!(faults.contains("advertise"), "{faults}");

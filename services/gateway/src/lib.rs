@@ -35,11 +35,11 @@ mod token;
 mod upstream;
 
 pub use self::{
-    config::{
-        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
-        ServerConfig, Sharing,
-    },
     demand::{Operator, PodOptions},
+    config::{
+        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach, ServerConfig,
+        Sharing,
+    },
     token::Keys,
 };
 

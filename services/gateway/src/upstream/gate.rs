@@ -92,7 +92,11 @@ fn room(config: &ServerConfig) -> Room {
 
 impl Gate {
     /// `pods` are those of a server that has such; `urgent` is told when a call begins to wait for one.
-    pub(crate) fn new(config: &ServerConfig, pods: Option<Arc<[Arc<Endpoint>]>>, urgent: &Arc<Notify>) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &ServerConfig,
+        pods: Option<Arc<[Arc<Endpoint>]>>,
+        urgent: &Arc<Notify>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             server: config.name.clone(),
             places: Places::new(room(config), pods, Arc::clone(urgent)),

@@ -31,8 +31,8 @@ pub(crate) use self::{
     connect::Connector,
     endpoints::Endpoint,
     era::{Info, gateway_info},
-    gate::Place,
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
+    gate::Place,
     places::{ClassCount, Wanted},
     server::{Changed, Common, Server, changes},
 };

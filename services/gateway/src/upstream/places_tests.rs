@@ -10,7 +10,11 @@ fn room(each: usize, queue: usize) -> Room {
 
 fn pods(names: &[&str]) -> (super::super::endpoints::Endpoints, Vec<PodConfig>) {
     let endpoints = super::super::endpoints::Endpoints::new(BreakerConfig::default());
-    let pod = |name: &&str| PodConfig { name: (*name).to_owned(), url: format!("http://{name}/mcp"), draining: false };
+    let pod = |name: &&str| PodConfig {
+        name: (*name).to_owned(),
+        url: format!("http://{name}/mcp"),
+        draining: false,
+    };
     (endpoints, names.iter().map(pod).collect())
 }
 

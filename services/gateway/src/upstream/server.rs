@@ -420,9 +420,7 @@ impl Server {
             self.forget(&key, &link).await;
         }
         let opened = self.ways.links.try_get_with(key, async {
-            if let Some(link) =
-                held.filter(|_| !self.ways.spent.contains_key(&key)).and_then(|held| self.adopt(held, on))
-            {
+            if let Some(link) = held.filter(|_| !self.ways.spent.contains_key(&key)).and_then(|held| self.adopt(held, on)) {
                 return Ok(link);
             }
             let opened = timeout(self.greeting(), self.open(on, key_abilities(&key, abilities), pod)).await;

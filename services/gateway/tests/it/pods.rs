@@ -322,8 +322,9 @@ async fn classes_are_told_in_their_order() {
     house.call("/servers/a/mcp", "count", json!({})).await;
     house.call("/servers/a/mcp", "echo", json!({})).await;
     house.call("/servers/a/mcp", "echo", json!({})).await;
-    let arrivals =
-        |told: &echotune_api::demand::ServerDemand| told.classes.iter().map(|class| class.arrivals).collect::<Vec<_>>();
+    let arrivals = |told: &echotune_api::demand::ServerDemand| {
+        told.classes.iter().map(|class| class.arrivals).collect::<Vec<_>>()
+    };
     scripted.hears("music/a", "calls of both classes", |told| arrivals(told) == [1, 2]).await;
     house.close().await;
 }
