@@ -73,6 +73,6 @@ async fn a_run_of_agents_calls_tools_of_pods() -> anyhow::Result<()> {
     let trace = trace.with_context(|| format!("no trace in {run}"))?;
     let trace = u128::from_str_radix(trace, 16)?;
     let of = |spans: &[(String, _)]| SERVICES.iter().all(|service| spans.iter().any(|(of, _)| of == service));
-    let spans = collector.wait(trace, "spans of agent and gateway", |spans| of(spans)).await?;
+    let spans = collector.wait(trace, "spans of agent and gateway", of).await?;
     row("spans of a run of agents", &format!("{} roots; {}", roots(&spans).len(), shown(&spans)))
 }

@@ -32,7 +32,7 @@ async fn a_call_is_one_trace() -> anyhow::Result<()> {
         let of = |name: &str| spans.iter().filter(|(service, _)| service == name).count();
         of("echotune-gateway") >= 2 && of("pod") >= 2
     };
-    let spans = collector.wait(trace, "four spans of gateway and pod", |spans| four(spans)).await?;
+    let spans = collector.wait(trace, "four spans of gateway and pod", four).await?;
     let roots = roots(&spans);
     ensure!(roots.len() == 1 && roots[0].parent_span_id == parent.to_be_bytes(), "not one trace: {}", shown(&spans));
     row("spans of one call", &shown(&spans))
