@@ -29,8 +29,9 @@ const IMAGES: [&str; 6] =
     ["echotune-operator", "echotune-gateway", "echotune", "mcp-echotune", "mcp-everything", "mcp-time"];
 const VALUES: &str = "services/testbed/tests/mcp/values";
 const OF: [&str; 7] = ["--package", "echotune-testbed", "--features", "kubernetes", "--locked", "--test", "mcp"];
+type Piece = fn(&Place) -> anyhow::Result<()>;
 /// What is done, in this order.
-const PIECES: [(&str, fn(&Place) -> anyhow::Result<()>); 6] = [
+const PIECES: [(&str, Piece); 6] = [
     ("images", Place::images),
     ("cluster", Place::cluster),
     ("import", Place::import),

@@ -11,8 +11,7 @@ mod kills;
 mod load;
 mod place;
 mod scales;
-// The proofs of Kubernetes itself use the rest of it.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the proofs of Kubernetes itself use the rest of it")]
 #[path = "../kubernetes/space.rs"]
 mod space;
 mod starts;
