@@ -6,7 +6,6 @@
 //! is sent by then is over, or given up, before another can hold the lease.
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,10 +19,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
     jiff::Timestamp,
 };
-use kube::{
-    Api, Client,
-    api::PostParams,
-};
+use kube::{Api, Client, api::PostParams};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -199,7 +195,8 @@ impl Elector {
             }
             // Whoever leads more waits a little longer for what is free, so that shards spread.
             let more = u32::try_from(self.leads.shards().len()).unwrap_or(0).min(8);
-            let wait = if self.held.is_some() { self.terms.every } else { self.terms.every + self.terms.every * more / 8 };
+            let wait =
+                if self.held.is_some() { self.terms.every } else { self.terms.every + self.terms.every * more / 8 };
             tokio::select! {
                 () = sleep(wait) => {}
                 () = stop.cancelled() => break,
@@ -227,8 +224,12 @@ impl Elector {
         let Some(lease) = found else {
             let metadata = ObjectMeta { name: Some(self.name()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None, 0)) };
-            return match self.within(self.api.create(&params(), &lease)).await {
-                Ok(made) => Ok(self.won(made, asked)),
+            let made = self.within(self.api.create(&params(), &lease)).await;
+            return match made {
+                Ok(made) => {
+                    self.won(made, asked);
+                    Ok(())
+                }
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
                 Err(cause) => Err(cause),
             };
@@ -261,7 +262,10 @@ impl Elector {
         let kept = lease.clone();
         let written = self.within(self.api.replace(&self.name(), &params(), &lease)).await;
         match written {
-            Ok(written) => Ok(self.won(written, asked)),
+            Ok(written) => {
+                self.won(written, asked);
+                Ok(())
+            }
             Err(cause) => {
                 // When the answer was lost it may have been written all the same; the next turn asks.
                 let conflict = matches!(&cause, kube::Error::Api(status) if status.code == 409);

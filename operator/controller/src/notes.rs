@@ -56,10 +56,9 @@ impl Notes {
             // How many serve and who reports comes and goes.
             let is_told = match condition.kind {
                 ConditionKind::Accepted => condition.status == State::False,
-                ConditionKind::Ready => matches!(
-                    condition.reason,
-                    crate::crd::Reason::PodsStuck | crate::crd::Reason::ChildConflict
-                ),
+                ConditionKind::Ready => {
+                    matches!(condition.reason, crate::crd::Reason::PodsStuck | crate::crd::Reason::ChildConflict)
+                }
                 ConditionKind::Scaling => condition.reason == crate::crd::Reason::ForeignOwner,
             };
             if !same && is_told {

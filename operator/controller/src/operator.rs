@@ -175,12 +175,8 @@ impl Operator {
             let Some(permit) = self.reconciler.leads.permit(&server) else { return };
             let found = self.reconciler.world.index().servers.get(&server).cloned();
             let Some((Ok(spec), uid)) = found.map(|found| (found.spec, found.uid)) else { continue };
-            let subject = crate::build::Subject {
-                namespace: server.namespace(),
-                name: server.name(),
-                uid: &uid,
-                spec: &spec,
-            };
+            let subject =
+                crate::build::Subject { namespace: server.namespace(), name: server.name(), uid: &uid, spec: &spec };
             let learned = kept(subject, &state);
             let writer = Writer {
                 client: self.reconciler.client.clone(),
@@ -225,11 +221,7 @@ impl Operator {
 }
 
 /// Has servers with demand looked at: those where a call waits at once.
-fn touched(
-    queue: Arc<Queue>,
-    fleet: Arc<Fleet>,
-    leads: Leads,
-) -> Arc<dyn Fn(ServerName, bool) + Send + Sync> {
+fn touched(queue: Arc<Queue>, fleet: Arc<Fleet>, leads: Leads) -> Arc<dyn Fn(ServerName, bool) + Send + Sync> {
     Arc::new(move |server, waits| {
         if leads.permit(&server).is_none() {
             return;

@@ -68,12 +68,7 @@ pub enum Goal {
 
 /// Sorts pods. Decisions are made about as many as last were to serve: those beyond are on their way in or out by a
 /// rollout. Without a number, those that start in place of others are taken to be beyond.
-pub fn sort(
-    pods: &BTreeMap<String, PodSeen>,
-    demand: &Demand,
-    wanted: Wanted<'_>,
-    serving: Option<u32>,
-) -> Sorted {
+pub fn sort(pods: &BTreeMap<String, PodSeen>, demand: &Demand, wanted: Wanted<'_>, serving: Option<u32>) -> Sorted {
     let mut sorted = Sorted::default();
     let (mut serve, mut starting) = (Vec::new(), Vec::new());
     for (name, pod) in pods.iter().filter(|(_, pod)| !pod.deleting) {

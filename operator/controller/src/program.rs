@@ -1,13 +1,6 @@
 //! The program: what it is told, and how it is put together.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, env, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use echotune_api::{
     FILE_DESCRIPTOR_SET,
@@ -42,7 +35,11 @@ pub const ABOUT: About = About {
     name: "echotune-operator",
     version: env!("CARGO_PKG_VERSION"),
     about: "Keeps as many pods of each MCP server as its calls need. `echotune-operator crds` prints its resources.",
-    defaults: concat!(include_str!("defaults.toml"), "\n", include_str!("../../../services/kit/src/process/defaults.toml")),
+    defaults: concat!(
+        include_str!("defaults.toml"),
+        "\n",
+        include_str!("../../../services/kit/src/process/defaults.toml")
+    ),
 };
 
 /// What it can be told.
@@ -192,7 +189,11 @@ impl config::Config for Config {
         check(!self.adapter.install.is_empty(), "adapter.install", "is empty");
         let labels = self.cluster.gateway_labels.iter().all(|label| label.split_once('=').is_some());
         check(labels, "cluster.gateway_labels", "has one that is not NAME=VALUE");
-        check(!self.cluster.gateway_labels.is_empty(), "cluster.gateway_labels", "is empty: all pods could call servers");
+        check(
+            !self.cluster.gateway_labels.is_empty(),
+            "cluster.gateway_labels",
+            "is empty: all pods could call servers",
+        );
         faults
     }
 }
@@ -204,12 +205,12 @@ impl Configured for Config {
 }
 
 impl Config {
-    fn options(&self) -> Result<Options, Failure> {
+    fn options(&self) -> Options {
         let cluster = &self.cluster;
         let labels = cluster.gateway_labels.iter().filter_map(|label| label.split_once('='));
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let runners = [(Registry::Npm, &self.runners.npm), (Registry::Pypi, &self.runners.pypi)];
-        Ok(Options {
+        Options {
             namespace: (!cluster.namespace.is_empty()).then(|| cluster.namespace.clone()),
             around: Surroundings {
                 region: cluster.region.clone(),
@@ -217,7 +218,10 @@ impl Config {
                 gateway_labels: labels,
                 adapter_image: self.adapter.image.clone(),
                 adapter_install: self.adapter.install.clone(),
-                runners: runners.map(|(registry, image)| (registry, image.clone())).into_iter().collect::<BTreeMap<_, _>>(),
+                runners: runners
+                    .map(|(registry, image)| (registry, image.clone()))
+                    .into_iter()
+                    .collect::<BTreeMap<_, _>>(),
             },
             terms: self.terms(),
             ceilings: Ceilings { region: self.ceilings.pods, tenant: self.ceilings.pods_per_tenant },
@@ -225,7 +229,7 @@ impl Config {
             forget: self.demand.forget_after.0,
             keep_every: self.learned.keep_every.0,
             patience: cluster.request_timeout.0,
-        })
+        }
     }
 
     fn terms(&self) -> Terms {
@@ -283,7 +287,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let token = Token::read_file(&config.token_file)?;
     let listener = health::bind(config.health.listen).await?;
     println!("echotune-operator answers probes on http://{}", listener.local_addr()?);
-    let options = config.options()?;
+    let options = config.options();
     let metrics = Arc::new(Metrics::default());
     let ledger = Ledger::open(config.place(), Arc::clone(&metrics))?;
     let operator = Operator::new(client().await?, options, ledger, metrics, process.life.drain());
@@ -335,7 +339,7 @@ mod tests {
     #[test]
     fn defaults_are_followed() {
         let config = loaded(&[("token_file", "/token")]).expect("all that is needed");
-        let options = config.options().expect("options");
+        let options = config.options();
         assert_eq!(options.namespace, None);
         assert_eq!(options.around.gateway_labels["app.kubernetes.io/name"], "echotune-gateway");
         assert_eq!(config.place(), Place::Nowhere);

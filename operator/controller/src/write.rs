@@ -1,7 +1,7 @@
 //! Writing to the API server: each request asks first whether this process still leads, is over before its rights
 //! could be another's, and names the very object that it means.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use echotune_api::demand::ServerName;
 use k8s_openapi::{

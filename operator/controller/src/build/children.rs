@@ -135,10 +135,7 @@ fn pods_of(namespace: &str, labels: BTreeMap<String, String>) -> NetworkPolicyPe
 
 fn allowed(rule: &EgressRule) -> NetworkPolicyEgressRule {
     let ports: Vec<_> = rule.ports.iter().map(|number| port("TCP", (*number).into())).collect();
-    NetworkPolicyEgressRule {
-        to: Some(vec![block(&rule.cidr, &[])]),
-        ports: (!ports.is_empty()).then_some(ports),
-    }
+    NetworkPolicyEgressRule { to: Some(vec![block(&rule.cidr, &[])]), ports: (!ports.is_empty()).then_some(ports) }
 }
 
 fn network(subject: Subject<'_>, around: &Surroundings) -> NetworkPolicy {

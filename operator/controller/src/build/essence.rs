@@ -44,9 +44,12 @@ pub fn identity(account: &ServiceAccount) -> u64 {
 /// Of a Service.
 pub fn endpoints(service: &Service) -> u64 {
     let spec = service.spec.clone().unwrap_or_default();
-    let ports: Vec<_> = spec.ports.iter().flatten().map(|port| {
-        json!([port.name, port.port, port.protocol, port.target_port])
-    }).collect();
+    let ports: Vec<_> = spec
+        .ports
+        .iter()
+        .flatten()
+        .map(|port| json!([port.name, port.port, port.protocol, port.target_port]))
+        .collect();
     number(&json!([whose(&service.metadata), ports, spec.selector, spec.type_]))
 }
 

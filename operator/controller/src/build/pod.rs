@@ -33,7 +33,9 @@ pub enum PodError {
     #[error("the operator has no runner for packages of {0}; set runners.{0}, or name an image")]
     NoRunner(&'static str),
     /// There is no adapter.
-    #[error("the operator has no image of the adapter; set adapter.image, or use an image that has it (adapter: Bundled)")]
+    #[error(
+        "the operator has no image of the adapter; set adapter.image, or use an image that has it (adapter: Bundled)"
+    )]
     NoAdapter,
     /// Neither an image nor a package.
     #[error("there is neither an image nor a package")]

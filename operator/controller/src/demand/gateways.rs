@@ -217,12 +217,8 @@ mod tests {
 
     fn report(arrivals: u64, in_flight: u32, cold_calls: u64) -> Report {
         let class = ClassDemand { in_flight, arrivals, busy_ms: arrivals * 10, ..ClassDemand::default() };
-        let pod = echotune_api::demand::PodDemand {
-            pod: "p".into(),
-            sessions: 2,
-            in_flight,
-            calls_end_ms: Some(arrivals),
-        };
+        let pod =
+            echotune_api::demand::PodDemand { pod: "p".into(), sessions: 2, in_flight, calls_end_ms: Some(arrivals) };
         let server = ServerDemand { server: name(), classes: vec![class], cold_calls, sessions: 3, pods: vec![pod] };
         Report { time_ms: 1, servers: vec![server] }
     }

@@ -33,6 +33,8 @@ use crate::{
 
 /// A server whose parts are not to be had is looked at again after that.
 const LATER: Duration = Duration::from_secs(30);
+/// What stands beside pods, as [`Writer::apply`] names it.
+const BESIDE: [&str; 4] = ["account", "service", "network", "budget"];
 /// A pod that does not become ready for that long is stuck, whatever it says.
 const STUCK_MS: u64 = 300_000;
 
@@ -169,7 +171,8 @@ impl Reconciler {
         self.post(&seen, &accepted, &plan);
         let applied = self.apply(&writer, &seen, &accepted, &plan).await;
         let conflict = match applied {
-            Err(WriteError::Conflict { what, why }) => Some(format!("{what}: {why}")),
+            // Anything else that has changed meanwhile is met by the next look.
+            Err(WriteError::Conflict { what, why }) if BESIDE.contains(&what) => Some(format!("{what}: {why}")),
             other => other.map(|()| None)?,
         };
         self.tell(&writer, &seen, &accepted, &plan, (conflict.clone(), demand.age)).await?;
@@ -259,13 +262,7 @@ impl Reconciler {
     }
 
     /// Makes what is planned so, pods that serve first.
-    async fn apply(
-        &self,
-        writer: &Writer,
-        seen: &Seen,
-        accepted: &Accepted,
-        plan: &Plan,
-    ) -> Result<(), WriteError> {
+    async fn apply(&self, writer: &Writer, seen: &Seen, accepted: &Accepted, plan: &Plan) -> Result<(), WriteError> {
         if accepted.ends && seen.pods.is_empty() && seen.server.held && seen.server.deleting {
             return writer.hold(false).await;
         }

@@ -24,10 +24,9 @@ pub(super) fn served(seen: &Seen, accepted: &Accepted, moves: &Moves, decided: O
         let at = accepted.policy.classes.iter().position(|one| one.name == *class)?;
         Some((tool.clone(), u32::try_from(at).ok()?))
     });
-    let spill = decided.map(|decided| decided.decision.spill.iter().map(|one| Spill {
-        region: one.region.clone(),
-        permille: one.permille,
-    }));
+    let spill = decided.map(|decided| {
+        decided.decision.spill.iter().map(|one| Spill { region: one.region.clone(), permille: one.permille })
+    });
     Some(Served {
         server: seen.name.clone(),
         route: accepted.route.clone(),

@@ -63,7 +63,9 @@ fn rejected<T>(reason: Reason, message: impl Into<String>) -> Result<T, Rejectio
 pub fn validate(seen: &Seen, around: &Surroundings, known: Option<Built>) -> Result<Accepted, Rejection> {
     let spec = match &seen.server.spec {
         Ok(spec) => Arc::clone(spec),
-        Err(why) => return rejected(Reason::InvalidSpec, format!("this version of the operator cannot read it: {why}")),
+        Err(why) => {
+            return rejected(Reason::InvalidSpec, format!("this version of the operator cannot read it: {why}"));
+        }
     };
     let policy = policy(seen, &spec)?;
     let route: RouteName = match seen.server.route(&seen.name).parse() {
@@ -85,13 +87,7 @@ pub fn validate(seen: &Seen, around: &Surroundings, known: Option<Built>) -> Res
         None => build(seen, &spec, around)?,
     };
     let elsewhere = !around.region.is_empty() && !spec.regions.is_empty() && !spec.regions.contains(&around.region);
-    Ok(Accepted {
-        policy,
-        built,
-        route,
-        ends: seen.server.deleting || elsewhere,
-        spec,
-    })
+    Ok(Accepted { policy, built, route, ends: seen.server.deleting || elsewhere, spec })
 }
 
 fn build(seen: &Seen, spec: &MCPServerSpec, around: &Surroundings) -> Result<Built, Rejection> {

@@ -176,9 +176,12 @@ impl PodSeen {
             draining_ms: annotation(DRAINING_SINCE),
             deleting: metadata.deletion_timestamp.is_some(),
             ended: matches!(phase, "Failed" | "Succeeded"),
-            trouble: trouble(pod, condition("PodScheduled").filter(|condition| condition.status == "False").and_then(
-                |condition| Some(format!("{}: {}", condition.reason.as_ref()?, condition.message.as_ref()?)),
-            )),
+            trouble: trouble(
+                pod,
+                condition("PodScheduled").filter(|condition| condition.status == "False").and_then(|condition| {
+                    Some(format!("{}: {}", condition.reason.as_ref()?, condition.message.as_ref()?))
+                }),
+            ),
         }
     }
 

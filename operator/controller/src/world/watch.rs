@@ -151,7 +151,7 @@ const SERVERS: Keeper<DynamicObject> = Keeper {
         Ok(name) => index.put_server(&name, Server::of(object)),
         Err(_) => BTreeSet::new(),
     },
-    drop: |index, key| key.parse().map(|name| index.drop_server(&name)).unwrap_or_default(),
+    drop: |index, key| key.parse().map(|name: ServerName| index.drop_server(&name)).unwrap_or_default(),
     keys: |index| index.servers.keys().map(ToString::to_string).collect(),
 };
 

@@ -91,7 +91,8 @@ impl Cluster {
     /// Every watch is told that its version is too old, and ends.
     pub(crate) fn expire(&self) {
         self.kept().expired += 1;
-        let status = json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old", "status": "Failure" });
+        let status =
+            json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old", "status": "Failure" });
         let _ = self.events.send((String::new(), json!({ "type": "ERROR", "object": status })));
     }
 
@@ -194,7 +195,8 @@ impl Cluster {
         let events = self.events.subscribe();
         // What came between the list and this is told first; what went meanwhile is not, as the tests need it not.
         let missed = kept.objects.get(&target.plural).into_iter().flat_map(BTreeMap::values);
-        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
+        let version =
+            |object: &Value| object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
         let missed: Vec<_> = missed
             .filter(|object| version(object).unwrap_or(0) > from && selected(object, &selector))
             .map(|object| json!({ "type": "MODIFIED", "object": object }))
@@ -203,7 +205,9 @@ impl Cluster {
         let plural = target.plural.clone();
         let later = tokio_stream::wrappers::BroadcastStream::new(events).filter_map(move |event| {
             let told = match event {
-                Ok((of, event)) if of.is_empty() || of == plural && selected(&event["object"], &selector) => Some(event),
+                Ok((of, event)) if of.is_empty() || of == plural && selected(&event["object"], &selector) => {
+                    Some(event)
+                }
                 Ok(_) => None,
                 Err(_) => Some(json!({ "type": "ERROR", "object": { "code": 410, "status": "Failure" } })),
             };
@@ -225,10 +229,13 @@ impl Cluster {
         let within = |place: &Place| target.namespace.as_ref().is_none_or(|namespace| *namespace == place.0);
         let all = all.into_iter().flatten().filter(|(place, _)| within(place)).map(|(_, object)| object);
         let items: Vec<_> = all.filter(|object| selected(object, &selector)).collect();
-        told(200, &json!({
-            "kind": "List", "apiVersion": "v1",
-            "metadata": { "resourceVersion": kept.last.to_string() }, "items": items,
-        }))
+        told(
+            200,
+            &json!({
+                "kind": "List", "apiVersion": "v1",
+                "metadata": { "resourceVersion": kept.last.to_string() }, "items": items,
+            }),
+        )
     }
 
     fn create(&self, target: &Target, body: &[u8]) -> Response<Body> {
@@ -261,9 +268,9 @@ impl Cluster {
         let (namespace, name) = (target.namespace.as_deref().expect("one"), target.name.as_deref().expect("one"));
         let applies = kind.contains("apply");
         let before = self.get(&target.plural, namespace, name);
-        let Some(before) = before.or_else(|| {
-            applies.then(|| json!({ "metadata": { "namespace": namespace, "name": name } }))
-        }) else {
+        let Some(before) =
+            before.or_else(|| applies.then(|| json!({ "metadata": { "namespace": namespace, "name": name } })))
+        else {
             return failure(404, "it is not there");
         };
         let uid = &change["metadata"]["uid"];
@@ -358,10 +365,12 @@ impl Kept {
     }
 
     fn fields(&self, place: &Place) -> Value {
-        let owner = |manager: &String| json!({
-            "manager": manager, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
-            "fieldsV1": { "f:spec": { "f:replicas": {} } },
-        });
+        let owner = |manager: &String| {
+            json!({
+                "manager": manager, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                "fieldsV1": { "f:spec": { "f:replicas": {} } },
+            })
+        };
         self.replicas.get(place).map(|owners| owners.keys().map(owner).collect()).unwrap_or_default()
     }
 }

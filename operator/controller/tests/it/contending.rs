@@ -44,7 +44,11 @@ async fn a_leader_that_ends_in_order_leaves_its_place_at_once() {
     let cluster = Cluster::start().await;
     let first = start(&cluster, "first");
     leads(&first).await;
-    let slow = { let mut slow = options("second"); slow.terms.duration = Duration::from_secs(40); slow };
+    let slow = {
+        let mut slow = options("second");
+        slow.terms.duration = Duration::from_secs(40);
+        slow
+    };
     let second = start_with(&cluster, slow, echotune_controller::ledger::Place::Nowhere);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!second.operator.is_leading());
@@ -97,7 +101,11 @@ async fn a_lease_that_is_taken_away_is_given_up_whatever_the_clocks_say() {
 async fn shards_are_led_by_several_and_each_server_by_one() {
     let cluster = Cluster::start().await;
     let _nodes = nodes(&cluster);
-    let shared = |identity: &str| { let mut shared = options(identity); shared.terms.shards = 4; shared };
+    let shared = |identity: &str| {
+        let mut shared = options(identity);
+        shared.terms.shards = 4;
+        shared
+    };
     let place = || echotune_controller::ledger::Place::Nowhere;
     let one = start_with(&cluster, shared("one"), place());
     let two = start_with(&cluster, shared("two"), place());

@@ -4,11 +4,12 @@ use echotune_controller::crd::{definitions, yaml};
 use serde_json::Value;
 
 fn schemas() -> Vec<(String, Value)> {
-    let schema = |definition: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition| {
-        let name = definition.metadata.name.clone().expect("a name");
-        let version = &definition.spec.versions[0];
-        (name, serde_json::to_value(&version.schema).expect("JSON")["openAPIV3Schema"].clone())
-    };
+    let schema =
+        |definition: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition| {
+            let name = definition.metadata.name.clone().expect("a name");
+            let version = &definition.spec.versions[0];
+            (name, serde_json::to_value(&version.schema).expect("JSON")["openAPIV3Schema"].clone())
+        };
     definitions().map(schema).into()
 }
 

@@ -109,7 +109,8 @@ async fn a_pod_that_never_becomes_ready_is_told_with_its_reason() {
     let pod = pods(&cluster)[0].clone();
     let waiting = json!({ "reason": "ImagePullBackOff", "message": "no such image" });
     let container = json!({
-        "name": "server", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": { "waiting": waiting },
+        "name": "server", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "waiting": waiting },
     });
     let status = json!({ "status": { "phase": "Pending", "containerStatuses": [container] } });
     cluster.change("pods", NAMESPACE, &pod, &status);

@@ -40,10 +40,13 @@ fn a_pod_is_restricted_and_says_whose_it_is() {
     assert!(name.starts_with("mcp-search-") && name.ends_with("-3"), "{name}");
     assert_eq!(pod["metadata"]["ownerReferences"][0]["uid"], "uid-1");
     let container = &pod["spec"]["containers"][0];
-    assert_eq!(container["securityContext"], json!({
-        "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
-        "readOnlyRootFilesystem": true, "runAsNonRoot": true,
-    }));
+    assert_eq!(
+        container["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true, "runAsNonRoot": true,
+        })
+    );
     assert_eq!(pod["spec"]["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
     assert_eq!(pod["spec"]["serviceAccountName"], "mcp-search");
@@ -87,7 +90,9 @@ fn the_revision_follows_from_what_pods_are_made_of_and_from_nothing_else() {
     let revision = |yaml: &str| template(subject(&spec(yaml)), &around()).expect("a template").revision;
     let before = revision("image: a");
     assert_eq!(before, revision("image: a\nreplicas: 3\nwakeMs: 5\nscaling: { maxPods: 7 }\neffects: { t: Reads }"));
-    for changed in ["image: b", "image: a\nport: 9000", "image: a\nenv: [{ name: A, value: b }]", "image: a\nrunAsUser: 7"] {
+    for changed in
+        ["image: b", "image: a\nport: 9000", "image: a\nenv: [{ name: A, value: b }]", "image: a\nrunAsUser: 7"]
+    {
         assert_ne!(before, revision(changed), "{changed}");
     }
 }

@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::{
     cluster::Cluster,
     world::{
-        Gateway, NAMESPACE, becomes, condition, has_pods, nodes, options, pods, server, settles, start, start_with, until,
+        Gateway, NAMESPACE, becomes, condition, has_pods, nodes, options, pods, server, settles, start, start_with,
+        until,
     },
 };
 
@@ -101,10 +102,15 @@ async fn a_restart_in_the_middle_of_a_scale_down_goes_on_with_the_same_pod() {
         let marked = pods.iter().filter(|pod| pod["metadata"]["labels"]["mcp.echotune.internal/serving"] == "false");
         marked.map(|pod| pod["metadata"]["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
-    cluster.change("pods", NAMESPACE, &all[1], &json!({ "metadata": {
+    cluster.change(
+        "pods",
+        NAMESPACE,
+        &all[1],
+        &json!({ "metadata": {
         "labels": { "mcp.echotune.internal/serving": "false" },
         "annotations": { "mcp.echotune.internal/draining-since": "1" },
-    } }));
+    } }),
+    );
     first.kill();
     drop(gateway);
     let second = start(&cluster, "two");
@@ -180,11 +186,13 @@ async fn what_cannot_be_followed_is_told_and_followed_once_it_can() {
     cluster.put("mcpservers", server("first", named));
     let operator = start(&cluster, "one");
     becomes(&cluster, "first", "Accepted", "False", "PolicyNotFound").await;
-    let policy = |max: u32| json!({
-        "apiVersion": "mcp.echotune.internal/v1alpha1", "kind": "MCPScalingPolicy",
-        "metadata": { "namespace": NAMESPACE, "name": "shared" },
-        "spec": { "minPods": 1, "maxPods": max },
-    });
+    let policy = |max: u32| {
+        json!({
+            "apiVersion": "mcp.echotune.internal/v1alpha1", "kind": "MCPScalingPolicy",
+            "metadata": { "namespace": NAMESPACE, "name": "shared" },
+            "spec": { "minPods": 1, "maxPods": max },
+        })
+    };
     cluster.put("mcpscalingpolicies", policy(0));
     becomes(&cluster, "first", "Accepted", "False", "InvalidPolicy").await;
     cluster.put("mcpscalingpolicies", policy(3));
@@ -195,9 +203,15 @@ async fn what_cannot_be_followed_is_told_and_followed_once_it_can() {
     becomes(&cluster, "second", "Accepted", "False", "RouteTaken").await;
     cluster.put("mcpservers", server("third", json!({ "spec": { "era": "Tomorrow" } })));
     becomes(&cluster, "third", "Accepted", "False", "InvalidSpec").await;
-    cluster.put("mcpservers", server("fourth", json!({ "spec": {
+    cluster.put(
+        "mcpservers",
+        server(
+            "fourth",
+            json!({ "spec": {
         "image": null, "package": { "registry": "npm", "name": "@scope/tools", "version": "1.2.3" },
-    } })));
+    } }),
+        ),
+    );
     becomes(&cluster, "fourth", "Accepted", "False", "RunnerMissing").await;
     cluster.put("mcpservers", server("fifth", json!({ "spec": { "regions": ["eu"], "scaling": { "minPods": 1 } } })));
     becomes(&cluster, "fifth", "Accepted", "True", "OtherRegion").await;
