@@ -18,6 +18,7 @@ use crate::{
     caller::Digest,
     config::Limits,
     flow::{Control, Live},
+    hosted::Hosts,
     lists::{Asker, Lists},
     servers::{Servers, Snapshot, Source},
     telemetry::Meters,
@@ -49,6 +50,7 @@ impl Scope {
 /// The gateway.
 pub(crate) struct Hub {
     pub(crate) servers: Servers,
+    pub(crate) hosts: Hosts,
     /// What all servers share.
     pub(crate) common: Common,
     pub(crate) lists: Arc<Lists>,
@@ -92,6 +94,7 @@ impl Hub {
             starting: AtomicBool::new(true),
             peers: crate::peer::Peers(http_client(common.connector.clone())),
             servers: Servers::default(),
+            hosts: Hosts::default(),
             common,
             keys,
             callers,

@@ -21,6 +21,7 @@ mod config;
 mod demand;
 mod edge;
 mod flow;
+mod hosted;
 mod hub;
 mod lists;
 mod message;
@@ -76,12 +77,29 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn put(&self, server: ServerConfig) -> Result<(), Unusable> {
+        self.hub.hosts.end(&server.name);
         self.hub.put(servers::Source::Configured, server).map_err(Unusable)
+    }
+
+    /// Adds a server that is a program which keeps nothing, and runs as many processes of it as its calls need: none
+    /// while there are none. By the rules of the autoscaler, as in a cluster.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it or with the policy.
+    pub fn host(&self, server: ServerConfig, policy: echotune_autoscaler::Policy) -> Result<(), Unusable> {
+        self.hub.host(server, policy).map_err(Unusable)
+    }
+
+    /// Whether every server of the configuration was asked once what it is, whatever it answered, and the operator has
+    /// told of its own.
+    pub fn is_ready(&self) -> bool {
+        self.hub.is_ready()
     }
 
     /// Takes a server away that was configured or put here; whether there was one. Its requests under way are let end,
     /// those that wait for their turn are turned away.
     pub fn remove(&self, name: &str) -> bool {
+        self.hub.hosts.end(name);
         self.hub.remove(servers::Source::Configured, name)
     }
 

@@ -20,7 +20,7 @@ use echotune_kit::{
     auth::{Callers, Token},
     config::{Period, Size},
     lifecycle::{self, Exit, Life, Patience},
-    process::Failure,
+    process::{ConfigFlags, Failure},
     telemetry::{self, OtlpOptions, Telemetry},
 };
 use http::{HeaderValue, header::AUTHORIZATION};
@@ -181,7 +181,7 @@ impl Adapter {
             name != TOKEN && (arguments.env.is_empty() || arguments.env.iter().any(|passed| passed == name))
         };
         let process = ProcessConfig {
-            env: std::env::vars().filter(|(name, _)| passes(name)).collect(),
+            env: ConfigFlags::environment().into_iter().filter(|(name, _)| passes(name)).collect(),
             folder: arguments.folder.clone(),
             sharing: arguments.sharing,
             children: arguments.children.max(1),

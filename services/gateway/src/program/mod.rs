@@ -14,7 +14,12 @@ use echotune_kit::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::{config::Config, reach::Reach, secure::Secure, servers::ServersFile};
+use self::{
+    config::Config,
+    reach::Reach,
+    secure::Secure,
+    servers::{Listed, ServersFile},
+};
 use crate::{Gateway, GatewayConfig, Keys, Operator};
 
 pub mod adapter;

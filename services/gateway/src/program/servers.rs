@@ -7,16 +7,21 @@ use std::{
     time::Duration,
 };
 
+use echotune_autoscaler::Policy;
 use echotune_kit::config::{Period, Secret, Size};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing};
+use crate::{
+    BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
+};
 
 /// Longest file of servers, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 /// Servers in it at the most.
 const MAX_SERVERS: usize = 10_000;
+/// Processes of a server that come and go, where the file does not say how many there may be.
+const CHILDREN: u32 = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +48,7 @@ struct Table {
     folder: Option<PathBuf>,
     sharing: Option<Sharing>,
     children: Option<usize>,
+    calls_per_child: Option<u32>,
     idle: Option<Period>,
     start: Option<Period>,
     grace: Option<Period>,
@@ -78,7 +84,41 @@ enum Bytes {
     Size(Size),
 }
 
+/// A server of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Listed {
+    pub(super) server: ServerConfig,
+    /// How many processes it has, where they come and go with its calls.
+    pub(super) policy: Option<Policy>,
+}
+
+impl Listed {
+    /// Serves it.
+    pub(super) fn serve(self, gateway: &Gateway) -> Result<(), Unusable> {
+        match self.policy {
+            Some(policy) => gateway.host(self.server, policy),
+            None => gateway.put(self.server),
+        }
+    }
+}
+
 impl Table {
+    /// Without a number of calls for each process, all that share one are served by one.
+    fn policy(&self) -> Result<Option<Policy>, String> {
+        let Some(calls_per_pod) = self.calls_per_child else { return Ok(None) };
+        if self.sharing != Some(Sharing::All) {
+            let shown = self.name.escape_debug();
+            return Err(format!("server '{shown}': 'calls_per_child' needs sharing = \"all\""));
+        }
+        let max_pods = self.children.and_then(|children| children.try_into().ok()).unwrap_or(CHILDREN);
+        Ok(Some(Policy { calls_per_pod, max_pods, start_ms: 1_000, tick_ms: 1_000, ..Policy::default() }))
+    }
+
+    fn listed(self) -> Result<Listed, String> {
+        let policy = self.policy()?;
+        Ok(Listed { server: self.server()?, policy })
+    }
+
     fn server(self) -> Result<ServerConfig, String> {
         let reach = self.reach()?;
         let base = ServerConfig::new(self.name, reach);
@@ -132,6 +172,7 @@ impl Table {
             || self.folder.is_some()
             || self.sharing.is_some()
             || self.children.is_some()
+            || self.calls_per_child.is_some()
             || self.idle.is_some()
             || self.start.is_some()
             || self.grace.is_some()
@@ -164,7 +205,7 @@ impl Table {
 }
 
 /// Reads servers from a text.
-fn parse(text: &str) -> Result<Vec<ServerConfig>, String> {
+fn parse(text: &str) -> Result<Vec<Listed>, String> {
     let file: File = toml::from_str(text).map_err(|cause| cause.to_string())?;
     if file.servers.len() > MAX_SERVERS {
         return Err(format!("it has {} servers, and {MAX_SERVERS} are taken", file.servers.len()));
@@ -175,7 +216,7 @@ fn parse(text: &str) -> Result<Vec<ServerConfig>, String> {
         if !known.insert(table.name.clone()) {
             return Err(format!("server '{}': the name comes twice", table.name.escape_debug()));
         }
-        servers.push(table.server()?);
+        servers.push(table.listed()?);
     }
     Ok(servers)
 }
@@ -184,7 +225,7 @@ fn parse(text: &str) -> Result<Vec<ServerConfig>, String> {
 pub(super) struct ServersFile {
     path: PathBuf,
     text: String,
-    names: BTreeSet<String>,
+    known: BTreeMap<String, Listed>,
 }
 
 impl ServersFile {
@@ -192,11 +233,11 @@ impl ServersFile {
     ///
     /// # Errors
     /// It cannot be read, or is wrong; the text names it.
-    pub(super) fn read(path: &Path) -> io::Result<(Self, Vec<ServerConfig>)> {
+    pub(super) fn read(path: &Path) -> io::Result<(Self, Vec<Listed>)> {
         let text = read(path)?;
         let servers = parse(&text).map_err(|why| wrong(path, &why))?;
-        let names = servers.iter().map(|server| server.name.clone()).collect();
-        Ok((Self { path: path.to_owned(), text, names }, servers))
+        let known = by_name(&servers);
+        Ok((Self { path: path.to_owned(), text, known }, servers))
     }
 
     /// Reads it again and again until the stop, and changes the gateway's servers as it says.
@@ -225,19 +266,26 @@ impl ServersFile {
         }
     }
 
-    fn apply(&mut self, servers: Vec<ServerConfig>, gateway: &Gateway) {
-        let names: BTreeSet<_> = servers.iter().map(|server| server.name.clone()).collect();
-        for gone in self.names.difference(&names) {
+    fn apply(&mut self, servers: Vec<Listed>, gateway: &Gateway) {
+        let next = by_name(&servers);
+        for gone in self.known.keys().filter(|name| !next.contains_key(*name)) {
             gateway.remove(gone);
         }
-        for server in servers {
-            if let Err(wrong) = gateway.put(server) {
+        for listed in servers {
+            if self.known.get(&listed.server.name) == Some(&listed) {
+                continue;
+            }
+            if let Err(wrong) = listed.serve(gateway) {
                 tracing::error!(file = %self.path.display(), %wrong, "a server is left as it was");
             }
         }
-        tracing::info!(file = %self.path.display(), servers = names.len(), "the servers were read anew");
-        self.names = names;
+        tracing::info!(file = %self.path.display(), servers = next.len(), "the servers were read anew");
+        self.known = next;
     }
+}
+
+fn by_name(servers: &[Listed]) -> BTreeMap<String, Listed> {
+    servers.iter().map(|listed| (listed.server.name.clone(), listed.clone())).collect()
 }
 
 /// A fault is told once, not each time that it is found.
@@ -296,7 +344,11 @@ mod tests {
         let endpoints = vec!["https://far.example.org/mcp".to_owned()];
         let mut far = ServerConfig::new("far", Reach::Http { endpoints, authorization });
         (far.era, far.deadline) = (EraChoice::Legacy, Duration::from_secs(5));
-        assert_eq!(servers, [time, far]);
+        let fixed = |server| Listed { server, policy: None };
+        assert_eq!(servers, [time, far].map(fixed));
+        let text = "[[servers]]\nname = \"a\"\ncommand = \"b\"\nsharing = \"all\"\nchildren = 3\ncalls_per_child = 2\n";
+        let policy = parse(text).expect("right").pop().and_then(|listed| listed.policy).expect("it comes and goes");
+        assert_eq!((policy.max_pods, policy.calls_per_pod), (3, 2));
     }
 
     #[test]
@@ -309,6 +361,7 @@ mod tests {
             ("[[servers]]\nname = \"a\"\ncommand = \"b\"\n[[servers]]\nname = \"a\"\ncommand = \"b\"\n", "comes twice"),
             ("[[servers]]\nname = \"a\"\ncommmand = \"b\"\n", "commmand"),
             ("[[servers]]\nname = \"a\"\ncommand = \"b\"\neffects = { t = \"perhaps\" }\n", "perhaps"),
+            ("[[servers]]\nname = \"a\"\ncommand = \"b\"\ncalls_per_child = 1\n", "needs sharing"),
             ("[[servers]\n", "line 1"),
         ] {
             let told = parse(text).expect_err("wrong");

@@ -128,6 +128,11 @@ impl Gate {
         self.places.is_cold()
     }
 
+    /// Waits until a call begins to wait for a pod.
+    pub(crate) async fn cold(&self) {
+        self.places.cold().await;
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.places.counts()
     }

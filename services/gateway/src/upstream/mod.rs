@@ -33,7 +33,7 @@ pub(crate) use self::{
     era::{Info, gateway_info},
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
     gate::Place,
-    places::{ClassCount, Wanted},
+    places::{ClassCount, Counts, Wanted},
     server::{Changed, Common, Server, changes},
 };
 

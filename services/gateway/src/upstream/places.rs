@@ -117,8 +117,9 @@ struct Inner {
 pub(crate) struct Places {
     inner: Mutex<Inner>,
     made: Instant,
-    /// Told when a call begins to wait for a pod.
+    /// Told when a call begins to wait for a pod, as is `cold` for whoever looks at this server alone.
     urgent: Arc<Notify>,
+    cold: Notify,
 }
 
 /// A place; given back when dropped.
@@ -176,7 +177,7 @@ impl Places {
             turn: 0,
             is_closed: false,
         };
-        let places = Arc::new(Self { inner: Mutex::new(inner), made: Instant::now(), urgent });
+        let places = Arc::new(Self { inner: Mutex::new(inner), made: Instant::now(), urgent, cold: Notify::new() });
         if let Some(pods) = pods {
             places.set_pods(pods);
         }
@@ -185,6 +186,16 @@ impl Places {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alarm(&self) {
+        self.urgent.notify_one();
+        self.cold.notify_one();
+    }
+
+    /// Waits until a call begins to wait for a pod.
+    pub(crate) async fn cold(&self) {
+        self.cold.notified().await;
     }
 
     /// Changes how much room there is.
@@ -202,7 +213,7 @@ impl Places {
         let serves = pods.iter().any(|pod| pod.is_open());
         if !serves && inner.serving.is_some() && !inner.waiting.is_empty() {
             inner.cold += u64::try_from(inner.waiting.len()).unwrap_or(u64::MAX);
-            self.urgent.notify_one();
+            self.alarm();
         }
         inner.serving = serves.then(|| inner.serving.unwrap_or_else(Instant::now));
         inner.pods = Some(pods);
@@ -281,7 +292,7 @@ impl Places {
         }
         if is_cold {
             inner.cold += u64::from(!wanted.again);
-            self.urgent.notify_one();
+            self.alarm();
         }
         let (tell, told) = oneshot::channel();
         let number = inner.next;

@@ -3,6 +3,7 @@
 mod bad;
 mod eras;
 mod fixture;
+mod hosted;
 mod house;
 mod lists;
 mod operator;
