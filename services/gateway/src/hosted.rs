@@ -97,7 +97,7 @@ impl Hub {
         self.put(Source::Configured, shown.clone())?;
         let Some(known) = self.servers.named(&server.name) else { return Ok(()) };
         let end = self.stop.child_token();
-        self.hosts.begin(&server.name, &end);
+        self.hosted.begin(&server.name, &end);
         let hosted = Hosted {
             hub: Arc::clone(self),
             known,

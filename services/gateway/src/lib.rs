@@ -77,7 +77,7 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn put(&self, server: ServerConfig) -> Result<(), Unusable> {
-        self.hub.hosts.end(&server.name);
+        self.hub.hosted.end(&server.name);
         self.hub.put(servers::Source::Configured, server).map_err(Unusable)
     }
 
@@ -99,7 +99,7 @@ impl Gateway {
     /// Takes a server away that was configured or put here; whether there was one. Its requests under way are let end,
     /// those that wait for their turn are turned away.
     pub fn remove(&self, name: &str) -> bool {
-        self.hub.hosts.end(name);
+        self.hub.hosted.end(name);
         self.hub.remove(servers::Source::Configured, name)
     }
 

@@ -1,11 +1,28 @@
+<<<<<<< HEAD
 use std::{fmt, sync::Arc};
+=======
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+>>>>>>> 9766d38
 
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{Call, ErrorKind, Fault};
 use echotune_proto::operator::v1::{self as pb, demand_service_client::DemandServiceClient, exchange_request::Message};
+<<<<<<< HEAD
 use futures::{StreamExt as _, stream};
 use tonic::{Code, Status, transport::Channel};
+=======
+use futures::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tonic::{Code, Status, Streaming, transport::Channel};
+>>>>>>> 9766d38
 
 use super::{
     Demand, MAX_DEMAND_BYTES, Reports, Updates,
@@ -51,12 +68,16 @@ fn fault(call: &Call, status: &Status) -> Fault {
     }
 }
 
-#[async_trait]
-impl Demand for DemandClient {
-    async fn exchange(&self, call: &Call, hello: Hello, reports: Reports) -> Result<Updates, Fault> {
+/// What is sent. A type of its own, without a lifetime in sight: within the call the compiler does not see that a boxed
+/// stream may move between threads.
+struct Messages(BoxStream<'static, pb::ExchangeRequest>);
+
+impl Messages {
+    fn new(hello: Hello, reports: Reports) -> Self {
         let message = |message| pb::ExchangeRequest { message: Some(message) };
         let hello = message(Message::Hello(hello_to_pb(hello)));
         let reports = reports.map(move |report| message(Message::Report(report_to_pb(report))));
+<<<<<<< HEAD
         let request = request_of(call, stream::iter([hello]).chain(reports))?;
         let channel = (self.connect)()?;
         let client = DemandServiceClient::with_interceptor(channel, self.credentials.clone());
@@ -69,5 +90,37 @@ impl Demand for DemandClient {
             update_from_pb(part.map_err(|status| fault(&call, &status))?)
         });
         Ok(updates.boxed())
+=======
+        Self(stream::iter([hello]).chain(reports).boxed())
+    }
+}
+
+impl Stream for Messages {
+    type Item = pb::ExchangeRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+/// What is told. The channel lives as long as its stream.
+fn updates(answer: Streaming<pb::ExchangeResponse>, call: Call, channel: Channel) -> Updates {
+    let updates = answer.map(move |part| {
+        let _held = &channel;
+        update_from_pb(part.map_err(|status| fault(&call, &status))?)
+    });
+    updates.boxed()
+}
+
+#[async_trait]
+impl Demand for DemandClient {
+    async fn exchange(&self, call: &Call, hello: Hello, reports: Reports) -> Result<Updates, Fault> {
+        let request = request_of(call, Messages::new(hello, reports))?;
+        let channel = (self.connect)()?;
+        let client = DemandServiceClient::with_interceptor(channel.clone(), self.credentials.clone());
+        let mut client = client.max_decoding_message_size(MAX_DEMAND_BYTES).max_encoding_message_size(MAX_DEMAND_BYTES);
+        let answer = client.exchange(request).await.map_err(|status| fault(call, &status))?;
+        Ok(updates(answer.into_inner(), call.clone(), channel))
+>>>>>>> 9766d38
     }
 }

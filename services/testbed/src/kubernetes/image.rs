@@ -350,8 +350,8 @@ mod tests {
         let json = |at: usize| serde_json::from_slice::<Value>(&whole[at].3).unwrap();
         let digest = |at: usize| hex(&Sha256::digest(&whole[at].3));
         let described = |kind, at: usize| descriptor(kind, &digest(at), whole[at].3.len() as u64);
-        for at in 3..6 {
-            assert_eq!(whole[at].0, blob(&digest(at)));
+        for (at, (name, ..)) in whole.iter().enumerate().skip(3) {
+            assert_eq!(*name, blob(&digest(at)));
         }
         let (index, docker, manifest, config) = (json(1), json(2), json(3), json(4));
         assert_eq!(index["manifests"][0]["digest"], described(OF_MANIFEST, 3)["digest"]);
