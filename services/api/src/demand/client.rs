@@ -1,28 +1,19 @@
-<<<<<<< HEAD
-use std::{fmt, sync::Arc};
-=======
 use std::{
     fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
->>>>>>> 9766d38
 
 use async_trait::async_trait;
 use echotune_kit::edge::Credentials;
 use echotune_model::{Call, ErrorKind, Fault};
 use echotune_proto::operator::v1::{self as pb, demand_service_client::DemandServiceClient, exchange_request::Message};
-<<<<<<< HEAD
-use futures::{StreamExt as _, stream};
-use tonic::{Code, Status, transport::Channel};
-=======
 use futures::{
     Stream, StreamExt as _,
     stream::{self, BoxStream},
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
->>>>>>> 9766d38
 
 use super::{
     Demand, MAX_DEMAND_BYTES, Reports, Updates,
@@ -77,20 +68,6 @@ impl Messages {
         let message = |message| pb::ExchangeRequest { message: Some(message) };
         let hello = message(Message::Hello(hello_to_pb(hello)));
         let reports = reports.map(move |report| message(Message::Report(report_to_pb(report))));
-<<<<<<< HEAD
-        let request = request_of(call, stream::iter([hello]).chain(reports))?;
-        let channel = (self.connect)()?;
-        let client = DemandServiceClient::with_interceptor(channel, self.credentials.clone());
-        let mut client = client.max_decoding_message_size(MAX_DEMAND_BYTES).max_encoding_message_size(MAX_DEMAND_BYTES);
-        let answer = client.exchange(request).await.map_err(|status| fault(call, &status))?;
-        let call = call.clone();
-        let updates = answer.into_inner().map(move |part| {
-            // The channel lives as long as its stream.
-            let _held = &client;
-            update_from_pb(part.map_err(|status| fault(&call, &status))?)
-        });
-        Ok(updates.boxed())
-=======
         Self(stream::iter([hello]).chain(reports).boxed())
     }
 }
@@ -121,6 +98,5 @@ impl Demand for DemandClient {
         let mut client = client.max_decoding_message_size(MAX_DEMAND_BYTES).max_encoding_message_size(MAX_DEMAND_BYTES);
         let answer = client.exchange(request).await.map_err(|status| fault(call, &status))?;
         Ok(updates(answer.into_inner(), call.clone(), channel))
->>>>>>> 9766d38
     }
 }

@@ -3,20 +3,23 @@
 use std::{convert::Infallible, io, process::ExitCode, sync::Arc};
 
 use axum::serve::ListenerExt as _;
-use echotune_api::{FILE_DESCRIPTOR_SET, Users, UsersClient, accounts, authenticator, demand::Hello};
+use echotune_api::{
+    FILE_DESCRIPTOR_SET, Users, UsersClient, accounts, authenticator,
+    demand::{DemandClient, Hello},
+};
 use echotune_kit::{
     auth::Token,
     edge::{Credentials, Edge},
     identity::remembered,
     lifecycle::{Exit, Life},
-    process::{self, About, Failure, Process, upstream},
+    process::{self, About, Failure, Process, check_upstream, upstream},
 };
+use echotune_model::{ErrorKind, Fault};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     config::Config,
-    reach::Reach,
     secure::Secure,
     servers::{Listed, ServersFile},
 };
@@ -24,7 +27,6 @@ use crate::{Gateway, GatewayConfig, Keys, Operator};
 
 pub mod adapter;
 pub mod config;
-mod reach;
 mod secure;
 mod servers;
 
@@ -64,7 +66,9 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let (accounts, meter) = (accounts(users), process.telemetry.meter());
     let callers = config.process.callers(token, tokens, accounts, &mut process.life, &meter).await?;
     let (listener, secure) = listen(&config).await?;
-    let (file, servers) = read_servers(&config)?;
+    let (file, listed) = read_servers(&config)?;
+    let (fixed, hosted): (Vec<_>, Vec<_>) = listed.into_iter().partition(|listed| listed.policy.is_none());
+    let servers = fixed.into_iter().map(|listed| listed.server).collect();
     let mcp = &config.mcp;
     let here = listener.local_addr()?;
     let gateway = Gateway::start(
@@ -81,9 +85,11 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         },
         process.life.drain(),
     )?;
+    for listed in hosted {
+        listed.serve(&gateway)?;
+    }
     if !config.operator.url.is_empty() {
-        let reach = Reach::new(&config.operator.url, &config.process, credentials, stop.clone())?;
-        gateway.follow(operator(&config, reach)?);
+        gateway.follow(operator(&config, demand(&config, credentials, stop.clone())?)?);
     }
     if let Some(file) = file {
         let watched = file.watch(gateway.clone(), mcp.servers_reload_every.0, stop);
@@ -112,7 +118,7 @@ async fn listen(config: &Config) -> Result<(TcpListener, Option<Secure>), Failur
     Ok((listener, Secure::bind(&config.mcp.tls_listen, &config.process.tls).await?))
 }
 
-fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<crate::ServerConfig>)> {
+fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<Listed>)> {
     if config.mcp.servers_file.as_os_str().is_empty() {
         return Ok((None, Vec::new()));
     }
@@ -125,7 +131,18 @@ fn keys(config: &Config) -> io::Result<Keys> {
     if path.as_os_str().is_empty() { Keys::random() } else { Keys::read(path) }
 }
 
-fn operator(config: &Config, demand: Reach) -> io::Result<Operator> {
+/// The operator, with a channel of its own for each stream: of its replicas one leads, and it is found by trying.
+fn demand(config: &Config, credentials: Credentials, stop: CancellationToken) -> Result<DemandClient, Failure> {
+    let (url, settings) = (config.operator.url.clone(), config.process.clone());
+    check_upstream(&url, &settings)?;
+    let connect = move || {
+        let channel = upstream(&url, &settings, stop.child_token());
+        channel.map_err(|cause| Fault::new(ErrorKind::Unavailable, cause.to_string()))
+    };
+    Ok(DemandClient::connecting(connect, credentials))
+}
+
+fn operator(config: &Config, demand: DemandClient) -> io::Result<Operator> {
     let settings = &config.operator;
     let gateway = if settings.replica.is_empty() {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
