@@ -78,8 +78,11 @@ async fn measure(modern: bool, calls: u64) -> Outcome<serde_json::Value> {
             let session = open(&http, &url).await?;
             let (mut times, mut lost, mut id) = (Vec::new(), Vec::new(), 10);
             while done.fetch_add(1, Ordering::Relaxed) < calls {
-                let (begun, body) = (Instant::now(), json!({"jsonrpc": "2.0", "id": id, "method": "tools/call",
-                    "params": {"name": "nothing", "arguments": {}}}));
+                let (begun, body) = (
+                    Instant::now(),
+                    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call",
+                    "params": {"name": "nothing", "arguments": {}}}),
+                );
                 let answer = within(&http, &url, &session, &body).await?;
                 times.push(begun.elapsed());
                 if !answer["result"]["content"].is_array() || answer["result"]["isError"] == true {

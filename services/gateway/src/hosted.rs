@@ -30,8 +30,6 @@ use crate::{
 
 /// How often one that starts is looked at.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long a process that goes has to answer what is under way.
-const GRACE: Duration = Duration::from_secs(10);
 /// How the server is called within its pods.
 const INNER: &str = "server";
 
@@ -252,9 +250,8 @@ impl Hosted {
                 (pod.config.draining, pod.phase) = (false, Phase::Ready(now));
             }
         }
-        let (gone, left) = std::mem::take(&mut self.pods)
-            .into_iter()
-            .partition(|pod| decision.delete.contains(&pod.config.name));
+        let (gone, left) =
+            std::mem::take(&mut self.pods).into_iter().partition(|pod| decision.delete.contains(&pod.config.name));
         self.pods = left;
         let has_news = !decision.drain.is_empty() || !decision.undrain.is_empty() || !decision.delete.is_empty();
         if has_news {
@@ -262,7 +259,7 @@ impl Hosted {
         }
         let gone: Vec<Process> = gone;
         for pod in gone {
-            self.hub.tasks.spawn(end(pod));
+            self.hub.tasks.spawn(end(pod, self.shown.deadline_max));
         }
         while few(self.pods.len()) < decision.replicas {
             match self.start().await {
@@ -307,17 +304,20 @@ impl Hosted {
 
     /// Ends all processes when what they do is done.
     async fn close(self) {
-        let until = Instant::now() + self.shown.deadline_max;
-        while !self.known.gate.is_idle() && Instant::now() < until {
+        let patience = self.shown.deadline_max;
+        let until = Instant::now() + patience;
+        // Those that wait when the gateway stops get their places still.
+        while self.hub.stop.is_cancelled() && !self.known.gate.is_idle() && Instant::now() < until {
             sleep(LOOK).await;
         }
-        futures::future::join_all(self.pods.into_iter().map(end)).await;
+        futures::future::join_all(self.pods.into_iter().map(|pod| end(pod, patience))).await;
     }
 }
 
-async fn end(pod: Process) {
+/// Ends a process when it has done what it does.
+async fn end(pod: Process, patience: Duration) {
     pod.stop.cancel();
-    if !pod.gateway.close(GRACE).await {
+    if !pod.gateway.close(patience).await {
         tracing::warn!(pod = pod.config.name, "a process of a server did not end in time");
     }
 }

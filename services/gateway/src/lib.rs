@@ -36,11 +36,11 @@ mod token;
 mod upstream;
 
 pub use self::{
-    demand::{Operator, PodOptions},
     config::{
-        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach, ServerConfig,
-        Sharing,
+        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
+        ServerConfig, Sharing,
     },
+    demand::{Operator, PodOptions},
     token::Keys,
 };
 
@@ -126,7 +126,7 @@ impl Gateway {
     pub fn unready_after(&self, notice: CancellationToken) {
         let (hub, stop) = (Arc::clone(&self.hub), self.hub.stop.clone());
         self.hub.tasks.spawn(async move {
-            drop(stop.run_until_cancelled(notice.cancelled()).await);
+            let _stopped = stop.run_until_cancelled(notice.cancelled()).await;
             let _unready = hub.unready();
             stop.cancelled().await;
         });

@@ -92,8 +92,8 @@ enum Put {
 }
 
 impl Hub {
-    /// Adds a server, or changes the one of its name. Requests under way are not disturbed: they end with what there was
-    /// when they began.
+    /// Adds a server, or changes the one of its name. Requests under way are not disturbed: they end with what there
+    /// was when they began.
     ///
     /// # Errors
     /// What is wrong with it, in sentences.

@@ -96,12 +96,7 @@ async fn served(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Reques
     }
 }
 
-async fn asked(
-    hub: &Arc<Hub>,
-    scope: Scope,
-    servers: Snapshot,
-    request: Request,
-) -> Result<Response, Refusal> {
+async fn asked(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request) -> Result<Response, Refusal> {
     let caller = Caller::of(&hub.callers, request.headers()).await.map_err(|fault| of_fault(&fault))?;
     let (parts, body) = request.into_parts();
     let body = if parts.method == Method::POST { whole(body, hub.limits.request_bytes).await? } else { Bytes::new() };

@@ -76,13 +76,7 @@ impl Lists {
 
     /// Finds an entry among those of all servers. Names are looked up in what is known; it is asked again for a name
     /// that is not there.
-    pub(crate) async fn find(
-        self: &Arc<Self>,
-        servers: &Snapshot,
-        kind: Kind,
-        asker: &Asker,
-        name: &str,
-    ) -> Found {
+    pub(crate) async fn find(self: &Arc<Self>, servers: &Snapshot, kind: Kind, asker: &Asker, name: &str) -> Found {
         let key = (kind, asker.caller.context, asker.abilities);
         let settled = |table: &Arc<Table>| table.generation == self.generation() || table.made.elapsed() < SETTLED;
         // With other servers a name may mean another, or none.
@@ -166,7 +160,8 @@ impl Table {
             (!literal.is_empty() && uri.starts_with(&literal)).then_some((literal.len(), *server))
         });
         // Of templates that fit as closely, that of the first server in the configuration.
-        fits.max_by_key(|(length, server)| (*length, std::cmp::Reverse(*server))).map(|(_, server)| &self.servers[server])
+        fits.max_by_key(|(length, server)| (*length, std::cmp::Reverse(*server)))
+            .map(|(_, server)| &self.servers[server])
     }
 }
 

@@ -204,11 +204,8 @@ mod tests {
     use crate::program::ABOUT;
 
     fn faults(flags: &[(&str, &str)]) -> String {
-        let flag = |(key, value): &(&str, &str)| Flag {
-            name: (*key).into(),
-            key: (*key).into(),
-            value: (*value).into(),
-        };
+        let flag =
+            |(key, value): &(&str, &str)| Flag { name: (*key).into(), key: (*key).into(), value: (*value).into() };
         let flags = flags.iter().map(flag).collect();
         let sources = Sources { defaults: ABOUT.defaults, flags, ..Sources::default() };
         load::<Config>(&sources).map_or_else(|faults| faults.to_string(), |_| String::new())

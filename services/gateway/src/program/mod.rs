@@ -1,6 +1,11 @@
 //! The program that serves MCP in one region, or one server of a pod.
 
-use std::{convert::Infallible, io, process::ExitCode, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::serve::ListenerExt as _;
 use echotune_api::{
@@ -135,8 +140,12 @@ fn keys(config: &Config) -> io::Result<Keys> {
 fn demand(config: &Config, credentials: Credentials, stop: CancellationToken) -> Result<DemandClient, Failure> {
     let (url, settings) = (config.operator.url.clone(), config.process.clone());
     check_upstream(&url, &settings)?;
+    // What a channel does beside its stream, such as reading certificates anew, ends with the next one.
+    let before = Mutex::new(stop.child_token());
     let connect = move || {
-        let channel = upstream(&url, &settings, stop.child_token());
+        let current = stop.child_token();
+        std::mem::replace(&mut *before.lock().unwrap_or_else(PoisonError::into_inner), current.clone()).cancel();
+        let channel = upstream(&url, &settings, current);
         channel.map_err(|cause| Fault::new(ErrorKind::Unavailable, cause.to_string()))
     };
     Ok(DemandClient::connecting(connect, credentials))

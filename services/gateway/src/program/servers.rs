@@ -12,9 +12,7 @@ use echotune_kit::config::{Period, Secret, Size};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
-};
+use crate::{BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable};
 
 /// Longest file of servers, in bytes.
 const MAX_BYTES: u64 = 4 << 20;

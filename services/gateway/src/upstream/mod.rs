@@ -25,14 +25,15 @@ mod places;
 mod process;
 mod server;
 mod sse;
+mod wake;
 mod watch;
 
 pub(crate) use self::{
     connect::Connector,
     endpoints::Endpoint,
     era::{Info, gateway_info},
-    http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
     gate::Place,
+    http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
     places::{ClassCount, Counts, Wanted},
     server::{Changed, Common, Server, changes},
 };

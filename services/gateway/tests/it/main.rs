@@ -8,5 +8,7 @@ mod house;
 mod lists;
 mod operator;
 mod pods;
+#[cfg(feature = "region")]
+mod program;
 mod recovery;
 mod traces;

@@ -27,7 +27,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Endpoint as Address, Server};
 
-use crate::house::{OPERATOR, Served as Listening, SOON};
+use crate::house::{OPERATOR, SOON, Served as Listening};
 
 type Told = mpsc::UnboundedSender<Result<Update, Fault>>;
 
@@ -120,7 +120,8 @@ impl Scripted {
         let found = async {
             loop {
                 let last = heard.borrow_and_update().clone();
-                let said = last.iter().flat_map(|(_, report)| &report.servers).find(|one| one.server.as_str() == server);
+                let said =
+                    last.iter().flat_map(|(_, report)| &report.servers).find(|one| one.server.as_str() == server);
                 if let Some(said) = said.filter(|said| says(said)) {
                     return said.clone();
                 }
