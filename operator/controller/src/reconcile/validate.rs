@@ -60,7 +60,7 @@ fn rejected<T>(reason: Reason, message: impl Into<String>) -> Result<T, Rejectio
 ///
 /// # Errors
 /// Why it cannot.
-pub fn validate(seen: &Seen, around: &Surroundings, known: Option<Built>) -> Result<Accepted, Rejection> {
+pub(super) fn validate(seen: &Seen, around: &Surroundings, known: Option<Built>) -> Result<Accepted, Rejection> {
     let spec = match &seen.server.spec {
         Ok(spec) => Arc::clone(spec),
         Err(why) => {
