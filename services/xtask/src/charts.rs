@@ -12,6 +12,8 @@ use anyhow::{Context as _, bail, ensure};
 use crate::{Excluded, e2e::target, image::text};
 
 const FOLDER: &str = "charts";
+/// The version that is rendered for, where there is no cluster to ask.
+const KUBERNETES: &str = "1.34.0";
 const CRDS: &str = "charts/echotune-operator-crds/files/crds.yaml";
 
 /// A chart of a program.
@@ -131,7 +133,7 @@ impl Chart {
 
 fn lint(helm: &Path, chart: &str, values: Option<&Path>) -> anyhow::Result<()> {
     let mut command = Command::new(helm);
-    command.args(["lint", "--strict", "--quiet"]).arg(Path::new(FOLDER).join(chart));
+    command.args(["lint", "--strict", "--quiet", "--kube-version", KUBERNETES]).arg(Path::new(FOLDER).join(chart));
     if let Some(values) = values {
         command.arg("--values").arg(values);
     }
@@ -142,7 +144,9 @@ fn lint(helm: &Path, chart: &str, values: Option<&Path>) -> anyhow::Result<()> {
 
 fn render(helm: &Path, chart: &str, values: &[&str], more: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(helm);
-    command.args(["template", "release", "--namespace", "echotune-system"]).arg(Path::new(FOLDER).join(chart));
+    command
+        .args(["template", "release", "--namespace", "echotune-system", "--kube-version", KUBERNETES])
+        .arg(Path::new(FOLDER).join(chart));
     let told = command.args(values).args(more).output()?;
     ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     Ok(String::from_utf8(told.stdout)?)
