@@ -1,6 +1,6 @@
 //! Servers start as real pods, and answer through the gateway.
 
-use std::time::Instant;
+use std::{fs, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -75,11 +75,18 @@ async fn a_server_of_ours_starts_over_a_platform_in_the_cluster() -> anyhow::Res
     let place = Place::new("ours").await?;
     let address = platform(&place).await?;
     let services = format!("http://{address}:7420");
-    let far = |words: &[&str]| {
-        let set = ["allow_plaintext=true".to_owned(), format!("connect.services={services}")];
-        [&["--set", &set[0], "--set", &set[1]], words].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
-    };
     let folder = tempfile::tempdir()?;
+    let file = folder.path().join("platform-token");
+    fs::write(&file, token()?)?;
+    let far = |words: &[&str]| {
+        let token = format!("connect.token_file={}", file.display());
+        let set = ["allow_plaintext=true".to_owned(), format!("connect.services={services}"), token];
+        [&["--set", &set[0], "--set", &set[1], "--set", &set[2]], words]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let listen = far(&["listen", "--user", "ann", "--artist", "Portishead", "--title", "Roads"]);
     agents::platform(folder.path(), &listen.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let more = json!({
