@@ -1,6 +1,6 @@
 //! The program that carries out runs in one region: the store on CQL servers, the log on Kafka, tools by MCP.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use echotune_api::{
     Agents, FILE_DESCRIPTOR_SET, RegionsClient, Residents, UsersClient, accounts, agents_server, authenticator,
@@ -62,7 +62,8 @@ pub struct Config {
 
 impl config::Config for Config {
     fn check(&self) -> Vec<(&'static str, String)> {
-        let mut faults = [self.process.faults(), self.region.faults(), self.agents.faults()].concat();
+        let mut faults =
+            [self.process.faults(), self.region.faults(), self.agents.faults(self.process.allow_plaintext)].concat();
         for (key, address) in [("users", &self.users), ("tools", &self.tools)] {
             faults.extend(check_upstream(address, &self.process).err().map(|why| (key, why)));
         }
@@ -87,9 +88,11 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let credentials = Credentials { token: token.clone() };
     let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
     let store = CqlRunStore::open(session, master, clock, config.poll.0).await?;
-    let servers = offered(&config.tools, &token).await?;
-    let further = config.agents.clone();
-    let further = tokio::task::spawn_blocking(move || further.sources(None)).await??;
+    let mut servers = offered(&config.tools, &token).await?;
+    let told = config.agents.clone();
+    let files = move || io::Result::Ok((told.sources(None)?, told.further()?));
+    let (further, others) = tokio::task::spawn_blocking(files).await??;
+    servers.extend(others);
     let sources = [bundled(), further].concat();
     let options = config.agents.options();
     let agents = AgentsService::load(store.clone(), servers, &sources, options, process.life.drain()).await?;

@@ -104,7 +104,7 @@ impl Connection {
     /// Works with services at the addresses that are configured, which are connected to when they are used.
     pub(crate) fn elsewhere(config: &Config) -> anyhow::Result<Self> {
         let connect = &config.connect;
-        let token = Token::read_file(&connect.token_file).context("connect.token_file")?;
+        let token = connect.credentials().context("connect.token_file")?;
         let channel = |own: &str| {
             let channel = upstream(connect.address(own), &config.process, CancellationToken::new());
             channel.map_err(anyhow::Error::from_boxed)

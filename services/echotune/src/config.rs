@@ -1,9 +1,13 @@
 //! What the platform can be told: `defaults.toml` beside this file is the reference.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use echotune_agents::AgentsConfig;
 use echotune_kit::{
+    auth::Token,
     config::{self, Faults, Flag, Loaded, Secret, Sources},
     process::{ConfigFlags, Settings, check_upstream},
 };
@@ -71,6 +75,8 @@ pub struct ConnectConfig {
     pub agents: String,
     /// File with the token to show.
     pub token_file: PathBuf,
+    /// The token itself, in place of a file.
+    pub token: Secret,
 }
 
 impl ConnectConfig {
@@ -96,9 +102,21 @@ impl ConnectConfig {
         ];
         let wrong = addresses.into_iter().filter(|(_, address)| !address.is_empty());
         let wrong = wrong.filter_map(|(key, address)| Some((key, check_upstream(address, process).err()?)));
-        let nobody = self.token_file.as_os_str().is_empty();
-        let nobody = nobody.then(|| ("connect.token_file", "is needed where services are elsewhere".to_owned()));
-        wrong.chain(nobody).collect()
+        let shown = (!self.token_file.as_os_str().is_empty(), self.token.reveal().is_some());
+        let why = match shown {
+            (false, false) => Some("is needed where services are elsewhere"),
+            (true, true) => Some("stands beside connect.token; keep one of them"),
+            _ => None,
+        };
+        wrong.chain(why.map(|why| ("connect.token_file", why.to_owned()))).collect()
+    }
+
+    /// What services elsewhere are shown.
+    pub(crate) fn credentials(&self) -> io::Result<Token> {
+        match self.token.reveal() {
+            Some(token) => Ok(Token::from(token.to_owned())),
+            None => Token::read_file(&self.token_file),
+        }
     }
 }
 
@@ -142,7 +160,7 @@ impl config::Config for Config {
         let no_address =
             self.mcp.address(self.process.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
         demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
-        faults.extend(self.agents.faults());
+        faults.extend(self.agents.faults(self.process.allow_plaintext));
         faults.extend(self.fitting.faults());
         faults.extend(self.process.faults());
         faults.extend(self.connect.faults(&self.process));
@@ -246,6 +264,13 @@ mod tests {
             load(&["recommendations.fit_memory_max=1MiB", "recommendations.audit_share=1.5"], &[]).unwrap_err();
         assert!(faults.to_string().contains("1MiB is less than 64MiB"), "{faults}");
         assert_eq!(faults.0.len(), 2, "{faults}");
+        let elsewhere = ["connect.services=http://127.0.0.1:7420"];
+        assert!(load(&elsewhere, &[]).unwrap_err().to_string().contains("connect.token_file: is needed"));
+        let token = ("ECHOTUNE__CONNECT__TOKEN", "a token that nobody has written to a file");
+        let loaded = load(&elsewhere, &[token]).unwrap();
+        assert!(!loaded.to_toml().unwrap().contains("nobody has written"));
+        let both = load(&[elsewhere[0], "connect.token_file=token"], &[token]).unwrap_err().to_string();
+        assert!(both.contains("keep one of them"), "{both}");
         let faults = load(&["limits.deadline_max=soon", "telemetry.spans_kept=0"], &[]).unwrap_err();
         assert_eq!(faults.0.len(), 2, "a value that cannot be read hides no other: {faults}");
     }

@@ -68,6 +68,7 @@ pub(crate) async fn agents(
     };
     let mut sources = bundled();
     sources.extend(config.sources(Some(&data.join(WORKFLOWS)))?);
-    let servers = SERVERS.iter().map(|summary| server(summary.name)).collect();
+    let mut servers: Vec<_> = SERVERS.iter().map(|summary| server(summary.name)).collect();
+    servers.extend(config.further().context("the token of agents.servers_token_file")?);
     Ok(AgentsService::load(store, servers, &sources, config.options(), life.drain()).await?)
 }

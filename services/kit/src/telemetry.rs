@@ -282,8 +282,12 @@ fn prepare(options: &Options) -> Result<Telemetry, TelemetryError> {
     Ok(Telemetry { spans, provider: builder.build(), meter, refused })
 }
 
+/// The service by the name of its program, unless whoever starts it has another for it.
 fn resource() -> Resource {
-    Resource::builder_empty().with_service_name("echotune").build()
+    let own = || std::env::current_exe().ok()?.file_stem()?.to_str().map(ToOwned::to_owned);
+    let told = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
+    let name = told.or_else(own).unwrap_or_else(|| "echotune".to_owned());
+    Resource::builder_empty().with_service_name(name).build()
 }
 
 fn provider(spans: &SpanStore) -> TracerProviderBuilder {

@@ -42,7 +42,7 @@ pub use self::{
     error::TestbedError,
     kubernetes::{
         Addresses, Cluster, Component, ComponentError, Image, ImageError, KUBERNETES_VERSION, KubernetesPlan,
-        KubernetesPlanError,
+        KubernetesPlanError, build_helm, built_helm,
     },
     network::{Cut, Loss, Network, Percent},
     part::{Mirror, Part, PartError, Region, RegionError},

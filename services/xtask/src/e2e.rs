@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{cache, conformance, data, kubernetes, spark};
+use crate::{cache, conformance, data, kubernetes, mcp, spark};
 
 const ENGINE: &str = "services/engine/tests/python";
 const RECOMMENDATIONS: &str = "services/recommendations/tests/python";
@@ -44,7 +44,7 @@ type Suite = fn(&Path, &Path) -> anyhow::Result<()>;
 
 /// Runs all suites, or the one of a name, which is told `words`.
 pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()> {
-    let told_more = [data::SUITE, conformance::SUITE];
+    let told_more = [data::SUITE, conformance::SUITE, mcp::SUITE];
     ensure!(
         words.is_empty() || wanted.is_some_and(|wanted| told_more.contains(&wanted)),
         "only the suites {} are told more",
@@ -78,10 +78,17 @@ pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()
             return Ok(());
         }
     }
+    if wanted.is_none_or(|wanted| wanted == mcp::SUITE) {
+        mcp::suite(words)
+            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", mcp::SUITE))?;
+        if wanted.is_some() {
+            return Ok(());
+        }
+    }
     let suites: Vec<_> = SUITES.iter().filter(|(name, ..)| wanted.is_none_or(|wanted| wanted == *name)).collect();
     if suites.is_empty() {
         let names = SUITES.map(|(name, ..)| name).join(", ");
-        let others = [data::SUITE, cache::SUITE, kubernetes::SUITE, conformance::SUITE].join(", ");
+        let others = [data::SUITE, cache::SUITE, kubernetes::SUITE, conformance::SUITE, mcp::SUITE].join(", ");
         bail!("no suite is named '{}'; there are {names}, {others}", wanted.unwrap_or_default());
     }
     let folder = target().join("e2e/export");

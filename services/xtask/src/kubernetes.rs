@@ -9,7 +9,7 @@ use crate::{Excluded, e2e::target, testbed};
 
 pub(crate) const SUITE: &str = "kubernetes";
 /// Where the tests look for a cluster.
-const RUN: &str = "ECHOTUNE_KUBERNETES";
+pub(crate) const RUN: &str = "ECHOTUNE_KUBERNETES";
 const OF: [&str; 5] = ["--package", "echotune-testbed", "--features", "kubernetes", "--locked"];
 const TEST: [&str; 2] = ["--test", "kubernetes"];
 /// Away from the port that a cluster has when none is named, so that both may run.
@@ -69,7 +69,7 @@ fn prove(run: &Path, real: bool) -> anyhow::Result<()> {
 }
 
 /// By the owner of what the system tells of this very process.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }

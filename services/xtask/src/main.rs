@@ -1,6 +1,8 @@
-//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `faults`, `spark` and `testbed`.
+//! The one entry point of automation: `cargo xtask check`, `coverage`, `e2e`, `eval`, `faults`, `image`, `spark` and
+//! `testbed`.
 
 mod cache;
+mod charts;
 mod conformance;
 mod contracts;
 mod conventions;
@@ -10,8 +12,10 @@ mod e2e;
 mod edges;
 mod eval;
 mod faults;
+mod image;
 mod kubernetes;
 mod limits;
+mod mcp;
 mod spark;
 mod testbed;
 
@@ -40,7 +44,7 @@ impl Excluded {
 const SEEDS: &str = "2000";
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 18] = [
+const CHECKS: [(&str, Check); 19] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
@@ -86,6 +90,7 @@ const CHECKS: [(&str, Check); 18] = [
     ("region", faults::check),
     // Nor for a cluster that is there.
     ("kubernetes", kubernetes::check),
+    ("charts", charts::check),
 ];
 
 fn main() -> ExitCode {
@@ -103,12 +108,14 @@ fn main() -> ExitCode {
         ["e2e", wanted, words @ ..] => e2e::run_all(Some(wanted), words),
         ["eval", words @ ..] => eval::run(words),
         ["faults", words @ ..] => faults::run(words),
+        ["image", words @ ..] => image::run(words),
         ["spark", words @ ..] => spark::run(words),
         ["testbed", words @ ..] => testbed::run(words),
         _ => {
             let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
             let names = names.join("|");
-            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | spark --data DIR | testbed --help";
+            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | \
+                            image NAME|all | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }

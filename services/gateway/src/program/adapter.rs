@@ -1,6 +1,13 @@
 //! The adapter of a pod: one server that is a program, served over HTTP.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -54,6 +61,9 @@ struct Adapter {
     /// How long requests under way have to be answered at the end.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     drain_timeout: Period,
+    /// Copy this program into a folder, where a pod shares it with a container that has none, and end.
+    #[arg(long, value_name = "FOLDER")]
+    install: Option<PathBuf>,
     /// Which log lines are written.
     #[arg(long, value_name = "FILTER", env = "ECHOTUNE__TELEMETRY__LOG", default_value = "warn")]
     log: String,
@@ -61,7 +71,7 @@ struct Adapter {
     #[arg(long, value_name = "URL", env = "ECHOTUNE__TELEMETRY__OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
     /// The program and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "install", value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -126,6 +136,12 @@ pub fn run() -> ExitCode {
     // The first two are the program and `adapter`, which together are its name.
     let name = std::ffi::OsString::from("echotune-gateway adapter");
     let adapter = Adapter::parse_from(std::iter::once(name).chain(std::env::args_os().skip(2)));
+    if let Some(folder) = &adapter.install {
+        return match install(folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cause) => told(&cause, 1),
+        };
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(cause) => return told(&format!("threads cannot be started: {cause}"), 1),
@@ -137,6 +153,14 @@ pub fn run() -> ExitCode {
         Ok(exit) => told(&exit, exit.code()),
         Err(cause) => told(&cause, 1),
     }
+}
+
+/// Copies this program into a folder, whole or not at all.
+fn install(folder: &Path) -> io::Result<()> {
+    let (draft, place) = (folder.join(format!(".{}", ABOUT.name)), folder.join(ABOUT.name));
+    let named = |cause: io::Error| io::Error::new(cause.kind(), format!("{}: {cause}", place.display()));
+    fs::copy(std::env::current_exe()?, &draft).map_err(named)?;
+    fs::rename(&draft, &place).map_err(named)
 }
 
 impl Adapter {
@@ -242,4 +266,24 @@ fn known(router: Router, token: &Token) -> Result<Router, Failure> {
             next.run(request).await
         }
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_runs_is_installed_whole_and_needs_no_command_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        install(folder.path()).expect("installed");
+        // Again, as when a pod starts anew on what it had.
+        install(folder.path()).expect("installed");
+        let own = std::env::current_exe().expect("a program");
+        let bytes = |path: &Path| fs::metadata(path).expect("there").len();
+        assert_eq!(bytes(&folder.path().join(ABOUT.name)), bytes(&own));
+        assert_eq!(folder.path().read_dir().expect("a folder").count(), 1);
+        assert!(install(&folder.path().join("none")).is_err());
+        assert!(Adapter::try_parse_from(["adapter", "--install", "/x"]).is_ok());
+        assert!(Adapter::try_parse_from(["adapter"]).is_err());
+    }
 }

@@ -53,6 +53,12 @@ pub(super) struct ImageOf {
     /// A variable. Can be given again.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
+    /// An argument of the program unless whoever starts it gives others. Can be given again.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    arg: Vec<String>,
+    /// What is told of it. Can be given again.
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
     /// Host, path and tag, such as localhost/demo:1.
     name: String,
     /// The folder that containers see as /.
@@ -64,8 +70,8 @@ pub(super) struct ImageOf {
 
 impl ImageOf {
     pub(super) async fn make(self, open: impl FnOnce() -> anyhow::Result<Cluster>) -> anyhow::Result<()> {
-        let Self { to, user, env, name, folder, entrypoint } = self;
-        let image = Image { name, root: folder, entrypoint, env, user };
+        let Self { to, user, env, arg, label, name, folder, entrypoint } = self;
+        let image = Image { name, root: folder, entrypoint, arguments: arg, env, user, labels: label };
         match to {
             None => Ok(open()?.import(&image).await?),
             Some(path) => {

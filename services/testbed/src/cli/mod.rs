@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use echotune_testbed::{
     Brokers, Cluster, CommitLog, Component, Cut, Loss, MirrorPlan, MirrorProcesses, Network, Part, PartStatus, Paxos,
-    Percent, Plan, Region, State, Terminal, Testbed, TestbedError,
+    Percent, Plan, Region, State, Terminal, Testbed, TestbedError, build_helm, built_helm,
     history::{Header, History},
 };
 use serde_json::{Value, json};
@@ -119,6 +119,18 @@ enum Command {
     Serve(crate::serve::Serve),
     /// Make an image of a folder, without a daemon, and bring it to the real node of Kubernetes.
     Image(ImageOf),
+    /// Bring archives of images to the real node of Kubernetes.
+    Import {
+        /// Files as `docker save` writes them, or of OCI's layout.
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Print where Helm is, which needs no cluster to lint and render charts.
+    WhereHelm {
+        /// Build it by Go where it is not there; otherwise this fails.
+        #[arg(long)]
+        build: bool,
+    },
     /// Run kubectl as the administrator of Kubernetes.
     Kubectl {
         /// What it is told.
@@ -357,6 +369,15 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "drive")]
         Command::Serve(serve) => return serve.run(&open()?, output == Output::Json).await,
         Command::Image(image) => image.make(|| Ok(cluster()?)).await?,
+        Command::Import { archives } => {
+            for archive in archives {
+                cluster()?.import_archive(&archive).await?;
+            }
+        }
+        Command::WhereHelm { build } => {
+            let helm = if build { Some(build_helm(&progress).await?) } else { built_helm() };
+            println!("{}", helm.context("Helm is not built yet: `testbed where-helm --build`")?.display());
+        }
         Command::Kubectl { arguments } => return pass(cluster()?.kubectl(), &arguments).await,
         Command::Helm { arguments } => return pass(cluster()?.helm(&progress).await?, &arguments).await,
         Command::Nodetool { region, arguments } => return pass(open()?.nodetool(region).await?, &arguments).await,
@@ -549,6 +570,7 @@ mod tests {
             "up kubernetes --flag etcd",
             "up kubernetes --flag x:--y",
             "image a:1",
+            "import",
             "up data --regions uk",
             "partition us eu --loss 0",
             "kill kafka",

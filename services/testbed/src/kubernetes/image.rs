@@ -1,5 +1,6 @@
-//! An image of a folder, made without a daemon and without a registry: an archive as `docker save` writes it, which
-//! containerd, Docker, Podman and kind read.
+//! An image of a folder, made without a daemon and without a registry: an archive that is a layout of OCI's image
+//! specification and has what `docker save` writes beside it, so that containerd, Docker, Podman, kind and tools of
+//! registries read it.
 //!
 //! The same files and settings give the same bytes, wherever and whenever they lie: entries are sorted, without times
 //! and owners.
@@ -18,6 +19,14 @@ use tar::{Builder, EntryType, Header};
 const CREATED: &str = "1970-01-01T00:00:00Z";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CHUNK: usize = 1 << 16;
+const LAYOUT: &str = "oci-layout";
+const INDEX: &str = "index.json";
+/// What Docker looked for before it knew layouts.
+const DOCKER: &str = "manifest.json";
+const OF_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OF_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OF_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const OF_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// What an image is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +37,14 @@ pub struct Image {
     pub root: PathBuf,
     /// Program and first arguments; empty for none.
     pub entrypoint: Vec<String>,
+    /// Arguments after those, unless whoever starts it gives others.
+    pub arguments: Vec<String>,
     /// Variables as `NAME=VALUE`, besides a path for programs.
     pub env: Vec<String>,
     /// Whom containers run as, such as `65532:65532`; without one, root.
     pub user: Option<String>,
+    /// What is told of it, as `NAME=VALUE`; names of OCI begin with `org.opencontainers.image.`.
+    pub labels: Vec<String>,
 }
 
 /// Why an image cannot be made.
@@ -40,9 +53,9 @@ pub enum ImageError {
     /// A name that containerd would read as one of a registry.
     #[error("image '{0}' must be named HOST/PATH:TAG in small letters, such as localhost/demo:1")]
     Name(String),
-    /// A variable without a value.
-    #[error("variable '{0}' is not NAME=VALUE")]
-    Env(String),
+    /// A variable or a label without a value.
+    #[error("'{0}' is not NAME=VALUE")]
+    Pair(String),
     /// A file that is neither a file, a folder nor a link.
     #[error("{} is neither a file, a folder nor a symbolic link", .0.display())]
     Kind(PathBuf),
@@ -63,7 +76,15 @@ impl Image {
     /// An image of a folder that runs a program of it.
     pub fn new(name: impl Into<String>, root: impl Into<PathBuf>, entrypoint: &[&str]) -> Self {
         let entrypoint = entrypoint.iter().map(ToString::to_string).collect();
-        Self { name: name.into(), root: root.into(), entrypoint, env: Vec::new(), user: None }
+        Self {
+            name: name.into(),
+            root: root.into(),
+            entrypoint,
+            arguments: Vec::new(),
+            env: Vec::new(),
+            user: None,
+            labels: Vec::new(),
+        }
     }
 
     /// Writes the archive. The layer goes through a file for temporary files, since its digest stands before it.
@@ -76,19 +97,41 @@ impl Image {
         let mut layer = tempfile::tempfile()?;
         layer_of(&self.root, BufWriter::new(&mut layer))?;
         let digest = digest(&mut layer)?;
-        let config = self.config(&digest).to_string();
-        let id = hex(&Sha256::digest(&config));
-        let file = format!("{digest}/layer.tar");
-        let manifest = json!([{"Config": format!("{id}.json"), "RepoTags": [self.name], "Layers": [file]}]).to_string();
-
-        let mut archive = Builder::new(to);
-        for (name, text) in [("manifest.json".to_owned(), manifest), (format!("{id}.json"), config)] {
-            archive.append_data(&mut header(EntryType::Regular, 0o644, text.len() as u64), name, text.as_bytes())?;
-        }
         let length = layer.seek(io::SeekFrom::End(0))?;
         layer.rewind()?;
-        archive.append_data(&mut header(EntryType::Regular, 0o644, length), file, &layer)?;
+        let config = self.config(&digest)?.to_string();
+        let config_place = blob(&hex(&Sha256::digest(&config)));
+        let layer_place = blob(&digest);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OF_MANIFEST,
+            "config": descriptor(OF_CONFIG, &hex(&Sha256::digest(&config)), config.len() as u64),
+            "layers": [descriptor(OF_LAYER, &digest, length)],
+        })
+        .to_string();
+        let docker = json!([{"Config": config_place, "RepoTags": [self.name], "Layers": [layer_place]}]).to_string();
+
+        let mut archive = Builder::new(to);
+        for (name, text) in [
+            (LAYOUT.to_owned(), json!({"imageLayoutVersion": "1.0.0"}).to_string()),
+            (INDEX.to_owned(), self.index(&manifest)),
+            (DOCKER.to_owned(), docker),
+            (blob(&hex(&Sha256::digest(&manifest))), manifest),
+            (config_place, config),
+        ] {
+            archive.append_data(&mut header(EntryType::Regular, 0o644, text.len() as u64), name, text.as_bytes())?;
+        }
+        archive.append_data(&mut header(EntryType::Regular, 0o644, length), layer_place, &layer)?;
         Ok(archive.into_inner()?.flush()?)
+    }
+
+    /// What a layout holds: this image, by its name for containerd and by its tag for others.
+    fn index(&self, manifest: &str) -> String {
+        let tag = self.name.rsplit_once(':').map_or("", |(_, tag)| tag);
+        let mut entry = descriptor(OF_MANIFEST, &hex(&Sha256::digest(manifest)), manifest.len() as u64);
+        entry["annotations"] = json!({"io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag});
+        entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
+        json!({"schemaVersion": 2, "mediaType": OF_INDEX, "manifests": [entry]}).to_string()
     }
 
     fn validate(&self) -> Result<(), ImageError> {
@@ -105,35 +148,56 @@ impl Image {
         if !tagged.is_some_and(|(path, tag)| fits(path) && fits(tag) && !tag.contains([':', '/'])) {
             return Err(ImageError::Name(self.name.clone()));
         }
-        match self.env.iter().find(|one| one.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
-            Some(broken) => Err(ImageError::Env(broken.clone())),
-            None => Ok(()),
-        }
+        self.env.iter().chain(&self.labels).try_for_each(|one| pair(one).map(|_| ()))
     }
 
     /// The configuration of OCI's image specification.
-    fn config(&self, layer: &str) -> Value {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+    fn config(&self, layer: &str) -> Result<Value, ImageError> {
         let env: Vec<&str> = std::iter::once(PATH).chain(self.env.iter().map(String::as_str)).collect();
         let mut config = json!({"Env": env, "WorkingDir": "/"});
         if !self.entrypoint.is_empty() {
             config["Entrypoint"] = json!(self.entrypoint);
         }
+        if !self.arguments.is_empty() {
+            config["Cmd"] = json!(self.arguments);
+        }
         if let Some(user) = &self.user {
             config["User"] = json!(user);
         }
-        json!({
-            "architecture": architecture,
+        for label in &self.labels {
+            let (name, value) = pair(label)?;
+            config["Labels"][name] = json!(value);
+        }
+        Ok(json!({
+            "architecture": architecture(),
             "os": "linux",
             "created": CREATED,
             "config": config,
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
-        })
+        }))
     }
+}
+
+/// Of this machine, as OCI names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn pair(text: &str) -> Result<(&str, &str), ImageError> {
+    text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| ImageError::Pair(text.to_owned()))
+}
+
+fn descriptor(kind: &str, digest: &str, size: u64) -> Value {
+    json!({"mediaType": kind, "digest": format!("sha256:{digest}"), "size": size})
+}
+
+/// Where a layout has what is of a digest.
+fn blob(digest: &str) -> String {
+    format!("blobs/sha256/{digest}")
 }
 
 /// All below a folder as one archive.
@@ -262,8 +326,8 @@ mod tests {
 
         let whole = entries(&one);
         let names: Vec<_> = whole.iter().map(|(name, ..)| name.as_str()).collect();
-        let layer = entries(&whole[2].3);
-        assert_eq!((names[0], whole.len()), ("manifest.json", 3));
+        let layer = entries(&whole[5].3);
+        assert_eq!((&names[..3], whole.len()), (&[LAYOUT, INDEX, DOCKER][..], 6));
         let shown: Vec<_> = layer.iter().map(|(name, mode, link, _)| (name.as_str(), *mode, link.as_str())).collect();
         assert_eq!(shown.len(), 7, "{shown:?}");
         assert_eq!(shown[0].0, "app/");
@@ -278,19 +342,30 @@ mod tests {
         let image = Image {
             env: vec!["A=b=c".into()],
             user: Some("1000".into()),
+            labels: vec!["org.opencontainers.image.title=x=y".into()],
+            arguments: vec!["y".into()],
             ..Image::new("registry.example:5000/a/b:2", folder.path(), &["/run", "x"])
         };
         let whole = entries(&bytes(&image));
-        let manifest: Value = serde_json::from_slice(&whole[0].3).unwrap();
-        let digest = hex(&Sha256::digest(&whole[2].3));
-        assert_eq!(manifest[0]["RepoTags"], json!(["registry.example:5000/a/b:2"]));
-        assert_eq!(manifest[0]["Layers"], json!([format!("{digest}/layer.tar")]));
-        assert_eq!(manifest[0]["Config"], json!(format!("{}.json", hex(&Sha256::digest(&whole[1].3)))));
-        let config: Value = serde_json::from_slice(&whole[1].3).unwrap();
-        assert_eq!(config["rootfs"]["diff_ids"], json!([format!("sha256:{digest}")]));
+        let json = |at: usize| serde_json::from_slice::<Value>(&whole[at].3).unwrap();
+        let digest = |at: usize| hex(&Sha256::digest(&whole[at].3));
+        let described = |kind, at: usize| descriptor(kind, &digest(at), whole[at].3.len() as u64);
+        for (at, (name, ..)) in whole.iter().enumerate().skip(3) {
+            assert_eq!(*name, blob(&digest(at)));
+        }
+        let (index, docker, manifest, config) = (json(1), json(2), json(3), json(4));
+        assert_eq!(index["manifests"][0]["digest"], described(OF_MANIFEST, 3)["digest"]);
+        assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "registry.example:5000/a/b:2");
+        assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "2");
+        assert_eq!(docker[0]["RepoTags"], json!(["registry.example:5000/a/b:2"]));
+        assert_eq!((&docker[0]["Config"], &docker[0]["Layers"]), (&json!(whole[4].0), &json!([whole[5].0])));
+        assert_eq!(manifest["config"], described(OF_CONFIG, 4));
+        assert_eq!(manifest["layers"], json!([described(OF_LAYER, 5)]));
+        assert_eq!(config["rootfs"]["diff_ids"], json!([format!("sha256:{}", digest(5))]));
         assert_eq!(
             config["config"],
-            json!({"Entrypoint": ["/run", "x"], "Env": [PATH, "A=b=c"], "User": "1000", "WorkingDir": "/"})
+            json!({"Entrypoint": ["/run", "x"], "Env": [PATH, "A=b=c"], "User": "1000", "WorkingDir": "/",
+                "Cmd": ["y"], "Labels": {"org.opencontainers.image.title": "x=y"}})
         );
     }
 
@@ -312,7 +387,9 @@ mod tests {
             assert_eq!(told, ImageError::Name(name.into()).to_string());
         }
         let image = Image::new("localhost/a:1", folder.path(), &[]);
-        assert_eq!(refused(Image { env: vec!["=1".into()], ..image.clone() }), "variable '=1' is not NAME=VALUE");
+        assert_eq!(refused(Image { env: vec!["=1".into()], ..image.clone() }), "'=1' is not NAME=VALUE");
+        let told = refused(Image { labels: vec!["title".into()], ..image.clone() });
+        assert_eq!(told, "'title' is not NAME=VALUE");
         let told = refused(Image { root: folder.path().join("none"), ..image.clone() });
         assert!(told.contains("/none: No such file"), "{told}");
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();

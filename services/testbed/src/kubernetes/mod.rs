@@ -20,6 +20,7 @@ pub use self::{
     component::{Component, ComponentError},
     image::{Image, ImageError},
     plan::{Addresses, KubernetesPlan, KubernetesPlanError},
+    programs::{build_helm, built_helm},
 };
 
 /// The version of Kubernetes that is built; the same as in `kubernetes/controlplane/go.mod`, which a test compares.

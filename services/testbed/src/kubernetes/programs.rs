@@ -298,6 +298,24 @@ fn is_package(line: &str) -> bool {
     !line.is_empty() && !line.contains([' ', ':']) && !line.starts_with('#')
 }
 
+/// Builds Helm where it is not built: where it is. It needs no cluster to lint and render charts.
+///
+/// # Errors
+///
+/// [`TestbedError::NoGo`] and what Go says.
+pub async fn build_helm(progress: &dyn Progress) -> Result<PathBuf, TestbedError> {
+    let programs = Programs::of_user();
+    programs.build(&[Set::Helm], progress).await?;
+    progress.end();
+    Ok(programs.path("helm"))
+}
+
+/// Where Helm is, when it is built.
+pub fn built_helm() -> Option<PathBuf> {
+    let programs = Programs::of_user();
+    Set::Helm.programs().iter().all(|program| programs.is_built(program)).then(|| programs.path("helm"))
+}
+
 /// What has to be built for parts to start.
 pub(crate) fn sets(components: &[Component]) -> Vec<Set> {
     let mut sets = vec![Set::ControlPlane];

@@ -1,0 +1,177 @@
+//! The charts: linted, rendered with each file of values below their `ci`, refused where values are wrong, and every
+//! configuration that comes out is loaded by the very program that it is for.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{Excluded, e2e::target, image::text};
+
+const FOLDER: &str = "charts";
+/// The version that is rendered for, where there is no cluster to ask.
+const KUBERNETES: &str = "1.34.0";
+const CRDS: &str = "charts/echotune-operator-crds/files/crds.yaml";
+
+/// A chart of a program.
+struct Chart {
+    name: &'static str,
+    package: &'static str,
+    program: &'static str,
+    /// The key of its ConfigMap.
+    config: &'static str,
+    /// Values that must be refused, and what is told.
+    refused: &'static [(&'static str, &'static str)],
+}
+
+const CHARTS: [Chart; 2] = [
+    Chart {
+        name: "echotune-operator",
+        package: "echotune-controller",
+        program: "echotune-operator",
+        config: "operator.toml",
+        refused: &[("replicaz=2", "replicaz"), ("replicas=0", "replicas"), ("image.digest=abc", "digest")],
+    },
+    Chart {
+        name: "echotune",
+        package: "echotune-gateway",
+        program: "echotune-gateway",
+        config: "gateway.toml",
+        refused: &[("gateway.replicaz=2", "replicaz"), ("global.region=EU West", "region")],
+    },
+];
+
+pub(crate) fn check(excluded: &mut Excluded) -> anyhow::Result<()> {
+    resources()?;
+    let Some(helm) = helm()? else {
+        excluded.add("charts: no Helm here; `cargo xtask testbed where-helm --build` builds it by Go");
+        return Ok(());
+    };
+    lint(&helm, "echotune-operator-crds", None)?;
+    let rendered = render(&helm, "echotune-operator-crds", &[], &[])?;
+    ensure!(rendered.matches("kind: CustomResourceDefinition").count() == 2, "two resources, not:\n{rendered}");
+    for chart in &CHARTS {
+        chart.check(&helm)?;
+    }
+    Ok(())
+}
+
+/// Helm that the testbed has built.
+fn helm() -> anyhow::Result<Option<PathBuf>> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let words = ["run", "--quiet", "--locked", "--package", "echotune-testbed", "--", "where-helm"];
+    let told = Command::new(cargo).args(words).output()?;
+    let path = String::from_utf8(told.stdout)?;
+    Ok(told.status.success().then(|| PathBuf::from(path.trim())))
+}
+
+/// What the chart installs is what the operator of these sources says.
+fn resources() -> anyhow::Result<()> {
+    let said = said(&["--package", "echotune-controller", "--bin", "echotune-operator"], &["crds"])?;
+    let kept = fs::read_to_string(CRDS).with_context(|| CRDS.to_owned())?;
+    ensure!(
+        said == kept,
+        "{CRDS} is not what the operator says; write it anew: \
+         cargo run -p echotune-controller --bin echotune-operator -- crds > {CRDS}"
+    );
+    Ok(())
+}
+
+/// What a program of this workspace prints.
+fn said(of: &[&str], words: &[&str]) -> anyhow::Result<String> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["run", "--quiet", "--locked"]).args(of).arg("--").args(words);
+    let told = command.output()?;
+    ensure!(told.status.success(), "{command:?}: {}", String::from_utf8_lossy(&told.stderr));
+    Ok(String::from_utf8(told.stdout)?)
+}
+
+impl Chart {
+    fn check(&self, helm: &Path) -> anyhow::Result<()> {
+        let folder = Path::new(FOLDER).join(self.name).join("ci");
+        let mut values: Vec<PathBuf> =
+            folder.read_dir()?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
+        values.sort();
+        ensure!(!values.is_empty(), "{} has no values to be rendered with", folder.display());
+        for file in &values {
+            lint(helm, self.name, Some(file))?;
+            let rendered = render(helm, self.name, &["--values", text(file)?], &[])?;
+            self.load(&rendered, file).with_context(|| format!("{} with {}", self.name, file.display()))?;
+        }
+        for (set, told) in self.refused {
+            let words = ["--values", text(&values[0])?, "--set", set];
+            match render(helm, self.name, &words, &[]) {
+                Ok(_) => bail!("{} takes {set}, and should not", self.name),
+                Err(error) => ensure!(format!("{error:#}").contains(told), "{set} is refused by {error:#}"),
+            }
+        }
+        println!("{}: {} files of values, {} refusals", self.name, values.len(), self.refused.len());
+        Ok(())
+    }
+
+    /// Has the program load what was rendered, with the flags that its pods give it.
+    fn load(&self, rendered: &str, values: &Path) -> anyhow::Result<()> {
+        let config = block(rendered, self.config).with_context(|| format!("no {} in {rendered}", self.config))?;
+        let name = values.file_stem().context("a name")?.to_string_lossy().into_owned();
+        let place = target().join("charts").join(format!("{}-{name}.toml", self.name));
+        fs::create_dir_all(place.parent().context("a folder")?)?;
+        fs::write(&place, config)?;
+        let mut words = vec!["--config", text(&place)?, "--print-config"];
+        words.extend(
+            rendered
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("- "))
+                .filter(|word| word.starts_with("--set=")),
+        );
+        said(&["--package", self.package, "--bin", self.program], &words).map(|_| ())
+    }
+}
+
+fn lint(helm: &Path, chart: &str, values: Option<&Path>) -> anyhow::Result<()> {
+    let mut command = Command::new(helm);
+    command.args(["lint", "--strict", "--quiet", "--kube-version", KUBERNETES]).arg(Path::new(FOLDER).join(chart));
+    if let Some(values) = values {
+        command.arg("--values").arg(values);
+    }
+    let told = command.output()?;
+    ensure!(told.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&told.stdout));
+    Ok(())
+}
+
+fn render(helm: &Path, chart: &str, values: &[&str], more: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(helm);
+    command
+        .args(["template", "release", "--namespace", "echotune-system", "--kube-version", KUBERNETES])
+        .arg(Path::new(FOLDER).join(chart));
+    let told = command.args(values).args(more).output()?;
+    ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    Ok(String::from_utf8(told.stdout)?)
+}
+
+/// The text of a key that is written as a block.
+fn block(yaml: &str, key: &str) -> Option<String> {
+    let mut lines = yaml.lines().skip_while(|line| line.trim() != format!("{key}: |"));
+    let head = lines.next()?;
+    let depth = head.len() - head.trim_start().len();
+    let inside = |line: &&str| line.trim().is_empty() || line.len() - line.trim_start().len() > depth;
+    let lines: Vec<&str> = lines.take_while(inside).collect();
+    let indent =
+        lines.iter().filter(|line| !line.trim().is_empty()).map(|line| line.len() - line.trim_start().len()).min()?;
+    Some(lines.iter().map(|line| line.get(indent..).unwrap_or_default().to_owned() + "\n").collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_found_and_freed_of_its_indentation() {
+        let yaml = "data:\n  other: x\n  a.toml: |\n    one = 1\n\n    [two]\n      three = 3\nkind: ConfigMap\n";
+        assert_eq!(block(yaml, "a.toml").as_deref(), Some("one = 1\n\n[two]\n  three = 3\n"));
+        assert_eq!(block(yaml, "b.toml"), None);
+    }
+}
