@@ -66,7 +66,7 @@ pub(crate) fn printed(data: &Path) -> Vec<(&'static str, Value)> {
     let config = data.join("servers.toml");
     let add =
         ["mcp", "add", "server-filesystem", "--servers-file", config.to_str().expect("text"), "--with", "folder=/tmp"];
-    let call = ["mcp", "call", &url, "find_items", "--token-file", token, "--arg", "text=Air"];
+    let call = ["mcp", "call", &url, "find_items", "--token-file", token, "--arg", "text=Air", "--arg", "kind=artist"];
     let [whole, broken] = ledgers(data);
     vec![
         ("mcp list", json(data, &["mcp", "list"])),
@@ -172,10 +172,10 @@ fn a_server_is_started_inspected_and_called() {
     let table = text(data, &["mcp", "inspect", "ours", "--servers-file", &config]);
     assert!(table.contains("find_items") && table.contains("declared, and not there: gone"), "{table}");
     let call = ["mcp", "call", "ours", "--servers-file", &config, "find_items"];
-    let called = json(data, &[&call[..], &["--arg", "text=air"]].concat());
+    let called = json(data, &[&call[..], &["--arg", "text=air", "--arg", "kind=artist"]].concat());
     assert_eq!((&called["is_error"], &called["tool"]), (&json!(false), &json!("find_items")), "{called}");
     assert!(called["structured"].to_string().contains("Air"), "{called}");
-    assert!(text(data, &[&call[..], &["--json", r#"{"text": "air"}"#]].concat()).contains("Air"));
+    assert!(text(data, &[&call[..], &["--json", r#"{"text": "air", "kind": "artist"}"#]].concat()).contains("Air"));
     refused(data, &[&call[..], &["--json", "[]"]].concat(), 2, "--json is no JSON object");
     refused(data, &[&call[..], &["--arg", "nonsense=1"]].concat(), 1, "find_items");
     refused(data, &["mcp", "inspect", "nobody", "--servers-file", &config], 3, "it has ours");
