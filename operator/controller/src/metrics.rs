@@ -95,7 +95,6 @@ impl Metrics {
             Reason::Prewarms { .. } => "prewarms",
             Reason::Calls { .. } => "calls",
             Reason::Burst { .. } => "burst",
-            Reason::Trend { .. } => "trend",
             Reason::Season { .. } => "season",
             Reason::QueueWait { .. } => "queue_wait",
             Reason::Sessions { .. } => "sessions",
