@@ -266,7 +266,8 @@ impl Region {
         if !config.jurisdictions().is_empty() {
             session.check_copies().await?;
         }
-        let keys = CqlSubjectKeys::connect(session.clone(), master.clone(), WriteClock::new(Arc::clone(&clock))).await?;
+        let keys =
+            CqlSubjectKeys::connect(session.clone(), master.clone(), WriteClock::new(Arc::clone(&clock))).await?;
         let keys: Arc<dyn SubjectKeys> = Arc::new(keys);
         let log = KafkaEventLog::new(config.kafka(program), Arc::clone(&keys))?;
         let keys = HeldKeys::new(keys, config.kafka.key_life.0);

@@ -57,7 +57,8 @@ fn tell(programs: &Programs, is_json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout();
     if is_json {
         let region = |region| {
-            let program = |program: Program| (program.to_string(), json!(programs.address(region, program).to_string()));
+            let program =
+                |program: Program| (program.to_string(), json!(programs.address(region, program).to_string()));
             Value::Object(Program::ALL.into_iter().map(program).collect())
         };
         let regions: Map<_, _> = programs.regions().iter().map(|name| (name.to_string(), region(*name))).collect();

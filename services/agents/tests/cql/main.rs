@@ -66,5 +66,7 @@ async fn connect(config: &CqlConfig) -> CqlSession {
 
 pub(crate) async fn store(session: &CqlSession) -> CqlRunStore {
     let poll = Duration::from_millis(100);
-    CqlRunStore::open(session.clone(), MasterKeys::new(&[[7; 32]]), Arc::new(Clock::default()), poll).await.expect("opened")
+    CqlRunStore::open(session.clone(), MasterKeys::new(&[[7; 32]]), Arc::new(Clock::default()), poll)
+        .await
+        .expect("opened")
 }

@@ -27,7 +27,9 @@ use http::{HeaderValue, header::AUTHORIZATION};
 use tokio::net::TcpListener;
 
 use super::{ABOUT, close, told};
-use crate::{AccessConfig, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, ServerConfig, Sharing};
+use crate::{
+    AccessConfig, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, ServerConfig, Sharing,
+};
 
 /// The variable with the token that callers must have.
 const TOKEN: &str = "ECHOTUNE_ADAPTER_TOKEN";

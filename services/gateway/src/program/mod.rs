@@ -28,10 +28,7 @@ use self::{
     secure::Secure,
     servers::{Listed, ServersFile},
 };
-use crate::{
-    AccessConfig, Gateway, GatewayConfig, Keys, Operator,
-    metering::Metering,
-};
+use crate::{AccessConfig, Gateway, GatewayConfig, Keys, Operator, metering::Metering};
 
 pub mod adapter;
 pub mod config;

@@ -14,6 +14,7 @@ use crate::{
 mod beside;
 mod breaker;
 mod budget;
+mod changes;
 mod child;
 mod connect;
 mod endpoints;
@@ -31,13 +32,14 @@ mod wake;
 mod watch;
 
 pub(crate) use self::{
+    changes::{Changed, Told, changes},
     connect::Connector,
     endpoints::Endpoint,
     era::{Info, gateway_info},
     gate::Place,
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
     places::{ClassCount, Counts, Wanted},
-    server::{Changed, Common, Server, Told, changes},
+    server::{Common, Server},
     subscriptions::{NotSubscribed, Subscribed},
 };
 

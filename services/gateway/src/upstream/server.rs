@@ -8,7 +8,7 @@ use std::{
 
 use http::HeaderValue;
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast},
+    sync::{Mutex as AsyncMutex, Notify, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,6 +17,7 @@ use super::{
     Ask, Exchange, Failed, OnBehalf,
     breaker::Pass,
     budget::Budget,
+    changes::{Changes, Told},
     connect::Connector,
     endpoints::{Endpoint, Endpoints},
     era::Info,
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     abilities::Abilities,
     config::{Limits, PodConfig, PodsConfig, ProcessConfig, Reach, ServerConfig, Sharing},
-    message::{Json, MODERN, Object},
+    message::{Json, MODERN},
     servers::Source,
     telemetry::Meters,
     ticket::{Held, number_of},
@@ -40,85 +41,6 @@ const GREETING: Duration = Duration::from_secs(10);
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 /// Servers that are woken at once so that their lists can be read.
 const WAKES: usize = 8;
-/// Changes that one who is told of them may be behind.
-const CHANGES: usize = 256;
-
-/// What has changed at a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Changed {
-    Tools,
-    Prompts,
-    Resources,
-}
-
-impl Changed {
-    pub(crate) const ALL: [Self; 3] = [Self::Tools, Self::Prompts, Self::Resources];
-
-    pub(crate) const fn method(self) -> &'static str {
-        match self {
-            Self::Tools => "notifications/tools/list_changed",
-            Self::Prompts => "notifications/prompts/list_changed",
-            Self::Resources => "notifications/resources/list_changed",
-        }
-    }
-
-    /// What a notification tells of.
-    fn by(method: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|changed| changed.method() == method)
-    }
-}
-
-/// Tells of changes, and counts them: what was read before a change is not taken for what is there after it.
-#[derive(Debug, Clone)]
-pub(crate) struct Changes {
-    server: u32,
-    counts: Arc<[AtomicU64; 3]>,
-    told: Told,
-}
-
-/// Where changes of all servers are told, with the number of each.
-#[derive(Debug, Clone)]
-pub(crate) struct Told {
-    /// Of lists.
-    pub(crate) lists: broadcast::Sender<(u32, Changed)>,
-    /// Of single resources that somebody has subscribed to.
-    pub(crate) resources: broadcast::Sender<(u32, Arc<str>)>,
-}
-
-impl Changes {
-    pub(crate) fn tell(&self, changed: Changed) {
-        self.counts[changed as usize].fetch_add(1, Ordering::AcqRel);
-        // Nobody may be listening.
-        drop(self.told.lists.send((self.server, changed)));
-    }
-
-    /// Tells that a resource has changed.
-    pub(super) fn updated(&self, uri: Arc<str>) {
-        drop(self.told.resources.send((self.server, uri)));
-    }
-
-    /// Takes a notification of the server; whether it was one of a change.
-    pub(crate) fn hear(&self, method: &str, params: Option<&Json>) -> bool {
-        if let Some(changed) = Changed::by(method) {
-            self.tell(changed);
-            return true;
-        }
-        let is_updated = method == "notifications/resources/updated";
-        if is_updated && let Some(uri) = Object::read_optional(params).ok().and_then(|told| told.text("uri")) {
-            self.updated(uri.into());
-        }
-        is_updated
-    }
-
-    pub(crate) fn count(&self, of: Changed) -> u64 {
-        self.counts[of as usize].load(Ordering::Acquire)
-    }
-}
-
-/// Where changes of all servers are told.
-pub(crate) fn changes() -> Told {
-    Told { lists: broadcast::channel(CHANGES).0, resources: broadcast::channel(CHANGES).0 }
-}
 
 /// What all servers share.
 pub(crate) struct Common {

@@ -167,7 +167,8 @@ impl Drive {
         let history = History { header: header.clone(), entries };
         let seconds = notes.began.elapsed().as_secs_f64();
         let verdict = history.judge();
-        let report = Report { header, began_at_ms, seconds, imported, faults, restarted, converged_after_s, unasked, verdict };
+        let report =
+            Report { header, began_at_ms, seconds, imported, faults, restarted, converged_after_s, unasked, verdict };
         Ok((report, history))
     }
 

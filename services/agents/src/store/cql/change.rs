@@ -133,7 +133,8 @@ impl CqlRunStore {
         let look = || async {
             let found = self.kept_head(&self.statements().look_head, run).await?;
             let cause = || "it was changed too often since to tell".to_owned();
-            next.seen(found.as_ref().map(KeptHead::clear)).ok_or_else(|| CqlError::Indeterminate { step: "change a run", cause: cause() })
+            next.seen(found.as_ref().map(KeptHead::clear))
+                .ok_or_else(|| CqlError::Indeterminate { step: "change a run", cause: cause() })
         };
         let written = self.session().settle_joint(joint, look).await?;
         if written {
