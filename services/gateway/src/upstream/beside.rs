@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Ask, Exchange, OnBehalf, Said,
+    changes::Changes,
     links::{Link, Way},
-    server::{Changes, Server},
+    server::Server,
 };
 use crate::{abilities::Abilities, message::Outcome, refusal::METHOD_NOT_FOUND};
 

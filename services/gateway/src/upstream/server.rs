@@ -29,7 +29,7 @@ use super::{
 use crate::{
     abilities::Abilities,
     config::{Limits, PodConfig, PodsConfig, ProcessConfig, Reach, ServerConfig, Sharing},
-    message::{Json, MODERN},
+    message::{Json, MODERN, Object},
     servers::Source,
     telemetry::Meters,
     ticket::{Held, number_of},
