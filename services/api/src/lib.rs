@@ -4,6 +4,7 @@
 mod agents;
 mod convert;
 mod dead_letters;
+pub mod demand;
 pub mod events;
 mod experiments;
 mod models;

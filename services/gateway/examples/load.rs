@@ -137,6 +137,7 @@ async fn main() -> Outcome<()> {
         advertise: String::new(),
         hosts: Vec::new(),
         origins: Vec::new(),
+        authorities: None,
         limits: Limits::default(),
         meter: Meter::default(),
     };

@@ -3,14 +3,21 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
+use serde::Deserialize;
 
 use crate::{access::AccessConfig, token::Keys};
 
 /// Longest name of a server, in characters.
 const MAX_NAME: usize = 32;
+/// Pods that a server is taken to have at the least, where it is about calls that many of them lose at once.
+const PODS: usize = 8;
+/// Calls that a pod makes at once at the most.
+const MAX_PLACES: usize = 100_000;
+/// Classes of calls at the most.
+const MAX_CLASSES: usize = 8;
 
 /// A server behind the gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Its name: 1 to 32 lower-case letters, digits and single hyphens within. Its endpoint is `/servers/NAME/mcp`, and
     /// its tools are called `NAME__TOOL` where another server has one of the same name.
@@ -72,7 +79,7 @@ impl ServerConfig {
 }
 
 /// How a server is reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
     /// By streamable HTTP.
     Http {
@@ -83,10 +90,70 @@ pub enum Reach {
     },
     /// As a child process that speaks on its standard input and output.
     Process(ProcessConfig),
+    /// By streamable HTTP, as pods that come and go.
+    Pods(PodsConfig),
+}
+
+/// A server that is pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodsConfig {
+    /// Under which name its demand is told; in a cluster the `NAMESPACE/NAME` of its MCPServer.
+    pub id: String,
+    /// The pods that are ready.
+    pub pods: Vec<PodConfig>,
+    /// Calls that a pod makes at once.
+    pub calls_per_pod: usize,
+    /// Whether a call that finds no pod may wait for one.
+    pub wakes: bool,
+    /// For how long it does.
+    pub wake: Duration,
+    /// Of which class the calls of each tool are; those of the others are of the class of the empty name, or of the last
+    /// where there is none.
+    pub classes: BTreeMap<String, u32>,
+    /// The `authorization` header that its pods want.
+    pub authorization: Option<Secret>,
+}
+
+impl PodsConfig {
+    /// A server whose pods are not known yet.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            pods: Vec::new(),
+            calls_per_pod: 4,
+            wakes: true,
+            wake: Duration::from_secs(30),
+            classes: BTreeMap::new(),
+            authorization: None,
+        }
+    }
+
+    /// Classes of calls. Without a class for those of other tools there is one more.
+    pub(crate) fn class_count(&self) -> usize {
+        let last = self.classes.values().max().map_or(0, |last| usize::try_from(*last).unwrap_or(MAX_CLASSES) + 1);
+        (last + usize::from(!self.classes.contains_key(""))).min(MAX_CLASSES)
+    }
+
+    pub(crate) fn class_of(&self, tool: Option<&str>) -> usize {
+        let last = self.class_count() - 1;
+        let named = tool.and_then(|tool| self.classes.get(tool)).or_else(|| self.classes.get(""));
+        named.map_or(last, |class| usize::try_from(*class).unwrap_or(last).min(last))
+    }
+}
+
+/// One pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodConfig {
+    /// Its name.
+    pub name: String,
+    /// Where it serves MCP, such as `http://10.1.0.7:8080/mcp`.
+    pub url: String,
+    /// Whether it gets calls of sessions that it has, and no others.
+    pub draining: bool,
 }
 
 /// A server that is a program.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessConfig {
     /// The program.
     pub command: PathBuf,
@@ -135,7 +202,8 @@ impl ProcessConfig {
 }
 
 /// Who shares a child process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sharing {
     /// Everybody: the server is declared to keep nothing between requests.
     All,
@@ -146,7 +214,8 @@ pub enum Sharing {
 }
 
 /// Which revisions of the protocol a server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EraChoice {
     /// It is found out.
     Auto,
@@ -157,7 +226,8 @@ pub enum EraChoice {
 }
 
 /// What a call of a tool changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Nothing.
     Reads,
@@ -263,6 +333,8 @@ pub struct GatewayConfig {
     pub hosts: Vec<String>,
     /// Values of `Origin` that are served beside those of loopback.
     pub origins: Vec<String>,
+    /// File in PEM with the authorities of servers that are reached over TLS; those of the system where there is none.
+    pub authorities: Option<PathBuf>,
     /// What it uses at the most.
     pub limits: Limits,
     /// Where metrics go.
@@ -275,7 +347,6 @@ impl GatewayConfig {
         let mut faults = Vec::new();
         for (at, server) in self.servers.iter().enumerate() {
             let named = |what: &str| format!("server '{}': {what}", server.name.escape_debug());
-            faults.extend(wrong_name(&server.name).map(|why| named(&why)));
             if self.servers[..at].iter().any(|other| other.name == server.name) {
                 faults.push(named("the name comes twice"));
             }
@@ -288,6 +359,14 @@ impl GatewayConfig {
     }
 }
 
+fn wrong_endpoint(endpoint: &str) -> Option<String> {
+    let uri: Option<http::Uri> = endpoint.parse().ok();
+    let right = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    (!right).then(|| format!("endpoint '{}' is not http[s]://HOST[:PORT]/PATH", endpoint.escape_debug()))
+}
+
 fn wrong_name(name: &str) -> Option<String> {
     let inner =
         |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -296,19 +375,43 @@ fn wrong_name(name: &str) -> Option<String> {
 }
 
 impl ServerConfig {
-    fn check(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+    pub(crate) const fn has_pods(&self) -> bool {
+        matches!(self.reach, Reach::Pods(_))
+    }
+
+    /// Whether sessions and children of the one are of use to the other.
+    pub(crate) fn is_reached_as(&self, other: &Self) -> bool {
+        let same = match (&self.reach, &other.reach) {
+            (Reach::Process(one), Reach::Process(other)) => one == other,
+            (Reach::Http { authorization: one, .. }, Reach::Http { authorization: other, .. }) => one == other,
+            (Reach::Pods(one), Reach::Pods(other)) => one.authorization == other.authorization,
+            _ => false,
+        };
+        same && self.era == other.era && self.forward_caller == other.forward_caller
+    }
+
+    /// Requests that may be under way at once, as far as that is known.
+    pub(crate) fn at_once(&self) -> usize {
+        match &self.reach {
+            // How many pods there will be is not known.
+            Reach::Pods(pods) => pods.calls_per_pod.saturating_mul(pods.pods.len().max(PODS)),
+            _ => self.concurrency,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Vec<String> {
+        let mut faults: Vec<_> = wrong_name(&self.name).into_iter().collect();
         match &self.reach {
             Reach::Http { endpoints, .. } => {
                 if endpoints.is_empty() {
                     faults.push("has no endpoint; name at least one such as http://127.0.0.1:8080/mcp".to_owned());
                 }
-                for endpoint in endpoints {
-                    let uri: Option<http::Uri> = endpoint.parse().ok();
-                    if !uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some()) {
-                        let shown = endpoint.escape_debug();
-                        faults.push(format!("endpoint '{shown}' is not http://HOST[:PORT]/PATH"));
-                    }
+                faults.extend(endpoints.iter().filter_map(|endpoint| wrong_endpoint(endpoint)));
+            }
+            Reach::Pods(pods) => {
+                faults.extend(pods.pods.iter().filter_map(|pod| wrong_endpoint(&pod.url)));
+                if !(1..=MAX_PLACES).contains(&pods.calls_per_pod) {
+                    faults.push(format!("calls_per_pod is not between 1 and {MAX_PLACES}"));
                 }
             }
             Reach::Process(process) if process.command.as_os_str().is_empty() => {
@@ -336,7 +439,7 @@ mod tests {
         let config = GatewayConfig {
             servers: vec![
                 ServerConfig::new("a", http("http://127.0.0.1:1/mcp")),
-                ServerConfig::new("a", http("https://elsewhere/mcp")),
+                ServerConfig::new("a", http("ftp://elsewhere/mcp")),
                 ServerConfig::new("under_score", http("nonsense")),
                 ServerConfig::new("-a", Reach::Process(ProcessConfig::new("", [""]))),
             ],
@@ -346,12 +449,12 @@ mod tests {
             advertise: "not an address".to_owned(),
             hosts: Vec::new(),
             origins: Vec::new(),
+            authorities: None,
             limits: Limits::default(),
             meter: Meter::default(),
         };
         let faults = config.check().join("\n");
-        for told in ["'a': the name comes twice", "https://elsewhere", "'under_score': a name", "'-a': has no command"]
-        {
+        for told in ["'a': the name comes twice", "ftp://elsewhere", "'under_score': a name", "'-a': has no command"] {
             assert!(faults.contains(told), "{told} is not in:\n{faults}");
         }
         assert!(faults.contains("advertise"), "{faults}");

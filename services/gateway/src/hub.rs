@@ -3,14 +3,14 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use echotune_kit::auth::Callers;
 use moka::sync::Cache;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -19,11 +19,13 @@ use crate::{
     caller::Digest,
     config::Limits,
     flow::{Control, Live},
-    lists::{Asker, Kind, Lists},
+    hosted::Hosts,
+    lists::{Asker, Lists},
+    servers::{Servers, Snapshot, Source},
     telemetry::Meters,
     ticket::Ticket,
     token::{Keys, Purpose, Reader, Writer, random},
-    upstream::{OnBehalf, Server, Told, changes, http_client},
+    upstream::{Common, Connector, OnBehalf, Told, changes, http_client},
 };
 
 /// How often what nobody uses any more is looked for.
@@ -33,12 +35,25 @@ const TIDY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     All,
-    One(usize),
+    One,
+}
+
+impl Scope {
+    /// How the endpoint is called in tokens.
+    pub(crate) fn name(self, servers: &Snapshot) -> String {
+        match (self, &servers[..]) {
+            (Self::One, [server]) => format!("servers/{}", server.config.name),
+            _ => "mcp".to_owned(),
+        }
+    }
 }
 
 /// The gateway.
 pub(crate) struct Hub {
-    pub(crate) servers: Vec<Arc<Server>>,
+    pub(crate) servers: Servers,
+    pub(crate) hosts: Hosts,
+    /// What all servers share.
+    pub(crate) common: Common,
     pub(crate) lists: Arc<Lists>,
     pub(crate) keys: Keys,
     pub(crate) callers: Callers,
@@ -58,26 +73,36 @@ pub(crate) struct Hub {
     /// Sessions that their clients have ended. Other replicas do not learn of it; there they end by their own clock.
     ended: Cache<Digest, ()>,
     parked: Cache<Digest, mpsc::Sender<Control>>,
-    /// Servers that were not asked yet what they are.
-    unmet: AtomicUsize,
+    /// Servers that were not asked yet what they are, and others on whom it is waited.
+    pub(crate) unmet: AtomicUsize,
+    /// Whether the servers of the configuration are still being put here.
+    pub(crate) starting: AtomicBool,
 }
 
 impl Hub {
-    pub(crate) fn new(config: GatewayConfig, access: Access, stop: CancellationToken) -> Arc<Self> {
-        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, access: _ } = config;
+    /// A gateway with its first servers, which are met and followed from now on.
+    pub(crate) fn new(
+        config: GatewayConfig,
+        access: Access,
+        connector: Connector,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, .. } = config;
         let (told, tasks, meters) = (changes(), TaskTracker::new(), Meters::new(&meter));
-        let servers: Vec<_> =
-            servers.into_iter().map(|server| Server::new(server, &limits, &told, &meters, &tasks)).collect();
-        Arc::new(Self {
+        let common = Common::new(&limits, &told, &meters, &tasks, connector, &stop);
+        let hub = Arc::new(Self {
             lists: Arc::new(Lists::new(&limits)),
             requests: Arc::new(Semaphore::new(limits.requests.min(1 << 20))),
             streams: Arc::new(Semaphore::new(limits.streams.min(1 << 20))),
             lives: Cache::builder().max_capacity(limits.sessions).time_to_idle(limits.session_idle).build(),
             ended: Cache::builder().max_capacity(limits.sessions).time_to_live(limits.session_lasts).build(),
             parked: Cache::builder().max_capacity(limits.sessions).time_to_live(limits.input_wait).build(),
-            unmet: AtomicUsize::new(servers.len()),
-            peers: crate::peer::Peers(http_client()),
-            servers,
+            unmet: AtomicUsize::new(0),
+            starting: AtomicBool::new(true),
+            peers: crate::peer::Peers(http_client(common.connector.clone())),
+            servers: Servers::default(),
+            hosts: Hosts::default(),
+            common,
             keys,
             callers,
             access,
@@ -89,26 +114,23 @@ impl Hub {
             told,
             tasks,
             stop,
-        })
+        });
+        for server in servers {
+            // They were looked through before.
+            if let Err(faults) = hub.put(Source::Configured, server) {
+                tracing::error!(?faults, "a server is left out");
+            }
+        }
+        hub.starting.store(false, Ordering::Release);
+        hub
     }
 
-    /// Meets every server, follows what it tells and lets go what nobody uses, until the stop.
+    /// Lets go what nobody uses, until the stop.
     pub(crate) fn tend(self: &Arc<Self>) {
-        for server in &self.servers {
-            let (hub, met) = (Arc::clone(self), Arc::clone(server));
-            self.tasks.spawn(async move {
-                let asker = hub.own_asker();
-                // Whoever comes first need not wait for what is the same for all.
-                let lists = Kind::ALL.map(|kind| hub.lists.of(&met, kind, &asker));
-                drop(hub.stop.run_until_cancelled(futures::future::join_all(lists)).await);
-                hub.unmet.fetch_sub(1, Ordering::AcqRel);
-            });
-            self.tasks.spawn(Arc::clone(server).watch(self.stop.clone()));
-        }
         let hub = Arc::clone(self);
         self.tasks.spawn(async move {
             while hub.stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
-                for server in &hub.servers {
+                for server in hub.servers.all().iter() {
                     server.tidy().await;
                 }
                 hub.lives.run_pending_tasks();
@@ -117,14 +139,19 @@ impl Hub {
         });
     }
 
-    fn own_asker(&self) -> Asker {
+    /// Told when a call begins to wait for a pod.
+    pub(crate) fn urgent(&self) -> &Arc<Notify> {
+        &self.common.urgent
+    }
+
+    pub(crate) fn own_asker(&self) -> Asker {
         let caller = crate::caller::Caller {
             principal: echotune_model::Principal::Operator,
             grant: None,
             owner: OnBehalf::gateway().owner,
             context: [0; 16],
         };
-        Asker { caller, abilities: Default::default(), declared: Default::default() }
+        Asker { caller, abilities: Default::default(), declared: Default::default(), is_alone: false }
     }
 
     /// Whether every server was asked once what it is, whatever it answered.
@@ -137,24 +164,10 @@ impl Hub {
         // Requests first: children and sessions are theirs.
         let most = u32::try_from(self.limits.requests.min(1 << 20)).unwrap_or(u32::MAX);
         drop(self.requests.acquire_many(most).await);
-        futures::future::join_all(self.servers.iter().map(|server| server.close())).await;
+        futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
         self.tasks.close();
         self.tasks.wait().await;
         self.access.close().await;
-    }
-
-    pub(crate) fn scope_name(&self, scope: Scope) -> String {
-        match scope {
-            Scope::All => "mcp".to_owned(),
-            Scope::One(at) => format!("servers/{}", self.servers[at].config.name),
-        }
-    }
-
-    pub(crate) fn servers_of(&self, scope: Scope) -> &[Arc<Server>] {
-        match scope {
-            Scope::All => &self.servers,
-            Scope::One(at) => &self.servers[at..=at],
-        }
     }
 
     /// What is kept here of a session that was not ended.

@@ -20,13 +20,18 @@ mod abilities;
 mod access;
 mod caller;
 mod config;
+mod demand;
 mod edge;
 mod flow;
+mod hosted;
 mod hub;
 mod lists;
 mod message;
 mod peer;
+#[cfg(feature = "region")]
+pub mod program;
 mod refusal;
+mod servers;
 mod telemetry;
 mod ticket;
 mod token;
@@ -37,7 +42,11 @@ pub use self::{
         ACCESS_DEFAULTS, AccessConfig, AuditConfig, OnFailure, Rate, RatesConfig, ResourceConfig, RuleConfig, Then,
         ToolRate,
     },
-    config::{BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, ProcessConfig, Reach, ServerConfig, Sharing},
+    config::{
+        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
+        ServerConfig, Sharing,
+    },
+    demand::{Operator, PodOptions},
     token::Keys,
 };
 
@@ -46,7 +55,8 @@ pub use self::{
 #[error("the gateway cannot be configured so:\n  {}", .0.join("\n  "))]
 pub struct Unusable(pub Vec<String>);
 
-/// A gateway that runs.
+/// A gateway that runs. Clones are the same one.
+#[derive(Clone)]
 pub struct Gateway {
     hub: Arc<hub::Hub>,
 }
@@ -61,9 +71,48 @@ impl Gateway {
         let mut faults = config.check();
         let access = access::Access::new(&config.access).map_err(|more| faults.extend(more)).ok();
         let (Some(access), true) = (access, faults.is_empty()) else { return Err(Unusable(faults)) };
-        let hub = hub::Hub::new(config, access, stop);
+        let connector = upstream::Connector::new(config.authorities.as_deref()).map_err(|why| Unusable(vec![why]))?;
+        let hub = hub::Hub::new(config, access, connector, stop);
         hub.tend();
         Ok(Self { hub })
+    }
+
+    /// Adds a server, or changes the one of its name. Requests under way are not disturbed.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn put(&self, server: ServerConfig) -> Result<(), Unusable> {
+        self.hub.hosts.end(&server.name);
+        self.hub.put(servers::Source::Configured, server).map_err(Unusable)
+    }
+
+    /// Adds a server that is a program which keeps nothing, and runs as many processes of it as its calls need: none
+    /// while there are none. By the rules of the autoscaler, as in a cluster.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it or with the policy.
+    pub fn host(&self, server: ServerConfig, policy: echotune_autoscaler::Policy) -> Result<(), Unusable> {
+        self.hub.host(server, policy).map_err(Unusable)
+    }
+
+    /// Whether every server of the configuration was asked once what it is, whatever it answered, and the operator has
+    /// told of its own.
+    pub fn is_ready(&self) -> bool {
+        self.hub.is_ready()
+    }
+
+    /// Takes a server away that was configured or put here; whether there was one. Its requests under way are let end,
+    /// those that wait for their turn are turned away.
+    pub fn remove(&self, name: &str) -> bool {
+        self.hub.hosts.end(name);
+        self.hub.remove(servers::Source::Configured, name)
+    }
+
+    /// Follows the operator from now on: its servers are served, and it is told of their demand. Until it has told of
+    /// them the gateway is not ready, for as long as its patience lasts.
+    pub fn follow(&self, operator: Operator) {
+        let following = demand::follow(Arc::clone(&self.hub), operator);
+        self.hub.tasks.spawn(following);
     }
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
@@ -71,6 +120,22 @@ impl Gateway {
     /// requests are refused, and those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)
+    }
+
+    /// The routes of one server alone: `/mcp` is its endpoint, beside those of [`Gateway::router`].
+    pub fn router_of(&self, name: &str) -> Router {
+        edge::router_of(&self.hub, name)
+    }
+
+    /// Says that it is not ready once this is cancelled. Requests are still taken until the stop, for whoever has not
+    /// noticed yet.
+    pub fn unready_after(&self, notice: CancellationToken) {
+        let (hub, stop) = (Arc::clone(&self.hub), self.hub.stop.clone());
+        self.hub.tasks.spawn(async move {
+            drop(stop.run_until_cancelled(notice.cancelled()).await);
+            let _unready = hub.unready();
+            stop.cancelled().await;
+        });
     }
 
     /// Waits until what is under way has ended, then ends sessions with servers, and children. Called after the stop;

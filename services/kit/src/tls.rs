@@ -125,6 +125,10 @@ impl Tls {
         Arc::clone(&self.loaded.load().server)
     }
 
+    fn http(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(&self.loaded.load().http)
+    }
+
     fn client(&self) -> Option<Arc<rustls::ClientConfig>> {
         self.loaded.load().client.clone()
     }

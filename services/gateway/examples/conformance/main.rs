@@ -61,6 +61,7 @@ pub(crate) async fn gateway(url: &str, era: EraChoice, stop: &CancellationToken)
         advertise: String::new(),
         hosts: Vec::new(),
         origins: Vec::new(),
+        authorities: None,
         limits: Limits::default(),
         meter: Meter::default(),
     };

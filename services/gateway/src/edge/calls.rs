@@ -222,6 +222,7 @@ impl Asking {
                 abilities,
                 declared,
                 traceparent: parent,
+                pod: None,
                 deadline,
             },
             held,
@@ -230,6 +231,8 @@ impl Asking {
             may_repeat: target.effect.may_repeat(),
             deadline,
             control,
+            place: None,
+            _used: Arc::clone(&target.server.used),
             server: target.server,
             hub: self.hub,
         }
@@ -270,13 +273,13 @@ impl Asking {
         what: &str,
     ) -> Result<(Arc<Server>, Option<Offer>), Refusal> {
         use crate::lists::Found;
-        let servers = self.hub.servers_of(self.scope);
-        let alone = matches!(self.scope, Scope::One(_));
+        let servers = &self.servers;
+        let alone = self.scope == Scope::One;
         if alone && !self.needs_entry(request, kind, name) {
             return Ok((Arc::clone(&servers[0]), None));
         }
         match self.hub.lists.find(servers, kind, &self.asker(request), name).await {
-            Found::One(offer) => Ok((Arc::clone(&servers[offer.server]), Some(offer))),
+            Found::One(offer) => Ok((Arc::clone(&offer.server), Some(offer))),
             _ if alone => Ok((Arc::clone(&servers[0]), None)),
             Found::Several(names) => {
                 let why = format!("several servers have a {what} of this name; call one of {}", names.join(", "));
@@ -296,7 +299,7 @@ impl Asking {
 
     /// Whether something depends on what the list says of an entry.
     fn needs_entry(&self, request: &Request, kind: Kind, name: &str) -> bool {
-        let server = &self.hub.servers_of(self.scope)[0];
+        let server = &self.servers[0];
         let by_hints = server.config.trust_annotations && !server.config.effects.contains_key(name);
         let by_headers = !request.revision.is_modern() && server.known().is_some_and(|info| info.revision.is_modern());
         kind == Kind::Tools && (by_hints || by_headers)
@@ -305,7 +308,7 @@ impl Asking {
     /// The server of a resource.
     pub(super) async fn resource(&self, request: &Request, uri: &str) -> Result<Target, Refusal> {
         use crate::lists::Found;
-        let servers = self.hub.servers_of(self.scope);
+        let servers = &self.servers;
         let to = |server: &Arc<Server>| Target {
             server: Arc::clone(server),
             offer: None,
@@ -313,16 +316,16 @@ impl Asking {
             own: uri.to_owned(),
             effect: Effect::Reads,
         };
-        if let [server] = servers {
+        if let [server] = &servers[..] {
             return Ok(to(server));
         }
         let asker = self.asker(request);
         if let Found::One(offer) = self.hub.lists.find(servers, Kind::Resources, &asker, uri).await {
-            return Ok(to(&servers[offer.server]));
+            return Ok(to(&offer.server));
         }
         let templates = self.hub.lists.table(servers, Kind::Templates, &asker).await;
         if let Some(server) = templates.fitting(uri) {
-            return Ok(to(&servers[server]));
+            return Ok(to(server));
         }
         // One that is listed nowhere can be of the only server that has any.
         let having =

@@ -52,7 +52,7 @@ fn without_port(host: &str) -> &str {
 fn serves_host(hosts: &[String], host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     let name = without_port(&host);
-    LOOPBACK.contains(&name) || hosts.iter().any(|known| *known == host || known == name)
+    LOOPBACK.contains(&name) || hosts.iter().any(|known| known == "*" || *known == host || known == name)
 }
 
 fn serves_origin(origins: &[String], origin: &str) -> bool {
@@ -78,6 +78,7 @@ mod tests {
         for host in ["", "other", "other:80", "localhost.evil.org", "127.0.0.1.evil.org:80", "evil.org"] {
             assert!(!serves_host(&hosts, host), "{host}");
         }
+        assert!(serves_host(&["*".to_owned()], "10.0.0.7:8080"));
         let origins = ["https://app.example.org".to_owned()];
         for origin in ["https://app.example.org", "http://localhost:3000", "http://127.0.0.1", "http://[::1]:5"] {
             assert!(serves_origin(&origins, origin), "{origin}");

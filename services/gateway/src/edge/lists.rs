@@ -4,6 +4,7 @@ use http::StatusCode;
 use super::{Asking, calls::effect_of, post::Request, respond};
 use crate::{
     access::Subject,
+    hub::Scope,
     lists::{Asker, Entry, Kind, Page},
     message::Outcome,
     refusal::Refusal,
@@ -11,7 +12,12 @@ use crate::{
 
 impl Asking {
     pub(super) fn asker(&self, request: &Request) -> Asker {
-        Asker { caller: self.caller.clone(), abilities: request.abilities, declared: request.incoming.declared.clone() }
+        Asker {
+            caller: self.caller.clone(),
+            abilities: request.abilities,
+            declared: request.incoming.declared.clone(),
+            is_alone: self.scope == Scope::One,
+        }
     }
 
     /// A page of the merged list.
@@ -23,7 +29,7 @@ impl Asking {
             None => None,
         };
         self.hub.access.take(&self.caller)?;
-        let servers = self.hub.servers_of(self.scope);
+        let servers = &self.servers;
         let subject = match kind {
             Kind::Tools => Subject::Tool,
             Kind::Prompts => Subject::Prompt,

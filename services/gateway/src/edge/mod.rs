@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, Request, State},
     middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
-    routing::{any, get},
+    routing::{MethodRouter, any, get},
 };
 use echotune_model::{ErrorKind, Fault};
 use http::{Method, StatusCode, header::ALLOW};
@@ -20,6 +20,7 @@ use crate::{
     hub::{Hub, Scope},
     peer::Original,
     refusal::Refusal,
+    servers::Snapshot,
 };
 
 mod calls;
@@ -37,8 +38,12 @@ const MAX_NAME: usize = 64;
 
 /// The routes of a gateway.
 pub(crate) fn router(hub: &Arc<Hub>) -> Router {
+    routes(hub, any(all))
+}
+
+fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
     let served = Router::new()
-        .route("/mcp", any(all))
+        .route("/mcp", at_mcp)
         .route("/servers/{name}/mcp", any(one))
         .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
     served
@@ -49,18 +54,25 @@ pub(crate) fn router(hub: &Arc<Hub>) -> Router {
         .with_state(Arc::clone(hub))
 }
 
+/// The same where `/mcp` is the endpoint of one server alone.
+pub(crate) fn router_of(hub: &Arc<Hub>, name: &str) -> Router {
+    let name = name.to_owned();
+    let alone = move |state: State<Arc<Hub>>, request: Request| one(state, Path(name.clone()), request);
+    routes(hub, any(alone))
+}
+
 async fn ready(State(hub): State<Arc<Hub>>) -> StatusCode {
     if hub.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn all(State(hub): State<Arc<Hub>>, request: Request) -> Response {
-    served(&hub, Scope::All, request).await
+    let servers = hub.servers.all();
+    served(&hub, Scope::All, servers, request).await
 }
 
 async fn one(State(hub): State<Arc<Hub>>, Path(name): Path<String>, request: Request) -> Response {
-    let at = hub.servers.iter().position(|server| server.config.name == name);
-    match at {
-        Some(at) => served(&hub, Scope::One(at), request).await,
+    match hub.servers.named(&name) {
+        Some(server) => served(&hub, Scope::One, [server].into(), request).await,
         None => {
             let shown: String = name.chars().take(MAX_NAME).collect();
             let why = format!("no server is named '{}'", shown.escape_debug());
@@ -73,21 +85,23 @@ async fn one(State(hub): State<Arc<Hub>>, Path(name): Path<String>, request: Req
 pub(crate) struct Asking {
     hub: Arc<Hub>,
     scope: Scope,
+    /// Those that the endpoint stands for, as they were when the request came.
+    servers: Snapshot,
     /// Of the endpoint.
     name: String,
     caller: Caller,
     original: Original,
 }
 
-async fn served(hub: &Arc<Hub>, scope: Scope, request: Request) -> Response {
-    match asked(hub, scope, request).await {
+async fn served(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request) -> Response {
+    match asked(hub, scope, servers, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.response(None),
     }
 }
 
-async fn asked(hub: &Arc<Hub>, scope: Scope, request: Request) -> Result<Response, Refusal> {
-    let name = hub.scope_name(scope);
+async fn asked(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request) -> Result<Response, Refusal> {
+    let name = scope.name(&servers);
     let path = path_of(&name);
     let has_token = request.headers().contains_key(http::header::AUTHORIZATION);
     let caller = Caller::of(&hub.callers, request.headers()).await.map_err(|fault| {
@@ -99,7 +113,7 @@ async fn asked(hub: &Arc<Hub>, scope: Scope, request: Request) -> Result<Respons
     let (parts, body) = request.into_parts();
     let body = if parts.method == Method::POST { whole(body, hub.limits.request_bytes).await? } else { Bytes::new() };
     let original = Original { method: parts.method, uri: parts.uri, headers: parts.headers, body };
-    let asking = Asking { hub: Arc::clone(hub), scope, name, caller, original };
+    let asking = Asking { hub: Arc::clone(hub), scope, servers, name, caller, original };
     match asking.original.method {
         Method::POST => asking.post().await,
         Method::GET => asking.get().await,
@@ -121,9 +135,8 @@ async fn metadata_of_all(State(hub): State<Arc<Hub>>) -> Response {
 /// The metadata of an endpoint.
 async fn metadata(State(hub): State<Arc<Hub>>, Path(path): Path<String>) -> Response {
     let path = format!("/{path}");
-    let is_endpoint =
-        |server: &Arc<crate::upstream::Server>| path == path_of(&format!("servers/{}", server.config.name));
-    let known = path == "/mcp" || hub.servers.iter().any(is_endpoint);
+    let name = path.strip_prefix("/servers/").and_then(|rest| rest.strip_suffix("/mcp"));
+    let known = path == "/mcp" || name.is_some_and(|name| hub.servers.named(name).is_some());
     hub.access.metadata(&path).filter(|_| known).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
 }
 

@@ -153,7 +153,7 @@ impl Asking {
             }
             "notifications/roots/list_changed" => {
                 let on = OnBehalf::of(&self.caller, Some(live.ticket.key));
-                for server in self.hub.servers_of(self.scope) {
+                for server in self.servers.iter() {
                     server.tell(&on, live.ticket.abilities, notice(method, params)).await;
                 }
             }

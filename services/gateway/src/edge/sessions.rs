@@ -52,8 +52,8 @@ impl Asking {
     /// Sessions with servers that are to be the same at every replica.
     async fn held(&self, ticket: &Ticket, abilities: Abilities) -> Vec<Held> {
         let on = OnBehalf::of(&self.caller, Some(ticket.key));
-        let alone = matches!(self.scope, Scope::One(_));
-        let servers = self.hub.servers_of(self.scope).iter().filter(|server| alone || server.config.keep_session);
+        let alone = self.scope == Scope::One;
+        let servers = self.servers.iter().filter(|server| alone || server.config.keep_session);
         let opened = servers.map(async |server| match timeout(OPENING, server.hold(&on, abilities)).await {
             Ok(Ok(held)) => held,
             // It is opened when it is needed.
@@ -64,8 +64,10 @@ impl Asking {
 
     /// What is told of the servers. One alone speaks for itself.
     async fn told(&self) -> Result<Told, Refusal> {
-        let Scope::One(at) = self.scope else { return Ok(Told::Many) };
-        let server = &self.hub.servers[at];
+        if self.scope == Scope::All {
+            return Ok(Told::Many);
+        }
+        let server = &self.servers[0];
         let info = server.info().await.map_err(|failed| {
             let why = format!("server '{}' cannot be reached: {}", server.config.name, failed.why());
             Refusal::unavailable(why, 1)
@@ -95,7 +97,7 @@ impl Asking {
         let live = self.session()?.ok_or_else(|| Refusal::invalid("'Mcp-Session-Id' is missing"))?;
         self.hub.end(&live);
         let on = OnBehalf::of(&self.caller, Some(live.ticket.key));
-        let servers = self.hub.servers_of(self.scope).iter();
+        let servers = self.servers.iter();
         futures::future::join_all(servers.map(|server| server.part(&on, live.ticket.abilities))).await;
         Ok(StatusCode::OK.into_response())
     }
@@ -106,7 +108,7 @@ impl Asking {
         let Some(live) = &request.live else { return };
         live.set_level(level.clone());
         let on = OnBehalf::of(&self.caller, Some(live.ticket.key));
-        let servers = self.hub.servers_of(self.scope).iter();
+        let servers = self.servers.iter();
         let set = servers.map(async |server| {
             let Ok(info) = timeout(OPENING, server.info()).await.unwrap_or_else(|_| Err(late())) else { return };
             if info.revision.is_modern() || info.capabilities.get("logging").is_none() {

@@ -13,7 +13,7 @@ use tokio::{sync::broadcast, time::sleep};
 use super::{Asking, not_allowed, post::Request, respond, subscribe::updated};
 use crate::{
     flow::{Live, Stream},
-    hub::Hub,
+    hub::{Hub, Scope},
     message::{Id, Json, Outcome, notice},
     refusal::Refusal,
     upstream::{Changed, LAST_EVENT_ID, META_SUBSCRIPTION, Subscribed},
@@ -65,12 +65,13 @@ impl Asking {
         let ending = Stream::new(self.hub.limits.stream_bytes, false);
         live.beside(&ending);
         let resources = Resources::OfSession(Arc::clone(live));
-        let told = Telling::new(&self.hub, self.scope_numbers(), Changed::ALL.into_iter().collect(), resources, None)?;
+        let told = Telling::new(&self.hub, self.told_of(), Changed::ALL.into_iter().collect(), resources, None)?;
         Ok(told.response(Some(ending), None))
     }
 
-    fn scope_numbers(&self) -> BTreeSet<u32> {
-        self.hub.servers_of(self.scope).iter().map(|server| server.number).collect()
+    /// The one server whose changes are told, or `None` for all: also those that come later.
+    fn told_of(&self) -> Option<u32> {
+        (self.scope == Scope::One).then(|| self.servers[0].number)
     }
 
     /// `subscriptions/listen`, of 2026-07-28.
@@ -96,7 +97,7 @@ impl Asking {
         let acknowledged = notice("notifications/subscriptions/acknowledged", Some(&Json::of(&acknowledged)));
         let kinds = wanted.into_iter().map(|(_, changed)| changed).collect();
         let resources = Resources::Listed(subscribed);
-        let told = Telling::new(&self.hub, self.scope_numbers(), kinds, resources, Some(id.clone()))?;
+        let told = Telling::new(&self.hub, self.told_of(), kinds, resources, Some(id.clone()))?;
         Ok(told.response(None, Some(acknowledged)))
     }
 }
@@ -108,7 +109,7 @@ fn subscription(id: &Id) -> Value {
 /// Who is told of changes. Events have no ids: whoever comes back reads the lists, and has missed nothing.
 struct Telling {
     hub: Arc<Hub>,
-    servers: BTreeSet<u32>,
+    of: Option<u32>,
     wanted: BTreeSet<Changed>,
     resources: Resources,
     /// Of the request that subscribed, in 2026-07-28.
@@ -146,7 +147,7 @@ impl Resources {
 impl Telling {
     fn new(
         hub: &Arc<Hub>,
-        servers: BTreeSet<u32>,
+        of: Option<u32>,
         wanted: BTreeSet<Changed>,
         resources: Resources,
         id: Option<Id>,
@@ -155,7 +156,7 @@ impl Telling {
         let place = Arc::clone(&hub.streams).try_acquire_owned().map_err(full)?;
         let (lists, updates) = (hub.told.lists.subscribe(), hub.told.resources.subscribe());
         let (hub, waiting) = (Arc::clone(hub), VecDeque::new());
-        Ok(Self { hub, servers, wanted, resources, id, lists, updates, waiting, _place: place })
+        Ok(Self { hub, of, wanted, resources, id, lists, updates, waiting, _place: place })
     }
 
     /// The stream: what it begins with, then changes, until the client leaves, `ending` ends or the gateway stops.
@@ -192,7 +193,7 @@ impl Telling {
             }
             tokio::select! {
                 told = self.lists.recv() => match told {
-                    Ok((server, changed)) if self.servers.contains(&server) && self.wanted.contains(&changed) => {
+                    Ok((server, changed)) if self.of.is_none_or(|of| of == server) && self.wanted.contains(&changed) => {
                         return self.event(changed);
                     }
                     Ok(_) => {}

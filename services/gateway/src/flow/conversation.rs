@@ -22,7 +22,7 @@ use crate::{
     refusal::Refusal,
     telemetry::{asking, fail},
     ticket::Held,
-    upstream::{Ask, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Said, Server},
+    upstream::{Ask, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
 };
 
 /// How often a request is repeated whose answer was lost, where it may be.
@@ -63,6 +63,10 @@ pub(crate) struct Conversation {
     pub(crate) may_repeat: bool,
     pub(crate) deadline: Instant,
     pub(crate) control: mpsc::Receiver<Control>,
+    /// Its place at the server, given back while it waits for people, who take their time.
+    pub(crate) place: Option<Place>,
+    /// Shows that the server is in use.
+    pub(crate) _used: Arc<()>,
 }
 
 /// Why an attempt came to nothing.
@@ -127,23 +131,42 @@ impl Conversation {
     }
 
     async fn converse(&mut self) -> Result<Outcome, Broken> {
-        let entered = self.server.gate.enter(self.on.owner, self.deadline);
-        let place = tokio::select! {
-            place = entered => place.inspect_err(|_| self.server.event("shed")).map_err(Broken::Refused)?,
-            () = self.client.gone.cancelled() => return Err(Broken::Gone),
-        };
+        self.enter(false).await?;
         self.server.budget.earn();
-        // Given back while it waits for people, who take their time.
-        let mut place = Some(place);
         let mut tries = Tries::default();
         loop {
-            match self.attempt(&mut place).await {
+            match self.attempt().await {
                 Ok(outcome) => return Ok(outcome),
                 Err(Broken::Failed(Failed::Late) | Broken::Late) => return Err(Broken::Refused(self.late())),
                 Err(Broken::Failed(failed)) => self.again(failed, &mut tries).await?,
                 Err(broken) => return Err(broken),
             }
         }
+    }
+
+    /// Waits for a place at the server.
+    async fn enter(&mut self, again: bool) -> Result<(), Broken> {
+        let tool = self.ask.name.as_deref().filter(|_| self.ask.method == "tools/call");
+        let wanted = Wanted {
+            ends: self.deadline,
+            class: self.server.class_of(tool),
+            pin: self.server.pin(&self.on, self.ask.abilities, self.held.as_ref()).await,
+            again,
+        };
+        let place = tokio::select! {
+            place = self.server.gate.enter(self.on.owner, wanted) => place,
+            () = self.client.gone.cancelled() => return Err(Broken::Gone),
+        };
+        let place = place.inspect_err(|_| self.server.event("shed")).map_err(Broken::Refused)?;
+        self.ask.pod = place.pod().cloned();
+        self.place = Some(place);
+        Ok(())
+    }
+
+    /// Lets go of the place while it waits for people.
+    fn leave(&mut self) {
+        self.place = None;
+        self.ask.pod = None;
     }
 
     fn late(&self) -> Refusal {
@@ -162,10 +185,16 @@ impl Conversation {
             Ok(pause) => pause,
             Err(refusal) => return Err(Broken::Refused(refusal)),
         };
-        tokio::select! {
-            () = sleep(pause) => Ok(()),
-            () = self.client.gone.cancelled() => Err(Broken::Gone),
+        let has_pod = self.ask.pod.is_some();
+        if has_pod {
+            // Another pod may have room, and this one may be no more.
+            self.leave();
         }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.client.gone.cancelled() => return Err(Broken::Gone),
+        }
+        if has_pod { self.enter(true).await } else { Ok(()) }
     }
 
     fn may_try_again(&self, failed: &Failed, tries: &mut Tries) -> Result<Duration, Refusal> {
@@ -218,7 +247,7 @@ impl Conversation {
     }
 
     /// Asks the server once.
-    async fn attempt(&mut self, place: &mut Option<impl Sized>) -> Result<Outcome, Broken> {
+    async fn attempt(&mut self) -> Result<Outcome, Broken> {
         let name = self.ask.name.as_deref();
         let transport = if self.server.is_process() { "pipe" } else { "tcp" };
         let span = asking(&self.ask.method, name, &self.server.config.name, transport);
@@ -228,7 +257,7 @@ impl Conversation {
         }
         self.ask.deadline = self.deadline;
         let begun = Instant::now();
-        let outcome = self.ask_and_follow(place).instrument(span.clone()).await;
+        let outcome = self.ask_and_follow().instrument(span.clone()).await;
         let (error, why) = match &outcome {
             Ok(Outcome::Result(_)) => ("", String::new()),
             Ok(Outcome::Error(error)) => ("jsonrpc_error", format!("{error:?}")),
@@ -244,7 +273,7 @@ impl Conversation {
         outcome
     }
 
-    async fn ask_and_follow(&mut self, place: &mut Option<impl Sized>) -> Result<Outcome, Broken> {
+    async fn ask_and_follow(&mut self) -> Result<Outcome, Broken> {
         let mut exchange = self.send().await?;
         self.asks.begin();
         // After it has answered there is nothing more to hear, though the client is still asked for what it wants.
@@ -272,7 +301,7 @@ impl Conversation {
                 () = sleep_until(until) => {
                     if self.asks.must_park() {
                         self.park();
-                        *place = None;
+                        self.leave();
                         continue;
                     }
                     exchange.late();
@@ -286,7 +315,7 @@ impl Conversation {
                         return Ok(outcome);
                     }
                     has_answered = true;
-                    *place = None;
+                    self.leave();
                 }
                 Said::Notice { method, params } => self.notice(&method, params)?,
                 Said::Asks { id, method, params } => self.asked(&exchange, id, method, params).await?,

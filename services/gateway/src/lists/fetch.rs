@@ -42,6 +42,8 @@ pub(crate) struct Asker {
     pub(crate) caller: Caller,
     pub(crate) abilities: Abilities,
     pub(crate) declared: Declared,
+    /// Whether the list is of one server alone, so that it can be waited for.
+    pub(crate) is_alone: bool,
 }
 
 /// A list as a server gave it.
@@ -136,6 +138,17 @@ impl Lists {
         if let Some(got) = own.kept(server, kind) {
             return Some(got);
         }
+        if server.is_asleep() {
+            // What it said last holds for as long as it sleeps.
+            let kept = shared.whenever().or_else(|| own.whenever()).or_else(|| self.of_all(server, kind));
+            if kept.is_some() {
+                return kept;
+            }
+            let patience = if asker.is_alone { Duration::MAX } else { WAIT };
+            if !server.awake(patience).await {
+                return None;
+            }
+        }
         match self.failing(server, kind) {
             Failing::No => self.renew(server, kind, asker, &own, &shared).await,
             Failing::Resting => own.stale(),
@@ -147,6 +160,17 @@ impl Lists {
                 stale
             }
         }
+    }
+
+    /// What is listed for everybody who can be asked nothing: whatever else could be seen by whom can be asked more.
+    fn of_all(&self, server: &Server, kind: Kind) -> Option<Got> {
+        self.slot(SlotKey { server: server.number, kind, context: None, abilities: Abilities::default() }).whenever()
+    }
+
+    /// Servers have come, changed or gone.
+    pub(crate) fn servers_changed(&self) {
+        self.tables.invalidate_all();
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Fetches a list, unless another does so already or it could not be had a moment ago.
@@ -317,6 +341,11 @@ impl Slot {
     fn kept(&self, server: &Server, kind: Kind) -> Option<Got> {
         let listed = self.with(|held| held.clone()).filter(|listed| listed.is_fresh(server, kind))?;
         Some(Got { listed, is_fresh: true })
+    }
+
+    /// What was had last, whenever that was.
+    fn whenever(&self) -> Option<Got> {
+        Some(Got { listed: self.with(|held| held.clone())?, is_fresh: false })
     }
 
     fn stale(&self) -> Option<Got> {

@@ -5,13 +5,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{Asker, Entry, Kind, Lists, fetch::Listed, names};
-use crate::upstream::Server;
+use crate::{servers::Snapshot, upstream::Server};
 
 /// An entry of a server, found by its name.
 #[derive(Clone)]
 pub(crate) struct Offer {
-    /// Place of the server in the configuration.
-    pub(crate) server: usize,
+    pub(crate) server: Arc<Server>,
     pub(crate) listed: Option<(Arc<Listed>, usize)>,
     /// As the server names it.
     pub(crate) own: String,
@@ -26,6 +25,8 @@ impl Offer {
 
 /// All entries of a kind as somebody sees them.
 pub(crate) struct Table {
+    /// Those that there were when it was made: places are places among them.
+    servers: Snapshot,
     pub(super) names: BTreeMap<String, (usize, usize)>,
     pub(super) lists: Vec<Option<Arc<Listed>>>,
     /// For how long it may be kept, and whether by everybody.
@@ -44,10 +45,11 @@ const KEPT_WITHOUT: Duration = Duration::from_secs(2);
 
 impl Lists {
     /// All entries of a kind, asked for where they are not known to be as they were.
-    pub(crate) async fn table(self: &Arc<Self>, servers: &[Arc<Server>], kind: Kind, asker: &Asker) -> Arc<Table> {
+    pub(crate) async fn table(self: &Arc<Self>, servers: &Snapshot, kind: Kind, asker: &Asker) -> Arc<Table> {
         let generation = self.generation();
         let got = futures::future::join_all(servers.iter().map(|server| self.of(server, kind, asker))).await;
         let mut table = Table {
+            servers: Arc::clone(servers),
             names: BTreeMap::new(),
             lists: Vec::new(),
             kept: Duration::MAX,
@@ -64,7 +66,7 @@ impl Lists {
             table.is_public &= got.as_ref().is_none_or(|got| got.listed.is_public);
             table.lists.push(got.map(|got| got.listed));
         }
-        table.name(servers, kind);
+        table.name(kind);
         let table = Arc::new(table);
         if servers.len() > 1 {
             self.tables.insert((kind, asker.caller.context, asker.abilities), Arc::clone(&table));
@@ -74,22 +76,18 @@ impl Lists {
 
     /// Finds an entry among those of all servers. Names are looked up in what is known; it is asked again for a name
     /// that is not there.
-    pub(crate) async fn find(
-        self: &Arc<Self>,
-        servers: &[Arc<Server>],
-        kind: Kind,
-        asker: &Asker,
-        name: &str,
-    ) -> Found {
+    pub(crate) async fn find(self: &Arc<Self>, servers: &Snapshot, kind: Kind, asker: &Asker, name: &str) -> Found {
         let key = (kind, asker.caller.context, asker.abilities);
         let settled = |table: &Arc<Table>| table.generation == self.generation() || table.made.elapsed() < SETTLED;
-        if let Some(table) = self.tables.get(&key).filter(settled) {
-            let found = table.find(servers, kind, name);
+        // With other servers a name may mean another, or none.
+        let same = |table: &Arc<Table>| Arc::ptr_eq(&table.servers, servers);
+        if let Some(table) = self.tables.get(&key).filter(same).filter(settled) {
+            let found = table.find(kind, name);
             if !matches!(found, Found::Nobody { .. }) {
                 return found;
             }
         }
-        self.table(servers, kind, asker).await.find(servers, kind, name)
+        self.table(servers, kind, asker).await.find(kind, name)
     }
 }
 
@@ -105,10 +103,10 @@ pub(crate) enum Found {
 }
 
 impl Table {
-    fn name(&mut self, servers: &[Arc<Server>], kind: Kind) {
+    fn name(&mut self, kind: Kind) {
         let own: Vec<Vec<&str>> = self.lists.iter().map(|list| owns(list.as_deref())).collect();
-        self.names = if kind.is_prefixed() && servers.len() > 1 {
-            names::shown(&names_of(servers), &own)
+        self.names = if kind.is_prefixed() && self.servers.len() > 1 {
+            names::shown(&names_of(&self.servers), &own)
         } else {
             // Of those who have the same address the first in the configuration has it.
             let all = own.iter().enumerate().rev().flat_map(|(server, list)| {
@@ -121,20 +119,20 @@ impl Table {
     fn offer(&self, server: usize, at: usize) -> Option<Offer> {
         let listed = self.lists[server].clone()?;
         let own = listed.entries.get(at)?.name.clone();
-        Some(Offer { server, listed: Some((listed, at)), own })
+        Some(Offer { server: Arc::clone(&self.servers[server]), listed: Some((listed, at)), own })
     }
 
-    pub(crate) fn find(&self, servers: &[Arc<Server>], kind: Kind, name: &str) -> Found {
+    pub(crate) fn find(&self, kind: Kind, name: &str) -> Found {
         if let Some((server, at)) = self.names.get(name)
             && let Some(offer) = self.offer(*server, *at)
         {
             return Found::One(offer);
         }
         let nobody = || Found::Nobody { is_whole: self.lists.iter().all(Option::is_some) };
-        if !kind.is_prefixed() || servers.len() < 2 {
+        if !kind.is_prefixed() || self.servers.len() < 2 {
             return nobody();
         }
-        let known = names_of(servers);
+        let known = names_of(&self.servers);
         let at = |server: usize, own: &str| {
             let listed = self.lists[server].as_ref()?;
             listed.entries.iter().position(|entry| entry.name == own)
@@ -143,24 +141,27 @@ impl Table {
             return match at(server, own).and_then(|at| self.offer(server, at)) {
                 Some(offer) => Found::One(offer),
                 // Its list cannot be had now; it will know itself.
-                None if self.lists[server].is_none() => Found::One(Offer { server, listed: None, own: own.to_owned() }),
+                None if self.lists[server].is_none() => {
+                    Found::One(Offer { server: Arc::clone(&self.servers[server]), listed: None, own: own.to_owned() })
+                }
                 None => Found::Nobody { is_whole: true },
             };
         }
-        let having = (0..servers.len()).filter(|server| at(*server, name).is_some());
+        let having = (0..self.servers.len()).filter(|server| at(*server, name).is_some());
         let meant: Vec<_> = having.map(|server| names::prefixed(known[server], name)).collect();
         if meant.is_empty() { nobody() } else { Found::Several(meant) }
     }
 
     /// The server whose template an address fits most closely, by what stands before the first variable.
-    pub(crate) fn fitting(&self, uri: &str) -> Option<usize> {
+    pub(crate) fn fitting(&self, uri: &str) -> Option<&Arc<Server>> {
         let literal = |template: &str| template.split('{').next().unwrap_or_default().to_owned();
         let fits = self.names.iter().filter_map(|(template, (server, _))| {
             let literal = literal(template);
             (!literal.is_empty() && uri.starts_with(&literal)).then_some((literal.len(), *server))
         });
         // Of templates that fit as closely, that of the first server in the configuration.
-        fits.max_by_key(|(length, server)| (*length, std::cmp::Reverse(*server))).map(|(_, server)| server)
+        fits.max_by_key(|(length, server)| (*length, std::cmp::Reverse(*server)))
+            .map(|(_, server)| &self.servers[server])
     }
 }
 

@@ -73,6 +73,12 @@ impl Breaker {
         Ok(Pass { breaker: Arc::clone(self), probes, told: false })
     }
 
+    /// Whether it is left alone at this moment, or somebody is trying it already.
+    pub(crate) fn is_resting(&self) -> bool {
+        let now = Instant::now();
+        self.with(|state| state.until.is_some_and(|until| until > now || state.probing))
+    }
+
     /// Takes note of what became of a request; whether the endpoint is left alone from now on. One that was under way
     /// before it was left alone is not taken for the one that tries it.
     fn note(&self, verdict: Verdict, probed: bool) -> bool {

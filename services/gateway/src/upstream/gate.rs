@@ -1,39 +1,53 @@
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+use tokio::sync::Notify;
+
+use super::{
+    endpoints::Endpoint,
+    places::{Counts, Full, Places, Room, Taken, Wanted},
+};
+use crate::{
+    caller::Digest,
+    config::{Reach, ServerConfig},
+    refusal::Refusal,
 };
 
-use crate::{caller::Digest, config::ServerConfig, refusal::Refusal};
+/// Room that nothing else bounds.
+const UNBOUNDED: usize = 1 << 20;
 
 /// Lets a bounded number of requests to one server run, a bounded number wait, and turns the others away: a server that
 /// is slow or hangs holds its own requests and nobody else's.
 #[derive(Debug)]
 pub(crate) struct Gate {
     server: String,
-    running: Arc<Semaphore>,
-    admitted: Arc<Semaphore>,
-    wait: Duration,
+    places: Arc<Places>,
     callers: Arc<Callers>,
 }
 
 #[derive(Debug)]
 struct Callers {
-    most: usize,
+    most: AtomicUsize,
     held: Mutex<HashMap<Digest, usize>>,
 }
 
 /// A request's place; gives it back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    _running: OwnedSemaphorePermit,
-    _admitted: OwnedSemaphorePermit,
+    taken: Taken,
     _caller: CallerPlace,
+}
+
+impl Place {
+    /// The pod that it is on, of a server with pods.
+    pub(crate) fn pod(&self) -> Option<&Arc<Endpoint>> {
+        self.taken.pod.as_ref()
+    }
 }
 
 #[derive(Debug)]
@@ -54,35 +68,100 @@ impl Drop for CallerPlace {
     }
 }
 
-impl Gate {
-    pub(crate) fn new(config: &ServerConfig) -> Self {
-        let running = config.concurrency.clamp(1, 1 << 20);
-        Self {
-            server: config.name.clone(),
-            running: Arc::new(Semaphore::new(running)),
-            admitted: Arc::new(Semaphore::new(running + config.queue.min(1 << 20))),
+fn room(config: &ServerConfig) -> Room {
+    let queue = config.queue.min(UNBOUNDED);
+    match &config.reach {
+        Reach::Pods(pods) => Room {
+            calls: UNBOUNDED,
+            each: pods.calls_per_pod,
+            queue,
             wait: config.queue_wait,
-            callers: Arc::new(Callers { most: config.per_caller, held: Mutex::default() }),
-        }
+            wake: pods.wakes.then_some(pods.wake),
+            classes: pods.class_count(),
+        },
+        Reach::Http { .. } | Reach::Process(_) => Room {
+            calls: config.concurrency.clamp(1, UNBOUNDED),
+            each: UNBOUNDED,
+            queue,
+            wait: config.queue_wait,
+            wake: None,
+            classes: 1,
+        },
+    }
+}
+
+impl Gate {
+    /// `pods` are those of a server that has such; `urgent` is told when a call begins to wait for one.
+    pub(crate) fn new(config: &ServerConfig, pods: Option<Arc<[Arc<Endpoint>]>>, urgent: &Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self {
+            server: config.name.clone(),
+            places: Places::new(room(config), pods, Arc::clone(urgent)),
+            callers: Arc::new(Callers { most: config.per_caller.into(), held: Mutex::default() }),
+        })
+    }
+
+    /// Goes on with another configuration of the server.
+    pub(crate) fn change(&self, config: &ServerConfig) {
+        self.callers.most.store(config.per_caller, Ordering::Relaxed);
+        self.places.set_room(room(config));
+    }
+
+    pub(crate) fn set_pods(&self, pods: Arc<[Arc<Endpoint>]>) {
+        self.places.set_pods(pods);
+    }
+
+    /// Turns away all that wait and all that come: the server is no more.
+    pub(crate) fn close(&self) {
+        self.places.close();
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.places.is_idle()
+    }
+
+    /// Whether no pod takes calls, of a server that has pods.
+    pub(crate) fn is_cold(&self) -> bool {
+        self.places.is_cold()
+    }
+
+    /// Waits until a call begins to wait for a pod.
+    pub(crate) async fn cold(&self) {
+        self.places.cold().await;
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.places.counts()
     }
 
     /// Waits for a place among those that run.
-    pub(crate) async fn enter(&self, caller: Digest, deadline: Instant) -> Result<Place, Refusal> {
+    pub(crate) async fn enter(&self, caller: Digest, wanted: Wanted) -> Result<Place, Refusal> {
         let caller = self.count(caller)?;
-        let full = || {
-            let why = format!("server '{}' has as many requests as it takes; repeat this one later", self.server);
-            Refusal::unavailable(why, 1)
+        let taken = self.places.enter(wanted).await.map_err(|full| self.refusal(full))?;
+        Ok(Place { taken, _caller: caller })
+    }
+
+    /// Waits for a pod as a call does, without being anybody's.
+    pub(crate) async fn wake(&self, wanted: Wanted) -> Result<Taken, Refusal> {
+        self.places.enter(wanted).await.map_err(|full| self.refusal(full))
+    }
+
+    fn refusal(&self, full: Full) -> Refusal {
+        let server = &self.server;
+        let (why, retry_after) = match full {
+            Full::Queue | Full::Late => {
+                (format!("server '{server}' has as many requests as it takes; repeat this one later"), 1)
+            }
+            Full::NoPod => (format!("server '{server}' has no pod, and is not to be woken by calls"), 30),
+            Full::NotWoken => (format!("server '{server}' was asleep, and no pod came in time; repeat this later"), 5),
+            Full::Closed => (format!("server '{server}' was taken away"), 30),
         };
-        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| full())?;
-        let until = deadline.min(Instant::now() + self.wait);
-        let running = timeout_at(until, Arc::clone(&self.running).acquire_owned()).await.map_err(|_| full())?;
-        Ok(Place { _running: running.expect("never closed"), _admitted: admitted, _caller: caller })
+        Refusal::unavailable(why, retry_after)
     }
 
     fn count(&self, caller: Digest) -> Result<CallerPlace, Refusal> {
         let mut held = self.callers.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(caller).or_insert(0);
-        if *count >= self.callers.most {
+        if *count >= self.callers.most.load(Ordering::Relaxed) {
             let why = format!("{count} requests of yours to server '{}' are under way; wait for one", self.server);
             return Err(Refusal::exhausted(why));
         }
@@ -93,27 +172,32 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::StatusCode;
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::config::{ProcessConfig, Reach};
+    use crate::config::ProcessConfig;
 
     #[tokio::test(start_paused = true)]
     async fn some_run_some_wait_and_the_others_are_turned_away() {
         let server = ServerConfig::new("a", Reach::Process(ProcessConfig::new("a", [""; 0])));
-        let gate = Gate::new(&ServerConfig { concurrency: 1, queue: 1, per_caller: 2, ..server });
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let config = ServerConfig { concurrency: 1, queue: 1, per_caller: 2, ..server };
+        let gate = Gate::new(&config, None, &Arc::default());
+        let ends = Instant::now() + Duration::from_secs(60);
+        let wanted = || Wanted { ends, class: 0, pin: None, again: false };
         let (ann, ben) = ([1; 16], [2; 16]);
-        let first = gate.enter(ann, deadline).await.expect("a place");
+        let first = gate.enter(ann, wanted()).await.expect("a place");
         let begun = Instant::now();
-        assert_eq!(gate.enter(ann, deadline).await.expect_err("in vain").status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(gate.enter(ann, wanted()).await.expect_err("in vain").status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(begun.elapsed(), Duration::from_secs(5), "it waited as long as it may");
         let (second, third, fourth) =
-            tokio::join!(gate.enter(ann, deadline), gate.enter(ann, deadline), gate.enter(ben, deadline));
+            tokio::join!(gate.enter(ann, wanted()), gate.enter(ann, wanted()), gate.enter(ben, wanted()));
         assert_eq!(second.expect_err("in vain").status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(third.expect_err("refused").status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(fourth.expect_err("refused").status, StatusCode::SERVICE_UNAVAILABLE);
         drop(first);
-        gate.enter(ben, deadline).await.expect("a place");
+        gate.enter(ben, wanted()).await.expect("a place");
     }
 }

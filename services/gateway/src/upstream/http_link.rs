@@ -2,10 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -17,21 +14,22 @@ use http::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout_at;
 
 use super::{
     Ask, Failed, OnBehalf, Said,
-    breaker::{Breaker, Pass, Verdict},
+    breaker::{Pass, Verdict},
     cancelled,
+    connect::Connector,
+    endpoints::Endpoint,
     sse::Parser,
 };
 use crate::{
     message::{Json, Message, Object, Outcome, Revision, encode_header},
     refusal::UNSUPPORTED_VERSION,
-    ticket::number_of,
 };
 
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -42,8 +40,6 @@ pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 const ON_BEHALF_OF: HeaderName = HeaderName::from_static(echotune_kit::auth::ON_BEHALF_OF);
 const FORWARDED_BY: HeaderName = HeaderName::from_static(echotune_kit::auth::FORWARDED_BY);
 
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept: shorter than most servers do, so that none is closed as it is used.
 const IDLE: Duration = Duration::from_secs(20);
 /// How long an answer, a notification or the end of a session may take to be taken.
@@ -56,29 +52,10 @@ const REFUSAL_BYTES: usize = 16 << 10;
 const MAX_NOTICES: u32 = 100_000;
 
 /// A client with connections of its own, so that no server uses up those of another.
-pub(crate) type HttpClient = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type HttpClient = Client<Connector, Full<Bytes>>;
 
-pub(crate) fn client() -> HttpClient {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT));
+pub(crate) fn client(connector: Connector) -> HttpClient {
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
-}
-
-/// One replica of a server.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) uri: Uri,
-    pub(crate) number: u32,
-    pub(crate) breaker: Arc<Breaker>,
-    pub(crate) busy: AtomicUsize,
-}
-
-impl Endpoint {
-    pub(crate) fn new(address: &str, breaker: Arc<Breaker>) -> Option<Self> {
-        let (uri, number) = (address.parse().ok()?, number_of(address));
-        Some(Self { uri, number, breaker, busy: AtomicUsize::new(0) })
-    }
 }
 
 /// A request counted among those of its endpoint.
@@ -249,6 +226,10 @@ impl HttpExchange {
             resumes: 0,
             notices: 0,
         }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.route.endpoint
     }
 
     pub(crate) fn revision(&self) -> Revision {

@@ -1,6 +1,9 @@
 //! Sessions and children of one server, each for those it may serve.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
 use tokio::time::Instant;
@@ -38,6 +41,8 @@ pub(crate) struct Link(pub(crate) Arc<Open>);
 
 pub(crate) struct Open {
     pub(crate) way: Way,
+    /// Whether it is a session of a client: those of the gateway itself keep no pod.
+    counts: bool,
     since: Instant,
     meters: Meters,
     server: String,
@@ -49,17 +54,30 @@ pub(crate) enum Way {
 }
 
 impl Link {
-    pub(crate) fn new(way: Way, server: &str, meters: &Meters) -> Self {
-        Self(Arc::new(Open { way, since: Instant::now(), meters: meters.clone(), server: server.to_owned() }))
+    /// A session or child that was opened for somebody.
+    pub(crate) fn new(way: Way, on: &OnBehalf, server: &str, meters: &Meters) -> Self {
+        let counts = !on.is_gateway();
+        if let Way::Session(route) = &way {
+            route.endpoint.sessions.fetch_add(usize::from(counts), Ordering::Relaxed);
+        }
+        Self(Arc::new(Open { way, counts, since: Instant::now(), meters: meters.clone(), server: server.to_owned() }))
     }
 
+    /// Whether it is of no use any more: it has ended, or the pod that it was on is gone. What the gateway has for
+    /// itself leaves a pod that drains too.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(&self.0.way, Way::Child { child, .. } if child.is_gone())
+        match &self.0.way {
+            Way::Child { child, .. } => child.is_gone(),
+            Way::Session(route) => route.endpoint.is_gone() || (!self.0.counts && route.endpoint.is_draining()),
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if let Way::Session(route) = &self.way {
+            route.endpoint.sessions.fetch_sub(usize::from(self.counts), Ordering::Relaxed);
+        }
         self.meters.client_session(self.since.elapsed(), &self.server);
     }
 }

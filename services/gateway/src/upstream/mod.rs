@@ -1,6 +1,6 @@
 //! Servers behind the gateway: how they are reached, and what keeps one from harming the others.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
@@ -14,10 +14,14 @@ use crate::{
 mod breaker;
 mod budget;
 mod child;
+mod connect;
+mod endpoints;
 mod era;
 mod gate;
 mod http_link;
 mod links;
+mod open;
+mod places;
 mod process;
 mod server;
 mod sse;
@@ -25,9 +29,13 @@ mod subscriptions;
 mod watch;
 
 pub(crate) use self::{
+    connect::Connector,
+    endpoints::Endpoint,
     era::{Info, gateway_info},
+    gate::Place,
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
-    server::{Changed, Server, Told, changes},
+    places::{ClassCount, Counts, Wanted},
+    server::{Changed, Common, Server, Told, changes},
     subscriptions::{NotSubscribed, Subscribed},
 };
 
@@ -114,6 +122,8 @@ pub(crate) struct Ask {
     /// What a client of 2026-07-28 declared of itself, passed on as it is to servers of that revision.
     pub(crate) declared: Declared,
     pub(crate) traceparent: String,
+    /// The pod on which it has a place.
+    pub(crate) pod: Option<Arc<Endpoint>>,
     /// Until when it is awaited.
     pub(crate) deadline: Instant,
 }
@@ -150,6 +160,7 @@ impl Ask {
             abilities: Abilities::default(),
             declared: Declared::default(),
             traceparent: String::new(),
+            pod: None,
             deadline: Instant::now() + OWN,
         }
     }
@@ -201,6 +212,11 @@ impl OnBehalf {
         Self { principal: String::new(), owner: [0; 16], session: None }
     }
 
+    /// Whether it is the gateway itself.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.principal.is_empty()
+    }
+
     fn header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.principal).ok().filter(|value| !value.is_empty())
     }
@@ -243,6 +259,11 @@ impl Exchange {
         if let Self::Http(exchange) = self {
             exchange.late();
         }
+    }
+
+    /// Whether it is on a pod that is to be left.
+    fn must_move(&self) -> bool {
+        matches!(self, Self::Http(exchange) if !exchange.endpoint().is_open())
     }
 
     pub(crate) fn revision(&self) -> Revision {

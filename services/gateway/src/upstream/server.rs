@@ -8,26 +8,29 @@ use std::{
 
 use http::HeaderValue;
 use tokio::{
-    sync::{Mutex as AsyncMutex, broadcast},
-    time::timeout,
+    sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, watch},
+    time::{Instant, timeout},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Ask, Exchange, Failed, OnBehalf,
-    breaker::{Breaker, Pass},
+    breaker::Pass,
     budget::Budget,
-    child::Child,
-    era::{Info, Probed, answer, initialize, initialized, probed},
+    connect::Connector,
+    endpoints::{Endpoint, Endpoints},
+    era::Info,
     gate::Gate,
-    http_link::{Endpoint, HttpClient, Route, client, on_behalf},
+    http_link::{HttpClient, Route, client, on_behalf},
     links::{Link, LinkKey, Links, Way, links},
+    places::Wanted,
     subscriptions::Subscriptions,
 };
 use crate::{
     abilities::Abilities,
-    config::{EraChoice, Limits, ProcessConfig, Reach, ServerConfig, Sharing},
-    message::{Json, MODERN, Object, notice},
+    config::{Limits, PodConfig, PodsConfig, ProcessConfig, Reach, ServerConfig, Sharing},
+    message::{Json, MODERN, Object},
+    servers::Source,
     telemetry::Meters,
     ticket::{Held, number_of},
 };
@@ -35,7 +38,9 @@ use crate::{
 /// How long a server may take to say which era it is of and to open a session.
 const GREETING: Duration = Duration::from_secs(10);
 /// How long a child may take to answer the probe before it is taken for one of before 2026-07-28.
-const PROBE: Duration = Duration::from_secs(3);
+pub(super) const PROBE: Duration = Duration::from_secs(3);
+/// Servers that are woken at once so that their lists can be read.
+const WAKES: usize = 8;
 /// Changes that one who is told of them may be behind.
 const CHANGES: usize = 256;
 
@@ -116,87 +121,237 @@ pub(crate) fn changes() -> Told {
     Told { lists: broadcast::channel(CHANGES).0, resources: broadcast::channel(CHANGES).0 }
 }
 
-enum Kind {
-    Http { client: HttpClient, endpoints: Vec<Arc<Endpoint>>, authorization: Option<HeaderValue>, turn: AtomicUsize },
+/// What all servers share.
+pub(crate) struct Common {
+    limits: Limits,
+    told: Told,
+    meters: Meters,
+    pub(super) tasks: TaskTracker,
+    pub(crate) connector: Connector,
+    stop: CancellationToken,
+    /// Told when a call begins to wait for a pod.
+    pub(crate) urgent: Arc<Notify>,
+    /// Servers that are woken at once so that their lists can be read.
+    wakes: Arc<Semaphore>,
+    /// Servers that there have been: what was read of one is not taken for what a later one of its name says.
+    made: AtomicU64,
+}
+
+impl Common {
+    pub(crate) fn new(
+        limits: &Limits,
+        told: &Told,
+        meters: &Meters,
+        tasks: &TaskTracker,
+        connector: Connector,
+        stop: &CancellationToken,
+    ) -> Self {
+        Self {
+            limits: *limits,
+            told: told.clone(),
+            meters: meters.clone(),
+            tasks: tasks.clone(),
+            connector,
+            stop: stop.clone(),
+            urgent: Arc::default(),
+            wakes: Arc::new(Semaphore::new(WAKES)),
+            made: AtomicU64::new(0),
+        }
+    }
+
+    fn changes(&self, server: u32) -> Changes {
+        let first = self.made.fetch_add(1, Ordering::Relaxed) << 32;
+        let counts = Arc::new([first, first, first].map(AtomicU64::new));
+        Changes { server, counts, told: self.told.clone() }
+    }
+}
+
+pub(super) enum Kind {
+    Http { client: HttpClient, endpoints: Arc<Endpoints>, authorization: Option<HeaderValue>, turn: AtomicUsize },
     Process(ProcessConfig),
+}
+
+/// What is open with a server, and what it says of itself.
+pub(super) struct Ways {
+    info: Mutex<Option<Arc<Info>>>,
+    asking: AsyncMutex<()>,
+    pub(super) links: Links,
+    /// Sessions of tokens that the server has forgotten.
+    spent: moka::sync::Cache<LinkKey, ()>,
 }
 
 /// A server behind the gateway.
 pub(crate) struct Server {
     pub(crate) config: ServerConfig,
+    pub(crate) source: Source,
     pub(crate) number: u32,
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) budget: Budget,
     pub(crate) changes: Changes,
-    meters: Meters,
-    kind: Kind,
-    info: Mutex<Option<Arc<Info>>>,
-    asking: AsyncMutex<()>,
-    links: Links,
-    /// Sessions of tokens that the server has forgotten.
-    spent: moka::sync::Cache<LinkKey, ()>,
+    /// Cancelled when another takes its place or it is taken away.
+    pub(crate) end: CancellationToken,
+    /// Held by each request that it serves.
+    pub(crate) used: Arc<()>,
+    pub(super) meters: Meters,
+    pub(super) kind: Kind,
+    pub(super) ways: Arc<Ways>,
+    waking: Arc<AsyncMutex<()>>,
+    wakes: Arc<Semaphore>,
     next: AtomicU64,
-    answer_bytes: usize,
-    tasks: TaskTracker,
     pub(super) subscriptions: Arc<Subscriptions>,
+    pub(super) answer_bytes: usize,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Server {
-    pub(crate) fn new(
-        config: ServerConfig,
-        limits: &Limits,
-        told: &Told,
-        meters: &Meters,
-        tasks: &TaskTracker,
-    ) -> Arc<Self> {
+    /// A server as it is configured. From the one before of its name it takes over what still holds: what is known of
+    /// its pods, who waits, what was counted, and sessions and children where they are reached as before.
+    pub(crate) fn new(config: ServerConfig, source: Source, common: &Common, before: Option<&Self>) -> Arc<Self> {
         let number = number_of(&config.name);
-        let (kind, links) = match &config.reach {
-            Reach::Http { endpoints, authorization } => {
-                let endpoint = |address: &String| Endpoint::new(address, Breaker::new(config.breaker)).map(Arc::new);
-                let kind = Kind::Http {
-                    client: client(),
-                    endpoints: endpoints.iter().filter_map(endpoint).collect(),
-                    authorization: authorization
-                        .as_ref()
-                        .and_then(|secret| HeaderValue::from_str(secret.reveal()?).ok()),
-                    turn: AtomicUsize::new(0),
-                };
-                (kind, links(limits.sessions, limits.session_idle))
+        let kind = Kind::of(&config, common, before);
+        let pods = config.has_pods().then(|| kind.endpoints().map(|endpoints| endpoints.all())).flatten();
+        let gate = match before.filter(|before| before.config.has_pods() == config.has_pods()) {
+            Some(before) => {
+                before.gate.change(&config);
+                if let Some(pods) = pods {
+                    before.gate.set_pods(pods);
+                }
+                Arc::clone(&before.gate)
             }
-            Reach::Process(process) => {
-                let most = u64::try_from(process.children).unwrap_or(u64::MAX);
-                (Kind::Process(process.clone()), links(most, process.idle))
-            }
+            None => Gate::new(&config, pods, &common.urgent),
         };
+        let same_way = before.filter(|before| before.config.is_reached_as(&config));
         Arc::new(Self {
-            gate: Gate::new(&config),
-            budget: Budget::new(config.concurrency),
-            changes: Changes { server: number, counts: Arc::default(), told: told.clone() },
-            meters: meters.clone(),
+            source,
+            gate,
+            budget: Budget::new(config.at_once()),
+            changes: before.map_or_else(|| common.changes(number), |before| before.changes.clone()),
+            end: common.stop.child_token(),
+            used: Arc::default(),
+            meters: common.meters.clone(),
+            ways: same_way.map_or_else(|| Arc::new(Ways::of(&config, &common.limits)), |it| Arc::clone(&it.ways)),
             kind,
-            info: Mutex::default(),
-            asking: AsyncMutex::default(),
-            links,
-            spent: moka::sync::Cache::builder()
-                .max_capacity(limits.sessions)
-                .time_to_live(limits.session_lasts)
-                .build(),
+            waking: Arc::default(),
+            wakes: Arc::clone(&common.wakes),
             next: AtomicU64::new(1),
-            answer_bytes: limits.answer_bytes,
-            subscriptions: Arc::default(),
-            tasks: tasks.clone(),
+            subscriptions: before.map_or_else(Arc::default, |before| Arc::clone(&before.subscriptions)),
+            answer_bytes: common.limits.answer_bytes,
+            tasks: common.tasks.clone(),
             number,
             config,
         })
     }
 
+    /// Takes a configuration that says nothing new but of its pods; whether it is such.
+    pub(crate) fn takes(&self, config: &ServerConfig) -> bool {
+        let (Reach::Pods(mine), Reach::Pods(new)) = (&self.config.reach, &config.reach) else {
+            return self.config == *config;
+        };
+        let without = |config: &ServerConfig, pods: &PodsConfig| ServerConfig {
+            reach: Reach::Pods(PodsConfig { pods: Vec::new(), ..pods.clone() }),
+            ..config.clone()
+        };
+        let same = without(&self.config, mine) == without(config, new);
+        if same && let Some(endpoints) = self.kind.endpoints() {
+            self.gate.set_pods(endpoints.set(&new.pods));
+        }
+        same
+    }
+
+    pub(crate) fn shares_links_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ways, &other.ways)
+    }
+
+    /// Its pods, of a server that has such.
+    pub(crate) fn pods(&self) -> Option<Arc<[Arc<Endpoint>]>> {
+        let endpoints = self.kind.endpoints().filter(|_| self.config.has_pods())?;
+        Some(endpoints.all())
+    }
+
+    /// Whether it has pods, and none of them takes what has no session yet.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.gate.is_cold()
+    }
+
+    /// For how long a call waits for a pod.
+    pub(crate) fn wake_time(&self) -> Duration {
+        match &self.config.reach {
+            Reach::Pods(pods) if pods.wakes => pods.wake,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Waits, for at most so long, until a pod takes what has no session yet, having told that one is wanted; whether
+    /// one does. Always so at a server that has no pods.
+    pub(crate) async fn awake(&self, patience: Duration) -> bool {
+        let Some(endpoints) = self.kind.endpoints().filter(|_| self.is_asleep()) else { return true };
+        let patience = patience.min(self.wake_time());
+        if !patience.is_zero() {
+            self.wake();
+        }
+        timeout(patience, endpoints.open()).await.is_ok()
+    }
+
+    /// Waits until there is a pod, without wanting one.
+    pub(crate) async fn until_awake(&self) {
+        if let Some(endpoints) = self.kind.endpoints().filter(|_| self.config.has_pods()) {
+            endpoints.open().await;
+        }
+    }
+
+    /// Tells when its pods change.
+    pub(super) fn endpoint_changes(&self) -> Option<watch::Receiver<()>> {
+        self.kind.endpoints().map(|endpoints| endpoints.changes())
+    }
+
+    /// Lets one wait for a pod as a call does, beside those that ask: they may be gone before it comes.
+    fn wake(&self) {
+        let Ok(one) = Arc::clone(&self.waking).try_lock_owned() else { return };
+        let (gate, wakes, end) = (Arc::clone(&self.gate), Arc::clone(&self.wakes), self.end.clone());
+        let (wait, class) = (self.wake_time(), self.class_of(None));
+        self.tasks.spawn(async move {
+            let woken = async {
+                // Not all that are asleep at once, only because somebody wants to see what there is.
+                let _turn = wakes.acquire().await;
+                let wanted = Wanted { ends: Instant::now() + wait, class, pin: None, again: false };
+                drop(gate.wake(wanted).await);
+            };
+            drop(end.run_until_cancelled(woken).await);
+            drop(one);
+        });
+    }
+
+    /// Which class a call is of, by the tool it is of.
+    pub(crate) fn class_of(&self, tool: Option<&str>) -> usize {
+        match &self.config.reach {
+            Reach::Pods(pods) => pods.class_of(tool),
+            _ => 0,
+        }
+    }
+
+    /// Where the session of somebody is, if it is on a pod that there is.
+    pub(crate) async fn pin(&self, on: &OnBehalf, abilities: Abilities, held: Option<&Held>) -> Option<Arc<Endpoint>> {
+        let endpoints = self.kind.endpoints().filter(|_| self.config.has_pods())?;
+        if self.known().is_some_and(|info| info.revision.is_modern()) {
+            return None;
+        }
+        let key = LinkKey::new(on, abilities, self.sharing());
+        if let Some(link) = self.ways.links.get(&key).await.filter(|link| !link.is_gone())
+            && let Way::Session(route) = &link.0.way
+        {
+            return Some(Arc::clone(&route.endpoint));
+        }
+        let held = held.filter(|_| !self.ways.spent.contains_key(&key))?;
+        endpoints.all().iter().find(|endpoint| endpoint.number == held.endpoint).cloned()
+    }
+
     /// What the server says of itself, as far as it was asked.
     pub(crate) fn known(&self) -> Option<Arc<Info>> {
-        self.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ways.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn learn(&self, info: Option<Info>) -> Option<Arc<Info>> {
-        let mut held = self.info.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.ways.info.lock().unwrap_or_else(PoisonError::into_inner);
         *held = info.map(Arc::new);
         held.clone()
     }
@@ -206,9 +361,12 @@ impl Server {
         if let Some(info) = self.known() {
             return Ok(info);
         }
-        let _one = self.asking.lock().await;
+        let _one = self.ways.asking.lock().await;
         if let Some(info) = self.known() {
             return Ok(info);
+        }
+        if !self.awake(Duration::MAX).await {
+            return Err(Failed::not_sent(format!("'{}' is asleep, and no pod came in time", self.config.name)));
         }
         let greeted = timeout(self.greeting(), self.greet()).await;
         let info = greeted.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))??;
@@ -226,49 +384,24 @@ impl Server {
         matches!(self.kind, Kind::Process(_))
     }
 
-    async fn greet(&self) -> Result<Info, Failed> {
-        match &self.kind {
-            Kind::Http { .. } => match self.probe_http().await? {
-                Probed::Modern(info) => Ok(*info),
-                Probed::Legacy => {
-                    let on = OnBehalf::gateway();
-                    let (link, info) = self.open_session(&on, Abilities::default()).await?;
-                    self.links.insert(LinkKey::new(&on, Abilities::default(), self.sharing()), link).await;
-                    Ok(info)
-                }
-            },
-            Kind::Process(process) => {
-                let (link, info) = self.open_child(process, Abilities::default(), None).await?;
-                let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), process.sharing);
-                // It has started, so it may as well serve.
-                self.links.insert(key, link).await;
-                Ok(info)
-            }
-        }
-    }
-
-    async fn probe_http(&self) -> Result<Probed, Failed> {
-        if self.config.era == EraChoice::Legacy {
-            return Ok(Probed::Legacy);
-        }
-        let (route, pass) = self.route(&OnBehalf::gateway())?;
-        match route.send(&Ask::own("server/discover"), self.id(), pass).await {
-            Ok(exchange) => probed(&answer(&mut Exchange::Http(Box::new(exchange))).await?),
-            Err(Failed::OtherEra | Failed::Gone) if self.config.era == EraChoice::Auto => Ok(Probed::Legacy),
-            Err(failed) => Err(failed),
-        }
-    }
-
-    fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A way to the endpoint that has the least to do of those that are not left alone, and leave to go it.
-    fn route(&self, on: &OnBehalf) -> Result<(Route, Pass), Failed> {
+    /// A way to a pod, or to the endpoint that has the least to do of those that are not left alone; and leave to go it.
+    pub(super) fn route(&self, on: &OnBehalf, pod: Option<&Arc<Endpoint>>) -> Result<(Route, Pass), Failed> {
         let Kind::Http { endpoints, turn, .. } = &self.kind else { unreachable!("asked of HTTP alone") };
-        let turn = turn.fetch_add(1, Ordering::Relaxed);
+        let resting = |left| Failed::resting("it fails and is left alone for a moment", left);
+        if let Some(pod) = pod {
+            return Ok((self.route_to(pod, on), pod.breaker.pass().map_err(resting)?));
+        }
+        let (turn, endpoints) = (turn.fetch_add(1, Ordering::Relaxed), endpoints.all());
         // Taken in turns, so that those that have as little to do as others share it.
-        let mut open: Vec<_> = (0..endpoints.len()).map(|at| &endpoints[(turn + at) % endpoints.len()]).collect();
+        let in_turn = (0..endpoints.len()).map(|at| &endpoints[(turn + at) % endpoints.len()]);
+        let mut open: Vec<_> = in_turn.filter(|endpoint| endpoint.is_open()).collect();
+        if open.is_empty() {
+            return Err(Failed::not_sent("none of its pods takes requests"));
+        }
         open.sort_by_key(|endpoint| endpoint.busy.load(Ordering::Relaxed));
         let mut rest = Duration::from_secs(1);
         for endpoint in open {
@@ -277,7 +410,7 @@ impl Server {
                 Err(left) => rest = rest.min(left),
             }
         }
-        Err(Failed::resting("it fails and is left alone for a moment", rest))
+        Err(resting(rest))
     }
 
     fn route_to(&self, endpoint: &Arc<Endpoint>, on: &OnBehalf) -> Route {
@@ -293,73 +426,7 @@ impl Server {
         }
     }
 
-    /// Opens a session of a revision before 2026-07-28.
-    async fn open_session(&self, on: &OnBehalf, abilities: Abilities) -> Result<(Link, Info), Failed> {
-        let (mut route, pass) = self.route(on)?;
-        route.revision = crate::message::LATEST_LEGACY;
-        let exchange = route.clone().send(&initialize(abilities), self.id(), pass).await?;
-        route.session = exchange.opened.clone();
-        let info = initialized(&answer(&mut Exchange::Http(Box::new(exchange))).await?)?;
-        route.revision = info.revision;
-        route.tell(notice("notifications/initialized", None)).await?;
-        Ok((Link::new(Way::Session(Box::new(route)), &self.config.name, &self.meters), info))
-    }
-
-    /// Starts a child. Its era is that of the last one, or found out.
-    async fn open_child(
-        &self,
-        process: &ProcessConfig,
-        abilities: Abilities,
-        era: Option<Info>,
-    ) -> Result<(Link, Info), Failed> {
-        let mut child = self.start(process)?;
-        let modern = match (&era, self.config.era) {
-            (_, EraChoice::Legacy) => None,
-            (Some(info), _) => info.revision.is_modern().then(|| info.clone()),
-            (None, choice) => match self.probe_child(&child, process, choice).await {
-                Ok(Probed::Modern(info)) => Some(*info),
-                Ok(Probed::Legacy) => None,
-                // Some of before 2026-07-28 take it so amiss to be asked that they end.
-                Err(Failed::Cut(_)) if choice == EraChoice::Auto => {
-                    child = self.start(process)?;
-                    None
-                }
-                Err(failed) => return Err(failed),
-            },
-        };
-        let info = match modern {
-            Some(info) => info,
-            None => {
-                let mut exchange = Exchange::Child(child.send(&initialize(abilities), crate::message::LATEST_LEGACY)?);
-                let info = initialized(&answer(&mut exchange).await?)?;
-                child.tell(&notice("notifications/initialized", None))?;
-                info
-            }
-        };
-        let way = Way::Child { child, revision: info.revision };
-        Ok((Link::new(way, &self.config.name, &self.meters), info))
-    }
-
-    fn start(&self, process: &ProcessConfig) -> Result<Arc<Child>, Failed> {
-        Child::start(&self.config.name, process, self.answer_bytes, self.changes.clone(), &self.tasks)
-    }
-
-    async fn probe_child(
-        &self,
-        child: &Arc<Child>,
-        process: &ProcessConfig,
-        choice: EraChoice,
-    ) -> Result<Probed, Failed> {
-        let mut exchange = Exchange::Child(child.send(&Ask::own("server/discover"), MODERN)?);
-        let wait = if choice == EraChoice::Auto { PROBE.min(process.start / 2) } else { process.start };
-        match timeout(wait, answer(&mut exchange)).await {
-            Ok(outcome) => probed(&outcome?),
-            Err(_) if choice == EraChoice::Auto => Ok(Probed::Legacy),
-            Err(_) => Err(Failed::Wrong("it does not let itself be discovered".to_owned())),
-        }
-    }
-
-    fn sharing(&self) -> Sharing {
+    pub(super) fn sharing(&self) -> Sharing {
         match &self.kind {
             Kind::Http { .. } => Sharing::Session,
             Kind::Process(process) => process.sharing,
@@ -367,52 +434,55 @@ impl Server {
     }
 
     /// The session or child for somebody, opened when there is none.
-    async fn link(&self, on: &OnBehalf, abilities: Abilities, held: Option<&Held>) -> Result<(LinkKey, Link), Failed> {
+    async fn link(
+        &self,
+        on: &OnBehalf,
+        abilities: Abilities,
+        held: Option<&Held>,
+        pod: Option<&Arc<Endpoint>>,
+    ) -> Result<(LinkKey, Link), Failed> {
         let key = LinkKey::new(on, abilities, self.sharing());
-        if let Some(link) = self.links.get(&key).await {
+        if let Some(link) = self.ways.links.get(&key).await {
             if !link.is_gone() {
                 return Ok((key, link));
             }
             self.meters.event(&self.config.name, "restarted");
             self.forget(&key, &link).await;
         }
-        let opened = self.links.try_get_with(key, async {
-            if let Some(link) = held.filter(|_| !self.spent.contains_key(&key)).and_then(|held| self.adopt(held, on)) {
+        let opened = self.ways.links.try_get_with(key, async {
+            if let Some(link) =
+                held.filter(|_| !self.ways.spent.contains_key(&key)).and_then(|held| self.adopt(held, on))
+            {
                 return Ok(link);
             }
-            let opened = timeout(self.greeting(), self.open(on, key_abilities(&key, abilities))).await;
+            let opened = timeout(self.greeting(), self.open(on, key_abilities(&key, abilities), pod)).await;
             opened.unwrap_or_else(|_| Err(Failed::not_sent(format!("'{}' does not open a session", self.config.name))))
         });
         Ok((key, opened.await.map_err(|failed: Arc<Failed>| Failed::clone(&failed))?))
     }
 
-    async fn open(&self, on: &OnBehalf, abilities: Abilities) -> Result<Link, Failed> {
-        match &self.kind {
-            Kind::Http { .. } => Ok(self.open_session(on, abilities).await?.0),
-            Kind::Process(process) => {
-                let era = self.known().map(|info| Info::clone(&info));
-                Ok(self.open_child(process, abilities, era).await?.0)
-            }
-        }
-    }
-
     /// A session that another replica has opened.
     fn adopt(&self, held: &Held, on: &OnBehalf) -> Option<Link> {
         let Kind::Http { endpoints, .. } = &self.kind else { return None };
+        let endpoints = endpoints.all();
         let endpoint = endpoints.iter().find(|endpoint| endpoint.number == held.endpoint)?;
         let mut route = self.route_to(endpoint, on);
         route.revision = held.revision;
         route.session = Some(HeaderValue::from_str(&held.id).ok()?);
-        Some(Link::new(Way::Session(Box::new(route)), &self.config.name, &self.meters))
+        Some(Link::new(Way::Session(Box::new(route)), on, &self.config.name, &self.meters))
     }
 
     /// Opens a session for a client's token to carry.
     pub(crate) async fn hold(&self, on: &OnBehalf, abilities: Abilities) -> Result<Option<Held>, Failed> {
+        // What is asleep is let sleep: the session is opened when it is needed.
+        if self.is_asleep() {
+            return Ok(None);
+        }
         let info = self.info().await?;
         if info.revision.is_modern() || self.is_process() {
             return Ok(None);
         }
-        let (_, link) = self.link(on, abilities, None).await?;
+        let (_, link) = self.link(on, abilities, None, None).await?;
         let Way::Session(route) = &link.0.way else { return Ok(None) };
         let id = route.session.as_ref().and_then(|id| id.to_str().ok());
         Ok(id.map(|id| Held {
@@ -425,10 +495,10 @@ impl Server {
 
     /// Takes out a link that is of no use any more, unless another has taken its place already.
     async fn forget(&self, key: &LinkKey, link: &Link) {
-        self.spent.insert(*key, ());
-        let held = self.links.get(key).await;
+        self.ways.spent.insert(*key, ());
+        let held = self.ways.links.get(key).await;
         if held.is_some_and(|held| Arc::ptr_eq(&held.0, &link.0)) {
-            self.links.invalidate(key).await;
+            self.ways.links.invalidate(key).await;
         }
     }
 
@@ -436,7 +506,7 @@ impl Server {
     pub(crate) async fn part(&self, on: &OnBehalf, abilities: Abilities) {
         let key = LinkKey::new(on, abilities, self.sharing());
         if self.sharing() == Sharing::Session
-            && let Some(link) = self.links.remove(&key).await
+            && let Some(link) = self.ways.links.remove(&key).await
             && let Way::Session(route) = &link.0.way
         {
             route.end().await;
@@ -447,14 +517,14 @@ impl Server {
     pub(crate) async fn send(&self, on: &OnBehalf, ask: &Ask, held: Option<&Held>) -> Result<Exchange, Failed> {
         let info = self.info().await?;
         if info.revision.is_modern() && !self.is_process() {
-            let (route, pass) = self.route(on)?;
+            let (route, pass) = self.route(on, ask.pod.as_ref())?;
             let sent = route.send(ask, self.id(), pass).await;
             if matches!(sent, Err(Failed::OtherEra)) {
                 self.learn(None);
             }
             return Ok(Exchange::Http(Box::new(sent?)));
         }
-        let (key, link) = self.link(on, ask.abilities, held).await.inspect_err(|failed| {
+        let (key, link) = self.link(on, ask.abilities, held, ask.pod.as_ref()).await.inspect_err(|failed| {
             // What it was taken for may be what it is no more: it is asked again.
             if matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_)) {
                 self.learn(None);
@@ -491,7 +561,7 @@ impl Server {
     /// Tells a session or child something, if there is one.
     pub(crate) async fn tell(&self, on: &OnBehalf, abilities: Abilities, message: Json) {
         let key = LinkKey::new(on, abilities, self.sharing());
-        let Some(link) = self.links.get(&key).await else { return };
+        let Some(link) = self.ways.links.get(&key).await else { return };
         let told = match &link.0.way {
             Way::Session(route) => route.tell(message).await,
             Way::Child { child, .. } => child.tell(&message),
@@ -509,7 +579,7 @@ impl Server {
             ask.params.set("notifications", wanted.write());
             return self.send(&on, &ask, None).await.map(Some);
         }
-        let (key, link) = self.link(&on, Abilities::default(), None).await?;
+        let (key, link) = self.link(&on, Abilities::default(), None, None).await?;
         let Way::Session(route) = &link.0.way else { return Ok(None) };
         let pass = route.endpoint.breaker.pass().map_err(|_| Failed::not_sent("its endpoint is left alone"))?;
         let opened = route.clone().listen(pass).await;
@@ -521,15 +591,15 @@ impl Server {
 
     /// Lets go what nobody has used for long. Called now and then: nothing else does it while nothing is asked.
     pub(crate) async fn tidy(&self) {
-        self.links.run_pending_tasks().await;
-        self.spent.run_pending_tasks();
+        self.ways.links.run_pending_tasks().await;
+        self.ways.spent.run_pending_tasks();
     }
 
     /// Ends all sessions and children.
     pub(crate) async fn close(&self) {
-        let open: Vec<_> = self.links.iter().map(|(_, link)| link).collect();
-        self.links.invalidate_all();
-        self.links.run_pending_tasks().await;
+        let open: Vec<_> = self.ways.links.iter().map(|(_, link)| link).collect();
+        self.ways.links.invalidate_all();
+        self.ways.links.run_pending_tasks().await;
         let ends = open.iter().filter_map(|link| match &link.0.way {
             Way::Session(route) => Some(route.end()),
             Way::Child { child, .. } => {
@@ -553,7 +623,7 @@ impl Server {
     /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
     pub(super) async fn own_link(&self) -> Option<usize> {
         let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
-        let link = self.links.get(&key).await.filter(|link| !link.is_gone())?;
+        let link = self.ways.links.get(&key).await.filter(|link| !link.is_gone())?;
         Some(Arc::as_ptr(&link.0).addr())
     }
 
@@ -571,4 +641,46 @@ impl Server {
 /// A child that all share is told of nobody's abilities: what it asks could not be brought to whom it is about.
 fn key_abilities(key: &LinkKey, abilities: Abilities) -> Abilities {
     if key.is_shared() { Abilities::default() } else { abilities }
+}
+
+impl Kind {
+    fn of(config: &ServerConfig, common: &Common, before: Option<&Server>) -> Self {
+        let (pods, authorization) = match &config.reach {
+            Reach::Process(process) => return Self::Process(process.clone()),
+            Reach::Http { endpoints, authorization } => {
+                let fixed = |url: &String| PodConfig { name: String::new(), url: url.clone(), draining: false };
+                (endpoints.iter().map(fixed).collect(), authorization)
+            }
+            Reach::Pods(pods) => (pods.pods.clone(), &pods.authorization),
+        };
+        let taken_over = before.filter(|before| before.config.has_pods() == config.has_pods());
+        let taken_over = taken_over.and_then(|before| before.kind.endpoints().cloned());
+        let endpoints = taken_over.unwrap_or_else(|| Arc::new(Endpoints::new(config.breaker)));
+        endpoints.set(&pods);
+        Self::Http {
+            client: client(common.connector.clone()),
+            endpoints,
+            authorization: authorization.as_ref().and_then(|secret| HeaderValue::from_str(secret.reveal()?).ok()),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn endpoints(&self) -> Option<&Arc<Endpoints>> {
+        match self {
+            Self::Http { endpoints, .. } => Some(endpoints),
+            Self::Process(_) => None,
+        }
+    }
+}
+
+impl Ways {
+    fn of(config: &ServerConfig, limits: &Limits) -> Self {
+        let links = match &config.reach {
+            Reach::Http { .. } | Reach::Pods(_) => links(limits.sessions, limits.session_idle),
+            Reach::Process(process) => links(u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
+        };
+        let spent =
+            moka::sync::Cache::builder().max_capacity(limits.sessions).time_to_live(limits.session_lasts).build();
+        Self { info: Mutex::default(), asking: AsyncMutex::default(), links, spent }
+    }
 }

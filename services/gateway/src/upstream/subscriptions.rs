@@ -16,7 +16,6 @@ use std::{
 
 use serde_json::json;
 use tokio::{sync::Notify, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Ask, Exchange, Failed, Said,
@@ -200,12 +199,8 @@ impl Server {
         declared == Some(true) && self.is_alike() && self.is_one_for_all()
     }
 
-    /// Subscribes to a resource for somebody. Until `stop` it is seen to that the server knows.
-    pub(crate) async fn subscribe(
-        self: &Arc<Self>,
-        uri: &str,
-        stop: &CancellationToken,
-    ) -> Result<Subscribed, NotSubscribed> {
+    /// Subscribes to a resource for somebody.
+    pub(crate) async fn subscribe(self: &Arc<Self>, uri: &str) -> Result<Subscribed, NotSubscribed> {
         let info = timeout(OPENING, self.info()).await.ok().and_then(Result::ok);
         if !info.is_some_and(|info| self.tells_of_resources(&info)) {
             return Err(NotSubscribed::Unable);
@@ -214,8 +209,7 @@ impl Server {
         let begins = self.subscriptions.join(&uri)?;
         let subscribed = Subscribed { server: self.number, subscriptions: Arc::clone(&self.subscriptions), uri };
         if begins {
-            let (server, stop) = (Arc::clone(self), stop.clone());
-            self.spawn(async move { drop(stop.run_until_cancelled(server.see_to_subscriptions()).await) });
+            self.begin_to_see();
         }
         // A server that is away for a moment is told when it is back.
         match timeout(OPENING, self.subscriptions.said(&subscribed.uri)).await {
@@ -224,9 +218,27 @@ impl Server {
         }
     }
 
+    fn begin_to_see(self: &Arc<Self>) {
+        let server = Arc::clone(self);
+        self.spawn(async move {
+            let end = server.end.clone();
+            end.run_until_cancelled(Arc::clone(&server).see_to_subscriptions()).await;
+        });
+    }
+
+    /// Goes on with what was subscribed to at the server whose place this one takes.
+    pub(crate) fn take_over_subscriptions(self: &Arc<Self>) {
+        self.subscriptions.renew();
+        if !self.subscriptions.rests() {
+            self.begin_to_see();
+        }
+    }
+
     async fn see_to_subscriptions(self: Arc<Self>) {
         let mut pause = PAUSE;
         loop {
+            // Nothing changes at one that sleeps, and it is not woken for this.
+            self.until_awake().await;
             let ended = match self.info().await {
                 Ok(info) if info.revision.is_modern() => self.follow_resources(&info).await,
                 Ok(_) => self.subscribe_in_session().await,

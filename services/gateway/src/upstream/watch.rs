@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Changed, Failed, Info, Said, server::Server};
@@ -25,10 +26,15 @@ impl Server {
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut pause = PAUSE;
         loop {
+            if stop.run_until_cancelled(self.until_awake()).await.is_none() {
+                return;
+            }
             let followed = stop.run_until_cancelled(self.follow()).await;
             match followed {
                 None | Some(Ok(Followed::Nothing)) => return,
                 Some(Ok(Followed::Ended)) => pause = PAUSE,
+                // It has gone to sleep meanwhile, which is no fault.
+                Some(Err(_)) if self.is_asleep() => pause = PAUSE,
                 Some(Err(failed)) => {
                     tracing::warn!(server = self.config.name, why = failed.why(), "an MCP server cannot be followed");
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -56,8 +62,19 @@ impl Server {
         if !info.revision.is_modern() {
             self.subscriptions.renew();
         }
+        let mut changes = self.endpoint_changes();
         loop {
-            match exchange.next().await {
+            let said = tokio::select! {
+                said = exchange.next() => said,
+                () = changed(&mut changes) => {
+                    // What the gateway has for itself keeps no pod.
+                    if exchange.must_move() {
+                        return Ok(Followed::Ended);
+                    }
+                    continue;
+                }
+            };
+            match said {
                 Ok(Said::Notice { method, params }) => drop(self.changes.hear(&method, params.as_ref())),
                 Ok(Said::Asks { id, .. }) => {
                     let outcome = Outcome::error(crate::refusal::METHOD_NOT_FOUND, "nobody is there to be asked");
@@ -76,6 +93,14 @@ impl Server {
     /// Whether it tells of single resources in a session's stream.
     fn needs_stream(&self, info: &Info) -> bool {
         !info.revision.is_modern() && self.tells_of_resources(info)
+    }
+}
+
+/// Waits for a change of the pods; for ever where there are none.
+async fn changed(changes: &mut Option<watch::Receiver<()>>) {
+    match changes {
+        Some(changes) if changes.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }
 

@@ -124,6 +124,7 @@ pub(crate) fn config(servers: Vec<ServerConfig>, limits: Limits) -> GatewayConfi
         advertise: String::new(),
         hosts: Vec::new(),
         origins: vec!["https://app.example.org".to_owned()],
+        authorities: None,
         limits,
         meter: Meter::default(),
     }

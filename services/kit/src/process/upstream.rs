@@ -1,9 +1,14 @@
 //! The way to another service of the platform.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{Failure, Settings};
+
+/// How often the other end is asked whether it is there, and how long it has to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// What is wrong with the address of a service: `http://HOST:PORT` on this machine, or `https://HOST:PORT` where the
 /// certificates of `[tls]` are shown and known by.
@@ -41,9 +46,14 @@ pub fn check_upstream(address: &str, settings: &Settings) -> Result<(), String> 
 pub fn upstream(address: &str, settings: &Settings, stop: CancellationToken) -> Result<Channel, Failure> {
     check_upstream(address, settings)?;
     match address.strip_prefix("https://") {
-        None => Ok(Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true).connect_lazy()),
+        None => Ok(alive(Endpoint::from_shared(address.to_owned())?).tcp_nodelay(true).connect_lazy()),
         Some(rest) => secure(rest, settings, stop),
     }
+}
+
+/// Finds out that the other end is no more though nothing says so, also while a stream is open on which little is said.
+fn alive(endpoint: Endpoint) -> Endpoint {
+    endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE)
 }
 
 #[cfg(feature = "tls")]
@@ -56,7 +66,8 @@ fn secure(to: &str, settings: &Settings, stop: CancellationToken) -> Result<Chan
     let files = TlsFiles { certificate: tls.certificate, key: tls.key, authorities: Some(tls.authorities) };
     let loaded = Tls::load(files, Vec::new())?;
     tokio::spawn(Arc::clone(&loaded).watch(tls.reload_every.0, stop));
-    Ok(Endpoint::from_shared(format!("http://{to}"))?.connect_with_connector_lazy(loaded.connector()?))
+    let endpoint = alive(Endpoint::from_shared(format!("http://{to}"))?);
+    Ok(endpoint.connect_with_connector_lazy(loaded.connector()?))
 }
 
 #[cfg(not(feature = "tls"))]

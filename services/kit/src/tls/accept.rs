@@ -15,7 +15,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -64,9 +64,25 @@ impl Tls {
     /// Connections of this listener whose handshake is done, for a gRPC server. Slow callers keep nobody waiting: each
     /// handshake has its own task and its time. Nothing is accepted any more when the stream is dropped.
     pub fn accept(self: &Arc<Self>, listener: TcpListener) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
+        self.accepted(listener, Self::server)
+    }
+
+    /// The same for a server of HTTP/1.1.
+    pub fn accept_http(
+        self: &Arc<Self>,
+        listener: TcpListener,
+    ) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
+        self.accepted(listener, Self::http)
+    }
+
+    fn accepted(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        config: fn(&Self) -> Arc<ServerConfig>,
+    ) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
         let (done, connections) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        tokio::spawn(accept(Arc::clone(self), listener, done, stop.clone()));
+        tokio::spawn(accept(Arc::clone(self), config, listener, done, stop.clone()));
         stream::unfold((connections, stop.drop_guard()), |(mut connections, guard): (_, DropGuard)| async move {
             let connection: TlsConnection = mpsc::Receiver::recv(&mut connections).await?;
             Some((Ok(connection), (connections, guard)))
@@ -87,7 +103,13 @@ impl Tls {
     }
 }
 
-async fn accept(tls: Arc<Tls>, listener: TcpListener, done: mpsc::Sender<TlsConnection>, stop: CancellationToken) {
+async fn accept(
+    tls: Arc<Tls>,
+    config: fn(&Tls) -> Arc<ServerConfig>,
+    listener: TcpListener,
+    done: mpsc::Sender<TlsConnection>,
+    stop: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let permit = Arc::clone(&room).acquire_owned().await.expect("never closed");
@@ -106,7 +128,7 @@ async fn accept(tls: Arc<Tls>, listener: TcpListener, done: mpsc::Sender<TlsConn
         tokio::spawn(async move {
             // Answers are small and must not wait for each other's acknowledgements.
             drop(connection.set_nodelay(true));
-            let acceptor = TlsAcceptor::from(tls.server());
+            let acceptor = TlsAcceptor::from(config(&tls));
             match timeout(HANDSHAKE, acceptor.accept(connection)).await {
                 Ok(Ok(connection)) if tls.may_call(&connection) => {
                     // Nobody may be serving any more.

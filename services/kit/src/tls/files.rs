@@ -12,8 +12,9 @@ use tokio_rustls::rustls::{
 
 use super::{TlsError, TlsFiles};
 
-/// What gRPC speaks within TLS.
+/// What gRPC speaks within TLS, and what everything else does.
 const ALPN: &[u8] = b"h2";
+const ALPN_HTTP: &[u8] = b"http/1.1";
 /// Longest file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -22,6 +23,8 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) struct Loaded {
     pub(super) content: [Vec<u8>; 3],
     pub(super) server: Arc<ServerConfig>,
+    /// The same for callers of HTTP/1.1.
+    pub(super) http: Arc<ServerConfig>,
     pub(super) client: Option<Arc<ClientConfig>>,
 }
 
@@ -41,7 +44,10 @@ impl Loaded {
         let server =
             server(&provider, roots.as_ref(), (chain.clone(), own.clone_key())).map_err(|cause| unusable(&*cause))?;
         let client = roots.map(|roots| client(&provider, roots, (chain, own))).transpose();
-        Ok(Self { content, server: Arc::new(server), client: client.map_err(|cause| unusable(&*cause))?.map(Arc::new) })
+        let mut http = server.clone();
+        http.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        let (server, http) = (Arc::new(server), Arc::new(http));
+        Ok(Self { content, server, http, client: client.map_err(|cause| unusable(&*cause))?.map(Arc::new) })
     }
 }
 

@@ -1,0 +1,3 @@
+//! Services as their callers meet them over gRPC, where that is more than one call.
+
+mod demand;

@@ -1,0 +1,171 @@
+//! The program that serves MCP in one region, or one server of a pod.
+
+use std::{convert::Infallible, io, process::ExitCode, sync::Arc};
+
+use axum::serve::ListenerExt as _;
+use echotune_api::{
+    FILE_DESCRIPTOR_SET, Users, UsersClient, accounts, authenticator,
+    demand::{DemandClient, Hello},
+};
+use echotune_kit::{
+    auth::Token,
+    edge::{Credentials, Edge},
+    identity::remembered,
+    lifecycle::{Exit, Life},
+    process::{self, About, Failure, Process, upstream},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    config::Config,
+    secure::Secure,
+    servers::{Listed, ServersFile},
+};
+use crate::{AccessConfig, Gateway, GatewayConfig, Keys, Operator};
+
+pub mod adapter;
+pub mod config;
+mod secure;
+mod servers;
+
+/// What the program is.
+pub const ABOUT: About = About {
+    name: "echotune-gateway",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Serves many MCP servers at one endpoint in one region. `echotune-gateway adapter --help` tells of another \
+            use: one server that is a program, served over HTTP.",
+    defaults: concat!(include_str!("defaults.toml"), "\n", include_str!("../../../kit/src/process/defaults.toml")),
+};
+
+fn told(why: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("error: {why}");
+    ExitCode::from(code)
+}
+
+/// Runs the program by its command line.
+pub fn run() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == "adapter") {
+        return adapter::run();
+    }
+    process::run(&ABOUT, serve)
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// A file cannot be read, an address not be listened on, or a server is configured wrongly.
+pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
+    let token = Token::read_file(&config.token_file)?;
+    let credentials = Credentials { token: token.clone() };
+    let stop = process.life.stop();
+    let users = upstream(&config.users, &config.process, stop.clone())?;
+    let users: Arc<dyn Users> = Arc::new(UsersClient::new(users, credentials.clone()));
+    let tokens = remembered(authenticator(Arc::clone(&users)), config.process.identity.remember.0);
+    let (accounts, meter) = (accounts(users), process.telemetry.meter());
+    let callers = config.process.callers(token, tokens, accounts, &mut process.life, &meter).await?;
+    let (listener, secure) = listen(&config).await?;
+    let (file, servers) = read_servers(&config)?;
+    let mcp = &config.mcp;
+    let here = listener.local_addr()?;
+    let gateway = Gateway::start(
+        GatewayConfig {
+            servers,
+            callers: callers.clone(),
+            access: access(&config)?,
+            keys: keys(&config)?,
+            advertise: mcp.advertise.clone(),
+            hosts: [&mcp.hosts[..], &[here.ip().to_string()]].concat(),
+            origins: mcp.origins.clone(),
+            authorities: Some(mcp.authorities.clone()).filter(|path| !path.as_os_str().is_empty()),
+            limits: mcp.limits(),
+            meter,
+        },
+        process.life.drain(),
+    )?;
+    if !config.operator.url.is_empty() {
+        let channel = upstream(&config.operator.url, &config.process, stop.clone())?;
+        gateway.follow(operator(&config, DemandClient::new(channel, credentials))?);
+    }
+    if let Some(file) = file {
+        let watched = file.watch(gateway.clone(), mcp.servers_reload_every.0, stop);
+        consume(&mut process.life, "the watch on servers", watched);
+    }
+    gateway.unready_after(process.life.not_ready());
+    answer(&gateway, listener, secure, &config, &mut process.life);
+    println!("{} speaks MCP on http://{here}/mcp", ABOUT.name);
+    let edge = Edge::knowing(callers, config.process.limits.patience());
+    process.serve(&edge, FILE_DESCRIPTOR_SET, |face| face).await
+}
+
+fn consume(life: &mut Life, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    life.consumer(name, async move {
+        work.await;
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// The ways in, before real work.
+async fn listen(config: &Config) -> Result<(TcpListener, Option<Secure>), Failure> {
+    let address = config.mcp.address(config.process.listen).ok_or("mcp.listen is no address")?;
+    let listener = TcpListener::bind(address).await;
+    let listener =
+        listener.map_err(|cause| format!("cannot listen on {address}; choose another mcp.listen: {cause}"))?;
+    Ok((listener, Secure::bind(&config.mcp.tls_listen, &config.process.tls).await?))
+}
+
+fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<crate::ServerConfig>)> {
+    if config.mcp.servers_file.as_os_str().is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let (file, servers) = ServersFile::read(&config.mcp.servers_file)?;
+    Ok((Some(file), servers))
+}
+
+fn access(config: &Config) -> io::Result<AccessConfig> {
+    let path = &config.mcp.access_file;
+    if path.as_os_str().is_empty() { Ok(AccessConfig::default()) } else { AccessConfig::read(path) }
+}
+
+fn keys(config: &Config) -> io::Result<Keys> {
+    let path = &config.mcp.keys_file;
+    if path.as_os_str().is_empty() { Keys::random() } else { Keys::read(path) }
+}
+
+fn operator(config: &Config, demand: DemandClient) -> io::Result<Operator> {
+    let settings = &config.operator;
+    let gateway = if settings.replica.is_empty() {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        settings.replica.clone()
+    };
+    let mut drawn = [0; 8];
+    getrandom::fill(&mut drawn).map_err(io::Error::other)?;
+    Ok(Operator {
+        demand: Arc::new(demand),
+        hello: Hello { gateway, region: settings.region.clone(), incarnation: u64::from_be_bytes(drawn) },
+        pods: settings.pods(),
+        patience: settings.patience.0,
+    })
+}
+
+/// Speaks MCP until the drain, answers what is under way, then ends what is open with servers.
+fn answer(gateway: &Gateway, listener: TcpListener, secure: Option<Secure>, config: &Config, life: &mut Life) {
+    let drain = life.drain();
+    let patience = config.process.shutdown.drain_timeout.0;
+    // Answers are small and must not wait for each other's acknowledgements.
+    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+    let (router, drained) = (gateway.router(), drain.clone().cancelled_owned());
+    life.server("the MCP server", async move { axum::serve(listener, router).with_graceful_shutdown(drained).await });
+    if let Some(secure) = secure {
+        let every = config.process.tls.reload_every.0;
+        secure.answer(gateway.router(), every, life);
+    }
+    let gateway = gateway.clone();
+    life.server("the sessions with MCP servers", close(gateway, drain, patience));
+}
+
+async fn close(gateway: Gateway, drain: CancellationToken, patience: std::time::Duration) -> Result<(), String> {
+    drain.cancelled().await;
+    if gateway.close(patience).await { Ok(()) } else { Err("what was under way did not end in time".to_owned()) }
+}

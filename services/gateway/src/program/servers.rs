@@ -1,0 +1,369 @@
+//! The file of servers: tables `[[servers]]`, read anew while the program runs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use echotune_autoscaler::Policy;
+use echotune_kit::config::{Period, Secret, Size};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable};
+
+/// Longest file of servers, in bytes.
+const MAX_BYTES: u64 = 4 << 20;
+/// Servers in it at the most.
+const MAX_SERVERS: usize = 10_000;
+/// Processes of a server that come and go, where the file does not say how many there may be.
+const CHILDREN: u32 = 8;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    servers: Vec<Table>,
+}
+
+/// A server by HTTP (`url` or `urls`) or a program (`command`).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    name: String,
+    url: Option<String>,
+    #[serde(default)]
+    urls: Vec<String>,
+    #[serde(default)]
+    authorization: Secret,
+    command: Option<PathBuf>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    folder: Option<PathBuf>,
+    sharing: Option<Sharing>,
+    children: Option<usize>,
+    calls_per_child: Option<u32>,
+    idle: Option<Period>,
+    start: Option<Period>,
+    grace: Option<Period>,
+    memory: Option<Bytes>,
+    files: Option<u64>,
+    cpu: Option<u64>,
+    era: Option<EraChoice>,
+    #[serde(default)]
+    effects: BTreeMap<String, Effect>,
+    #[serde(default)]
+    trust_annotations: bool,
+    #[serde(default)]
+    forward_caller: bool,
+    #[serde(default)]
+    keep_session: bool,
+    lists_kept: Option<Period>,
+    concurrency: Option<usize>,
+    queue: Option<usize>,
+    queue_wait: Option<Period>,
+    per_caller: Option<usize>,
+    deadline: Option<Period>,
+    deadline_max: Option<Period>,
+    failures: Option<u32>,
+    rest: Option<Period>,
+    rest_max: Option<Period>,
+}
+
+/// An amount of bytes, as a number or with its unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Bytes {
+    Number(u64),
+    Size(Size),
+}
+
+/// A server of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Listed {
+    pub(super) server: ServerConfig,
+    /// How many processes it has, where they come and go with its calls.
+    pub(super) policy: Option<Policy>,
+}
+
+impl Listed {
+    /// Serves it.
+    pub(super) fn serve(self, gateway: &Gateway) -> Result<(), Unusable> {
+        match self.policy {
+            Some(policy) => gateway.host(self.server, policy),
+            None => gateway.put(self.server),
+        }
+    }
+}
+
+impl Table {
+    /// Without a number of calls for each process, all that share one are served by one.
+    fn policy(&self) -> Result<Option<Policy>, String> {
+        let Some(calls_per_pod) = self.calls_per_child else { return Ok(None) };
+        if self.sharing != Some(Sharing::All) {
+            let shown = self.name.escape_debug();
+            return Err(format!("server '{shown}': 'calls_per_child' needs sharing = \"all\""));
+        }
+        let max_pods = self.children.and_then(|children| children.try_into().ok()).unwrap_or(CHILDREN);
+        Ok(Some(Policy { calls_per_pod, max_pods, start_ms: 1_000, tick_ms: 1_000, ..Policy::default() }))
+    }
+
+    fn listed(self) -> Result<Listed, String> {
+        let policy = self.policy()?;
+        Ok(Listed { server: self.server()?, policy })
+    }
+
+    fn server(self) -> Result<ServerConfig, String> {
+        let reach = self.reach()?;
+        let base = ServerConfig::new(self.name, reach);
+        let time = |period: Option<Period>, otherwise: Duration| period.map_or(otherwise, |period| period.0);
+        let breaker = BreakerConfig {
+            failures: self.failures.unwrap_or(base.breaker.failures),
+            rest: time(self.rest, base.breaker.rest),
+            rest_max: time(self.rest_max, base.breaker.rest_max),
+        };
+        Ok(ServerConfig {
+            era: self.era.unwrap_or(base.era),
+            effects: self.effects,
+            trust_annotations: self.trust_annotations,
+            forward_caller: self.forward_caller,
+            keep_session: self.keep_session,
+            lists_kept: time(self.lists_kept, base.lists_kept),
+            concurrency: self.concurrency.unwrap_or(base.concurrency),
+            queue: self.queue.unwrap_or(base.queue),
+            queue_wait: time(self.queue_wait, base.queue_wait),
+            per_caller: self.per_caller.unwrap_or(base.per_caller),
+            deadline: time(self.deadline, base.deadline),
+            deadline_max: time(self.deadline_max, base.deadline_max),
+            breaker,
+            ..base
+        })
+    }
+
+    fn reach(&self) -> Result<Reach, String> {
+        let shown = self.name.escape_debug();
+        match (&self.command, self.url.is_some() || !self.urls.is_empty()) {
+            (Some(command), false) if self.authorization == Secret::default() => {
+                Ok(Reach::Process(self.process(command)))
+            }
+            (Some(_), false) => Err(format!("server '{shown}': 'authorization' is for servers by HTTP; use 'env'")),
+            (None, true) if self.is_program() => {
+                Err(format!("server '{shown}': args, env, folder, sharing and limits are for a 'command'"))
+            }
+            (None, true) => Ok(Reach::Http {
+                endpoints: self.url.iter().chain(&self.urls).cloned().collect(),
+                authorization: Some(self.authorization.clone()).filter(|secret| *secret != Secret::default()),
+            }),
+            (Some(_), true) => Err(format!("server '{shown}': has a 'command' and a 'url'; keep one of them")),
+            (None, false) => Err(format!("server '{shown}': has neither 'url' nor 'command'")),
+        }
+    }
+
+    /// Whether it says what only a program has.
+    fn is_program(&self) -> bool {
+        !self.args.is_empty()
+            || !self.env.is_empty()
+            || self.folder.is_some()
+            || self.sharing.is_some()
+            || self.children.is_some()
+            || self.calls_per_child.is_some()
+            || self.idle.is_some()
+            || self.start.is_some()
+            || self.grace.is_some()
+            || self.memory.is_some()
+            || self.files.is_some()
+            || self.cpu.is_some()
+    }
+
+    fn process(&self, command: &Path) -> ProcessConfig {
+        let base = ProcessConfig::new(command, &self.args);
+        let time = |period: Option<Period>, otherwise: Duration| period.map_or(otherwise, |period| period.0);
+        let bytes = |bytes: &Bytes| match bytes {
+            Bytes::Number(number) => *number,
+            Bytes::Size(size) => size.0,
+        };
+        ProcessConfig {
+            env: self.env.clone(),
+            folder: self.folder.clone(),
+            sharing: self.sharing.unwrap_or(base.sharing),
+            children: self.children.unwrap_or(base.children),
+            idle: time(self.idle, base.idle),
+            start: time(self.start, base.start),
+            grace: time(self.grace, base.grace),
+            memory: self.memory.as_ref().map(bytes).or(base.memory),
+            files: self.files.or(base.files),
+            cpu: self.cpu.or(base.cpu),
+            ..base
+        }
+    }
+}
+
+/// Reads servers from a text.
+fn parse(text: &str) -> Result<Vec<Listed>, String> {
+    let file: File = toml::from_str(text).map_err(|cause| cause.to_string())?;
+    if file.servers.len() > MAX_SERVERS {
+        return Err(format!("it has {} servers, and {MAX_SERVERS} are taken", file.servers.len()));
+    }
+    let mut known = BTreeSet::new();
+    let mut servers = Vec::new();
+    for table in file.servers {
+        if !known.insert(table.name.clone()) {
+            return Err(format!("server '{}': the name comes twice", table.name.escape_debug()));
+        }
+        servers.push(table.listed()?);
+    }
+    Ok(servers)
+}
+
+/// A file of servers, as it was read last.
+pub(super) struct ServersFile {
+    path: PathBuf,
+    text: String,
+    known: BTreeMap<String, Listed>,
+}
+
+impl ServersFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is wrong; the text names it.
+    pub(super) fn read(path: &Path) -> io::Result<(Self, Vec<Listed>)> {
+        let text = read(path)?;
+        let servers = parse(&text).map_err(|why| wrong(path, &why))?;
+        let known = by_name(&servers);
+        Ok((Self { path: path.to_owned(), text, known }, servers))
+    }
+
+    /// Reads it again and again until the stop, and changes the gateway's servers as it says.
+    pub(super) async fn watch(mut self, gateway: Gateway, every: Duration, stop: CancellationToken) {
+        let mut fault = String::new();
+        while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            let path = self.path.clone();
+            let text = match tokio::task::spawn_blocking(move || read(&path)).await {
+                Ok(Ok(text)) => text,
+                Ok(Err(cause)) => {
+                    told(&mut fault, &cause.to_string());
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            if text != self.text {
+                match parse(&text) {
+                    Ok(servers) => {
+                        fault.clear();
+                        self.apply(servers, &gateway);
+                    }
+                    Err(why) => told(&mut fault, &wrong(&self.path, &why).to_string()),
+                }
+                self.text = text;
+            }
+        }
+    }
+
+    fn apply(&mut self, servers: Vec<Listed>, gateway: &Gateway) {
+        let next = by_name(&servers);
+        for gone in self.known.keys().filter(|name| !next.contains_key(*name)) {
+            gateway.remove(gone);
+        }
+        for listed in servers {
+            if self.known.get(&listed.server.name) == Some(&listed) {
+                continue;
+            }
+            if let Err(wrong) = listed.serve(gateway) {
+                tracing::error!(file = %self.path.display(), %wrong, "a server is left as it was");
+            }
+        }
+        tracing::info!(file = %self.path.display(), servers = next.len(), "the servers were read anew");
+        self.known = next;
+    }
+}
+
+fn by_name(servers: &[Listed]) -> BTreeMap<String, Listed> {
+    servers.iter().map(|listed| (listed.server.name.clone(), listed.clone())).collect()
+}
+
+/// A fault is told once, not each time that it is found.
+fn told(before: &mut String, fault: &str) {
+    if before != fault {
+        tracing::error!(fault, "the servers cannot be read anew; those before go on");
+        *before = fault.to_owned();
+    }
+}
+
+fn wrong(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let named = |cause: io::Error| io::Error::new(cause.kind(), format!("{}: {cause}", path.display()));
+    let bytes = fs::metadata(path).map_err(named)?.len();
+    if bytes > MAX_BYTES {
+        return Err(wrong(path, &format!("it has {bytes} bytes, more than the {MAX_BYTES} that are read")));
+    }
+    fs::read_to_string(path).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_of_both_kinds_are_read_with_what_they_say_and_nothing_else_changed() {
+        let text = r#"
+            [[servers]]
+            name = "time"
+            command = "uvx"
+            args = ["mcp-server-time"]
+            sharing = "all"
+            memory = "512MiB"
+            effects = { now = "reads" }
+            [servers.env]
+            TZ = "UTC"
+
+            [[servers]]
+            name = "far"
+            url = "https://far.example.org/mcp"
+            authorization = "Bearer secret"
+            era = "legacy"
+            deadline = "5s"
+        "#;
+        let servers = parse(text).expect("right");
+        let mut program = ProcessConfig::new("uvx", ["mcp-server-time"]);
+        program.sharing = Sharing::All;
+        program.memory = Some(512 << 20);
+        program.env.insert("TZ".to_owned(), "UTC".to_owned());
+        let mut time = ServerConfig::new("time", Reach::Process(program));
+        time.effects.insert("now".to_owned(), Effect::Reads);
+        let authorization = Some(Secret::from("Bearer secret".to_owned()));
+        let endpoints = vec!["https://far.example.org/mcp".to_owned()];
+        let mut far = ServerConfig::new("far", Reach::Http { endpoints, authorization });
+        (far.era, far.deadline) = (EraChoice::Legacy, Duration::from_secs(5));
+        let fixed = |server| Listed { server, policy: None };
+        assert_eq!(servers, [time, far].map(fixed));
+        let text = "[[servers]]\nname = \"a\"\ncommand = \"b\"\nsharing = \"all\"\nchildren = 3\ncalls_per_child = 2\n";
+        let policy = parse(text).expect("right").pop().and_then(|listed| listed.policy).expect("it comes and goes");
+        assert_eq!((policy.max_pods, policy.calls_per_pod), (3, 2));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_the_server() {
+        for (text, why) in [
+            ("[[servers]]\nname = \"a\"\n", "neither 'url' nor 'command'"),
+            ("[[servers]]\nname = \"a\"\nurl = \"http://x/\"\ncommand = \"b\"\n", "keep one of them"),
+            ("[[servers]]\nname = \"a\"\nurl = \"http://x/\"\nargs = [\"b\"]\n", "are for a 'command'"),
+            ("[[servers]]\nname = \"a\"\ncommand = \"b\"\nauthorization = \"c\"\n", "use 'env'"),
+            ("[[servers]]\nname = \"a\"\ncommand = \"b\"\n[[servers]]\nname = \"a\"\ncommand = \"b\"\n", "comes twice"),
+            ("[[servers]]\nname = \"a\"\ncommmand = \"b\"\n", "commmand"),
+            ("[[servers]]\nname = \"a\"\ncommand = \"b\"\neffects = { t = \"perhaps\" }\n", "perhaps"),
+            ("[[servers]]\nname = \"a\"\ncommand = \"b\"\ncalls_per_child = 1\n", "needs sharing"),
+            ("[[servers]\n", "line 1"),
+        ] {
+            let told = parse(text).expect_err("wrong");
+            assert!(told.contains(why), "{why} is not in {told}");
+        }
+    }
+}

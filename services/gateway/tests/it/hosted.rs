@@ -1,0 +1,82 @@
+//! Programs of which as many processes run as their calls need.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use echotune_autoscaler::{Keep, KeepRule, Policy};
+use echotune_gateway::{Effect, Sharing};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use crate::house::{House, SOON, child, effects, process};
+
+fn policy() -> Policy {
+    let keep = Keep { rule: KeepRule::Fixed, fixed_ms: 1_000, ..Keep::default() };
+    Policy { calls_per_pod: 2, max_pods: 3, tick_ms: 200, hold_ms: 1_000, start_ms: 300, keep, ..Policy::default() }
+}
+
+fn is_there(pid: u64) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+async fn gone(pids: &BTreeSet<u64>) {
+    let wait = async {
+        while pids.iter().any(|pid| is_there(*pid)) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, wait).await.expect("they end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_come_with_calls_and_go_when_there_are_none_and_no_call_is_lost() {
+    let house = Arc::new(House::of(Vec::new()).await);
+    let gateway = house.gateway.clone().expect("open");
+    let mut program = child("a", "modern");
+    program.sharing = Sharing::All;
+    let mut server = process("a", program);
+    server.effects = effects([("slow", Effect::Reads), ("echo", Effect::Reads)]);
+    gateway.host(server, policy()).expect("right");
+    // The first call finds none.
+    let called = house.call("/servers/a/mcp", "echo", json!({})).await;
+    let mut pids = BTreeSet::from([called["structuredContent"]["pid"].as_u64().expect("a number")]);
+    let callers = (0..8).map(|caller| {
+        let house = Arc::clone(&house);
+        tokio::spawn(async move {
+            let mut pids = BTreeSet::new();
+            for call in 0..6 {
+                let called = house.call("/servers/a/mcp", "slow", json!({"ms": 400, "at": [caller, call]})).await;
+                let content = &called["structuredContent"];
+                assert_eq!(content["arguments"]["at"], json!([caller, call]), "{called}");
+                pids.insert(content["pid"].as_u64().expect("a number"));
+            }
+            pids
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        pids.extend(caller.await.expect("answered"));
+    }
+    assert!((2..=3).contains(&pids.len()), "more than one, as many as may: {pids:?}");
+    // Nobody calls any more.
+    gone(&pids).await;
+    assert_eq!(house.tools("/mcp", crate::house::OPERATOR).await.len(), 6, "it is listed while it sleeps");
+    let again = house.call("/servers/a/mcp", "echo", json!({})).await;
+    let pid = again["structuredContent"]["pid"].as_u64().expect("a number");
+    assert!(!pids.contains(&pid));
+    assert!(gateway.remove("a"));
+    gone(&BTreeSet::from([pid])).await;
+    drop(gateway);
+    Arc::into_inner(house).expect("the last").close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_keeps_something_is_not_many() {
+    let house = House::of(Vec::new()).await;
+    let gateway = house.gateway.as_ref().expect("open");
+    let wrong = gateway.host(process("a", child("a", "modern")), policy()).expect_err("wrong").to_string();
+    assert!(wrong.contains("that all share"), "{wrong}");
+    let mut program = child("a", "modern");
+    program.sharing = Sharing::All;
+    let wrong = gateway.host(process("a", program), Policy { calls_per_pod: 0, ..policy() }).expect_err("wrong");
+    assert!(wrong.to_string().contains("'a'"), "{wrong}");
+    house.close().await;
+}
