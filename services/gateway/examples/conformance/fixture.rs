@@ -136,20 +136,23 @@ impl Everything {
     /// Asks the client the same in the way of before: by requests of the server's own.
     async fn by_requests(asked: &asks::Asked, peer: &Peer<RoleServer>) -> Result<Map<String, Value>, ErrorData> {
         let mut all = Map::new();
-        for (key, request) in asked.rounds.iter().flatten() {
-            let params = request["params"].clone();
-            let failed = |cause: rmcp::ServiceError| ErrorData::internal_error(cause.to_string(), None);
-            let answer = match request["method"].as_str().unwrap_or_default() {
-                "sampling/createMessage" => {
-                    serde_json::to_value(peer.create_message(read(params)?).await.map_err(failed)?)
-                }
-                "roots/list" => serde_json::to_value(peer.list_roots().await.map_err(failed)?),
-                _ => serde_json::to_value(peer.create_elicitation(read(params)?).await.map_err(failed)?),
-            };
-            let answer = answer.map_err(|cause| ErrorData::internal_error(cause.to_string(), None))?;
-            all.insert((*key).to_owned(), answer);
+        for round in &asked.rounds {
+            let answers = round.iter().map(|(key, request)| Self::by_request(key, request, peer));
+            all.extend(futures::future::try_join_all(answers).await?);
         }
         Ok(all)
+    }
+
+    async fn by_request(key: &str, request: &Value, peer: &Peer<RoleServer>) -> Result<(String, Value), ErrorData> {
+        let params = request["params"].clone();
+        let failed = |cause: rmcp::ServiceError| ErrorData::internal_error(cause.to_string(), None);
+        let answer = match request["method"].as_str().unwrap_or_default() {
+            "sampling/createMessage" => serde_json::to_value(peer.create_message(read(params)?).await.map_err(failed)?),
+            "roots/list" => serde_json::to_value(peer.list_roots().await.map_err(failed)?),
+            _ => serde_json::to_value(peer.create_elicitation(read(params)?).await.map_err(failed)?),
+        };
+        let answer = answer.map_err(|cause| ErrorData::internal_error(cause.to_string(), None))?;
+        Ok((key.to_owned(), answer))
     }
 
     async fn ask(

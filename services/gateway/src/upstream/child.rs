@@ -19,8 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Ask, Failed, Said, cancelled,
+    changes::Changes,
     process::{self, Running},
-    server::Changes,
 };
 use crate::{
     config::{ProcessConfig, Sharing},

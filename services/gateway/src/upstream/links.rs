@@ -8,7 +8,7 @@ use std::{
 use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
 use tokio::time::Instant;
 
-use super::{OnBehalf, child::Child, http_link::Route};
+use super::{OnBehalf, beside::Beside, child::Child, http_link::Route};
 use crate::{abilities::Abilities, caller::Digest, config::Sharing, message::Revision, telemetry::Meters};
 
 /// Who shares a link: what one learns from a session or a child must not be another's to see.
@@ -43,6 +43,7 @@ pub(crate) struct Open {
     pub(crate) way: Way,
     /// Whether it is a session of a client: those of the gateway itself keep no pod.
     counts: bool,
+    pub(super) beside: Arc<Beside>,
     since: Instant,
     meters: Meters,
     server: String,
@@ -60,7 +61,8 @@ impl Link {
         if let Way::Session(route) = &way {
             route.endpoint.sessions.fetch_add(usize::from(counts), Ordering::Relaxed);
         }
-        Self(Arc::new(Open { way, counts, since: Instant::now(), meters: meters.clone(), server: server.to_owned() }))
+        let (since, beside) = (Instant::now(), Arc::default());
+        Self(Arc::new(Open { way, counts, beside, since, meters: meters.clone(), server: server.to_owned() }))
     }
 
     /// Whether it is of no use any more: it has ended, or the pod that it was on is gone. What the gateway has for
@@ -75,6 +77,7 @@ impl Link {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.beside.end.cancel();
         if let Way::Session(route) = &self.way {
             route.endpoint.sessions.fetch_sub(usize::from(self.counts), Ordering::Relaxed);
         }

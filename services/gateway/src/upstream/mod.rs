@@ -11,8 +11,10 @@ use crate::{
     message::{Id, Json, Object, Outcome, Revision},
 };
 
+mod beside;
 mod breaker;
 mod budget;
+mod changes;
 mod child;
 mod connect;
 mod endpoints;
@@ -29,13 +31,14 @@ mod subscriptions;
 mod watch;
 
 pub(crate) use self::{
+    changes::{Changed, Told, changes},
     connect::Connector,
     endpoints::Endpoint,
     era::{Info, gateway_info},
     gate::Place,
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
     places::{ClassCount, Counts, Wanted},
-    server::{Changed, Common, Server, Told, changes},
+    server::{Common, Server},
     subscriptions::{NotSubscribed, Subscribed},
 };
 
@@ -225,6 +228,8 @@ impl OnBehalf {
 /// A request under way with a server.
 pub(crate) enum Exchange {
     Http(Box<http_link::HttpExchange>),
+    /// With what the session's own stream says meanwhile.
+    Heard(Box<http_link::HttpExchange>, beside::Hearing),
     Child(child::ChildExchange),
 }
 
@@ -233,6 +238,12 @@ impl Exchange {
     pub(crate) async fn next(&mut self) -> Result<Said, Failed> {
         match self {
             Self::Http(exchange) => exchange.next().await,
+            Self::Heard(exchange, hearing) => tokio::select! {
+                // What was said before the answer is heard before it.
+                biased;
+                said = hearing.next() => Ok(said),
+                said = exchange.next() => said,
+            },
             Self::Child(exchange) => exchange.next().await,
         }
     }
@@ -241,7 +252,7 @@ impl Exchange {
     pub(crate) async fn answer(&self, id: &Id, outcome: &Outcome) -> Result<(), Failed> {
         let message = outcome.message(id);
         match self {
-            Self::Http(exchange) => exchange.tell(message).await,
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.tell(message).await,
             Self::Child(exchange) => exchange.tell(message).await,
         }
     }
@@ -249,14 +260,14 @@ impl Exchange {
     /// Tells the server that nobody waits any more, in the way of its transport and revision.
     pub(crate) async fn cancel(self, why: &str) {
         match self {
-            Self::Http(exchange) => exchange.cancel(why).await,
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.cancel(why).await,
             Self::Child(exchange) => exchange.cancel(why).await,
         }
     }
 
     /// The server did not say anything in time.
     pub(crate) fn late(&mut self) {
-        if let Self::Http(exchange) = self {
+        if let Self::Http(exchange) | Self::Heard(exchange, _) = self {
             exchange.late();
         }
     }
@@ -268,7 +279,7 @@ impl Exchange {
 
     pub(crate) fn revision(&self) -> Revision {
         match self {
-            Self::Http(exchange) => exchange.revision(),
+            Self::Http(exchange) | Self::Heard(exchange, _) => exchange.revision(),
             Self::Child(exchange) => exchange.revision(),
         }
     }

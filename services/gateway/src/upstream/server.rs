@@ -1,14 +1,14 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use http::HeaderValue;
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, watch},
+    sync::{Mutex as AsyncMutex, Notify, Semaphore, watch},
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,6 +17,7 @@ use super::{
     Ask, Exchange, Failed, OnBehalf,
     breaker::Pass,
     budget::Budget,
+    changes::{Changes, Told},
     connect::Connector,
     endpoints::{Endpoint, Endpoints},
     era::Info,
@@ -41,85 +42,6 @@ const GREETING: Duration = Duration::from_secs(10);
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 /// Servers that are woken at once so that their lists can be read.
 const WAKES: usize = 8;
-/// Changes that one who is told of them may be behind.
-const CHANGES: usize = 256;
-
-/// What has changed at a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Changed {
-    Tools,
-    Prompts,
-    Resources,
-}
-
-impl Changed {
-    pub(crate) const ALL: [Self; 3] = [Self::Tools, Self::Prompts, Self::Resources];
-
-    pub(crate) const fn method(self) -> &'static str {
-        match self {
-            Self::Tools => "notifications/tools/list_changed",
-            Self::Prompts => "notifications/prompts/list_changed",
-            Self::Resources => "notifications/resources/list_changed",
-        }
-    }
-
-    /// What a notification tells of.
-    fn by(method: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|changed| changed.method() == method)
-    }
-}
-
-/// Tells of changes, and counts them: what was read before a change is not taken for what is there after it.
-#[derive(Debug, Clone)]
-pub(crate) struct Changes {
-    server: u32,
-    counts: Arc<[AtomicU64; 3]>,
-    told: Told,
-}
-
-/// Where changes of all servers are told, with the number of each.
-#[derive(Debug, Clone)]
-pub(crate) struct Told {
-    /// Of lists.
-    pub(crate) lists: broadcast::Sender<(u32, Changed)>,
-    /// Of single resources that somebody has subscribed to.
-    pub(crate) resources: broadcast::Sender<(u32, Arc<str>)>,
-}
-
-impl Changes {
-    pub(crate) fn tell(&self, changed: Changed) {
-        self.counts[changed as usize].fetch_add(1, Ordering::AcqRel);
-        // Nobody may be listening.
-        drop(self.told.lists.send((self.server, changed)));
-    }
-
-    /// Tells that a resource has changed.
-    pub(super) fn updated(&self, uri: Arc<str>) {
-        drop(self.told.resources.send((self.server, uri)));
-    }
-
-    /// Takes a notification of the server; whether it was one of a change.
-    pub(crate) fn hear(&self, method: &str, params: Option<&Json>) -> bool {
-        if let Some(changed) = Changed::by(method) {
-            self.tell(changed);
-            return true;
-        }
-        let is_updated = method == "notifications/resources/updated";
-        if is_updated && let Some(uri) = Object::read_optional(params).ok().and_then(|told| told.text("uri")) {
-            self.updated(uri.into());
-        }
-        is_updated
-    }
-
-    pub(crate) fn count(&self, of: Changed) -> u64 {
-        self.counts[of as usize].load(Ordering::Acquire)
-    }
-}
-
-/// Where changes of all servers are told.
-pub(crate) fn changes() -> Told {
-    Told { lists: broadcast::channel(CHANGES).0, resources: broadcast::channel(CHANGES).0 }
-}
 
 /// What all servers share.
 pub(crate) struct Common {
@@ -201,6 +123,8 @@ pub(crate) struct Server {
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) answer_bytes: usize,
     pub(super) tasks: TaskTracker,
+    /// Whether its sessions have no stream of their own.
+    pub(super) has_no_stream: AtomicBool,
 }
 
 impl Server {
@@ -237,6 +161,7 @@ impl Server {
             subscriptions: before.map_or_else(Arc::default, |before| Arc::clone(&before.subscriptions)),
             answer_bytes: common.limits.answer_bytes,
             tasks: common.tasks.clone(),
+            has_no_stream: AtomicBool::new(false),
             number,
             config,
         })
@@ -352,6 +277,8 @@ impl Server {
 
     fn learn(&self, info: Option<Info>) -> Option<Arc<Info>> {
         let mut held = self.ways.info.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another of its kind may have what this one had not.
+        self.has_no_stream.fetch_and(info.is_some(), Ordering::Relaxed);
         *held = info.map(Arc::new);
         held.clone()
     }
@@ -530,7 +457,7 @@ impl Server {
                 self.learn(None);
             }
         })?;
-        let sent = self.send_by(&link, ask).await;
+        let sent = self.send_by(on, &link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
                 self.learn(None);
@@ -545,15 +472,20 @@ impl Server {
         sent
     }
 
-    async fn send_by(&self, link: &Link, ask: &Ask) -> Result<Exchange, Failed> {
+    async fn send_by(&self, on: &OnBehalf, link: &Link, ask: &Ask) -> Result<Exchange, Failed> {
         match &link.0.way {
             Way::Child { child, revision } => Ok(Exchange::Child(child.send(ask, *revision)?)),
             Way::Session(route) => {
+                let hearing = self.hear(on, link, ask).await;
                 let why = || format!("{} fails and is left alone for a moment", route.endpoint.uri);
                 let resting = |left| Failed::resting(why(), left);
                 // A session is at its endpoint alone; when that is away for long it ends there too.
                 let pass = route.endpoint.breaker.pass().map_err(resting)?;
-                Ok(Exchange::Http(Box::new(route.clone().send(ask, self.id(), pass).await?)))
+                let exchange = Box::new(route.clone().send(ask, self.id(), pass).await?);
+                Ok(match hearing {
+                    Some(hearing) => Exchange::Heard(exchange, hearing),
+                    None => Exchange::Http(exchange),
+                })
             }
         }
     }
@@ -613,23 +545,6 @@ impl Server {
     /// Whether it is not told who asks, and so answers all alike.
     pub(crate) fn is_alike(&self) -> bool {
         !self.config.forward_caller
-    }
-
-    /// Whether all who ask share what the gateway itself has of it.
-    pub(super) fn is_one_for_all(&self) -> bool {
-        !self.is_process() || self.sharing() == Sharing::All
-    }
-
-    /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
-    pub(super) async fn own_link(&self) -> Option<usize> {
-        let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
-        let link = self.ways.links.get(&key).await.filter(|link| !link.is_gone())?;
-        Some(Arc::as_ptr(&link.0).addr())
-    }
-
-    /// Lets something run that ends before the gateway does.
-    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(work);
     }
 
     /// Takes note of something that was done for the server's sake.

@@ -18,11 +18,16 @@ use serde_json::json;
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
-    Ask, Exchange, Failed, Said,
+    Ask, Exchange, Failed, OnBehalf, Said,
     era::{Info, answer},
+    links::LinkKey,
     server::Server,
 };
-use crate::message::{Json, Object, Outcome};
+use crate::{
+    abilities::Abilities,
+    config::Sharing,
+    message::{Json, Object, Outcome},
+};
 
 /// Resources of one server that are subscribed to.
 const MOST: usize = 4_096;
@@ -193,6 +198,18 @@ impl Subscriptions {
 }
 
 impl Server {
+    /// Whether all who ask share what the gateway itself has of it.
+    pub(super) fn is_one_for_all(&self) -> bool {
+        !self.is_process() || self.sharing() == Sharing::All
+    }
+
+    /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
+    pub(super) async fn own_link(&self) -> Option<usize> {
+        let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
+        let link = self.ways.links.get(&key).await.filter(|link| !link.is_gone())?;
+        Some(Arc::as_ptr(&link.0).addr())
+    }
+
     /// Whether single resources can be subscribed to, of a server that says this of itself.
     pub(crate) fn tells_of_resources(&self, info: &Info) -> bool {
         let declared = info.capabilities.object("resources").and_then(|of| of.get("subscribe")?.read::<bool>());
@@ -220,7 +237,7 @@ impl Server {
 
     fn begin_to_see(self: &Arc<Self>) {
         let server = Arc::clone(self);
-        self.spawn(async move {
+        self.tasks.spawn(async move {
             let end = server.end.clone();
             end.run_until_cancelled(Arc::clone(&server).see_to_subscriptions()).await;
         });
@@ -368,7 +385,7 @@ impl Server {
     async fn ask_about(&self, method: &str, uri: &Arc<str>) -> Result<Outcome, Failed> {
         let mut ask = Ask::own(method);
         ask.params.set("uri", Json::of(&**uri));
-        let asked = async { answer(&mut self.send(&super::OnBehalf::gateway(), &ask, None).await?).await };
+        let asked = async { answer(&mut self.send(&OnBehalf::gateway(), &ask, None).await?).await };
         timeout(OPENING, asked).await.unwrap_or(Err(Failed::Late))
     }
 }
