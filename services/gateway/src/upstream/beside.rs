@@ -29,7 +29,7 @@ use crate::{abilities::Abilities, message::Outcome, refusal::METHOD_NOT_FOUND};
 /// How long a request waits for the stream.
 const OPENING: Duration = Duration::from_secs(1);
 /// How long the stream is kept when nothing is under way.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(5);
 /// What a request may have been told before it looks; what comes beyond is dropped.
 const SAYINGS: usize = 256;
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod bad;
+mod beside;
 mod eras;
 mod everything;
 mod fixture;

@@ -15,7 +15,7 @@ use crate::{
 
 const WATCHED: &str = "test://watched-resource";
 
-async fn everything() -> Served {
+pub(crate) async fn everything() -> Served {
     let fixture = Everything::new([7; 32]);
     let service: StreamableHttpService<_, LocalSessionManager> = StreamableHttpService::new(
         move || Ok(fixture.clone()),
