@@ -4,8 +4,8 @@
 //! `cargo build --release -p echotune-gateway --examples && cargo run --release -p echotune-gateway --example cold --
 //! [STARTS] [COMMAND ARGS…]`
 //!
-//! One line of JSON. Without a command it is the example `stdio_server`, whose tool `echo` is called; any other must have
-//! a tool that is named in the variable `TOOL`, and take no arguments for it. By itself it is spoken to in the revision
+//! One line of JSON. Without a command it is the example `stdio_server`, whose tool `echo` is called; any other must
+//! have a tool that is named in the variable `TOOL`, and take no arguments for it. By itself it is spoken to in the revision
 //! 2025-11-25, and so it is by the gateway.
 
 use std::{process::Stdio, time::Duration};
@@ -48,7 +48,7 @@ async fn by_itself(command: &str, args: &[String], tool: &str) -> Outcome<Durati
     }
     let took = begun.elapsed();
     drop(input);
-    drop(child.wait().await?);
+    let _status = child.wait().await?;
     Ok(took)
 }
 

@@ -107,8 +107,8 @@ pub struct PodsConfig {
     pub wakes: bool,
     /// For how long it does.
     pub wake: Duration,
-    /// Of which class the calls of each tool are; those of the others are of the class of the empty name, or of the last
-    /// where there is none.
+    /// Of which class the calls of each tool are; those of the others are of the class of the empty name, or of the
+    /// last where there is none.
     pub classes: BTreeMap<String, u32>,
     /// The `authorization` header that its pods want.
     pub authorization: Option<Secret>,

@@ -30,8 +30,6 @@ use crate::{
 
 /// How often one that starts is looked at.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long a process that goes has to answer what is under way.
-const GRACE: Duration = Duration::from_secs(10);
 /// How the server is called within its pods.
 const INNER: &str = "server";
 
@@ -97,7 +95,7 @@ impl Hub {
         self.put(Source::Configured, shown.clone())?;
         let Some(known) = self.servers.named(&server.name) else { return Ok(()) };
         let end = self.stop.child_token();
-        self.hosts.begin(&server.name, &end);
+        self.hosted.begin(&server.name, &end);
         let hosted = Hosted {
             hub: Arc::clone(self),
             known,
@@ -261,7 +259,7 @@ impl Hosted {
         }
         let gone: Vec<Process> = gone;
         for pod in gone {
-            self.hub.tasks.spawn(end(pod));
+            self.hub.tasks.spawn(end(pod, self.shown.deadline_max));
         }
         while few(self.pods.len()) < decision.replicas {
             match self.start().await {
@@ -307,17 +305,20 @@ impl Hosted {
 
     /// Ends all processes when what they do is done.
     async fn close(self) {
-        let until = Instant::now() + self.shown.deadline_max;
-        while !self.known.gate.is_idle() && Instant::now() < until {
+        let patience = self.shown.deadline_max;
+        let until = Instant::now() + patience;
+        // Those that wait when the gateway stops get their places still.
+        while self.hub.stop.is_cancelled() && !self.known.gate.is_idle() && Instant::now() < until {
             sleep(LOOK).await;
         }
-        futures::future::join_all(self.pods.into_iter().map(end)).await;
+        futures::future::join_all(self.pods.into_iter().map(|pod| end(pod, patience))).await;
     }
 }
 
-async fn end(pod: Process) {
+/// Ends a process when it has done what it does.
+async fn end(pod: Process, patience: Duration) {
     pod.stop.cancel();
-    if !pod.gateway.close(GRACE).await {
+    if !pod.gateway.close(patience).await {
         tracing::warn!(pod = pod.config.name, "a process of a server did not end in time");
     }
 }

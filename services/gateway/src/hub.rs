@@ -51,7 +51,7 @@ impl Scope {
 /// The gateway.
 pub(crate) struct Hub {
     pub(crate) servers: Servers,
-    pub(crate) hosts: Hosts,
+    pub(crate) hosted: Hosts,
     /// What all servers share.
     pub(crate) common: Common,
     pub(crate) lists: Arc<Lists>,
@@ -101,7 +101,7 @@ impl Hub {
             starting: AtomicBool::new(true),
             peers: crate::peer::Peers(http_client(common.connector.clone())),
             servers: Servers::default(),
-            hosts: Hosts::default(),
+            hosted: Hosts::default(),
             common,
             keys,
             callers,

@@ -82,7 +82,7 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn put(&self, server: ServerConfig) -> Result<(), Unusable> {
-        self.hub.hosts.end(&server.name);
+        self.hub.hosted.end(&server.name);
         self.hub.put(servers::Source::Configured, server).map_err(Unusable)
     }
 
@@ -104,7 +104,7 @@ impl Gateway {
     /// Takes a server away that was configured or put here; whether there was one. Its requests under way are let end,
     /// those that wait for their turn are turned away.
     pub fn remove(&self, name: &str) -> bool {
-        self.hub.hosts.end(name);
+        self.hub.hosted.end(name);
         self.hub.remove(servers::Source::Configured, name)
     }
 
@@ -132,7 +132,7 @@ impl Gateway {
     pub fn unready_after(&self, notice: CancellationToken) {
         let (hub, stop) = (Arc::clone(&self.hub), self.hub.stop.clone());
         self.hub.tasks.spawn(async move {
-            drop(stop.run_until_cancelled(notice.cancelled()).await);
+            let _stopped = stop.run_until_cancelled(notice.cancelled()).await;
             let _unready = hub.unready();
             stop.cancelled().await;
         });

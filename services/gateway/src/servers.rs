@@ -1,7 +1,8 @@
 //! The servers that there are, while they come, change and go.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -34,54 +35,71 @@ pub(crate) enum Source {
 /// the same order, which decides where only one can win.
 #[derive(Default)]
 pub(crate) struct Servers {
-    held: Mutex<Option<Snapshot>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    all: Option<Snapshot>,
+    by_name: HashMap<String, Arc<Server>>,
+}
+
+impl Held {
+    fn all(&self) -> Snapshot {
+        self.all.clone().unwrap_or_default()
+    }
+}
+
+/// Whether a server stands before where another is to be put that is none yet.
+fn is_before(server: &Server, other: &Server) -> bool {
+    match (server.source, other.source) {
+        (Source::Configured, _) => true,
+        (Source::Operator, Source::Configured) => false,
+        (Source::Operator, Source::Operator) => server.config.name < other.config.name,
+    }
 }
 
 impl Servers {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn all(&self) -> Snapshot {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+        self.held().all()
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Server>> {
-        self.all().iter().find(|server| server.config.name == name).cloned()
+        self.held().by_name.get(name).cloned()
     }
 
-    /// Puts a server among them, in the place of one of its name; that one.
+    /// Puts a server among them, in the place of the one of its name.
     fn put(&self, source: Source, make: impl FnOnce(Option<&Server>) -> Arc<Server>, name: &str) -> Put {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut servers: Vec<_> = held.iter().flat_map(|held| held.iter().cloned()).collect();
-        let at = servers.iter().position(|server| server.config.name == name);
-        if let Some(other) = at.map(|at| &servers[at]).filter(|server| server.source != source) {
+        let mut held = self.held();
+        let before = held.by_name.get(name).cloned();
+        if let Some(other) = before.as_ref().filter(|server| server.source != source) {
             return Put::Taken(other.source);
         }
-        let made = make(at.map(|at| &*servers[at]));
+        let made = make(before.as_deref());
+        let mut servers = held.all().to_vec();
         if servers.iter().any(|other| other.number == made.number && other.config.name != name) {
             return Put::Clashes;
         }
-        let before = match at {
-            Some(at) => Some(std::mem::replace(&mut servers[at], Arc::clone(&made))),
-            None => {
-                servers.push(Arc::clone(&made));
-                None
-            }
-        };
-        let key = |server: &Arc<Server>| match server.source {
-            Source::Configured => (Source::Configured, String::new()),
-            Source::Operator => (Source::Operator, server.config.name.clone()),
-        };
-        // Those of the configuration stay as they came: the sort is stable.
-        servers.sort_by_key(key);
-        *held = Some(servers.into());
+        match before.as_ref().and_then(|before| servers.iter().position(|server| Arc::ptr_eq(server, before))) {
+            Some(at) => servers[at] = Arc::clone(&made),
+            None => servers.insert(servers.partition_point(|server| is_before(server, &made)), Arc::clone(&made)),
+        }
+        held.all = Some(servers.into());
+        held.by_name.insert(name.to_owned(), Arc::clone(&made));
         Put::Done { made, before }
     }
 
     fn take(&self, source: Source, name: &str) -> Option<Arc<Server>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = held.clone()?;
-        let (taken, left): (Vec<_>, Vec<_>) =
-            all.iter().cloned().partition(|server| server.config.name == name && server.source == source);
-        *held = Some(left.into());
-        taken.into_iter().next()
+        let mut held = self.held();
+        let taken = held.by_name.get(name).filter(|server| server.source == source).cloned()?;
+        held.by_name.remove(name);
+        let left: Vec<_> = held.all().iter().filter(|server| !Arc::ptr_eq(server, &taken)).cloned().collect();
+        held.all = Some(left.into());
+        Some(taken)
     }
 }
 
@@ -92,8 +110,8 @@ enum Put {
 }
 
 impl Hub {
-    /// Adds a server, or changes the one of its name. Requests under way are not disturbed: they end with what there was
-    /// when they began.
+    /// Adds a server, or changes the one of its name. Requests under way are not disturbed: they end with what there
+    /// was when they began.
     ///
     /// # Errors
     /// What is wrong with it, in sentences.

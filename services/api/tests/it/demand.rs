@@ -73,8 +73,7 @@ fn told() -> Update {
 
 fn demand(server: &str) -> ServerDemand {
     let class = ClassDemand { in_flight: 1, queued: 2, oldest_queued_ms: 3, arrivals: 4, busy_ms: 5 };
-    let pod =
-        PodDemand { pod: "search-1".into(), sessions: 6, in_flight: 7, calls_end_ms: Some(1_764_460_799_123) };
+    let pod = PodDemand { pod: "search-1".into(), sessions: 6, in_flight: 7, calls_end_ms: Some(1_764_460_799_123) };
     let server = server.parse().expect("a server");
     ServerDemand { server, classes: vec![class], cold_calls: 8, sessions: 9, pods: vec![pod] }
 }

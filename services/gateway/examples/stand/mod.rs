@@ -19,27 +19,27 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub const TOKEN: &str = "the token of the operator, which is long enough";
+pub(crate) const TOKEN: &str = "the token of the operator, which is long enough";
 
 /// Errors of an example are for people.
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-pub type Http = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type Http = Client<HttpConnector, Full<Bytes>>;
 
-pub fn http() -> Http {
+pub(crate) fn http() -> Http {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
 /// A gateway with its address.
-pub struct Stand {
-    pub gateway: Gateway,
-    pub url: String,
-    pub stop: CancellationToken,
+pub(crate) struct Stand {
+    pub(crate) gateway: Gateway,
+    pub(crate) url: String,
+    pub(crate) stop: CancellationToken,
 }
 
-pub async fn gateway(servers: Vec<ServerConfig>, limits: Limits) -> Outcome<Stand> {
+pub(crate) async fn gateway(servers: Vec<ServerConfig>, limits: Limits) -> Outcome<Stand> {
     let config = GatewayConfig {
         servers,
         callers: Callers::new(Token::from(TOKEN.to_owned()), None),
@@ -58,21 +58,21 @@ pub async fn gateway(servers: Vec<ServerConfig>, limits: Limits) -> Outcome<Stan
     Ok(Stand { gateway, url, stop })
 }
 
-pub async fn listen(router: Router) -> Outcome<String> {
+pub(crate) async fn listen(router: Router) -> Outcome<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener.tap_io(|io| drop(io.set_nodelay(true))), router).await });
     Ok(format!("http://{address}/mcp"))
 }
 
-/// A server of one era that does nothing, on a runtime of its own; with this it dies, in the middle of whatever it does.
-pub struct Pod {
-    pub url: String,
+/// A server of one era that does nothing, on a runtime of its own; with this it dies, in the middle of what it does.
+pub(crate) struct Pod {
+    pub(crate) url: String,
     _guard: DropGuard,
 }
 
 impl Pod {
-    pub fn start(modern: bool, takes: Duration) -> Outcome<Self> {
+    pub(crate) fn start(modern: bool, takes: Duration) -> Outcome<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let url = format!("http://{}/mcp", listener.local_addr()?);
@@ -93,7 +93,7 @@ impl Pod {
 }
 
 /// The routes of such a server.
-pub fn server(modern: bool, takes: Duration) -> Router {
+pub(crate) fn server(modern: bool, takes: Duration) -> Router {
     Router::new()
         .route("/mcp", any(async move |headers: HeaderMap, body: Bytes| answer(modern, takes, &headers, &body).await))
 }
@@ -130,7 +130,12 @@ async fn answer(modern: bool, takes: Duration, _headers: &HeaderMap, body: &Byte
 }
 
 /// A request with these headers beside those that all have; status, headers and body of the answer.
-pub async fn post(http: &Http, url: &str, headers: &[(&str, &str)], body: &Value) -> Outcome<(HeaderMap, Value)> {
+pub(crate) async fn post(
+    http: &Http,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Outcome<(HeaderMap, Value)> {
     let mut request = axum::http::Request::post(url)
         .header("authorization", format!("Bearer {TOKEN}"))
         .header("content-type", "application/json")
@@ -155,7 +160,7 @@ pub async fn post(http: &Http, url: &str, headers: &[(&str, &str)], body: &Value
 }
 
 /// A call of the tool that does nothing, in the way of 2026-07-28; its result.
-pub async fn call(http: &Http, url: &str, tool: &str) -> Outcome<Value> {
+pub(crate) async fn call(http: &Http, url: &str, tool: &str) -> Outcome<Value> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {},
         "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": {}}}});
@@ -168,7 +173,7 @@ pub async fn call(http: &Http, url: &str, tool: &str) -> Outcome<Value> {
 }
 
 /// Opens a session of 2025-11-25; its id.
-pub async fn open(http: &Http, url: &str) -> Outcome<String> {
+pub(crate) async fn open(http: &Http, url: &str) -> Outcome<String> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "stand", "version": "1"}}});
     let (headers, _) = post(http, url, &[], &body).await?;
@@ -177,13 +182,13 @@ pub async fn open(http: &Http, url: &str) -> Outcome<String> {
 }
 
 /// Something in a session.
-pub async fn within(http: &Http, url: &str, session: &str, body: &Value) -> Outcome<Value> {
+pub(crate) async fn within(http: &Http, url: &str, session: &str, body: &Value) -> Outcome<Value> {
     let headers = [("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")];
     Ok(post(http, url, &headers, body).await?.1)
 }
 
 /// What this process holds of memory, in MiB.
-pub fn resident_mib() -> Outcome<f64> {
+pub(crate) fn resident_mib() -> Outcome<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     let kib: u32 = line.trim().trim_end_matches("kB").trim().parse()?;
@@ -191,13 +196,13 @@ pub fn resident_mib() -> Outcome<f64> {
 }
 
 /// A percentile of sorted times, in microseconds.
-pub fn percentile(times: &[Duration], permille: usize) -> u128 {
+pub(crate) fn percentile(times: &[Duration], permille: usize) -> u128 {
     let at = (times.len() * permille / 1_000).min(times.len().saturating_sub(1));
     times.get(at).map_or(0, Duration::as_micros)
 }
 
 /// Waits until a call goes well.
-pub async fn ready(http: &Http, url: &str, tool: &str) -> Outcome<()> {
+pub(crate) async fn ready(http: &Http, url: &str, tool: &str) -> Outcome<()> {
     for _ in 0..200 {
         if call(http, url, tool).await.is_ok() {
             return Ok(());

@@ -167,8 +167,8 @@ fn reports(hub: Arc<Hub>) -> Reports {
     due.boxed()
 }
 
-/// Waits until a report is due after the one before: a call waits for a pod, a second is over and there is something, or
-/// five are.
+/// Waits until a report is due after the one before: a call waits for a pod, a second is over and there is something,
+/// or five are.
 async fn wait(hub: &Hub, before: &Report, sent: Instant) {
     let mut look = sent + EACH;
     loop {

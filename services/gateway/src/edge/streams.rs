@@ -193,10 +193,11 @@ impl Telling {
             }
             tokio::select! {
                 told = self.lists.recv() => match told {
-                    Ok((server, changed)) if self.of.is_none_or(|of| of == server) && self.wanted.contains(&changed) => {
-                        return self.event(changed);
+                    Ok((server, changed)) => {
+                        if self.of.is_none_or(|of| of == server) && self.wanted.contains(&changed) {
+                            return self.event(changed);
+                        }
                     }
-                    Ok(_) => {}
                     // Which of them were missed is not known, so all are told.
                     Err(broadcast::error::RecvError::Lagged(_)) => {
                         self.waiting = self.wanted.iter().map(|changed| self.event(*changed)).collect();

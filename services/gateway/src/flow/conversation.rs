@@ -22,7 +22,7 @@ use crate::{
     refusal::Refusal,
     telemetry::{asking, fail},
     ticket::Held,
-    upstream::{Ask, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
+    upstream::{Ask, Endpoint, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
 };
 
 /// How often a request is repeated whose answer was lost, where it may be.
@@ -131,7 +131,7 @@ impl Conversation {
     }
 
     async fn converse(&mut self) -> Result<Outcome, Broken> {
-        self.enter(false).await?;
+        self.enter(None).await?;
         self.server.budget.earn();
         let mut tries = Tries::default();
         loop {
@@ -145,13 +145,13 @@ impl Conversation {
     }
 
     /// Waits for a place at the server.
-    async fn enter(&mut self, again: bool) -> Result<(), Broken> {
+    async fn enter(&mut self, failed_on: Option<Arc<Endpoint>>) -> Result<(), Broken> {
         let tool = self.ask.name.as_deref().filter(|_| self.ask.method == "tools/call");
         let wanted = Wanted {
             ends: self.deadline,
             class: self.server.class_of(tool),
             pin: self.server.pin(&self.on, self.ask.abilities, self.held.as_ref()).await,
-            again,
+            failed_on,
         };
         let place = tokio::select! {
             place = self.server.gate.enter(self.on.owner, wanted) => place,
@@ -185,8 +185,8 @@ impl Conversation {
             Ok(pause) => pause,
             Err(refusal) => return Err(Broken::Refused(refusal)),
         };
-        let has_pod = self.ask.pod.is_some();
-        if has_pod {
+        let failed_on = self.ask.pod.clone();
+        if failed_on.is_some() {
             // Another pod may have room, and this one may be no more.
             self.leave();
         }
@@ -194,7 +194,7 @@ impl Conversation {
             () = sleep(pause) => {}
             () = self.client.gone.cancelled() => return Err(Broken::Gone),
         }
-        if has_pod { self.enter(true).await } else { Ok(()) }
+        if failed_on.is_some() { self.enter(failed_on).await } else { Ok(()) }
     }
 
     fn may_try_again(&self, failed: &Failed, tries: &mut Tries) -> Result<Duration, Refusal> {

@@ -29,6 +29,8 @@ const WAIT: Duration = Duration::from_secs(3);
 /// For how long nobody waits for a list again that could not be had, doubled up to the longest.
 const REST: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(30);
+/// For how long nobody waits again for one of many servers that sleeps.
+const ASLEEP: Duration = Duration::from_secs(10);
 /// For how long a list is kept at the most, whatever its server says.
 const KEPT_MAX: Duration = Duration::from_secs(3_600);
 /// For how long a list is served after its time when a newer one cannot be had.
@@ -86,6 +88,8 @@ pub(crate) struct Lists {
     generation: AtomicU64,
     /// Until when nobody waits for a list of a server, for whomever it would be.
     resting: Mutex<HashMap<(u32, Kind), (Instant, Duration)>>,
+    /// Since when servers sleep that were waited for in vain.
+    asleep: Mutex<HashMap<u32, Instant>>,
     entries: usize,
 }
 
@@ -110,6 +114,7 @@ impl Lists {
             tables: Cache::builder().max_capacity(limits.sessions).time_to_idle(kept).build(),
             generation: AtomicU64::new(0),
             resting: Mutex::default(),
+            asleep: Mutex::default(),
             entries: limits.entries,
         }
     }
@@ -144,8 +149,7 @@ impl Lists {
             if kept.is_some() {
                 return kept;
             }
-            let patience = if asker.is_alone { Duration::MAX } else { WAIT };
-            if !server.awake(patience).await {
+            if !self.wakes(server, asker.is_alone).await {
                 return None;
             }
         }
@@ -160,6 +164,27 @@ impl Lists {
                 stale
             }
         }
+    }
+
+    /// Waits until a server is awake of which nothing is known; whether it is. Where it is one of many, nobody waits for it
+    /// again that was waited for in vain a moment ago: it may be a while.
+    async fn wakes(&self, server: &Server, is_alone: bool) -> bool {
+        if is_alone {
+            return server.awake(Duration::MAX).await;
+        }
+        let asleep = || self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        if asleep().get(&server.number).is_some_and(|since| since.elapsed() < ASLEEP) {
+            return false;
+        }
+        let is_awake = server.awake(WAIT).await;
+        if is_awake {
+            asleep().remove(&server.number);
+        } else {
+            let mut asleep = asleep();
+            asleep.retain(|_, since| since.elapsed() < ASLEEP);
+            asleep.insert(server.number, Instant::now());
+        }
+        is_awake
     }
 
     /// What is listed for everybody who can be asked nothing: whatever else could be seen by whom can be asked more.

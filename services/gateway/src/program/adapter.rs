@@ -34,8 +34,8 @@ const SPANS: usize = 1_000;
 const PER_CALLER: usize = 1 << 20;
 
 const AFTER_HELP: &str = "\
-Served are http://ADDRESS/mcp in both eras of the protocol, /health/live, and /health/ready, which is so when the program \
-has been started and has said what it is. Callers are asked for no token unless ECHOTUNE_ADAPTER_TOKEN holds one.\n\
+Served are http://ADDRESS/mcp in both eras of the protocol, /health/live, and /health/ready, which is so when the \
+program has been started and has said what it is. Callers are asked for no token unless ECHOTUNE_ADAPTER_TOKEN holds one.\n\
 On SIGTERM it is no longer ready, answers what is under way, and ends the program by the end of its input.\n\
 Exit codes: 0 stopped when asked, 1 failed, 2 wrong usage.";
 

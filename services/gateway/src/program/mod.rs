@@ -1,6 +1,11 @@
 //! The program that serves MCP in one region, or one server of a pod.
 
-use std::{convert::Infallible, io, process::ExitCode, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::serve::ListenerExt as _;
 use echotune_api::{
@@ -12,8 +17,9 @@ use echotune_kit::{
     edge::{Credentials, Edge},
     identity::remembered,
     lifecycle::{Exit, Life},
-    process::{self, About, Failure, Process, upstream},
+    process::{self, About, Failure, Process, check_upstream, upstream},
 };
+use echotune_model::{ErrorKind, Fault};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +71,9 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let (accounts, meter) = (accounts(users), process.telemetry.meter());
     let callers = config.process.callers(token, tokens, accounts, &mut process.life, &meter).await?;
     let (listener, secure) = listen(&config).await?;
-    let (file, servers) = read_servers(&config)?;
+    let (file, listed) = read_servers(&config)?;
+    let (fixed, hosted): (Vec<_>, Vec<_>) = listed.into_iter().partition(|listed| listed.policy.is_none());
+    let servers = fixed.into_iter().map(|listed| listed.server).collect();
     let mcp = &config.mcp;
     let here = listener.local_addr()?;
     let gateway = Gateway::start(
@@ -83,9 +91,11 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         },
         process.life.drain(),
     )?;
+    for listed in hosted {
+        listed.serve(&gateway)?;
+    }
     if !config.operator.url.is_empty() {
-        let channel = upstream(&config.operator.url, &config.process, stop.clone())?;
-        gateway.follow(operator(&config, DemandClient::new(channel, credentials))?);
+        gateway.follow(operator(&config, demand(&config, credentials, stop.clone())?)?);
     }
     if let Some(file) = file {
         let watched = file.watch(gateway.clone(), mcp.servers_reload_every.0, stop);
@@ -114,7 +124,7 @@ async fn listen(config: &Config) -> Result<(TcpListener, Option<Secure>), Failur
     Ok((listener, Secure::bind(&config.mcp.tls_listen, &config.process.tls).await?))
 }
 
-fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<crate::ServerConfig>)> {
+fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<Listed>)> {
     if config.mcp.servers_file.as_os_str().is_empty() {
         return Ok((None, Vec::new()));
     }
@@ -130,6 +140,21 @@ fn access(config: &Config) -> io::Result<AccessConfig> {
 fn keys(config: &Config) -> io::Result<Keys> {
     let path = &config.mcp.keys_file;
     if path.as_os_str().is_empty() { Keys::random() } else { Keys::read(path) }
+}
+
+/// The operator, with a channel of its own for each stream: of its replicas one leads, and it is found by trying.
+fn demand(config: &Config, credentials: Credentials, stop: CancellationToken) -> Result<DemandClient, Failure> {
+    let (url, settings) = (config.operator.url.clone(), config.process.clone());
+    check_upstream(&url, &settings)?;
+    // What a channel does beside its stream, such as reading certificates anew, ends with the next one.
+    let before = Mutex::new(stop.child_token());
+    let connect = move || {
+        let current = stop.child_token();
+        std::mem::replace(&mut *before.lock().unwrap_or_else(PoisonError::into_inner), current.clone()).cancel();
+        let channel = upstream(&url, &settings, current);
+        channel.map_err(|cause| Fault::new(ErrorKind::Unavailable, cause.to_string()))
+    };
+    Ok(DemandClient::connecting(connect, credentials))
 }
 
 fn operator(config: &Config, demand: DemandClient) -> io::Result<Operator> {

@@ -186,7 +186,7 @@ mod tests {
         let config = ServerConfig { concurrency: 1, queue: 1, per_caller: 2, ..server };
         let gate = Gate::new(&config, None, &Arc::default());
         let ends = Instant::now() + Duration::from_secs(60);
-        let wanted = || Wanted { ends, class: 0, pin: None, again: false };
+        let wanted = || Wanted { ends, class: 0, pin: None, failed_on: None };
         let (ann, ben) = ([1; 16], [2; 16]);
         let first = gate.enter(ann, wanted()).await.expect("a place");
         let begun = Instant::now();

@@ -28,6 +28,7 @@ mod process;
 mod server;
 mod sse;
 mod subscriptions;
+mod wake;
 mod watch;
 
 pub(crate) use self::{

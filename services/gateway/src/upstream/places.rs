@@ -41,8 +41,8 @@ pub(crate) struct Wanted {
     pub(crate) class: usize,
     /// Where its session is, if it has one: no other will do.
     pub(crate) pin: Option<Arc<Endpoint>>,
-    /// Whether it had a place before, and is to be counted no second time.
-    pub(crate) again: bool,
+    /// Where it has failed: it is tried elsewhere if it can be, and counted no second time.
+    pub(crate) failed_on: Option<Arc<Endpoint>>,
 }
 
 /// Why a call gets no place.
@@ -265,7 +265,6 @@ impl Places {
     }
 
     /// A place at once, or the number of one that waits and what it will be told.
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
     fn begin(
         self: &Arc<Self>,
         mut wanted: Wanted,
@@ -276,7 +275,7 @@ impl Places {
             return Err(Full::Closed);
         }
         wanted.class = wanted.class.min(inner.tallies.len() - 1);
-        if !wanted.again {
+        if wanted.failed_on.is_none() {
             inner.tallies[wanted.class].arrivals += 1;
         }
         // Nobody who waits could have it: whatever becomes free is given away at once.
@@ -291,7 +290,7 @@ impl Places {
             return Err(Full::Queue);
         }
         if is_cold {
-            inner.cold += u64::from(!wanted.again);
+            inner.cold += u64::from(wanted.failed_on.is_none());
             self.alarm();
         }
         let (tell, told) = oneshot::channel();
@@ -376,7 +375,8 @@ impl Inner {
         // In turns, so that those that have as little to do as others share it.
         let in_turn = (0..pods.len()).map(|at| &pods[(self.turn + at) % pods.len()]);
         let free = in_turn.filter(|pod| pod.is_open() && has_room(pod) && !pod.breaker.is_resting());
-        let least = free.min_by_key(|pod| (pod.placed().0, pod.sessions.load(Ordering::Relaxed)));
+        let failed = |pod: &Arc<Endpoint>| wanted.failed_on.as_ref().is_some_and(|failed| Arc::ptr_eq(failed, pod));
+        let least = free.min_by_key(|pod| (failed(pod), pod.placed().0, pod.sessions.load(Ordering::Relaxed)));
         least.map(|pod| Some(Arc::clone(pod)))
     }
 

@@ -13,7 +13,7 @@ fn pods(names: &[&str]) -> (super::super::endpoints::Endpoints, Vec<PodConfig>) 
 }
 
 fn wanted(class: usize) -> Wanted {
-    Wanted { ends: Instant::now() + Duration::from_secs(60), class, pin: None, again: false }
+    Wanted { ends: Instant::now() + Duration::from_secs(60), class, pin: None, failed_on: None }
 }
 
 fn name(taken: &Taken) -> &str {
@@ -128,4 +128,19 @@ async fn whoever_gives_up_leaves_nothing_and_a_server_that_is_taken_away_turns_a
     assert_eq!(places.enter(wanted(0)).await.expect_err("turned away"), Full::Closed);
     drop(taken);
     assert!(places.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_failed_somewhere_is_tried_elsewhere_first() {
+    let (endpoints, configs) = pods(&["a", "b"]);
+    let all = endpoints.set(&configs);
+    let places = Places::new(room(2, 1), Some(Arc::clone(&all)), Arc::default());
+    let busy = places.enter(Wanted { pin: Some(Arc::clone(&all[1])), ..wanted(0) }).await.expect("a place");
+    let again = Wanted { failed_on: Some(Arc::clone(&all[0])), ..wanted(0) };
+    let taken = places.enter(again.clone()).await.expect("a place");
+    assert_eq!(name(&taken), "b", "though the other has less to do");
+    assert_eq!(places.counts().classes[0].arrivals, 1, "it has come once");
+    let last = places.enter(again).await.expect("a place");
+    assert_eq!(name(&last), "a", "where nothing else is free");
+    drop((busy, taken));
 }

@@ -8,8 +8,8 @@ use std::{
 
 use http::HeaderValue;
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, Semaphore, watch},
-    time::{Instant, timeout},
+    sync::{Mutex as AsyncMutex, Notify, Semaphore},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,7 +24,6 @@ use super::{
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
     links::{Link, LinkKey, Links, Way, links},
-    places::Wanted,
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -99,7 +98,7 @@ pub(super) struct Ways {
     asking: AsyncMutex<()>,
     pub(super) links: Links,
     /// Sessions of tokens that the server has forgotten.
-    spent: moka::sync::Cache<LinkKey, ()>,
+    pub(super) spent: moka::sync::Cache<LinkKey, ()>,
 }
 
 /// A server behind the gateway.
@@ -117,8 +116,8 @@ pub(crate) struct Server {
     pub(super) meters: Meters,
     pub(super) kind: Kind,
     pub(super) ways: Arc<Ways>,
-    waking: Arc<AsyncMutex<()>>,
-    wakes: Arc<Semaphore>,
+    pub(super) waking: Arc<AsyncMutex<()>>,
+    pub(super) wakes: Arc<Semaphore>,
     next: AtomicU64,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) answer_bytes: usize,
@@ -187,89 +186,6 @@ impl Server {
         Arc::ptr_eq(&self.ways, &other.ways)
     }
 
-    /// Its pods, of a server that has such.
-    pub(crate) fn pods(&self) -> Option<Arc<[Arc<Endpoint>]>> {
-        let endpoints = self.kind.endpoints().filter(|_| self.config.has_pods())?;
-        Some(endpoints.all())
-    }
-
-    /// Whether it has pods, and none of them takes what has no session yet.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.gate.is_cold()
-    }
-
-    /// For how long a call waits for a pod.
-    pub(crate) fn wake_time(&self) -> Duration {
-        match &self.config.reach {
-            Reach::Pods(pods) if pods.wakes => pods.wake,
-            _ => Duration::ZERO,
-        }
-    }
-
-    /// Waits, for at most so long, until a pod takes what has no session yet, having told that one is wanted; whether
-    /// one does. Always so at a server that has no pods.
-    pub(crate) async fn awake(&self, patience: Duration) -> bool {
-        let Some(endpoints) = self.kind.endpoints().filter(|_| self.is_asleep()) else { return true };
-        let patience = patience.min(self.wake_time());
-        if !patience.is_zero() {
-            self.wake();
-        }
-        timeout(patience, endpoints.open()).await.is_ok()
-    }
-
-    /// Waits until there is a pod, without wanting one.
-    pub(crate) async fn until_awake(&self) {
-        if let Some(endpoints) = self.kind.endpoints().filter(|_| self.config.has_pods()) {
-            endpoints.open().await;
-        }
-    }
-
-    /// Tells when its pods change.
-    pub(super) fn endpoint_changes(&self) -> Option<watch::Receiver<()>> {
-        self.kind.endpoints().map(|endpoints| endpoints.changes())
-    }
-
-    /// Lets one wait for a pod as a call does, beside those that ask: they may be gone before it comes.
-    fn wake(&self) {
-        let Ok(one) = Arc::clone(&self.waking).try_lock_owned() else { return };
-        let (gate, wakes, end) = (Arc::clone(&self.gate), Arc::clone(&self.wakes), self.end.clone());
-        let (wait, class) = (self.wake_time(), self.class_of(None));
-        self.tasks.spawn(async move {
-            let woken = async {
-                // Not all that are asleep at once, only because somebody wants to see what there is.
-                let _turn = wakes.acquire().await;
-                let wanted = Wanted { ends: Instant::now() + wait, class, pin: None, again: false };
-                drop(gate.wake(wanted).await);
-            };
-            drop(end.run_until_cancelled(woken).await);
-            drop(one);
-        });
-    }
-
-    /// Which class a call is of, by the tool it is of.
-    pub(crate) fn class_of(&self, tool: Option<&str>) -> usize {
-        match &self.config.reach {
-            Reach::Pods(pods) => pods.class_of(tool),
-            _ => 0,
-        }
-    }
-
-    /// Where the session of somebody is, if it is on a pod that there is.
-    pub(crate) async fn pin(&self, on: &OnBehalf, abilities: Abilities, held: Option<&Held>) -> Option<Arc<Endpoint>> {
-        let endpoints = self.kind.endpoints().filter(|_| self.config.has_pods())?;
-        if self.known().is_some_and(|info| info.revision.is_modern()) {
-            return None;
-        }
-        let key = LinkKey::new(on, abilities, self.sharing());
-        if let Some(link) = self.ways.links.get(&key).await.filter(|link| !link.is_gone())
-            && let Way::Session(route) = &link.0.way
-        {
-            return Some(Arc::clone(&route.endpoint));
-        }
-        let held = held.filter(|_| !self.ways.spent.contains_key(&key))?;
-        endpoints.all().iter().find(|endpoint| endpoint.number == held.endpoint).cloned()
-    }
-
     /// What the server says of itself, as far as it was asked.
     pub(crate) fn known(&self) -> Option<Arc<Info>> {
         self.ways.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -315,7 +231,7 @@ impl Server {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A way to a pod, or to the endpoint that has the least to do of those that are not left alone; and leave to go it.
+    /// A way to a pod, or to the endpoint with the least to do of those that are not left alone; and leave to go it.
     pub(super) fn route(&self, on: &OnBehalf, pod: Option<&Arc<Endpoint>>) -> Result<(Route, Pass), Failed> {
         let Kind::Http { endpoints, turn, .. } = &self.kind else { unreachable!("asked of HTTP alone") };
         let resting = |left| Failed::resting("it fails and is left alone for a moment", left);

@@ -98,9 +98,12 @@ impl Server {
 
 /// Waits for a change of the pods; for ever where there are none.
 async fn changed(changes: &mut Option<watch::Receiver<()>>) {
-    match changes {
-        Some(changes) if changes.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+    let told = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending().await
     }
 }
 

@@ -11,6 +11,8 @@ mod house;
 mod lists;
 mod operator;
 mod pods;
+#[cfg(feature = "region")]
+mod program;
 mod recovery;
 mod subscriptions;
 mod traces;
