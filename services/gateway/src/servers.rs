@@ -134,6 +134,7 @@ impl Hub {
                 self.attend(&made);
                 if let Some(before) = before {
                     before.end.cancel();
+                    made.take_over_subscriptions();
                     self.tasks.spawn(retire(before, Some(made), self.stop.clone()));
                 }
                 Ok(())

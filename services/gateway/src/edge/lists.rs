@@ -29,6 +29,7 @@ impl Asking {
             None => None,
         };
         self.hub.access.take(&self.caller)?;
+        let servers = &self.servers;
         let subject = match kind {
             Kind::Tools => Subject::Tool,
             Kind::Prompts => Subject::Prompt,
@@ -39,7 +40,7 @@ impl Asking {
             let effect = effect_of(server, subject, name, Some(entry));
             self.hub.access.may_see(&self.caller, &server.config.name, subject, name, effect)
         };
-        let table = self.hub.lists.table(&self.servers, kind, &self.asker(request)).await;
+        let table = self.hub.lists.table(servers, kind, &self.asker(request)).await;
         let page = Page {
             keys: &self.hub.keys,
             endpoint: &self.name,

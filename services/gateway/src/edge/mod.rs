@@ -135,9 +135,8 @@ async fn metadata_of_all(State(hub): State<Arc<Hub>>) -> Response {
 /// The metadata of an endpoint.
 async fn metadata(State(hub): State<Arc<Hub>>, Path(path): Path<String>) -> Response {
     let path = format!("/{path}");
-    let is_endpoint =
-        |server: &Arc<crate::upstream::Server>| path == path_of(&format!("servers/{}", server.config.name));
-    let known = path == "/mcp" || hub.servers.all().iter().any(is_endpoint);
+    let name = path.strip_prefix("/servers/").and_then(|rest| rest.strip_suffix("/mcp"));
+    let known = path == "/mcp" || name.is_some_and(|name| hub.servers.named(name).is_some());
     hub.access.metadata(&path).filter(|_| known).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
 }
 

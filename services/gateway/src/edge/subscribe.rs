@@ -77,7 +77,7 @@ impl Asking {
             StatusCode::OK => Refusal::new(StatusCode::FORBIDDEN, INVALID_REQUEST, refusal.message),
             _ => refusal,
         })?;
-        let subscribed = target.server.subscribe(uri, &self.hub.stop).await;
+        let subscribed = target.server.subscribe(uri).await;
         admitted.ended(if subscribed.is_ok() { "" } else { "refused" });
         Ok(subscribed)
     }

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -151,6 +151,15 @@ impl Beside {
 }
 
 impl Server {
+    pub(super) fn has_no_stream(&self) -> bool {
+        self.has_no_stream.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that a session has no stream of its own, as is not unusual.
+    pub(super) fn found_no_stream(&self) {
+        self.has_no_stream.store(true, Ordering::Relaxed);
+    }
+
     /// Lets a request hear what the stream of its session says; `None` where there is none, or nothing to hear.
     pub(super) async fn hear(&self, on: &OnBehalf, link: &Link, ask: &Ask) -> Option<Hearing> {
         let Way::Session(route) = &link.0.way else { return None };
@@ -171,7 +180,7 @@ impl Server {
             Ok(Ok(Some(exchange))) => {
                 beside.with(|inner| inner.is_open = true);
                 let following = Arc::clone(beside).follow(Exchange::Http(Box::new(exchange)), self.changes.clone());
-                self.spawn(following);
+                self.tasks.spawn(following);
                 Some(hearing)
             }
             Ok(Ok(None)) => {

@@ -77,10 +77,10 @@ impl Link {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.beside.end.cancel();
         if let Way::Session(route) = &self.way {
             route.endpoint.sessions.fetch_sub(usize::from(self.counts), Ordering::Relaxed);
         }
-        self.beside.end.cancel();
         self.meters.client_session(self.since.elapsed(), &self.server);
     }
 }

@@ -119,9 +119,9 @@ pub(crate) struct Server {
     pub(super) waking: Arc<AsyncMutex<()>>,
     pub(super) wakes: Arc<Semaphore>,
     next: AtomicU64,
+    pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) answer_bytes: usize,
     pub(super) tasks: TaskTracker,
-    pub(super) subscriptions: Arc<Subscriptions>,
     /// Whether its sessions have no stream of their own.
     pub(super) has_no_stream: Arc<AtomicBool>,
 }
@@ -158,8 +158,8 @@ impl Server {
             waking: Arc::default(),
             wakes: Arc::clone(&common.wakes),
             next: AtomicU64::new(1),
-            answer_bytes: common.limits.answer_bytes,
             subscriptions: before.map_or_else(Arc::default, |before| Arc::clone(&before.subscriptions)),
+            answer_bytes: common.limits.answer_bytes,
             has_no_stream: same_way.map_or_else(Arc::default, |before| Arc::clone(&before.has_no_stream)),
             tasks: common.tasks.clone(),
             number,
@@ -462,32 +462,6 @@ impl Server {
     /// Whether it is not told who asks, and so answers all alike.
     pub(crate) fn is_alike(&self) -> bool {
         !self.config.forward_caller
-    }
-
-    /// Whether all who ask share what the gateway itself has of it.
-    pub(super) fn is_one_for_all(&self) -> bool {
-        !self.is_process() || self.sharing() == Sharing::All
-    }
-
-    /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
-    pub(super) async fn own_link(&self) -> Option<usize> {
-        let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
-        let link = self.ways.links.get(&key).await.filter(|link| !link.is_gone())?;
-        Some(Arc::as_ptr(&link.0).addr())
-    }
-
-    pub(super) fn has_no_stream(&self) -> bool {
-        self.has_no_stream.load(Ordering::Relaxed)
-    }
-
-    /// Takes note that a session has no stream of its own, as is not unusual.
-    pub(super) fn found_no_stream(&self) {
-        self.has_no_stream.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets something run that ends before the gateway does.
-    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(work);
     }
 
     /// Takes note of something that was done for the server's sake.

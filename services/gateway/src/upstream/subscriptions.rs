@@ -16,14 +16,18 @@ use std::{
 
 use serde_json::json;
 use tokio::{sync::Notify, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ask, Exchange, Failed, Said,
+    Ask, Exchange, Failed, OnBehalf, Said,
     era::{Info, answer},
+    links::LinkKey,
     server::Server,
 };
-use crate::message::{Json, Object, Outcome};
+use crate::{
+    abilities::Abilities,
+    config::Sharing,
+    message::{Json, Object, Outcome},
+};
 
 /// Resources of one server that are subscribed to.
 const MOST: usize = 4_096;
@@ -194,18 +198,26 @@ impl Subscriptions {
 }
 
 impl Server {
+    /// Whether all who ask share what the gateway itself has of it.
+    pub(super) fn is_one_for_all(&self) -> bool {
+        !self.is_process() || self.sharing() == Sharing::All
+    }
+
+    /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
+    pub(super) async fn own_link(&self) -> Option<usize> {
+        let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
+        let link = self.ways.links.get(&key).await.filter(|link| !link.is_gone())?;
+        Some(Arc::as_ptr(&link.0).addr())
+    }
+
     /// Whether single resources can be subscribed to, of a server that says this of itself.
     pub(crate) fn tells_of_resources(&self, info: &Info) -> bool {
         let declared = info.capabilities.object("resources").and_then(|of| of.get("subscribe")?.read::<bool>());
         declared == Some(true) && self.is_alike() && self.is_one_for_all()
     }
 
-    /// Subscribes to a resource for somebody. Until `stop` it is seen to that the server knows.
-    pub(crate) async fn subscribe(
-        self: &Arc<Self>,
-        uri: &str,
-        stop: &CancellationToken,
-    ) -> Result<Subscribed, NotSubscribed> {
+    /// Subscribes to a resource for somebody.
+    pub(crate) async fn subscribe(self: &Arc<Self>, uri: &str) -> Result<Subscribed, NotSubscribed> {
         let info = timeout(OPENING, self.info()).await.ok().and_then(Result::ok);
         if !info.is_some_and(|info| self.tells_of_resources(&info)) {
             return Err(NotSubscribed::Unable);
@@ -214,10 +226,7 @@ impl Server {
         let begins = self.subscriptions.join(&uri)?;
         let subscribed = Subscribed { server: self.number, subscriptions: Arc::clone(&self.subscriptions), uri };
         if begins {
-            let (server, stop) = (Arc::clone(self), stop.clone());
-            self.spawn(async move {
-                stop.run_until_cancelled(server.see_to_subscriptions()).await;
-            });
+            self.begin_to_see();
         }
         // A server that is away for a moment is told when it is back.
         match timeout(OPENING, self.subscriptions.said(&subscribed.uri)).await {
@@ -226,9 +235,27 @@ impl Server {
         }
     }
 
+    fn begin_to_see(self: &Arc<Self>) {
+        let server = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let end = server.end.clone();
+            end.run_until_cancelled(Arc::clone(&server).see_to_subscriptions()).await;
+        });
+    }
+
+    /// Goes on with what was subscribed to at the server whose place this one takes.
+    pub(crate) fn take_over_subscriptions(self: &Arc<Self>) {
+        self.subscriptions.renew();
+        if !self.subscriptions.rests() {
+            self.begin_to_see();
+        }
+    }
+
     async fn see_to_subscriptions(self: Arc<Self>) {
         let mut pause = PAUSE;
         loop {
+            // Nothing changes at one that sleeps, and it is not woken for this.
+            self.until_awake().await;
             let ended = match self.info().await {
                 Ok(info) if info.revision.is_modern() => self.follow_resources(&info).await,
                 Ok(_) => self.subscribe_in_session().await,
@@ -358,7 +385,7 @@ impl Server {
     async fn ask_about(&self, method: &str, uri: &Arc<str>) -> Result<Outcome, Failed> {
         let mut ask = Ask::own(method);
         ask.params.set("uri", Json::of(&**uri));
-        let asked = async { answer(&mut self.send(&super::OnBehalf::gateway(), &ask, None).await?).await };
+        let asked = async { answer(&mut self.send(&OnBehalf::gateway(), &ask, None).await?).await };
         timeout(OPENING, asked).await.unwrap_or(Err(Failed::Late))
     }
 }
