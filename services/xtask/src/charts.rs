@@ -21,6 +21,8 @@ struct Chart {
     name: &'static str,
     package: &'static str,
     program: &'static str,
+    /// With which it is built for images.
+    features: &'static str,
     /// The key of its ConfigMap.
     config: &'static str,
     /// Values that must be refused, and what is told.
@@ -32,6 +34,7 @@ const CHARTS: [Chart; 2] = [
         name: "echotune-operator",
         package: "echotune-controller",
         program: "echotune-operator",
+        features: "echotune-controller/tls,echotune-controller/otlp",
         config: "operator.toml",
         refused: &[("replicaz=2", "replicaz"), ("replicas=0", "replicas"), ("image.digest=abc", "digest")],
     },
@@ -39,6 +42,7 @@ const CHARTS: [Chart; 2] = [
         name: "echotune",
         package: "echotune-gateway",
         program: "echotune-gateway",
+        features: "echotune-gateway/region",
         config: "gateway.toml",
         refused: &[("gateway.replicaz=2", "replicaz"), ("global.region=EU West", "region")],
     },
@@ -127,7 +131,8 @@ impl Chart {
                 .filter_map(|line| line.trim().strip_prefix("- "))
                 .filter(|word| word.starts_with("--set=")),
         );
-        said(&["--package", self.package, "--bin", self.program], &words).map(|_| ())
+        let program = ["--package", self.package, "--bin", self.program, "--features", self.features];
+        said(&program, &words).map(|_| ())
     }
 }
 

@@ -25,6 +25,17 @@ const PROGRAMS: [&str; 14] = [
      echotune-mcp-servers/region,echotune-users/failpoints,echotune-recommendations/failpoints,echotune-agents/failpoints",
     "--quiet",
 ];
+/// The programs that serve and scale MCP servers, as they are put into images.
+const GATEWAY: [&str; 6] =
+    ["--package", "echotune-gateway", "--features", "echotune-gateway/region", "--locked", "--quiet"];
+const OPERATOR: [&str; 6] = [
+    "--package",
+    "echotune-controller",
+    "--features",
+    "echotune-controller/tls,echotune-controller/otlp",
+    "--locked",
+    "--quiet",
+];
 const DRIVER: [&str; 6] = ["--locked", "--package", "echotune-testbed", "--features", "drive", "--quiet"];
 /// Faults that want the same servers.
 struct Pass {
@@ -53,13 +64,14 @@ const QUICK: [&str; 7] = ["--quick", "--seconds", "5", "--rest", "6", "--listene
 
 /// Lints the programs of a region and what drives them, and tests what of them needs no server.
 pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
-    for of in [&PROGRAMS[..], &DRIVER[..]] {
+    for of in [&PROGRAMS[..], &GATEWAY, &OPERATOR, &DRIVER] {
         crate::cargo(&[&["clippy", "--all-targets"], of, &["--", "-D", "warnings"]].concat())?;
     }
     crate::cargo(&[&["test", "--lib"], &PROGRAMS[..], &["--", "program", "region"]].concat())?;
     // The one that needs no server but one of the test itself.
     let of = ["--package", "echotune-mcp-servers", "--features", "echotune-mcp-servers/region", "--locked", "--quiet"];
-    crate::cargo(&[&["test", "--test", "it"], &of[..], &["program::"]].concat())
+    crate::cargo(&[&["test", "--test", "it"], &of[..], &["program::"]].concat())?;
+    crate::cargo(&[&["test", "--lib", "--test", "it"], &GATEWAY[..], &["program"]].concat())
 }
 
 /// Whether regions can live in namespaces of their own.

@@ -107,7 +107,7 @@ pub(crate) fn server(name: &str, change: Value) -> Value {
             "image": "localhost/demo:1",
             "scaling": {
                 "minPods": 0, "callsPerPod": 1, "holdMs": 0, "tickMs": 100, "drainMs": 60_000, "staleMs": 5_000,
-                "startMs": 100, "keep": { "rule": "fixed", "fixedMs": 300, "atLeastMs": 0, "atMostMs": 300 },
+                "startMs": 100, "classes": [{ "name": "calls", "slowPodSeconds": 120 }], "keep": { "rule": "fixed", "fixedMs": 300, "atLeastMs": 0, "atMostMs": 300 },
             },
         },
     });

@@ -180,7 +180,11 @@ impl Answer {
             let told = tokio::select! {
                 biased;
                 status = &mut answer.ended => Err(status),
-                update = answer.updates.next() => update?.map(update_to_pb).map_err(|fault| to_status(&fault)),
+                update = answer.updates.next() => match update {
+                    Some(update) => update.map(update_to_pb).map_err(|fault| to_status(&fault)),
+                    // Updates may end because the reports did, by one that cannot be taken.
+                    None => Err((&mut answer.ended).now_or_never()?),
+                },
             };
             let rest = told.is_ok().then_some(answer);
             Some((told, rest))
