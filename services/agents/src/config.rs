@@ -157,7 +157,7 @@ mod tests {
     fn servers_are_named_and_shown_a_token_where_nobody_listens() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("token");
-        fs::write(&file, "a token of those who may").expect("written");
+        fs::write(&file, "a token of those who may call tools").expect("written");
         let near = config(&["time=http://127.0.0.1:7480/servers/time/mcp"], &file.display().to_string());
         assert_eq!(near.faults(false), []);
         let further = near.further().expect("a token");
