@@ -42,7 +42,7 @@ async fn refusals_failures_and_lost_answers_make_no_pod_twice_and_end_well() {
     settles(&cluster).await;
     let created: Vec<_> = pods(&cluster);
     assert_eq!(created.iter().collect::<BTreeSet<_>>().len(), 3, "{created:?}");
-    assert!(asked.load(Ordering::Relaxed) > 10, "faults were met");
+    assert!(asked.load(Ordering::Relaxed) > 6, "each kind of fault was met");
     operator.end().await;
 }
 

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 
-/// The longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that anything is waited for: a load counts for a minute after it has gone.
+const PATIENCE: Duration = Duration::from_secs(150);
 pub(crate) const NAMESPACE: &str = "music";
 
 /// An operator that runs.
@@ -107,7 +107,8 @@ pub(crate) fn server(name: &str, change: Value) -> Value {
             "image": "localhost/demo:1",
             "scaling": {
                 "minPods": 0, "callsPerPod": 1, "holdMs": 0, "tickMs": 100, "drainMs": 60_000, "staleMs": 5_000,
-                "startMs": 100, "classes": [{ "name": "calls", "slowPodSeconds": 120 }], "keep": { "rule": "fixed", "fixedMs": 300, "atLeastMs": 0, "atMostMs": 300 },
+                "startMs": 100, "classes": [{ "name": "calls", "slowPodSeconds": 60 }],
+                "keep": { "rule": "fixed", "fixedMs": 300, "atLeastMs": 0, "atMostMs": 300 },
             },
         },
     });
