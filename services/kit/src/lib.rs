@@ -16,6 +16,7 @@ pub mod embedded;
 pub mod failpoint;
 #[cfg(feature = "identity")]
 pub mod identity;
+pub mod involved;
 #[cfg(feature = "keys")]
 pub mod keys;
 pub mod lifecycle;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,19 +20,22 @@ use crate::{
 async fn refusals_failures_and_lost_answers_make_no_pod_twice_and_end_well() {
     let cluster = Cluster::start().await;
     let _nodes = nodes(&cluster);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
+    let asked = AtomicUsize::new(0);
+    let met = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&met);
     cluster.script(move |verb, target| {
         if verb == "GET" || target.plural == "leases" || target.plural == "events" {
             return None;
         }
         // Three of ten fail, each in another way; each is waited for twice as long as the one before.
-        match counted.fetch_add(1, Ordering::Relaxed) % 10 {
-            0 => Some(Fault::Status(429)),
-            3 => Some(Fault::Status(500)),
-            6 => Some(Fault::Lost),
-            _ => None,
-        }
+        let fault = match asked.fetch_add(1, Ordering::Relaxed) % 10 {
+            0 => Fault::Status(429),
+            3 => Fault::Status(500),
+            6 => Fault::Lost,
+            _ => return None,
+        };
+        noted.lock().expect("no test panics with it").push(fault);
+        Some(fault)
     });
     cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 3 } } })));
     let operator = start(&cluster, "one");
@@ -42,7 +45,10 @@ async fn refusals_failures_and_lost_answers_make_no_pod_twice_and_end_well() {
     settles(&cluster).await;
     let created: Vec<_> = pods(&cluster);
     assert_eq!(created.iter().collect::<BTreeSet<_>>().len(), 3, "{created:?}");
-    assert!(asked.load(Ordering::Relaxed) > 6, "each kind of fault was met");
+    let met = met.lock().expect("no test panics with it").clone();
+    for fault in [Fault::Status(429), Fault::Status(500), Fault::Lost] {
+        assert!(met.contains(&fault), "{fault:?} is not among {met:?}");
+    }
     operator.end().await;
 }
 

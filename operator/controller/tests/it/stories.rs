@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::{
     cluster::Cluster,
     world::{
-        Gateway, NAMESPACE, becomes, condition, has_pods, nodes, options, pods, server, settles, start, start_with,
-        until,
+        Gateway, NAMESPACE, becomes, condition, has_pods, has_pods_after_load, nodes, options, pods, server, settles,
+        start, start_with, until,
     },
 };
 
@@ -66,7 +66,7 @@ async fn demand_wakes_a_server_and_the_emptied_pod_is_the_one_that_goes() {
     let busy = there.last().expect("three").clone();
     // One call goes on; the others have ended.
     gateway.report("search", 0, &[&busy]);
-    has_pods(&cluster, 1).await;
+    has_pods_after_load(&cluster, 1).await;
     assert_eq!(pods(&cluster), std::slice::from_ref(&busy), "the one with the call stays");
     gateway.report("search", 0, &[]);
     has_pods(&cluster, 0).await;

@@ -25,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 
-/// The longest that anything is waited for: a load counts for a minute after it has gone.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// The longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For how long what was busy counts.
+const WINDOW: Duration = Duration::from_secs(60);
 pub(crate) const NAMESPACE: &str = "music";
 
 /// An operator that runs.
@@ -86,12 +88,16 @@ pub(crate) fn start(cluster: &Cluster, identity: &str) -> Running {
 }
 
 /// Waits until something is so, and tells what was found instead when it never is.
-pub(crate) async fn until<T: std::fmt::Debug>(what: &str, mut found: impl FnMut() -> Result<(), T>) {
+pub(crate) async fn until<T: std::fmt::Debug>(what: &str, found: impl FnMut() -> Result<(), T>) {
+    within(PATIENCE, what, found).await;
+}
+
+async fn within<T: std::fmt::Debug>(patience: Duration, what: &str, mut found: impl FnMut() -> Result<(), T>) {
     let began = Instant::now();
     loop {
         match found() {
             Ok(()) => return,
-            Err(instead) if began.elapsed() > PATIENCE => panic!("{what} never came to be: {instead:?}"),
+            Err(instead) if began.elapsed() > patience => panic!("{what} never came to be: {instead:?}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -107,7 +113,7 @@ pub(crate) fn server(name: &str, change: Value) -> Value {
             "image": "localhost/demo:1",
             "scaling": {
                 "minPods": 0, "callsPerPod": 1, "holdMs": 0, "tickMs": 100, "drainMs": 60_000, "staleMs": 5_000,
-                "startMs": 100, "classes": [{ "name": "calls", "slowPodSeconds": 60 }],
+                "startMs": 100, "classes": [{ "name": "calls", "slowPodSeconds": 120 }],
                 "keep": { "rule": "fixed", "fixedMs": 300, "atLeastMs": 0, "atMostMs": 300 },
             },
         },
@@ -271,11 +277,19 @@ pub(crate) async fn becomes(cluster: &Cluster, server: &str, kind: &str, status:
 
 /// Waits until there are so many pods.
 pub(crate) async fn has_pods(cluster: &Cluster, count: usize) {
-    until(&format!("{count} pods"), || {
+    within(PATIENCE, &format!("{count} pods"), counted(cluster, count)).await;
+}
+
+/// The same after a load has gone: it counts for as long as it is in the window of the rule.
+pub(crate) async fn has_pods_after_load(cluster: &Cluster, count: usize) {
+    within(WINDOW + PATIENCE, &format!("{count} pods"), counted(cluster, count)).await;
+}
+
+fn counted(cluster: &Cluster, count: usize) -> impl FnMut() -> Result<(), Vec<String>> {
+    move || {
         let found = pods(cluster);
         if found.len() == count { Ok(()) } else { Err(found) }
-    })
-    .await;
+    }
 }
 
 /// Waits until nothing has been written for a while.

@@ -9,6 +9,7 @@ mod template;
 use std::{collections::BTreeMap, fmt, sync::Arc, thread};
 
 use cel::{Context, Env, Program, Value as Cel, extensions, extractors::This, objects::Key};
+use echotune_kit::involved::Involved;
 use serde_json::{Map, Number, Value};
 
 pub(crate) use names::Names;
@@ -104,27 +105,8 @@ impl Language {
 
 /// Refuses what would take the parser or the evaluation, which are recursive, too deep.
 fn check_nesting(text: &str) -> Result<(), String> {
-    let (mut depth, mut deepest, mut operators, mut quote, mut escaped) = (0_u32, 0, 0, None, false);
-    for character in text.chars() {
-        match (quote, character) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some(_), '\\') => escaped = true,
-            (Some(open), close) if open == close => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(character),
-            (None, '(' | '[' | '{') => depth += 1,
-            (None, ')' | ']' | '}') => {
-                depth = depth.saturating_sub(1);
-                operators += 1;
-            }
-            (None, '.' | '?' | '!' | '-' | '+' | '*' | '/' | '%' | '<' | '>' | '=' | '&' | '|') => operators += 1,
-            (None, _) => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    operators +=
-        u32::try_from(text.split(|c: char| !c.is_alphanumeric()).filter(|word| *word == "in").count()).unwrap_or(0);
-    if deepest > MAX_BRACKETS || operators > MAX_OPERATORS {
+    let involved = Involved::of(text);
+    if involved.brackets > MAX_BRACKETS || involved.operators > MAX_OPERATORS {
         let shown: String = text.chars().take(60).collect();
         return Err(format!(
             "'{shown}…' is too involved; use at most {MAX_BRACKETS} brackets within each other and {MAX_OPERATORS} operators, or split it"

@@ -9,6 +9,7 @@ use cel::{
     common::ast::{EntryExpr, Expr, LiteralValue},
     objects::Key,
 };
+use echotune_kit::involved::Involved;
 use serde_json::Value;
 
 use crate::{config::Effect, message::Json};
@@ -218,27 +219,9 @@ impl Condition {
 
 /// Refuses what would take the parser or the evaluation too deep.
 fn check_nesting(text: &str) -> Result<(), String> {
-    let (mut depth, mut deepest, mut operators, mut quote, mut is_escaped) = (0_u32, 0, 0, None, false);
-    for character in text.chars() {
-        match (quote, character) {
-            (Some(_), _) if is_escaped => is_escaped = false,
-            (Some(_), '\\') => is_escaped = true,
-            (Some(open), close) if open == close => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(character),
-            (None, '(' | '[' | '{') => depth += 1,
-            (None, ')' | ']' | '}') => {
-                depth = depth.saturating_sub(1);
-                operators += 1;
-            }
-            (None, '.' | '?' | '!' | '-' | '+' | '*' | '/' | '%' | '<' | '>' | '=' | '&' | '|') => operators += 1,
-            (None, _) => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    let words = text.split(|one: char| !one.is_alphanumeric()).filter(|word| *word == "in").count();
+    let involved = Involved::of(text);
     // Each of `==`, `&&` and `||` counts twice.
-    if deepest > MAX_BRACKETS || operators + u32::try_from(words).unwrap_or(u32::MAX) > MAX_OPERATORS * 2 {
+    if involved.brackets > MAX_BRACKETS || involved.operators > MAX_OPERATORS * 2 {
         return Err(format!(
             "it is too involved; use at most {MAX_BRACKETS} brackets within each other and {MAX_OPERATORS} operators, or \
              split it into several rules"

@@ -51,7 +51,13 @@ impl PublicKey {
     /// The file is absent or holds no key.
     pub fn read(folder: &Path) -> Result<Self, LedgerError> {
         let path = folder.join(PUBLIC_KEY_FILE);
-        let text = fs::read_to_string(&path).map_err(LedgerError::file(&path))?;
+        let text = fs::read_to_string(&path).map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound => {
+                let why = "is not there; name the folder that metering.folder says, with the public key in it";
+                LedgerError::Key { path: path.clone(), why: why.to_owned() }
+            }
+            _ => LedgerError::File { path: path.clone(), cause },
+        })?;
         text.parse().map_err(|why| LedgerError::Key { path, why })
     }
 

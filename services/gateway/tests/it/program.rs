@@ -102,9 +102,10 @@ async fn its_configuration_is_shown_and_a_wrong_one_is_told_with_the_code_for_it
     let text = String::from_utf8(wrong.stderr).expect("text");
     assert_eq!(wrong.status.code(), Some(64), "{text}");
     assert!(text.contains("mcp.requests") && text.contains("token_file"), "{text}");
-    for arguments in [&["--help"][..], &["adapter", "--help"]] {
+    for (arguments, told) in [(&["--help"][..], "Serves many MCP servers"), (&["adapter", "--help"], "Exit codes")] {
         let help = Command::new(PROGRAM).args(arguments).output().await.expect("ran");
-        assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Exit codes"), "{help:?}");
+        let text = String::from_utf8_lossy(&help.stdout);
+        assert!(help.status.success() && text.contains("Exit codes") && text.contains(told), "{help:?}");
     }
     let nothing = Command::new(PROGRAM).args(["adapter", "--listen", "127.0.0.1:0"]).output().await.expect("ran");
     assert_eq!(nothing.status.code(), Some(2));

@@ -76,9 +76,10 @@ pub fn run<C: Configured, F>(about: &About, body: impl FnOnce(C, Process) -> F) 
 where
     F: Future<Output = Result<Exit, Failure>>,
 {
-    let command = Command::new(about.name).version(about.version).about(about.about).after_help(EXIT_CODES);
+    let command = Command::new(about.name).version(about.version).after_help(EXIT_CODES);
     let listen = Arg::new(LISTEN).long(LISTEN).value_name("ADDRESS").help("Where to listen; port 0 chooses a free one");
-    let found = ConfigFlags::augment_args(command.arg(listen)).get_matches();
+    // What the flags are would stand in the place of what the program is.
+    let found = ConfigFlags::augment_args(command.arg(listen)).about(about.about).get_matches();
     let flags = ConfigFlags::from_arg_matches(&found).unwrap_or_else(|wrong| wrong.exit());
     let listen = found.get_one::<String>(LISTEN).map(|address| Flag {
         name: format!("--{LISTEN}"),
