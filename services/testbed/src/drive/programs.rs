@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use tokio::{process::Child, time::timeout};
 
 use super::DriveError;
@@ -19,6 +19,9 @@ use crate::{Network, Region, Testbed};
 /// How long a program may take to answer after its start; a view is waited for until its lease has ended.
 const READY: Duration = Duration::from_secs(900);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How far programs stand back behind servers, as nice(1) tells it. Listeners take all of a small machine, on which a
+/// broker that starts again would come to it after minutes.
+const STEP_BACK: i32 = 12;
 
 /// What runs in each region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,6 +219,10 @@ impl Programs {
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.kill_on_drop(true).spawn()?;
+        if let Some(id) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            // Threads that it has not begun yet get what the first has.
+            setpriority_process(Some(id), STEP_BACK).map_err(io::Error::from)?;
+        }
         self.running().insert((region, program, copy), child);
         Ok(())
     }
