@@ -3,7 +3,7 @@
 use echotune_api::events::{AGENTS, Event, EventError, Payload, USERS_TOPIC};
 use echotune_eventlog::{Delivered, EventLog, Failed, LogError, Pace, Positions, dead, next_of};
 use echotune_kit::{failpoint, lifecycle::Passing, telemetry};
-use echotune_model::{ErrorKind, UserName};
+use echotune_model::{ErrorKind, UserId, UserName};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
@@ -104,7 +104,7 @@ async fn apply(
     let dead = failed.len();
     dead::set_aside(log, USERS_TOPIC, GROUP, failed).await?;
     if followed != Followed::default() {
-        store.follow(followed).await?;
+        keep(store, followed).await?;
     }
     pace.set_aside(dead);
     pace.applied(applied.iter().map(|(stream, at)| (stream.as_str(), *at)));
@@ -134,13 +134,49 @@ async fn take(store: &dyn RunStore, followed: &mut Followed, event: Event) -> Re
                 Some(at) => Some(followed.created.remove(at).1),
                 None => store.account(event.user).await?,
             };
-            if let Some(name) = name {
-                let runs = store.erase(name, event.written_at.ms()).await?;
-                tracing::info!(runs, "the runs of an erased account are removed");
+            match name {
+                Some(name) => {
+                    erase(store, name, event.written_at.ms()).await?;
+                    followed.erased.push(event.user);
+                }
+                None => followed.unnamed.push((event.user, event.written_at.ms())),
             }
-            followed.erased.push(event.user);
         }
         _ => {}
     }
+    Ok(())
+}
+
+/// Keeps what was followed. What is told of an account may come by the topics of two regions, its end before its name,
+/// and to two members of the group at once: each keeps what it has before it looks for the rest, so that one of them
+/// finds both.
+async fn keep(store: &dyn RunStore, followed: Followed) -> Result<(), RunStoreError> {
+    let (created, unnamed) = (followed.created.clone(), followed.unnamed.clone());
+    store.follow(followed).await?;
+    let mut erased = Vec::new();
+    for (id, went_ms) in unnamed {
+        if let Some(name) = store.account(id).await? {
+            erase(store, name, went_ms).await?;
+        }
+        // Without a name too: on CQL servers that hides a row which comes later.
+        erased.push(id);
+    }
+    let ids: Vec<UserId> = created.iter().map(|(id, _)| *id).collect();
+    let gone = if ids.is_empty() { Vec::new() } else { store.unnamed(ids).await? };
+    for (id, went_ms) in gone {
+        if let Some((_, name)) = created.iter().find(|(made, _)| *made == id) {
+            erase(store, name.clone(), went_ms).await?;
+            erased.push(id);
+        }
+    }
+    if erased.is_empty() {
+        return Ok(());
+    }
+    store.follow(Followed { erased, ..Followed::default() }).await
+}
+
+async fn erase(store: &dyn RunStore, name: UserName, went_ms: u64) -> Result<(), RunStoreError> {
+    let runs = store.erase(name, went_ms).await?;
+    tracing::info!(runs, "the runs of an erased account are removed");
     Ok(())
 }

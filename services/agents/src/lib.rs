@@ -25,7 +25,7 @@ pub use service::{AgentsService, LoadError, Options};
 pub use store::CqlRunStore;
 pub use store::{
     Advance, Decision, EmbeddedRunStore, End, Entry, Followed, Idempotency, KEY_LIFE_MS, MAX_ENTRIES, MAX_PART,
-    NewEntry, PinnedText, Release, RunDraft, RunRecord, RunStore, RunStoreError, conformance,
+    NewEntry, PinnedText, Release, RunDraft, RunRecord, RunStore, RunStoreError, UNNAMED_LIFE_MS, conformance,
 };
 pub use tools::{McpServer, McpTransport, ToolsError};
 pub use workflow::{WorkflowFault, workflow_schema};

@@ -55,15 +55,16 @@ impl UsersService {
         Self { store: Arc::new(store), tokens: Arc::clone(&self.tokens), reads: Arc::clone(&self.reads) }
     }
 
-    /// Takes note that a write of the user of this name was made, or may have been, by another process.
+    /// Takes note that a write of the user of this name was made, or may have been, by another process. Whose it is was
+    /// known before the write: a lookup after it might fail, or find nobody or an earlier account, and what was read
+    /// before would stay.
     #[cfg(feature = "cql")]
-    pub(crate) async fn made_elsewhere(&self, name: &str) {
-        let Ok(name) = name.parse::<UserName>() else { return };
-        let found = self.reads.account(self.store.as_ref(), &name).await;
-        self.reads.name_changed(&name).await;
-        // Of whom nothing is found nothing can be read here either: the way to all of it is the name.
-        if let Ok(Some(user)) = found {
-            self.reads.user_changed(user.id).await;
+    pub(crate) async fn made_elsewhere(&self, name: &str, user: Option<UserId>) {
+        if let Ok(name) = name.parse::<UserName>() {
+            self.reads.name_changed(&name).await;
+        }
+        if let Some(user) = user {
+            self.reads.user_changed(user).await;
         }
     }
 

@@ -26,7 +26,8 @@ macro_rules! each_promise {
             cancellations_are_kept,
             ended_runs_are_removed_whole,
             erasure_leaves_nothing,
-            accounts_are_followed
+            accounts_are_followed,
+            accounts_that_went_without_a_name_are_remembered
         );
     };
 }
@@ -321,7 +322,7 @@ pub async fn accounts_are_followed(store: &dyn RunStore) {
     let (ann, ben) = (UserId::new(1), UserId::new(2));
     let created = vec![(ann, name("ann")), (ben, name("ben"))];
     for _ in 0..2 {
-        store.follow(Followed { created: created.clone(), erased: vec![] }).await.expect("kept");
+        store.follow(Followed { created: created.clone(), ..Followed::default() }).await.expect("kept");
     }
     assert_eq!(store.account(ann).await.expect("read"), Some(name("ann")));
     let earlier = store.start(draft(store, "ann"), None).await.expect("started").id;
@@ -330,7 +331,24 @@ pub async fn accounts_are_followed(store: &dyn RunStore) {
     assert_eq!(store.erase(name("ann"), store.now_ms() + 1_000).await.expect("erased"), 1);
     assert!(store.run(earlier).await.expect("read").is_none());
     assert!(store.run(later).await.expect("read").is_some());
-    store.follow(Followed { created: vec![], erased: vec![ann] }).await.expect("kept");
+    store.follow(Followed { erased: vec![ann], ..Followed::default() }).await.expect("kept");
     assert_eq!(store.account(ann).await.expect("read"), None);
     assert_eq!(store.account(ben).await.expect("read"), Some(name("ben")));
+}
+
+/// That an account is gone whose name is not known is remembered, also once it was kept as gone.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn accounts_that_went_without_a_name_are_remembered(store: &dyn RunStore) {
+    let (ann, ben) = (UserId::new(1), UserId::new(2));
+    for _ in 0..2 {
+        store.follow(Followed { unnamed: vec![(ann, 7)], ..Followed::default() }).await.expect("kept");
+    }
+    assert_eq!(store.unnamed(vec![ben, ann]).await.expect("read"), [(ann, 7)]);
+    store.follow(Followed { created: vec![(ann, name("ann"))], ..Followed::default() }).await.expect("kept");
+    assert_eq!(store.account(ann).await.expect("read"), Some(name("ann")), "for who looks again");
+    store.follow(Followed { erased: vec![ann], ..Followed::default() }).await.expect("kept");
+    assert_eq!(store.account(ann).await.expect("read"), None);
+    assert_eq!(store.unnamed(vec![ann]).await.expect("read"), [(ann, 7)], "what is told of it may come again");
 }

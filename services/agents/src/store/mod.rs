@@ -27,6 +27,9 @@ pub use embedded::EmbeddedRunStore;
 
 /// For how long an idempotency key is remembered, in milliseconds: 24 hours.
 pub const KEY_LIFE_MS: u64 = 24 * 3_600 * 1_000;
+/// For how long it is remembered that an account is gone whose name is not known, in milliseconds: 30 days, longer than
+/// the log keeps its records unless it is told to.
+pub const UNNAMED_LIFE_MS: u64 = 30 * 24 * 3_600 * 1_000;
 /// Entries in one part of a journal at the most.
 pub const MAX_ENTRIES: usize = 100;
 /// Bytes of details in one part of a journal, or of texts in one page of runs, after which it ends.
@@ -316,6 +319,8 @@ pub struct Followed {
     pub created: Vec<(UserId, UserName)>,
     /// Accounts that are gone, and whose runs are.
     pub erased: Vec<UserId>,
+    /// Accounts that are gone whose names are not known, and when they went, in milliseconds since the Unix epoch.
+    pub unnamed: Vec<(UserId, u64)>,
 }
 
 type Answer<T> = Result<T, RunStoreError>;
@@ -383,6 +388,9 @@ pub trait RunStore: Send + Sync {
 
     /// The name of an account that was followed and not erased.
     async fn account(&self, id: UserId) -> Answer<Option<UserName>>;
+
+    /// Which of these accounts were followed to be gone without a name within [`UNNAMED_LIFE_MS`], and when they went.
+    async fn unnamed(&self, ids: Vec<UserId>) -> Answer<Vec<(UserId, u64)>>;
 
     /// Keeps what was followed, in one write. Keeping it again changes nothing.
     async fn follow(&self, followed: Followed) -> Answer<()>;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use echotune_agents::{RunStore as _, RunStoreError};
+use echotune_kit::cql::WriteClock;
+use echotune_model::{PageRequest, RunId};
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use crate::{Stores, crowd::draft};
 
@@ -32,5 +35,28 @@ async fn only_the_region_that_started_a_run_changes_it() {
     }
     assert_eq!(home.claim(1_000).await.expect("claimed").expect("due").id, started.id);
     assert_eq!(home.erase("ann".parse().expect("a name"), u64::MAX).await.expect("erased"), 1);
+    all.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_another_region_whose_run_has_not_come_stays_on_the_list() {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    let all = Stores::open("regions").await;
+    let (session, store) = (&all.sessions[0], &all.stores[0]);
+    let times = WriteClock::new(Default::default());
+    let [own, other] = [1, 2].map(|n| RunId::new(times.wall_ms() - 3 * DAY_MS - n));
+    let open = session.write("open", "INSERT INTO run_periods (owner, period) VALUES (?, ?)").await.expect("prepared");
+    let list = "INSERT INTO runs_listed (owner, period, run_id, region) VALUES (?, ?, ?, ?)";
+    let list = session.write("list", list).await.expect("prepared");
+    for (run, region) in [(own, session.config().datacenter.as_str()), (other, "far_away")] {
+        let period = i32::try_from(run.made_ms() / DAY_MS).expect("a day");
+        session.put(&open, ("*", period), times.now()).await.expect("opened");
+        session.put(&list, ("*", period, run.0, region), times.now()).await.expect("listed");
+    }
+    let page = PageRequest { size: 100, token: String::new() };
+    assert!(store.runs(None, page).await.expect("listed").rows.is_empty());
+    let left = session.read("left", "SELECT run_id FROM runs_listed").await.expect("prepared");
+    let left: Vec<(Uuid,)> = session.rows(&left, (), usize::MAX).await.expect("read");
+    assert_eq!(left, [(other.0,)], "that of this region leads nowhere, and goes");
     all.close().await;
 }

@@ -75,6 +75,31 @@ async fn runs_go_with_their_account_and_stay_with_the_next_of_its_name() {
 }
 
 #[tokio::test]
+async fn runs_go_with_their_account_when_its_end_is_told_before_its_name() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open(folder.path()).expect("open");
+    let (store, log) = (EmbeddedRunStore::new(db.clone(), Arc::new(Clock::default())), EmbeddedEventLog::new(db));
+    let (first, second) = (UserId::new(1_000), UserId::new(7_000));
+    let created = || Payload::UserCreated { name: "ann".parse().expect("a name") };
+    let before = store.start(draft(2_000), None).await.expect("started").id;
+    let after = store.start(draft(6_000), None).await.expect("started").id;
+    log.append(USERS_TOPIC, vec![event(first, 4_000, Payload::UserErased)]).await.expect("appended");
+    follow(&store, &log).await;
+    assert!(store.run(before).await.expect("read").is_some(), "nobody knows yet whose it is");
+    log.append(USERS_TOPIC, vec![event(first, 1_000, created())]).await.expect("appended");
+    follow(&store, &log).await;
+    assert!(store.run(before).await.expect("read").is_none());
+    assert!(store.run(after).await.expect("read").is_some());
+    assert_eq!(store.account(first).await.expect("read"), None, "nor is the name kept");
+    // Both at once.
+    let both = vec![event(second, 8_000, Payload::UserErased), event(second, 7_000, created())];
+    log.append(USERS_TOPIC, both).await.expect("appended");
+    follow(&store, &log).await;
+    assert!(store.run(after).await.expect("read").is_none());
+    assert_eq!(store.account(second).await.expect("read"), None);
+}
+
+#[tokio::test]
 async fn events_that_cannot_be_applied_are_set_aside_and_replayed_without_touching_the_group() {
     let folder = tempfile::tempdir().expect("folder");
     let db = Db::open(folder.path()).expect("open");

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     CqlError, CqlSession, Decide,
-    error::{Effect, fate, of_fate},
+    error::{Effect, fate_of_decision, of_fate},
 };
 
 /// How often a conditional write is tried whose answer got lost.
@@ -40,7 +40,8 @@ impl CqlSession {
     pub async fn decide(&self, write: &Decide, values: impl SerializeRow) -> Result<bool, CqlError> {
         let _place = self.place(write.name).await?;
         let answer = self.driver().execute_unpaged(&write.prepared, values).await;
-        let answer = answer.map_err(|cause| of_fate(write.name, Effect::Writes, fate(&cause), cause.to_string()))?;
+        let answer = answer
+            .map_err(|cause| of_fate(write.name, Effect::Writes, fate_of_decision(&cause), cause.to_string()))?;
         applied(write.name, answer)
     }
 

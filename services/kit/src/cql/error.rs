@@ -119,6 +119,29 @@ pub(super) fn fate(error: &ExecutionError) -> Fate {
     }
 }
 
+/// What an answer says of writes that are logged together. A server that finds too much to do on the way has logged
+/// them already, and makes them later.
+pub(super) fn fate_of_batch(error: &ExecutionError) -> Fate {
+    match error {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Overloaded, _)) => Fate::Unknown,
+        error => fate(error),
+    }
+}
+
+/// What an answer says of a conditional write. It may have been decided on before too few copies were found to write it
+/// to, or too much to do: then the next round of its partition writes it. Before a decision, copies lack for a serial
+/// consistency.
+pub(super) fn fate_of_decision(error: &ExecutionError) -> Fate {
+    match error {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Unavailable { consistency, .. }, _))
+            if !consistency.is_serial() =>
+        {
+            Fate::Unknown
+        }
+        error => fate_of_batch(error),
+    }
+}
+
 fn of_attempt(attempt: &RequestAttemptError) -> Fate {
     match attempt {
         RequestAttemptError::UnableToAllocStreamId => Fate::Nothing,
@@ -136,13 +159,15 @@ fn of_answer(error: &DbError) -> Fate {
         | DbError::Overloaded
         | DbError::IsBootstrapping
         | DbError::RateLimitReached { .. } => Fate::Nothing,
-        // A lightweight transaction whose Paxos round failed answers with timeouts of reads as well.
+        // A lightweight transaction whose Paxos round failed answers with timeouts of reads as well, and what a newer
+        // server means by another number is not known.
         DbError::ReadTimeout { .. }
         | DbError::WriteTimeout { .. }
         | DbError::ReadFailure { .. }
         | DbError::WriteFailure { .. }
         | DbError::ServerError
-        | DbError::TruncateError => Fate::Unknown,
+        | DbError::TruncateError
+        | DbError::Other(_) => Fate::Unknown,
         _ => Fate::Never,
     }
 }

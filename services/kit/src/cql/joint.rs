@@ -10,7 +10,7 @@ use scylla::{
 use super::{
     CqlError, CqlSession, Decide, Seen, Write,
     decide::{applied, settle_by},
-    error::{Effect, fate, of_fate},
+    error::{Effect, fate_of_decision, of_fate},
 };
 
 /// A conditional write and plain ones, all of one partition: all are made at once, or none. Each gets its time
@@ -61,7 +61,8 @@ impl CqlSession {
     async fn decide_joint(&self, joint: &Joint) -> Result<bool, CqlError> {
         let _place = self.place(joint.name).await?;
         let answer = self.driver().batch(&joint.statements, &joint.values).await;
-        let answer = answer.map_err(|cause| of_fate(joint.name, Effect::Writes, fate(&cause), cause.to_string()))?;
+        let answer = answer
+            .map_err(|cause| of_fate(joint.name, Effect::Writes, fate_of_decision(&cause), cause.to_string()))?;
         applied(joint.name, answer)
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     Batch, CqlConfig, CqlError, OwnedRow, Read, Write, WriteTime,
     decide::pauses,
-    error::{Effect, Fate, fate, of_fate},
+    error::{Effect, Fate, fate, fate_of_batch, of_fate},
 };
 
 /// How often a plain write is tried.
@@ -162,7 +162,8 @@ impl CqlSession {
     pub async fn put_at(&self, write: &Write, values: impl SerializeRow, micros: i64) -> Result<(), CqlError> {
         let mut prepared = write.prepared.clone();
         prepared.set_timestamp(Some(micros));
-        self.repeat(write.name, || async { self.driver().execute_unpaged(&prepared, &values).await.map(drop) }).await
+        self.repeat(write.name, fate, || async { self.driver().execute_unpaged(&prepared, &values).await.map(drop) })
+            .await
     }
 
     /// Makes all writes of a batch; an empty one is none.
@@ -179,7 +180,8 @@ impl CqlSession {
         if statements.get_type() == BatchType::Logged {
             statements.set_consistency(self.config().acknowledge.consistency());
         }
-        self.repeat(batch.name, || async { self.driver().batch(&statements, &batch.values).await.map(drop) }).await
+        let attempt = || async { self.driver().batch(&statements, &batch.values).await.map(drop) };
+        self.repeat(batch.name, fate_of_batch, attempt).await
     }
 
     /// Tries a plain write again where that can help. One that may have been made once stays uncertain whatever
@@ -187,6 +189,7 @@ impl CqlSession {
     async fn repeat<A: Future<Output = Result<(), ExecutionError>>>(
         &self,
         step: &'static str,
+        means: fn(&ExecutionError) -> Fate,
         attempt: impl Fn() -> A,
     ) -> Result<(), CqlError> {
         let (mut worst, mut tries) = (Fate::Nothing, 0);
@@ -197,7 +200,7 @@ impl CqlSession {
             })?;
             let Err(cause) = attempt().await else { return Ok(()) };
             drop(place);
-            let found = fate(&cause);
+            let found = means(&cause);
             if worst != Fate::Unknown {
                 worst = found;
             }

@@ -12,7 +12,7 @@ use scylla::errors::{DbError, ExecutionError, RequestAttemptError, WriteType};
 use super::{
     connect::{keyspace, stray},
     decide::settle_by,
-    error::{Effect, Fate, fate, of_fate},
+    error::{Effect, Fate, fate, fate_of_batch, fate_of_decision, of_fate},
     migrations::compare,
     *,
 };
@@ -115,6 +115,39 @@ fn a_write_whose_answer_is_lost_is_neither_done_nor_not() {
     assert_eq!(kind(Effect::Reads, Fate::Unknown), ErrorKind::Unavailable);
     assert_eq!(kind(Effect::Writes, Fate::Nothing), ErrorKind::Unavailable);
     assert_eq!(kind(Effect::Writes, Fate::Never), ErrorKind::Internal);
+}
+
+#[test]
+fn what_may_be_decided_or_logged_already_is_not_told_as_nothing() {
+    use scylla::statement::Consistency;
+
+    let answered =
+        |error: DbError| ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, String::new()));
+    let few = |consistency| answered(DbError::Unavailable { consistency, required: 2, alive: 1 });
+    for (error, plain, batch, decision) in [
+        (few(Consistency::Serial), Fate::Nothing, Fate::Nothing, Fate::Nothing),
+        (few(Consistency::LocalSerial), Fate::Nothing, Fate::Nothing, Fate::Nothing),
+        (few(Consistency::LocalQuorum), Fate::Nothing, Fate::Nothing, Fate::Unknown),
+        (answered(DbError::Overloaded), Fate::Nothing, Fate::Unknown, Fate::Unknown),
+        (answered(DbError::Other(0x1700)), Fate::Unknown, Fate::Unknown, Fate::Unknown),
+        (answered(DbError::Invalid), Fate::Never, Fate::Never, Fate::Never),
+    ] {
+        let told = (fate(&error), fate_of_batch(&error), fate_of_decision(&error));
+        assert_eq!(told, (plain, batch, decision), "{error}");
+    }
+}
+
+#[test]
+fn a_write_that_follows_another_is_later_whatever_the_clock_says() {
+    let times = WriteClock::new(Arc::new(Clock::over(|| 1_700_000_000_000)));
+    let first = times.now();
+    let ahead = first.micros + 30_000_999;
+    times.follow(ahead);
+    let next = times.now();
+    assert!(next.micros > ahead && next.hlc.ms() >= first.hlc.ms() + 30_000, "{next:?} after {ahead}");
+    times.follow(first.micros);
+    assert!(times.now().micros > next.micros, "never back");
+    times.follow(i64::MIN);
 }
 
 #[test]

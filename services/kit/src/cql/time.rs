@@ -55,6 +55,15 @@ impl WriteClock {
         self.clock.wall_ms()
     }
 
+    /// Takes note of what a write of another carries, in microseconds: later writes will carry later times, also when
+    /// the clock here is behind that of the other.
+    pub fn follow(&self, micros: i64) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let ms = micros.max(0).unsigned_abs() / 1_000;
+        self.clock.observe(Hlc::from_ms(ms.min(u64::MAX >> 16)));
+        *last = micros.max(*last);
+    }
+
     /// Takes note of a time from elsewhere: later times will be later than it.
     pub fn observe(&self, seen: Hlc) {
         self.clock.observe(seen);

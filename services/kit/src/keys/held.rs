@@ -62,6 +62,8 @@ impl SubjectKeys for HeldKeys {
     }
 
     async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
+        // Also when who asked does not wait for the end.
+        self.held.invalidate(subject).await;
         let destroyed = self.keys.destroy(subject).await;
         // Also when the outcome is unknown.
         self.held.invalidate(subject).await;
@@ -74,6 +76,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use echotune_model::ErrorKind;
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::{
@@ -157,6 +160,41 @@ mod tests {
         }
         assert_eq!(far.asked(), 1);
         assert!(away(held.existing("ben").await), "others are looked up");
+    }
+
+    /// Keys whose destruction nobody confirms, and that tell apart from that when it is made.
+    struct Unconfirmed(EmbeddedSubjectKeys, Arc<Notify>);
+
+    #[async_trait]
+    impl SubjectKeys for Unconfirmed {
+        async fn key(&self, subject: &str) -> Result<DataKey, KeyError> {
+            self.0.key(subject).await
+        }
+
+        async fn existing(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+            self.0.existing(subject).await
+        }
+
+        async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
+            self.0.destroy(subject).await?;
+            self.1.notify_one();
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_not_held_for_longer_because_nobody_waits_for_its_destruction() {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = Db::open(folder.path()).expect("open");
+        let keys = EmbeddedSubjectKeys::new(db, MasterKeys::new(&[[7; 32]]));
+        let made = Arc::new(Notify::new());
+        let held = HeldKeys::new(Arc::new(Unconfirmed(keys, Arc::clone(&made))), LIFE);
+        held.key("ann").await.expect("made");
+        tokio::select! {
+            told = held.destroy("ann") => panic!("nobody confirms it: {told:?}"),
+            () = made.notified() => {}
+        }
+        assert!(held.existing("ann").await.expect("read").is_none());
     }
 
     #[tokio::test]

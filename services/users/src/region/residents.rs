@@ -68,7 +68,7 @@ impl RegionalUsers {
     async fn far_at<'r>(&'r self, call: &'r Call, id: UserId, origin: String) -> Result<At<'r>, Fault> {
         let home = self.home_of(id, origin).await?.region;
         match self.homes.way(&home).await?.0 {
-            Way::To(region) => self.pass_on(call, region),
+            Way::To(region) => Ok(self.pass_on(call, region)?.of(id)),
             // Who serves whom was decided before there were jurisdictions.
             Way::Here | Way::Soon(_) => Err(self.check_bounds(&home, self.homes.region()).err().unwrap_or_else(|| {
                 Fault::new(ErrorKind::Internal, format!("the home '{home}' is of another jurisdiction and of this one"))

@@ -45,7 +45,7 @@ macro_rules! at_home_and_seen {
         let at = $self.at($call, $whose).await?;
         let done = at.told(at.users.$method(&at.call, $($value),*).await);
         if at.is_elsewhere() {
-            $self.local.made_elsewhere($whose).await;
+            $self.local.made_elsewhere($whose, at.user()).await;
         }
         done
     }};
@@ -145,7 +145,7 @@ impl RegionalUsers {
                 Ok(At::here(Arc::new(users), call))
             }
             Way::Soon(left) => Err(soon(here, home, left.as_secs() + 1)),
-            Way::To(region) => self.pass_on(call, region),
+            Way::To(region) => Ok(self.pass_on(call, region)?.of(user)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use echotune_api::Users;
-use echotune_model::{Call, ErrorKind, Fault};
+use echotune_model::{Call, ErrorKind, Fault, UserId};
 
 use super::Peer;
 
@@ -28,6 +28,8 @@ pub struct At<'r> {
     pub call: Cow<'r, Call>,
     /// The region it is passed on to; none when it is answered where it came.
     region: Option<String>,
+    /// Whose it is, where that is known before it is answered.
+    user: Option<UserId>,
 }
 
 impl fmt::Debug for At<'_> {
@@ -39,7 +41,19 @@ impl fmt::Debug for At<'_> {
 impl<'r> At<'r> {
     /// Answered where it came, by these.
     pub fn here(users: Arc<dyn Users>, call: &'r Call) -> Self {
-        Self { users, call: Cow::Borrowed(call), region: None }
+        Self { users, call: Cow::Borrowed(call), region: None, user: None }
+    }
+
+    /// The same for what is of this user.
+    #[must_use]
+    pub fn of(mut self, user: UserId) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Whose it is, where that was known before it was passed on.
+    pub fn user(&self) -> Option<UserId> {
+        self.user
     }
 
     /// Whether it is passed on.
@@ -121,6 +135,6 @@ impl Ways {
             )
         })?;
         let call = Call { forwarded_by: here.clone(), ..call.clone() };
-        Ok(At { users: Arc::clone(&peer.users), call: Cow::Owned(call), region: Some(region) })
+        Ok(At { users: Arc::clone(&peer.users), call: Cow::Owned(call), region: Some(region), user: None })
     }
 }

@@ -4,8 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use echotune_api::events::{Event, Payload};
 use echotune_kit::cql::{Scope, WriteClock};
-use echotune_model::{Clock, Hlc, Listen, NewPlaylist, PageRequest, Profile, Settings, Track, User, UserId, UserName};
-use echotune_users::{Checked, CqlUserStore, Idempotency, Stamp, UserStore, UserStoreError, conformance::drain};
+use echotune_model::{
+    Clock, Hlc, Listen, NewPlaylist, NewToken, PageRequest, PlayCount, Profile, Role, Settings, TokenId, Track, User,
+    UserId, UserName,
+};
+use echotune_users::{
+    Checked, CqlUserStore, Idempotency, Stamp, TokenDraft, UserStore, UserStoreError, conformance::drain,
+};
 use futures::future::{join, join_all};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -247,4 +252,48 @@ async fn a_clock_that_ran_ahead_hides_no_later_write() {
     let other = place.store("two").await;
     other.set_settings(ann.clone(), settings("Nickelback"), Stamp::default()).await.expect("set");
     assert_eq!(other.settings(ann.id).await.expect("read"), settings("Nickelback"), "another that read what was there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_by_a_process_with_a_slower_clock_is_changed() {
+    let place = Place::take().await;
+    let fast = place.store_by(0, "fast", Clock::over(|| Clock::default().wall_ms() + 30_000)).await;
+    let slow = place.store("slow").await;
+    let ann = account(&fast, "ann").await;
+    let settings = |artist: &str| Settings { blocked_artists: vec![artist.into()], ..Settings::default() };
+    let profile = |about: &str| Profile { about: about.into(), ..Profile::default() };
+    let count = |plays| checked(vec![PlayCount { artist: "Björk".into(), plays, source: "radio".into() }]);
+    let list = |title: &str| NewPlaylist { title: title.into(), description: String::new(), tracks: Vec::new() };
+    let track = listen("Hunter", 0).track;
+    fast.set_settings(ann.clone(), settings("Creed"), Stamp::default()).await.expect("set");
+    fast.set_profile(ann.clone(), profile("before"), Stamp::default()).await.expect("set");
+    fast.set_counts(ann.clone(), count(3), Stamp::default()).await.expect("set");
+    fast.add_tracks(ann.clone(), checked(vec![track.clone()]), Stamp::default()).await.expect("added");
+    let (kept, gone) = (list("kept"), list("gone"));
+    let kept = fast.create_playlist(ann.clone(), kept, Stamp::default()).await.expect("made");
+    let gone = fast.create_playlist(ann.clone(), gone, Stamp::default()).await.expect("made");
+    let wanted = NewToken { label: "kitchen".into(), role: Role::Reader, expires_at_ms: 0 };
+    let draft = TokenDraft { id: TokenId::new(fast.now_ms()), wanted, hash: "hash".into() };
+    let token = fast.create_token(ann.clone(), draft, Stamp::default()).await.expect("made");
+
+    assert!(slow.revoke_token(ann.clone(), token.id, Stamp::default()).await.expect("revoked"));
+    assert_eq!(slow.token(token.id).await.expect("read"), None, "a token that was revoked opens nothing");
+    let slow = place.store("another slow").await;
+    assert!(slow.delete_playlist(ann.clone(), gone.id, Stamp::default()).await.expect("deleted"));
+    let slow = place.store("a third").await;
+    let changed = slow.update_playlist(ann.clone(), kept.id, list("changed"), Stamp::default()).await.expect("changed");
+    assert_eq!(slow.playlists(ann.id, all()).await.expect("listed").rows, [changed]);
+    let slow = place.store("a fourth").await;
+    assert!(slow.remove_track(ann.clone(), track.id(), Stamp::default()).await.expect("removed"));
+    assert!(slow.library(ann.id, all()).await.expect("listed").rows.is_empty());
+    let slow = place.store("a fifth").await;
+    slow.set_counts(ann.clone(), count(4), Stamp::default()).await.expect("set");
+    let told = slow.export(ann.clone(), all()).await.expect("exported").rows;
+    assert!(told.iter().any(|row| row.kind == "play_count" && row.json.contains("\"plays\":4")), "{told:?}");
+    let slow = place.store("a sixth").await;
+    slow.set_profile(ann.clone(), profile("after"), Stamp::default()).await.expect("set");
+    assert_eq!(slow.profile(ann.id).await.expect("read"), profile("after"));
+    let slow = place.store("a seventh").await;
+    slow.set_settings(ann.clone(), settings("Nickelback"), Stamp::default()).await.expect("set");
+    assert_eq!(slow.settings(ann.id).await.expect("read"), settings("Nickelback"));
 }

@@ -144,3 +144,16 @@ async fn an_erasure_that_was_cut_off_is_finished() {
     }
     assert!(cut >= 3, "{cut} of them were cut off");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_of_which_only_the_note_has_come_waits_and_holds_up_no_other() {
+    let place = Place::take().await;
+    let (store, session) = (place.store("test").await, &place.sessions[0]);
+    let note = "INSERT INTO users_erasing (part, user_id) VALUES (0, ?)";
+    let note = session.write("note", note).await.expect("prepared");
+    session.put(&note, (Uuid::nil(),), WriteClock::new(Default::default()).now()).await.expect("noted");
+    assert_eq!(store.resume_erasures().await.expect("none is known"), []);
+    let notes = session.read("notes", "SELECT user_id FROM users_erasing WHERE part = 0").await.expect("prepared");
+    let left: Vec<(Uuid,)> = session.rows(&notes, (), usize::MAX).await.expect("read");
+    assert_eq!(left, [(Uuid::nil(),)], "the rest of it may come yet");
+}

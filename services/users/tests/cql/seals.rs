@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
-    crowd::{account, all, checked, listen, name},
+    crowd::{account, all, checked, keyed, listen, name},
     erasure::{live, tables_with},
     place::{Place, held},
 };
@@ -238,6 +238,31 @@ async fn keys_that_are_away_hold_up_what_needs_them_and_lose_nothing() {
     assert_eq!(store.resume_erasures().await.expect("finished"), [receipt]);
     assert!(far.existing(&ann.id.to_string()).await.expect("read").is_none());
     assert_ne!(account(&store, "ann").await.id, ann.id, "the name was given free");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_another_with_a_faster_clock_carried_on_leaves_no_name() {
+    let place = Place::take().await;
+    let far = Arc::new(Far { keys: place.keys(0).await, away: AtomicBool::new(false), asked: AtomicUsize::new(0) });
+    let store = store_by(&place, HeldKeys::new(far.clone(), Duration::from_millis(1)), "test").await;
+    let (session, ann) = (&place.sessions[0], account(&store, "ann").await);
+    far.away.store(true, Ordering::Relaxed);
+    let receipt = store.erase(name("ann"), keyed("e")).await.expect("rows can be erased");
+    let known = "SELECT value FROM users_erased WHERE user_id = ?";
+    let known = session.read("known", known).await.expect("prepared");
+    let names = |value: &[u8]| value.windows(3).any(|some| some == b"ann");
+    let row: Option<(Vec<u8>,)> = session.one(&known, (ann.id.0,)).await.expect("read");
+    let (under_way,) = row.expect("it is under way");
+    assert!(names(&under_way), "who is erased is known as long as there is something to do");
+    let again = "INSERT INTO users_erased (user_id, value) VALUES (?, ?)";
+    let again = session.write("again", again).await.expect("prepared");
+    let ahead = WriteClock::new(Arc::new(Clock::default())).now().micros + 30_000_000;
+    session.put_at(&again, (ann.id.0, under_way), ahead).await.expect("written");
+    far.away.store(false, Ordering::Relaxed);
+    assert_eq!(store.resume_erasures().await.expect("finished"), [receipt]);
+    let row: Option<(Vec<u8>,)> = session.one(&known, (ann.id.0,)).await.expect("read");
+    assert!(row.is_some_and(|(left,)| !names(&left)), "the receipt is left alone");
+    assert!(store.resume_erasures().await.expect("nothing is left").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use echotune_kit::cql::{decode, encode};
 use echotune_model::{UserId, UserName};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{CqlRunStore, signed};
+use super::{CqlRunStore, signed, start::digest, unsigned};
 use crate::store::{Answer, Followed, RunStoreError};
 
 /// Accounts written at one time.
@@ -18,15 +18,34 @@ impl CqlRunStore {
         Ok(name.parse().ok())
     }
 
+    /// By which name it is noted that an account without one is gone: one that no user has.
+    fn note_of(&self, id: UserId) -> Vec<u8> {
+        digest(&[self.region(), "", &id.to_string()])
+    }
+
+    pub(super) async fn followed_unnamed(&self, ids: Vec<UserId>) -> Answer<Vec<(UserId, u64)>> {
+        let look = |id: UserId| async move {
+            let row = self.session().one::<(i64,)>(&self.statements().read_erasure, (self.note_of(id),)).await?;
+            Ok::<_, RunStoreError>(row.map(|(went_ms,)| (id, unsigned(went_ms))))
+        };
+        let found: Vec<_> = stream::iter(ids).map(look).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// Keeps accounts, one by one: what is lost in between is followed again.
     pub(super) async fn keep_followed(&self, followed: Followed) -> Answer<()> {
-        let Followed { created, erased } = followed;
+        let Followed { created, erased, unnamed } = followed;
         let region = self.region();
         let create = |(id, name): (UserId, UserName)| async move {
             let row = (region, id.0, encode(&name.to_string()));
             self.session().put_at(&self.statements().put_account, row, made_micros(id)).await
         };
         stream::iter(created).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let note = |(id, went_ms): (UserId, u64)| async move {
+            let row = (self.note_of(id), signed(went_ms));
+            self.session().put(&self.statements().put_unnamed, row, self.inner.times.now()).await
+        };
+        stream::iter(unnamed).map(note).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         let erase = |id: UserId| async move {
             let ahead = self.inner.times.now().ahead();
             self.session().put_at(&self.statements().drop_account, (region, id.0), ahead).await

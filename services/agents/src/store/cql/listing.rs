@@ -1,5 +1,5 @@
 //! Lists of runs, newest first: by user and month, and all of them by day. A row leads to a run; one whose run is
-//! gone is passed over, and removed once it is old.
+//! gone is passed over, and removed by its region once it is old.
 
 use echotune_model::{Page, PageRequest, RunId};
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
@@ -108,12 +108,13 @@ impl CqlRunStore {
                 return Ok(Page { rows, next: String::new() });
             };
             let read = |row: Listed| async move {
-                Ok::<_, RunStoreError>((row.run, self.whole(row.run, &self.statements().read_run).await?))
+                let record = self.whole(row.run, &self.statements().read_run).await?;
+                Ok::<_, RunStoreError>((row, record))
             };
             let found: Vec<_> = stream::iter(listed).map(read).buffered(CHUNK).try_collect().await?;
-            for (run, record) in found {
+            for (row, record) in found {
                 let Some(record) = record else {
-                    self.pass_over(owner, run).await?;
+                    self.pass_over(owner, &row).await?;
                     continue;
                 };
                 if rows.len() == size || bytes > MAX_PART {
@@ -127,10 +128,11 @@ impl CqlRunStore {
         }
     }
 
-    /// Removes a row that has led nowhere for a day: what it was written for will not come any more.
-    async fn pass_over(&self, owner: &str, run: RunId) -> Answer<()> {
-        if run.made_ms().saturating_add(DAY_MS) < self.now_ms() {
-            self.unlist_for(owner, run).await?;
+    /// Removes a row of this region that has led nowhere for a day: what it was written for will not come any more. A
+    /// run of another may only not have come here, and whoever erases finds it by its row.
+    async fn pass_over(&self, owner: &str, row: &Listed) -> Answer<()> {
+        if row.region == self.region() && row.run.made_ms().saturating_add(DAY_MS) < self.now_ms() {
+            self.unlist_for(owner, row.run).await?;
         }
         Ok(())
     }

@@ -311,6 +311,10 @@ impl RunStore for CqlRunStore {
         self.followed_account(id).await
     }
 
+    async fn unnamed(&self, ids: Vec<UserId>) -> Answer<Vec<(UserId, u64)>> {
+        self.followed_unnamed(ids).await
+    }
+
     async fn follow(&self, followed: Followed) -> Answer<()> {
         self.keep_followed(followed).await
     }

@@ -38,7 +38,8 @@ const PERIODS: &str = "CREATE TABLE IF NOT EXISTS run_periods (owner text, perio
     WITH CLUSTERING ORDER BY (period DESC)";
 /// Idempotency keys of starts, by the SHA-256 of region, user and key. Rows end after a day.
 const KEYS: &str = "CREATE TABLE IF NOT EXISTS run_keys (key blob PRIMARY KEY, request blob, run_id uuid)";
-/// Until when the runs of a user were erased last, by the SHA-256 of region and user. Rows end after two days.
+/// Until when the runs of a user were erased last, by the SHA-256 of region and user. Rows end after two days. And when
+/// an account went whose name is not known, by that of region, an empty user and the id: these end after 30 days.
 const ERASURES: &str = "CREATE TABLE IF NOT EXISTS run_erasures (who blob PRIMARY KEY, erased_ms bigint)";
 /// Names of accounts, as each region follows them.
 const ACCOUNTS: &str = "CREATE TABLE IF NOT EXISTS run_accounts (region text, user_id uuid, value blob, \
@@ -87,6 +88,7 @@ const PASS_KEY: &str = "UPDATE run_keys USING TTL 86400 SET request = ?, run_id 
 const READ_KEY: &str = "SELECT request, run_id FROM run_keys WHERE key = ?";
 
 const PUT_ERASURE: &str = "INSERT INTO run_erasures (who, erased_ms) VALUES (?, ?) USING TTL 172800";
+const PUT_UNNAMED: &str = "INSERT INTO run_erasures (who, erased_ms) VALUES (?, ?) USING TTL 2592000";
 const READ_ERASURE: &str = "SELECT erased_ms FROM run_erasures WHERE who = ?";
 
 const PUT_ACCOUNT: &str = "INSERT INTO run_accounts (region, user_id, value) VALUES (?, ?, ?)";
@@ -143,6 +145,7 @@ statements! {
     pass_key: Decide = conditional("pass an idempotency key on", PASS_KEY, Scope::Here),
     look_key: Read = look("look up an idempotency key", READ_KEY, Scope::Here),
     put_erasure: Write = write("keep that runs were erased", PUT_ERASURE),
+    put_unnamed: Write = write("keep that an account without a name is gone", PUT_UNNAMED),
     read_erasure: Read = read("read whether runs were erased", READ_ERASURE),
     put_account: Write = write("keep an account", PUT_ACCOUNT),
     drop_account: Write = write("forget an account", DROP_ACCOUNT),

@@ -1,13 +1,15 @@
 //! What the store keeps of accounts, and how nothing of one stays.
 
-use echotune_kit::embedded::{Batch, Key, Order, Table, View, get};
+use echotune_kit::embedded::{Batch, Expiring, Key, Order, Table, View, get};
 use echotune_model::{RunId, UserId, UserName};
 
 use super::{BY_USER, EmbeddedRunStore, KEYS, SWEEP, damaged, run_of, user_key};
-use crate::store::{Answer, Followed, RunStoreError};
+use crate::store::{Answer, Followed, RunStoreError, UNNAMED_LIFE_MS};
 
 /// Account → name.
 const ACCOUNTS: Table = Table("agents.accounts");
+/// Account that is gone and whose name is not known → when it went.
+pub(super) const UNNAMED: Expiring = Expiring { records: Table("agents.unnamed"), ends: Table("agents.unnamed.ends") };
 
 /// What is next to be removed of a user.
 enum Next {
@@ -56,19 +58,36 @@ fn next(view: &dyn View, prefix: &Key, started_ms: u64) -> Answer<Next> {
     })
 }
 
+fn place(id: UserId) -> Key {
+    Key::new().fixed(id.0.as_bytes())
+}
+
 pub(super) fn account(view: &dyn View, id: UserId) -> Answer<Option<UserName>> {
-    let name: Option<String> = get(view, ACCOUNTS, &Key::new().fixed(id.0.as_bytes()))?;
+    let name: Option<String> = get(view, ACCOUNTS, &place(id))?;
     Ok(name.and_then(|name| name.parse().ok()))
 }
 
-pub(super) fn follow(followed: Followed) -> Batch {
-    let Followed { created, erased } = followed;
+pub(super) fn unnamed(view: &dyn View, ids: &[UserId], now_ms: u64) -> Answer<Vec<(UserId, u64)>> {
+    let mut found = Vec::new();
+    for id in ids {
+        if let Some(went_ms) = UNNAMED.get::<u64>(view, &place(*id), now_ms)? {
+            found.push((*id, went_ms));
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn follow(followed: Followed, now_ms: u64) -> Batch {
+    let Followed { created, erased, unnamed } = followed;
     let mut batch = Batch::default();
     for (id, name) in created {
-        batch.put(ACCOUNTS, Key::new().fixed(id.0.as_bytes()), &name.to_string());
+        batch.put(ACCOUNTS, place(id), &name.to_string());
+    }
+    for (id, went_ms) in unnamed {
+        UNNAMED.put(&mut batch, place(id), &went_ms, now_ms + UNNAMED_LIFE_MS);
     }
     for id in erased {
-        batch.delete(ACCOUNTS, Key::new().fixed(id.0.as_bytes()));
+        batch.delete(ACCOUNTS, place(id));
     }
     batch
 }

@@ -383,6 +383,7 @@ impl RunStore for EmbeddedRunStore {
 
     async fn sweep(&self, ended_ms: u64) -> Answer<usize> {
         KEYS.sweep(&self.db, self.now_ms()).await?;
+        erase::UNNAMED.sweep(&self.db, self.now_ms()).await?;
         let mut removed = 0;
         loop {
             let ended = self.db.write(move |view| {
@@ -411,7 +412,13 @@ impl RunStore for EmbeddedRunStore {
         self.db.read(|view| erase::account(view, id))
     }
 
+    async fn unnamed(&self, ids: Vec<UserId>) -> Answer<Vec<(UserId, u64)>> {
+        let now_ms = self.now_ms();
+        self.db.read(|view| erase::unnamed(view, &ids, now_ms))
+    }
+
     async fn follow(&self, followed: Followed) -> Answer<()> {
-        self.db.write(|_| Ok(((), erase::follow(followed)))).await
+        let now_ms = self.now_ms();
+        self.db.write(move |_| Ok(((), erase::follow(followed, now_ms)))).await
     }
 }

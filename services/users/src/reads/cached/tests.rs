@@ -71,11 +71,24 @@ async fn region_reads_know_that_a_write_was_made_elsewhere() {
     let call = of(&ann);
     near.get_profile(&call, "ann").await.expect("read");
     other.update_profile(&call, "ann", about("first")).await.expect("written");
-    near.made_elsewhere("ann").await;
+    near.made_elsewhere("ann", Some(ann.id)).await;
     assert_eq!(near.get_profile(&call, "ann").await.expect("read"), about("first"));
     // Nothing is kept for a while: the write of another region may be seen late.
     other.update_profile(&call, "ann", about("second")).await.expect("written");
     assert_eq!(near.get_profile(&call, "ann").await.expect("read"), about("second"));
+}
+
+#[tokio::test]
+async fn region_reads_forget_whose_write_was_made_elsewhere_without_finding_the_account() {
+    let Two { near, other, _folder } = two();
+    let ann = near.create_user(&operator(), "ann").await.expect("created");
+    settle().await;
+    let call = of(&ann);
+    near.get_profile(&call, "ann").await.expect("read");
+    other.update_profile(&call, "ann", about("first")).await.expect("written");
+    // Nobody is found by this name, as when the servers cannot be asked at the moment.
+    near.made_elsewhere("nobody", Some(ann.id)).await;
+    assert_eq!(near.get_profile(&call, "ann").await.expect("read"), about("first"));
 }
 
 #[tokio::test]

@@ -70,7 +70,10 @@ impl CqlUserStore {
                 let same = self.reserved(&name, (id, created, &taken))?;
                 // One of another jurisdiction is made there.
                 let is_missing = self.is_resident(&same) && self.account(same.user.id).await?.is_none();
-                if is_missing && !self.is_erased(same.user.id).await? {
+                if is_missing {
+                    if self.is_erased(same.user.id).await? {
+                        return Err(UserStoreError::ErasedSince(name));
+                    }
                     self.complete(&same, key, &stamp.traceparent).await?;
                 }
                 return Ok(same.user);
@@ -138,6 +141,12 @@ impl CqlUserStore {
         let age_ms = self.inner.times.wall_ms().saturating_sub(reservation.created.ms());
         let under_way = u128::from(age_ms) < self.inner.session.config().request_timeout.0.as_millis() * 2;
         if under_way || self.is_erased(reservation.user.id).await? {
+            return Ok(None);
+        }
+        // Copies here may lag behind an erasure, of which most copies of the world know that the name was given back.
+        let now: Option<(Uuid, i64, String, Option<Vec<u8>>)> =
+            self.one(&self.agreed().name_now, (self.inner.world.key_of(name),)).await?;
+        if now.is_none_or(|(id, ..)| id != reservation.user.id.0) {
             return Ok(None);
         }
         tracing::info!(user = %reservation.user.id, "an account is made of the reservation that its creator left");

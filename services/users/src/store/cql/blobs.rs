@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use echotune_kit::cql::encode;
+use echotune_kit::cql::{Read, SerializeRow, encode};
 use echotune_model::{ErrorKind, Hlc, Profile, Settings, User, UserId};
 use futures::future::try_join_all;
 use serde::{Serialize, de::DeserializeOwned};
@@ -75,6 +75,16 @@ impl CqlUserStore {
         self.inner.times.observe(Hlc(version.unwrap_or_default().cast_unsigned()));
     }
 
+    /// Lets what is written next be later than what is there, which another process may have written whose clock is
+    /// ahead: it would give way otherwise, although it was acknowledged.
+    pub(super) async fn follow_written(&self, written: &Read, values: impl SerializeRow) -> Answer<()> {
+        let row: Option<(Option<i64>,)> = self.one(written, values).await?;
+        if let Some((Some(micros),)) = row {
+            self.inner.times.follow(micros);
+        }
+        Ok(())
+    }
+
     /// Reads until what is told of and what is there belong together.
     pub(super) async fn steady<T, F>(&self, what: &'static str, read: impl Fn() -> F) -> Answer<Option<T>>
     where
@@ -111,6 +121,8 @@ impl CqlUserStore {
         let seal = self.alive(user).await?;
         let before: Option<(Option<i64>, Option<i32>)> = self.one(&self.of().settings, (user.id.0,)).await?;
         self.follow(before.and_then(|(version, _)| version));
+        // The row is later than the version that it tells of, whose bytes go once this is written.
+        self.follow_written(&self.of().settings_written, (user.id.0,)).await?;
         let (version, parts) = self.put_blob(&seal, SETTINGS, &settings).await?;
         let mut draft = self.draft("set settings", &stamp.traceparent);
         draft.batch.add(&self.of().put_settings, (user.id.0, version, parts));
@@ -134,6 +146,7 @@ impl CqlUserStore {
     pub(super) async fn replace_profile(&self, user: &User, profile: Profile, stamp: Stamp) -> Answer<Profile> {
         let key = unless_answered!(self.known::<Profile>(Some(user.id), &stamp).await?);
         let seal = self.alive(user).await?;
+        self.follow_written(&self.of().profile_written, (user.id.0,)).await?;
         let mut draft = self.draft("set a profile", &stamp.traceparent);
         draft.batch.add(&self.of().put_profile, (user.id.0, seal.record(Place::Profile, &profile)?));
         draft.give(&seal, key, &profile)?;

@@ -92,24 +92,31 @@ impl CqlUserStore {
         let under_way: Vec<(Uuid,)> = self.rows(&self.of().erasing, (ALL,)).await?;
         let mut receipts = Vec::new();
         for (id,) in under_way {
+            // Rows of a batch come to other regions one by one: what is not known here yet waits for another time.
+            if !self.is_erased(UserId(id)).await? {
+                continue;
+            }
             let (receipt, ended) = self.go_on(UserId(id)).await?;
             receipts.extend(ended.then_some(receipt));
         }
         Ok(receipts)
     }
 
-    async fn erased_row(&self, id: UserId) -> Answer<Erased> {
-        let row: Option<(Vec<u8>,)> = self.one(&self.of().erased, (id.0,)).await?;
-        let (value,) = row.ok_or(CqlError::Damaged { what: "an erasure", cause: "nothing is known of it".into() })?;
-        Ok(decode("an erasure", &value)?)
+    /// What is known of an erasure, and when that was written, in microseconds.
+    async fn erased_row(&self, id: UserId) -> Answer<(Erased, i64)> {
+        let row: Option<(Vec<u8>, Option<i64>)> = self.one(&self.of().erased_known, (id.0,)).await?;
+        let unknown = CqlError::Damaged { what: "an erasure", cause: "nothing is known of it".into() };
+        let (value, written) = row.ok_or(unknown)?;
+        Ok((decode("an erasure", &value)?, written.unwrap_or_default()))
     }
 
     /// The receipt, and whether nothing is left to be done.
     async fn go_on(&self, id: UserId) -> Answer<(ErasureReceipt, bool)> {
-        let Erased { under_way, receipt } = self.erased_row(id).await?;
+        let (Erased { under_way, receipt }, written) = self.erased_row(id).await?;
         let Some(under_way) = under_way else {
             let lost = CqlError::Damaged { what: "an erasure", cause: "it left no receipt".into() };
-            self.put(&self.of().drop_erasing, (ALL, id.0)).await?;
+            // As of that end: a later note came with a later row, which says what is still to be done.
+            self.inner.session.put_at(&self.of().drop_erasing, (ALL, id.0), written).await?;
             return receipt.map(|receipt| (receipt, true)).ok_or_else(|| lost.into());
         };
         let receipt = match receipt {
@@ -129,6 +136,9 @@ impl CqlUserStore {
             tracing::warn!(user = %id, cause, "the key of an erased user is not destroyed yet; it is tried again");
             return Ok((receipt, false));
         }
+        // Others that finish it may have clocks that are ahead. What they wrote names the user, and would stay.
+        let (_, written) = self.erased_row(id).await?;
+        self.inner.times.follow(written);
         let mut draft = self.draft("end an erasure", "");
         let left = Erased { under_way: None, receipt: Some(receipt.clone()) };
         draft.batch.add(&self.of().put_erased, (id.0, encode(&left)));
@@ -154,6 +164,8 @@ impl CqlUserStore {
         };
         let known = Erased { under_way: Some(under_way), receipt: Some(receipt.clone()) };
         draft.batch.add(&self.of().put_erased, (id.0, encode(&known)));
+        // Noted again: should this come after another has ended it, and be later, it is found and ended too.
+        draft.batch.add(&self.of().put_erasing, (ALL, id.0));
         draft.announce_erasure(id, erased_at);
         draft.give_clear(idempotency.as_ref().map(|key| Key::new(None, key)), &receipt);
         draft.commit().await?;

@@ -163,6 +163,7 @@ impl CqlUserStore {
         let seal = self.alive(user).await?;
         let before = self.playlist_row(user.id, id).await?.ok_or(UserStoreError::UnknownPlaylist(id))?;
         self.follow(Some(before.version));
+        self.follow_written(&self.of().playlist_written, (user.id.0, id.0)).await?;
         let (version, parts) = self.put_blob(&seal, id.0, &content).await?;
         let mut draft = self.draft("change a playlist", &stamp.traceparent);
         let created = i64::try_from(before.created_at_ms).unwrap_or(i64::MAX);
@@ -179,6 +180,7 @@ impl CqlUserStore {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
         let seal = self.alive(user).await?;
         let there = self.playlist_row(user.id, id).await?.is_some();
+        self.follow_written(&self.of().playlist_written, (user.id.0, id.0)).await?;
         let mut draft = self.draft("delete a playlist", &stamp.traceparent);
         if there {
             draft.batch.add(&self.of().drop_playlist, (user.id.0, id.0));

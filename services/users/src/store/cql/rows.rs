@@ -82,14 +82,17 @@ impl CqlUserStore {
         counts: Checked<PlayCount>,
         stamp: Stamp,
     ) -> Answer<ListenReceipt> {
+        /// Source, artist, value and when it was written.
+        type Row = (String, Uuid, Vec<u8>, Option<i64>);
         let key = unless_answered!(self.known::<ListenReceipt>(Some(user.id), &stamp).await?);
         let seal = self.alive(user).await?;
         let of = |count: &PlayCount| (count.source.clone(), count.artist_id().0);
         let keys: Vec<_> = counts.rows.iter().map(|(_, count)| of(count)).collect::<HashSet<_>>().into_iter().collect();
-        let ask = |keys| self.rows::<(String, Uuid, Vec<u8>)>(&self.of().play_counts_known, (user.id.0, keys));
+        let ask = |keys| self.rows::<Row>(&self.of().play_counts_known, (user.id.0, keys));
         let rows = try_join_all(keys.chunks(KEYS).map(ask)).await?;
         let (mut known, opener) = (HashMap::new(), seal.opener());
-        for (source, artist, value) in rows.into_iter().flatten() {
+        for (source, artist, value, written) in rows.into_iter().flatten() {
+            self.inner.times.follow(written.unwrap_or_default());
             let count: Option<PlayCount> = opener.record(Place::PlayCount { source: &source, artist }, &value)?;
             known.insert((source, artist), count.map(|count| count.plays));
         }
@@ -200,6 +203,7 @@ impl CqlUserStore {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
         let seal = self.alive(user).await?;
         let found: Vec<(Uuid,)> = self.rows(&self.of().library_known, (user.id.0, &[track.0][..])).await?;
+        self.follow_written(&self.of().track_written, (user.id.0, track.0)).await?;
         let mut draft = self.draft("remove a track", &stamp.traceparent);
         if !found.is_empty() {
             draft.batch.add(&self.of().drop_track, (user.id.0, track.0));

@@ -40,7 +40,9 @@ statements! {
         accounts_of_day: "SELECT created, user_id FROM users_accounts_by_day \
                           WHERE day = ? AND (created, user_id) > (?, ?) LIMIT ?";
         profile: "SELECT value FROM users_profiles WHERE user_id = ?";
+        profile_written: "SELECT WRITETIME(value) FROM users_profiles WHERE user_id = ?";
         settings: "SELECT version, parts FROM users_settings WHERE user_id = ?";
+        settings_written: "SELECT WRITETIME(version) FROM users_settings WHERE user_id = ?";
         blob: "SELECT bytes FROM users_blobs WHERE user_id = ? AND item = ? AND version = ?";
         listens: "SELECT listened_at, listen_id, value FROM users_listens WHERE user_id = ? AND period = ? LIMIT ?";
         listens_before: "SELECT listened_at, listen_id, value FROM users_listens \
@@ -57,7 +59,7 @@ statements! {
                          WHERE user_id = ? AND bucket = ? GROUP BY user_id, bucket, track_id";
         play_counts: "SELECT source, artist_id, value FROM users_play_counts \
                       WHERE user_id = ? AND (source, artist_id) > (?, ?) LIMIT ?";
-        play_counts_known: "SELECT source, artist_id, value FROM users_play_counts \
+        play_counts_known: "SELECT source, artist_id, value, WRITETIME(value) FROM users_play_counts \
                             WHERE user_id = ? AND (source, artist_id) IN ?";
         play_counts_counted: "SELECT count(*) FROM users_play_counts WHERE user_id = ?";
         taggings: "SELECT artist_id, tag, value FROM users_taggings WHERE user_id = ? AND (artist_id, tag) > (?, ?) LIMIT ?";
@@ -69,12 +71,15 @@ statements! {
         friends_counted: "SELECT count(*) FROM users_friends WHERE user_id = ?";
         library: "SELECT track_id, value FROM users_library WHERE user_id = ? AND track_id > ? LIMIT ?";
         library_known: "SELECT track_id FROM users_library WHERE user_id = ? AND track_id IN ?";
+        track_written: "SELECT WRITETIME(value) FROM users_library WHERE user_id = ? AND track_id = ?";
         library_counted: "SELECT count(*) FROM users_library WHERE user_id = ?";
         playlists: "SELECT playlist_id, created_at_ms, version, parts FROM users_playlists WHERE user_id = ?";
         playlist: "SELECT playlist_id, created_at_ms, version, parts FROM users_playlists \
                    WHERE user_id = ? AND playlist_id = ?";
+        playlist_written: "SELECT WRITETIME(version) FROM users_playlists WHERE user_id = ? AND playlist_id = ?";
         playlist_owner: "SELECT user_id FROM users_playlists_by_id WHERE playlist_id = ?";
         token: "SELECT value FROM users_tokens WHERE token_id = ?";
+        token_written: "SELECT WRITETIME(value) FROM users_tokens WHERE token_id = ?";
         tokens_of: "SELECT token_id FROM users_tokens_of WHERE user_id = ?";
         key: "SELECT request, answer FROM users_keys WHERE scope = ? AND key = ?";
         keys_of: "SELECT key, request, WRITETIME(request) FROM users_keys WHERE scope = ?";
@@ -86,6 +91,7 @@ statements! {
         writers: "SELECT region, writer FROM users_writers WHERE part = ?";
         erasing: "SELECT user_id FROM users_erasing WHERE part = ?";
         erased: "SELECT value FROM users_erased WHERE user_id = ?";
+        erased_known: "SELECT value, WRITETIME(value) FROM users_erased WHERE user_id = ?";
         moves: "SELECT user_id FROM users_moves WHERE part = ? LIMIT ?";
     }
     writes {

@@ -94,6 +94,7 @@ impl CqlUserStore {
         let key = unless_answered!(self.known::<bool>(Some(user.id), &stamp).await?);
         let seal = self.alive(user).await?;
         let there = self.stored_token(id.0).await?.is_some_and(|stored| stored.user == user.id);
+        self.follow_written(&self.of().token_written, (id.0,)).await?;
         let mut draft = self.draft("revoke a token", &stamp.traceparent);
         if there {
             draft.batch.add(&self.of().drop_token, (id.0,));
