@@ -40,6 +40,7 @@ pub fn decide(policy: &Policy, state: &mut State, seen: &Observation) -> Decisio
     }
     let (wanted, mut reason) = need(policy, state, seen, moment);
     let (bounded, bound) = bounds(policy, seen, wanted);
+    renumber(state, part_ms(policy, moment), before_ms);
     let serving = hold(policy, state, seen, moment, bounded, &mut reason);
     let plan = plan(policy, seen, (before_ms, moment.now_ms), serving);
     let decision = finish(policy, state, seen, moment, (serving, plan), (reason, bound));
@@ -89,6 +90,28 @@ fn bounds(policy: &Policy, seen: &Observation, wanted: u32) -> (u32, Option<Boun
     }
 }
 
+/// How long each part of the hold is.
+fn part_ms(policy: &Policy, moment: Moment) -> u64 {
+    (moment.hold_ms(policy) / HELD as u64).max(1)
+}
+
+/// The place of a part.
+fn place(part: u64) -> usize {
+    usize::try_from(part % HELD as u64).expect("a part of the hold")
+}
+
+/// When the hold has become longer or shorter, its parts are counted otherwise, and those of before say nothing of when
+/// they were: the most that was wanted in any of them counts as wanted at the look before.
+fn renumber(state: &mut State, part_ms: u64, before_ms: u64) {
+    let last = before_ms / part_ms;
+    if state.held_last != last {
+        let most = state.held.iter().copied().max().unwrap_or(0);
+        state.held = [0; HELD];
+        state.held[place(last)] = most;
+        state.held_last = last;
+    }
+}
+
 /// Pods are given up when fewer did for the whole of the hold. The last one goes by what idle times say, at once.
 fn hold(
     policy: &Policy,
@@ -100,16 +123,15 @@ fn hold(
 ) -> u32 {
     let now = moment.now_ms;
     let there = seen.serving();
-    let bucket = now / (moment.hold_ms(policy) / HELD as u64).max(1);
-    let passed = bucket.saturating_sub(state.held_last).min(HELD as u64);
-    let slot = |bucket: u64| usize::try_from(bucket % HELD as u64).expect("a bucket");
-    (0..passed).for_each(|back| state.held[slot(bucket.wrapping_sub(back))] = 0);
-    state.held_last = bucket.max(state.held_last);
-    let newest = &mut state.held[slot(state.held_last)];
+    let part = now / part_ms(policy, moment);
+    let passed = part.saturating_sub(state.held_last).min(HELD as u64);
+    (0..passed).for_each(|back| state.held[place(part.wrapping_sub(back))] = 0);
+    state.held_last = part.max(state.held_last);
+    let newest = &mut state.held[place(state.held_last)];
     *newest = (*newest).max(u16::try_from(wanted).unwrap_or(u16::MAX));
     let most = u32::from(state.held.iter().copied().max().unwrap_or(0));
-    let flapping =
-        state.flaps.is_exceeded(now) && now < state.last.grown_ms.saturating_add(FLAP_HOLDS * moment.hold_ms(policy));
+    let calm = moment.hold_ms(policy).saturating_mul(FLAP_HOLDS);
+    let flapping = state.flaps.is_exceeded(now) && now < state.last.grown_ms.saturating_add(calm);
     // What is above the bounds goes without delay, by whatever reason it came.
     let allowed = policy.max_pods.min(seen.ceiling.unwrap_or(u32::MAX));
     let held = if flapping { there } else { most.min(there) };

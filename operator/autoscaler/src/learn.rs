@@ -146,9 +146,11 @@ pub(crate) fn learn(policy: &Policy, state: &mut State, seen: &Observation, mome
 fn starts(state: &mut State, seen: &Observation) {
     let mut latest = state.lead.until_ms;
     for pod in &seen.pods {
+        // One whose readiness came back after hours, or whose container was started again, did not start all that time.
         if let Phase::Ready(since) = pod.phase
             && since > state.lead.until_ms
             && since <= LATEST_MS
+            && since.saturating_sub(pod.created_ms) <= HOUR_MS
         {
             state.lead.add(since.saturating_sub(pod.created_ms));
             latest = latest.max(since);
@@ -162,7 +164,7 @@ fn activity(policy: &Policy, state: &mut State, seen: &Observation, moment: Mome
     if seen.calls() > 0 || seen.arrivals() > 0 || is_first {
         // It came some time since the last look: in the middle of it.
         let gap = (now - state.last.active_ms).saturating_sub((now - state.last.seen_ms) / 2);
-        if !is_first && gap > 2 * policy.tick_ms {
+        if !is_first && gap > policy.tick_ms.saturating_mul(2) {
             state.idle.add(gap);
         }
         state.last.active_ms = now;

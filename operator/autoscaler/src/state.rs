@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The first byte of a state.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Times are below that, so that sums of them stay whole: 285,000 years.
 pub(crate) const LATEST_MS: u64 = 1 << 53;
 /// Buckets of the time that is held before shrinking.
@@ -151,6 +151,11 @@ impl State {
         }
     }
 
+    /// When the server was last looked at, as observations tell it: for this state it is never earlier.
+    pub const fn seen_ms(&self) -> u64 {
+        self.last.seen_ms
+    }
+
     /// 64 bits that tell two states apart: FNV-1a (Fowler, Noll and Vo; draft-eastlake-fnv) over the bytes. It finds
     /// differences, and is no seal.
     pub fn digest(&self) -> u64 {
@@ -202,6 +207,9 @@ impl Last {
         at.signed("last", &mut self.session_rate);
         at.real("last", &mut self.calls_by_wake);
         self.shares.iter_mut().for_each(|share| at.single("last", share));
+        // What is reckoned from the present must not be after it.
+        let past = [self.active_ms, self.queued_ms, self.wake_ms, self.grown_ms, self.shrunk_ms];
+        at.check("last", past.iter().all(|time| *time <= self.seen_ms));
     }
 }
 
@@ -412,6 +420,9 @@ mod tests {
         let wanted = bytes.len();
         assert_eq!(State::from_bytes(&bytes[1..]), Err(StateError::Version(0)));
         assert_eq!(State::from_bytes(&bytes[..9]), Err(StateError::Length { wanted, found: 9 }));
+        let mut early = bytes.clone();
+        early[9] = 1;
+        assert_eq!(State::from_bytes(&early), Err(StateError::Value("last")), "there were calls after it was seen");
         bytes[1..9].copy_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(State::from_bytes(&bytes), Err(StateError::Value("last")));
         assert_eq!("0g".parse::<State>(), Err(StateError::Text));

@@ -13,6 +13,8 @@ use crate::{ledger::Ledger, metrics::Metrics};
 
 /// Decisions of a server after which its ledger begins anew.
 const BEGIN_EVERY: u32 = 500;
+/// What was learned by a clock that was that far ahead, in ms, is forgotten.
+const AHEAD_MS: u64 = 3_600_000;
 
 /// How many pods there may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,6 +115,10 @@ impl Fleet {
         seen.ceiling = ceiling;
         let learns = seen.cold_calls > 0 || seen.loads.iter().any(|load| load.arrivals > 0);
         let remembered = known.servers.get_mut(server).expect("a server that was just reserved for");
+        // For a state time never runs back: it would stand still until the clock is there again.
+        if remembered.state.seen_ms() > seen.now_ms.saturating_add(AHEAD_MS) {
+            (remembered.state, remembered.told) = (State::default(), None);
+        }
         let begins = remembered.told.is_none_or(|told| told >= BEGIN_EVERY) || remembered.policy != *policy;
         if remembered.policy != *policy {
             remembered.policy = policy.clone();
@@ -272,6 +278,18 @@ mod tests {
         let policy = Policy { min_pods: 5, ..Policy::default() };
         let decided = fleet.decide(&name("a/two"), ("a", 0), &policy, waiting(1_000_000, 50));
         assert_eq!((decided.ceiling, decided.decision.replicas), (Some(1), 1));
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_for_a_while_stops_no_server_for_good() {
+        let fleet = fleet(0, 0);
+        let (server, day) = (name("a/one"), 24 * 3_600_000);
+        let look = |now_ms: u64| {
+            fleet.decide(&server, ("a", 0), &Policy::default(), waiting(now_ms, 1));
+            fleet.all_to_keep()[0].1.seen_ms()
+        };
+        assert_eq!([look(400 * day), look(day)], [400 * day, day]);
+        assert_eq!(look(day - 1_000), day, "one that is put back by a little does no harm");
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //!
 //! The state tells its own version; one of another version is left alone and learned anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use echotune_api::demand::ServerName;
 use echotune_autoscaler::State;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::ListParams};
+use tokio::time::timeout;
 
 use crate::{
     build::{MANAGED_BY, MANAGER, Subject, learned_metadata},
@@ -29,13 +33,14 @@ pub fn kept(subject: Subject<'_>, state: &State) -> ConfigMap {
     ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
 }
 
-/// What was learned before, of all servers, and why some of it cannot be read.
+/// What was learned before, of all servers, and why some of it cannot be read. Each page may take so long.
 ///
 /// # Errors
 /// The API server does not say.
 pub async fn learned(
     client: &Client,
     namespace: Option<&str>,
+    patience: Duration,
 ) -> Result<(HashMap<ServerName, State>, Vec<String>), kube::Error> {
     let api: Api<ConfigMap> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -43,8 +48,10 @@ pub async fn learned(
     };
     let mut params = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{LEARNED}=true")).limit(PAGE);
     let (mut states, mut faults) = (HashMap::new(), Vec::new());
+    // No server is looked at before this is over.
+    let late = |_| kube::Error::Service("the API server did not answer in time".into());
     loop {
-        let page = api.list(&params).await?;
+        let page = timeout(patience, api.list(&params)).await.map_err(late)??;
         for one in page.items {
             let Some(server) = server_of(&one.metadata) else { continue };
             let text = one.data.as_ref().and_then(|data| data.get(STATE)).map_or("", String::as_str);

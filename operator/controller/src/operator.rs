@@ -29,6 +29,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// States of servers that are kept at the end, at the most: it must not take long.
 const KEPT_AT_END: usize = 200;
+/// How long that may take: the leases are to be given back before the process is killed.
+const KEEPING: Duration = Duration::from_secs(5);
 /// The pause after what was learned could not be read.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -47,6 +49,8 @@ pub struct Options {
     pub workers: usize,
     /// How long a gateway that is silent is counted.
     pub forget: Duration,
+    /// For how long after it began to lead nothing is taken away, since gateways may not be back yet.
+    pub settle: Duration,
     /// How often what was learned of a server is kept.
     pub keep_every: Duration,
     /// How long a request to the API server may take.
@@ -73,7 +77,7 @@ impl Operator {
     ) -> Self {
         let leads = Leads::none(options.terms.shards);
         let (world, queue) = (Arc::new(World::default()), Arc::new(Queue::default()));
-        let gateways = Arc::new(Gateways::new(options.forget, Instant::now()));
+        let gateways = Arc::new(Gateways::new(options.forget, options.settle, Instant::now()));
         let board = Arc::new(Board::default());
         let fleet = Fleet::new(options.ceilings, ledger, Arc::clone(&metrics), options.keep_every);
         let fleet = Arc::new(fleet);
@@ -114,10 +118,11 @@ impl Operator {
             touched: Arc::new(move |server| queue.now(&server)),
         };
         let workers = (0..self.options.workers).map(|_| {
-            let reconciler = self.reconciler.clone();
-            tokio::spawn(async move { reconciler.work().await })
+            let (reconciler, stop) = (self.reconciler.clone(), stop.clone());
+            tokio::spawn(async move { reconciler.work(stop).await })
         });
         let workers: Vec<_> = workers.collect();
+        let aborts: Vec<_> = workers.iter().map(tokio::task::JoinHandle::abort_handle).collect();
         let watching = tokio::spawn(watch(watches));
         let ended = CancellationToken::new();
         let leading = self.lead(stop.clone());
@@ -132,21 +137,27 @@ impl Operator {
         };
         let ending = async {
             stop.cancelled().await;
-            self.keep_all().await;
+            // What is being written must be over before the lease is another's.
+            let _late = tokio::time::timeout(self.options.patience, futures::future::join_all(workers)).await;
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+            let _cut = tokio::time::timeout(KEEPING, self.keep_all()).await;
             ended.cancel();
         };
         tokio::join!(leading, electing, ending);
-        workers.iter().for_each(tokio::task::JoinHandle::abort);
         watching.abort();
     }
 
-    /// Takes up what was learned whenever a shard is won, and forgets it when all are lost.
+    /// Takes up what was learned whenever a shard is won, and forgets the servers of one that is lost.
     async fn lead(&self, stop: CancellationToken) {
         let mut changes = self.reconciler.leads.changes();
         let mut led = Vec::new();
         loop {
             let leads = self.reconciler.leads.shards();
             let won = leads.iter().any(|shard| !led.contains(shard));
+            if !leads.is_empty() && led.iter().any(|shard| !leads.contains(shard)) {
+                tracing::warn!(?leads, "this process leads fewer shards");
+                self.reconciler.end_lost();
+            }
             if won {
                 tracing::info!(?leads, "this process leads");
                 if let Err(cause) = self.reconciler.begin(self.options.namespace.as_deref()).await {

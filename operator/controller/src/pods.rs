@@ -13,6 +13,9 @@ use crate::{
 
 /// A pod of a new template is started for so many that serve, at least for one.
 const SURGE: usize = 4;
+/// A marked pod is not taken for empty sooner, in ms: gateways report once a second, and what they said before they
+/// knew of the mark says nothing of sessions that have come to it since.
+const HEARD_MS: u64 = 2_000;
 
 /// The pods of a server, sorted by what is to become of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -182,7 +185,7 @@ impl Maker<'_> {
         moves.undrain.clone_from(&decision.undrain);
         if !holds {
             moves.drain.clone_from(&decision.drain);
-            moves.delete.clone_from(&decision.delete);
+            moves.delete.extend(decision.delete.iter().filter(|name| self.is_heard(name)).cloned());
         }
         let serve = self.serving(&moves);
         self.create(&mut moves, decision.serving.saturating_sub(serve));
@@ -223,6 +226,12 @@ impl Maker<'_> {
         moves.create.extend((0..).filter(|number| !taken.contains(number)).take(count as usize));
     }
 
+    /// Whether gateways have told of a marked pod since they knew of the mark.
+    fn is_heard(&self, name: &str) -> bool {
+        let since = self.pods[name].draining_ms;
+        since.is_some_and(|since| self.wanted.now_ms >= since.saturating_add(HEARD_MS))
+    }
+
     /// A pod goes when it is empty, or when its time is over and so is that of its calls.
     fn may_go(&self, name: &str, holds: bool) -> bool {
         let (load, pod) = (self.load(name), &self.pods[name]);
@@ -230,8 +239,8 @@ impl Maker<'_> {
         let now = self.wanted.now_ms;
         let over = now >= since.saturating_add(self.wanted.drain_ms);
         let ended = load.in_flight == 0 || load.calls_end_ms.is_none_or(|end| end <= now);
-        let is_empty = load.sessions == 0 && load.in_flight == 0;
-        is_empty && !holds || over && ended
+        let is_empty = load.sessions == 0 && load.in_flight == 0 && self.is_heard(name);
+        is_empty && !holds || over && ended && !self.demand.settles
     }
 
     /// New ones first: one pod of the new template for each fourth that serves, and an older one is marked for each

@@ -227,6 +227,8 @@ impl Config {
             ceilings: Ceilings { region: self.ceilings.pods, tenant: self.ceilings.pods_per_tenant },
             workers: cluster.workers,
             forget: self.demand.forget_after.0,
+            // One that does not come back within that is not waited for either.
+            settle: self.demand.forget_after.0,
             keep_every: self.learned.keep_every.0,
             patience: cluster.request_timeout.0,
         }

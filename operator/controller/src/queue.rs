@@ -22,40 +22,78 @@ pub struct Queue {
     more: Notify,
 }
 
+/// Urgent servers that are looked at in a row while others wait: these are not to wait for ever.
+const IN_A_ROW: u32 = 8;
+
+/// In which turn a server is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Usual,
+    /// Before others, after those that were urgent before.
+    Urgent,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
-    ready: VecDeque<ServerName>,
+    urgent: VecDeque<ServerName>,
+    /// Also those that have become urgent since, which are passed over here.
+    usual: VecDeque<ServerName>,
+    /// Urgent ones in a row.
+    row: u32,
     later: BTreeSet<(Instant, ServerName)>,
     entries: HashMap<ServerName, Entry>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    queued: bool,
+    queued: Option<Turn>,
     running: bool,
     /// It was asked for while it was being looked at.
-    again: bool,
+    again: Option<Turn>,
     due: Option<Instant>,
     failures: u32,
 }
 
 impl Waiting {
-    fn now(&mut self, server: &ServerName, first: bool) {
+    fn now(&mut self, server: &ServerName, turn: Turn) {
         let entry = self.entries.entry(server.clone()).or_default();
         if let Some(due) = entry.due.take() {
             self.later.remove(&(due, server.clone()));
         }
         if entry.running {
-            entry.again = true;
-        } else if !entry.queued {
-            entry.queued = true;
-            if first { self.ready.push_front(server.clone()) } else { self.ready.push_back(server.clone()) }
+            entry.again = entry.again.max(Some(turn));
+        } else if entry.queued < Some(turn) {
+            entry.queued = Some(turn);
+            self.of(turn).push_back(server.clone());
         }
+    }
+
+    fn of(&mut self, turn: Turn) -> &mut VecDeque<ServerName> {
+        match turn {
+            Turn::Urgent => &mut self.urgent,
+            Turn::Usual => &mut self.usual,
+        }
+    }
+
+    /// Takes the server whose turn it is.
+    fn pop(&mut self) -> Option<ServerName> {
+        let turns = if self.row < IN_A_ROW { [Turn::Urgent, Turn::Usual] } else { [Turn::Usual, Turn::Urgent] };
+        for turn in turns {
+            while let Some(server) = self.of(turn).pop_front() {
+                let entry = self.entries.get_mut(&server).filter(|entry| entry.queued == Some(turn));
+                if let Some(entry) = entry {
+                    (entry.queued, entry.running) = (None, true);
+                    self.row = if turn == Turn::Urgent { self.row.saturating_add(1) } else { 0 };
+                    return Some(server);
+                }
+            }
+        }
+        None
     }
 
     fn at(&mut self, server: &ServerName, due: Instant) {
         let entry = self.entries.entry(server.clone()).or_default();
-        if entry.queued || entry.again || entry.due.is_some_and(|before| before <= due) {
+        if entry.queued.is_some() || entry.again.is_some() || entry.due.is_some_and(|before| before <= due) {
             return;
         }
         if let Some(before) = entry.due.replace(due) {
@@ -75,7 +113,7 @@ impl Waiting {
             if let Some(entry) = self.entries.get_mut(&server) {
                 entry.due = None;
             }
-            self.now(&server, false);
+            self.now(&server, Turn::Usual);
         }
         None
     }
@@ -88,13 +126,13 @@ impl Queue {
 
     /// A server is to be looked at.
     pub fn now(&self, server: &ServerName) {
-        self.waiting().now(server, false);
+        self.waiting().now(server, Turn::Usual);
         self.more.notify_one();
     }
 
     /// A server is to be looked at before others: a call waits.
     pub fn first(&self, server: &ServerName) {
-        self.waiting().now(server, true);
+        self.waiting().now(server, Turn::Urgent);
         self.more.notify_one();
     }
 
@@ -110,10 +148,8 @@ impl Queue {
             let due = {
                 let mut waiting = self.waiting();
                 let due = waiting.ripen();
-                if let Some(server) = waiting.ready.pop_front() {
-                    let entry = waiting.entries.entry(server.clone()).or_default();
-                    (entry.queued, entry.running) = (false, true);
-                    let more = !waiting.ready.is_empty();
+                if let Some(server) = waiting.pop() {
+                    let more = !(waiting.urgent.is_empty() && waiting.usual.is_empty());
                     drop(waiting);
                     if more {
                         self.more.notify_one();
@@ -137,8 +173,8 @@ impl Queue {
         let mut waiting = self.waiting();
         let Some(entry) = waiting.entries.get_mut(server) else { return };
         (entry.running, entry.failures) = (false, 0);
-        if std::mem::take(&mut entry.again) {
-            waiting.now(server, false);
+        if let Some(turn) = entry.again.take() {
+            waiting.now(server, turn);
         } else if let Some(again) = again {
             waiting.at(server, Instant::now() + again);
         } else if entry.due.is_none() {
@@ -152,7 +188,7 @@ impl Queue {
     pub fn failed(&self, server: &ServerName) {
         let mut waiting = self.waiting();
         let Some(entry) = waiting.entries.get_mut(server) else { return };
-        (entry.running, entry.again) = (false, false);
+        (entry.running, entry.again) = (false, None);
         entry.failures = entry.failures.saturating_add(1);
         let pause = (PAUSES.0 * 2_u32.saturating_pow(entry.failures.min(16) - 1)).min(PAUSES.1);
         waiting.at(server, Instant::now() + pause);
@@ -162,7 +198,7 @@ impl Queue {
 
     /// Servers that are to be looked at now.
     pub fn depth(&self) -> usize {
-        self.waiting().ready.len()
+        self.waiting().entries.values().filter(|entry| entry.queued.is_some()).count()
     }
 }
 
@@ -189,6 +225,41 @@ mod tests {
         assert_eq!(queue.next().await, name("m/b"), "a is being looked at");
         queue.done(&name("m/a"), Some(Duration::from_secs(60)));
         assert_eq!(queue.next().await, name("m/a"), "it was asked for meanwhile");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_call_waits_for_comes_before_what_was_asked_for_earlier() {
+        let queue = Queue::default();
+        for server in ["m/a", "m/b", "m/c", "m/d"] {
+            queue.now(&name(server));
+        }
+        assert_eq!(queue.next().await, name("m/a"));
+        // It waits among others already, another is being looked at, and which of two came first is not turned round.
+        queue.first(&name("m/d"));
+        queue.first(&name("m/a"));
+        queue.first(&name("m/c"));
+        queue.done(&name("m/a"), None);
+        for server in ["m/d", "m/c", "m/a", "m/b"] {
+            assert_eq!(queue.next().await, name(server));
+        }
+        assert_eq!(queue.depth(), 0);
+        for server in ["m/a", "m/b", "m/c", "m/d"] {
+            queue.done(&name(server), None);
+        }
+        let more = tokio::time::timeout(Duration::from_secs(100), queue.next()).await;
+        assert!(more.is_err(), "each was looked at once: {more:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_are_urgent_others_have_their_turn() {
+        let queue = Queue::default();
+        queue.now(&name("m/usual"));
+        (0..20).for_each(|number| queue.first(&name(&format!("m/u{number}"))));
+        let mut before = 0;
+        while queue.next().await != name("m/usual") {
+            before += 1;
+        }
+        assert_eq!(before, 8);
     }
 
     #[tokio::test(start_paused = true)]

@@ -69,6 +69,11 @@ impl WriteError {
             Self::Unknown { .. } => "unknown",
         }
     }
+
+    /// Whether it would be refused again as it is, so that people have to know of it.
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { code: 400 | 403 | 422, .. })
+    }
 }
 
 /// Writes to one server.

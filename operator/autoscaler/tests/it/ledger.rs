@@ -62,7 +62,7 @@ fn what_is_no_ledger_is_told() {
     );
     lines[3].truncate(40);
     assert!(fails(&lines).starts_with("line 4 is no line of a ledger: EOF"), "{}", fails(&lines));
-    let old = lines[0].replacen("\"state\":\"02", "\"state\":\"07", 1);
+    let old = lines[0].replacen("\"state\":\"03", "\"state\":\"07", 1);
     assert!(matches!(replay([old.as_str()]), Err(LedgerError::State { line: 1, .. })));
     assert!(replay(["", " "]).is_ok_and(|replayed| replayed.decisions == 0));
 }

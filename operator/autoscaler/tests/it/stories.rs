@@ -1,6 +1,8 @@
 //! How servers fare.
 
-use echotune_autoscaler::{Forecast, Forecaster, Keep, KeepRule, Policy, Reason};
+use echotune_autoscaler::{
+    Forecast, Forecaster, Keep, KeepRule, Load, Observation, Phase, Pod, Policy, Reason, State, decide,
+};
 
 use crate::world::{Chance, STEP_MS, World};
 
@@ -41,6 +43,56 @@ fn pods_are_held_then_drained_then_deleted_and_no_call_is_lost() {
     world.run(&mut Chance(2), 240, 1.0, 400);
     assert!(world.serving() <= 2, "{}", world.serving());
     assert_eq!(world.tally.killed, 0);
+}
+
+#[test]
+fn a_hold_that_becomes_longer_or_shorter_goes_on_and_ends() {
+    for (from, to) in [(30_000, 60_000), (60_000, 30_000)] {
+        let mut world = steady(300, 40.0, Policy { hold_ms: from, ..Policy::default() });
+        let before = world.serving();
+        assert!(before >= 5, "{before}");
+        world.policy.hold_ms = to;
+        world.run(&mut Chance(2), 20, 1.0, 400);
+        assert!(world.serving() >= before, "from {from} to {to}: {} of {before}", world.serving());
+        world.run(&mut Chance(2), 200, 1.0, 400);
+        assert!(world.serving() <= 2, "from {from} to {to}: {}", world.serving());
+    }
+}
+
+#[test]
+fn a_pod_that_is_ready_again_after_hours_did_not_take_hours_to_start() {
+    let (policy, mut state) = (Policy::default(), State::default());
+    let pod = |created_ms: u64, since_ms: u64| Pod {
+        id: "a".into(),
+        phase: Phase::Ready(since_ms),
+        created_ms,
+        sessions: 0,
+        in_flight: 0,
+        calls_end_ms: None,
+        restore_cost: 0,
+    };
+    // A server at rest is looked at as often as a pod takes to be ready.
+    let mut look = |now_ms: u64, pods: Vec<Pod>| {
+        decide(&policy, &mut state, &Observation { now_ms, pods, ..Observation::default() }).again_ms
+    };
+    let began = 24 * 3_600_000;
+    look(began, vec![pod(began - 6_000, began)]);
+    let before = look(began + 2_000, Vec::new());
+    assert!((6_000..15_000).contains(&before), "{before}");
+    let later = began + 3 * 3_600_000;
+    look(later, vec![pod(began, later)]);
+    assert_eq!(look(later + 2_000, Vec::new()), before);
+}
+
+#[test]
+fn a_policy_that_was_not_checked_makes_it_panic_neither() {
+    let policy = Policy { tick_ms: u64::MAX, hold_ms: u64::MAX, ..Policy::default() };
+    let mut state = State::default();
+    for now_ms in [1_000, 2_000] {
+        let loads = vec![Load { in_flight: 1, ..Load::default() }];
+        let decision = decide(&policy, &mut state, &Observation { now_ms, loads, ..Observation::default() });
+        assert!(decision.serving >= 1, "{decision}");
+    }
 }
 
 #[test]

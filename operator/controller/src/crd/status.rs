@@ -102,7 +102,7 @@ pub enum Reason {
     ScaledToZero,
     /// Pods are starting.
     Starting,
-    /// Pods have not become ready for longer than they should take.
+    /// Pods have not become ready for longer than they should take, or the API server refuses what they need.
     PodsStuck,
     /// Something that is not the operator's stands where a part of the server belongs.
     ChildConflict,

@@ -16,12 +16,14 @@ use echotune_autoscaler::Load;
 #[derive(Debug)]
 pub struct Gateways {
     forget: Duration,
-    began: Instant,
+    settle: Duration,
     known: Mutex<Known>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
+    /// Since when they are listened to.
+    began: Instant,
     gateways: HashMap<String, Gateway>,
     /// What has come since it was last taken.
     sums: HashMap<ServerName, Sum>,
@@ -50,6 +52,8 @@ pub struct Demand {
     pub age: Duration,
     /// Whether a gateway that was heard before is silent for longer than the time that was asked about.
     pub silent: bool,
+    /// Whether they are listened to for so short a time that some may not have told yet what they have.
+    pub settles: bool,
     /// When the first report came that was not taken before.
     pub told: Option<Instant>,
     /// By class.
@@ -78,9 +82,17 @@ fn small(value: u64) -> u32 {
 }
 
 impl Gateways {
-    /// Nobody has been heard yet. A gateway is forgotten when it was silent for that long.
-    pub fn new(forget: Duration, now: Instant) -> Self {
-        Self { forget, began: now, known: Mutex::default() }
+    /// Nobody has been heard yet. A gateway is forgotten when it was silent for the first time that is told, and within
+    /// the second all have come that there are.
+    pub fn new(forget: Duration, settle: Duration, now: Instant) -> Self {
+        let known = Known { began: now, gateways: HashMap::new(), sums: HashMap::new() };
+        Self { forget, settle, known: Mutex::new(known) }
+    }
+
+    /// From now on gateways come here, one after the other: those that have not come yet may have sessions and calls
+    /// that nobody has told of.
+    pub fn begin(&self, now: Instant) {
+        self.known().began = now;
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -90,7 +102,7 @@ impl Gateways {
     /// Takes in a report, and tells of which servers there is demand or was until now, and whether a call waits.
     pub fn report(&self, hello: &Hello, report: Report, now: Instant) -> Vec<(ServerName, bool)> {
         let mut known = self.known();
-        let Known { gateways, sums } = &mut *known;
+        let Known { gateways, sums, .. } = &mut *known;
         let is_new = !gateways.contains_key(&hello.gateway);
         let gateway = gateways.entry(hello.gateway.clone()).or_insert_with(|| Gateway {
             incarnation: hello.incarnation,
@@ -124,16 +136,17 @@ impl Gateways {
     /// The demand of a server, with what has come since it was last taken.
     pub fn take(&self, server: &ServerName, stale: Duration, now: Instant) -> Demand {
         let mut known = self.known();
-        let forget = self.forget;
+        let (forget, listened) = (self.forget, now.saturating_duration_since(known.began));
         known.gateways.retain(|_, gateway| now.saturating_duration_since(gateway.heard) < forget);
         let sum = known.sums.remove(server).unwrap_or_default();
         let ages = known.gateways.values().map(|gateway| now.saturating_duration_since(gateway.heard));
         let oldest = ages.clone().max();
-        // Before anybody was heard, it is as old as this process.
-        let age = ages.min().unwrap_or_else(|| now.saturating_duration_since(self.began).max(forget));
+        // Before anybody was heard, it is as old as that.
+        let age = ages.min().unwrap_or_else(|| listened.max(forget));
         let mut demand = Demand {
             age,
             silent: oldest.is_some_and(|oldest| oldest > stale),
+            settles: listened < self.settle,
             told: sum.since,
             loads: Vec::new(),
             cold: small(sum.cold),
@@ -207,6 +220,10 @@ mod tests {
 
     const STALE: Duration = Duration::from_secs(15);
 
+    fn listening(now: Instant) -> Gateways {
+        Gateways::new(Duration::from_secs(60), Duration::from_secs(30), now)
+    }
+
     fn hello(gateway: &str, incarnation: u64) -> Hello {
         Hello { gateway: gateway.into(), region: String::new(), incarnation }
     }
@@ -231,7 +248,7 @@ mod tests {
     #[test]
     fn counters_are_taken_as_what_came_since() {
         let now = Instant::now();
-        let gateways = Gateways::new(Duration::from_secs(60), now);
+        let gateways = listening(now);
         gateways.report(&hello("a", 1), report(1_000, 4, 7), now);
         assert_eq!(told(&gateways.take(&name(), STALE, now)), (0, 4, 0), "what was before this process is not new");
         gateways.report(&hello("a", 1), report(1_005, 5, 8), now);
@@ -250,7 +267,7 @@ mod tests {
     #[test]
     fn a_gateway_that_fell_silent_counts_until_it_is_forgotten() {
         let began = Instant::now();
-        let gateways = Gateways::new(Duration::from_secs(60), began);
+        let gateways = listening(began);
         assert!(gateways.take(&name(), STALE, began).age >= Duration::from_secs(60), "nobody was heard yet");
         gateways.report(&hello("a", 1), report(0, 4, 0), began);
         let later = began + Duration::from_secs(30);
@@ -267,9 +284,22 @@ mod tests {
     }
 
     #[test]
+    fn until_all_can_have_come_back_some_may_not_have_told_yet() {
+        let began = Instant::now();
+        let gateways = listening(began);
+        let led = began + Duration::from_secs(3_600);
+        assert!(!gateways.take(&name(), STALE, led).settles);
+        gateways.begin(led);
+        gateways.report(&hello("a", 1), report(0, 0, 0), led);
+        let demand = gateways.take(&name(), STALE, led);
+        assert!(demand.settles && !demand.silent, "another may have sessions");
+        assert!(!gateways.take(&name(), STALE, led + Duration::from_secs(30)).settles);
+    }
+
+    #[test]
     fn whoever_had_demand_until_now_is_touched() {
         let now = Instant::now();
-        let gateways = Gateways::new(Duration::from_secs(60), now);
+        let gateways = listening(now);
         let mut waiting = report(1, 0, 1);
         waiting.servers[0].classes[0].queued = 1;
         assert_eq!(gateways.report(&hello("a", 1), waiting, now), [(name(), true)]);

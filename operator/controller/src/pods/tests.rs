@@ -17,7 +17,7 @@ fn pod(text: &str) -> (String, PodSeen) {
         revision,
         address: None,
         ready_ms: text.ends_with('*').then_some(20),
-        draining_ms: text.starts_with('<').then_some(NOW - 1_000),
+        draining_ms: text.starts_with('<').then_some(NOW - 10_000),
         deleting: text.starts_with('~'),
         ended: text.starts_with('!'),
         trouble: None,
@@ -33,7 +33,7 @@ fn demand(busy: &[&str]) -> Demand {
     let load = PodLoad { sessions: 1, in_flight: 1, calls_end_ms: Some(NOW + 60_000) };
     let pods = busy.iter().map(|name| ((*name).to_owned(), load)).collect();
     let (loads, age) = (Vec::new(), Duration::ZERO);
-    Demand { age, silent: false, told: None, loads, cold: 0, sessions: 0, pods }
+    Demand { age, silent: false, settles: false, told: None, loads, cold: 0, sessions: 0, pods }
 }
 
 fn decided(serving: u32, drain: &[&str], undrain: &[&str], delete: &[&str]) -> Goal {
@@ -91,6 +91,32 @@ fn nothing_is_taken_away_while_a_gateway_is_silent() {
 }
 
 #[test]
+fn a_pod_that_was_marked_a_moment_ago_waits_for_what_gateways_say_of_it() {
+    let goal = decided(1, &[], &[], &["mcp-s-new-1"]);
+    let gone = |since_ms: u64| {
+        let mut pods = pods(&["mcp-s-new-0*", "<mcp-s-new-1*", "<mcp-s-old-2*"]);
+        for pod in pods.values_mut().filter(|pod| pod.draining_ms.is_some()) {
+            pod.draining_ms = Some(since_ms);
+        }
+        let demand = demand(&[]);
+        let sorted = sort(&pods, &demand, WANTED, Some(1));
+        moves(&pods, &demand, WANTED, &sorted, &goal, false).delete
+    };
+    assert_eq!(gone(NOW - 1_000), Vec::<String>::new(), "what is known may be from before the mark");
+    assert_eq!(gone(NOW - 2_000), ["mcp-s-new-1", "mcp-s-old-2"]);
+}
+
+#[test]
+fn no_pod_goes_while_gateways_may_not_be_back_yet() {
+    let pods = pods(&["mcp-s-new-0*", "<mcp-s-new-1*"]);
+    let demand = Demand { settles: true, ..demand(&[]) };
+    let over = Wanted { now_ms: NOW + 300_000, ..WANTED };
+    let sorted = sort(&pods, &demand, over, Some(1));
+    let told = moves(&pods, &demand, over, &sorted, &Goal::Exactly(1), true);
+    assert_eq!(told.delete, Vec::<String>::new(), "a call of it may be told of yet");
+}
+
+#[test]
 fn a_number_that_somebody_else_says_is_kept_to_by_the_emptiest() {
     let texts = ["mcp-s-new-0*", "mcp-s-new-1*", "mcp-s-new-2*"];
     let moves = moved(&texts, &["mcp-s-new-0", "mcp-s-new-2"], 3, &Goal::Exactly(2));
@@ -105,7 +131,7 @@ fn a_number_that_somebody_else_says_is_kept_to_by_the_emptiest() {
 /// Does what is told, as the cluster would.
 fn follow(pods: &mut BTreeMap<String, PodSeen>, moves: &Moves) {
     for name in &moves.drain {
-        pods.get_mut(name).expect("a pod").draining_ms = Some(NOW - 1_000);
+        pods.get_mut(name).expect("a pod").draining_ms = Some(NOW - 10_000);
     }
     for name in &moves.delete {
         assert!(pods[name].draining_ms.is_some(), "{name} is deleted and was not marked before");

@@ -13,12 +13,16 @@ use std::{
 use echotune_api::demand::ServerName;
 use echotune_autoscaler::Policy;
 use kube::Client;
+use tokio_util::sync::CancellationToken;
 
 pub use self::validate::{Accepted, Built, Rejection};
-use self::{serve::served, status::Told};
+use self::{
+    serve::{left, served},
+    status::Told,
+};
 use crate::{
     build::{Child, Subject, Surroundings, children, pod, template},
-    crd::MCPServerSpec,
+    crd::{MCPServerSpec, Reason},
     demand::{Board, Demand, Gateways},
     fleet::{Decided, Fleet},
     learned::{kept, learned},
@@ -130,10 +134,14 @@ struct Plan {
 }
 
 impl Reconciler {
-    /// Looks at servers, one after the other, for as long as it is polled.
-    pub async fn work(&self) {
+    /// Looks at servers, one after the other, until told to stop; what it has begun it ends.
+    pub async fn work(&self, stop: CancellationToken) {
         loop {
-            let server = self.queue.next().await;
+            let server = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                server = self.queue.next() => server,
+            };
             let began = Instant::now();
             let looked = self.reconcile(&server).await;
             self.looked(&server);
@@ -170,13 +178,18 @@ impl Reconciler {
         let plan = self.plan(&seen, &accepted, &demand);
         self.post(&seen, &accepted, &plan);
         let applied = self.apply(&writer, &seen, &accepted, &plan).await;
-        let conflict = match applied {
+        let (trouble, failed) = match applied {
             // Anything else that has changed meanwhile is met by the next look.
-            Err(WriteError::Conflict { what, why }) if BESIDE.contains(&what) => Some(format!("{what}: {why}")),
-            other => other.map(|()| None)?,
+            Err(WriteError::Conflict { what, why }) if BESIDE.contains(&what) => {
+                (Some((Reason::ChildConflict, format!("{what}: {why}"))), None)
+            }
+            // Whoever can mend it looks at the status, not at the log.
+            Err(refused) if refused.is_final() => (Some((Reason::PodsStuck, refused.to_string())), Some(refused)),
+            other => other.map(|()| (None, None))?,
         };
-        self.tell(&writer, &seen, &accepted, &plan, (conflict.clone(), demand.age)).await?;
-        Ok(Some(if conflict.is_some() { LATER } else { plan.again }))
+        let again = if trouble.is_some() { LATER } else { plan.again };
+        self.tell(&writer, &seen, &accepted, &plan, (trouble, demand.age)).await?;
+        failed.map_or(Ok(Some(again)), Err)
     }
 
     fn observe(&self, name: &ServerName) -> Option<Seen> {
@@ -228,7 +241,7 @@ impl Reconciler {
         let sorted = sort(&seen.pods, demand, wanted, self.fleet.serving(name));
         let tenant = (seen.server.tenant.as_str(), seen.there());
         let stale = demand.age > Duration::from_millis(policy.stale_ms);
-        let holds = stale || demand.silent;
+        let holds = stale || demand.silent || demand.settles;
         let (goal, decided, again) = if accepted.ends {
             self.fleet.told(name, tenant.0, tenant.1, 0);
             (Goal::Exactly(0), None, Duration::from_millis(policy.tick_ms))
@@ -279,14 +292,20 @@ impl Reconciler {
         for (name, pod) in pods(undrain) {
             writer.mark(&name, &pod.uid, None).await?;
         }
-        if !create.is_empty() {
-            self.create(writer, seen, accepted, create).await?;
-        }
+        let made = if create.is_empty() { Ok(()) } else { self.create(writer, seen, accepted, create).await };
+        // Where a quota refuses another pod, those that go make room for it.
+        let refused = match made {
+            Err(cause) if cause.is_final() => Some(cause),
+            other => other.map(|()| None)?,
+        };
         for (name, pod) in pods(drain) {
             writer.mark(&name, &pod.uid, Some(seen.now_ms)).await?;
         }
         for (name, pod) in pods(delete) {
             writer.delete(&name, &pod.uid).await?;
+        }
+        if let Some(cause) = refused {
+            return Err(cause);
         }
         let moved = !(create.is_empty() && drain.is_empty() && undrain.is_empty() && delete.is_empty());
         let said = seen.server.replicas.value.and_then(|value| u32::try_from(value).ok());
@@ -345,13 +364,13 @@ impl Reconciler {
         seen: &Seen,
         accepted: &Accepted,
         plan: &Plan,
-        (conflict, age): (Option<String>, Duration),
+        (trouble, age): (Option<(Reason, String)>, Duration),
     ) -> Result<(), WriteError> {
         if seen.server.deleting && (!seen.server.held || seen.pods.is_empty()) {
             return Ok(());
         }
         let stale = age > Duration::from_millis(accepted.policy.stale_ms);
-        let told = Told { seen, accepted, conflict, stale, decided: plan.decided.as_ref(), rolls: plan.sorted.rolls() };
+        let told = Told { seen, accepted, trouble, stale, decided: plan.decided.as_ref(), rolls: plan.sorted.rolls() };
         let status = told.status();
         if status::same(&seen.server.status, &status) {
             return Ok(());
@@ -369,6 +388,8 @@ impl Reconciler {
     ) -> Result<Option<Duration>, WriteError> {
         if rejection.unserved() {
             self.board.post(&seen.name, None);
+        } else if !seen.pods.is_empty() {
+            self.board.post(&seen.name, left(seen));
         }
         if seen.server.deleting {
             return self.end(writer, seen).await;
@@ -394,7 +415,7 @@ impl Reconciler {
         let demand = self.gateways.take(&seen.name, stale, Instant::now());
         let wanted = Wanted { revision: None, drain_ms: policy.drain_ms, now_ms: seen.now_ms };
         let sorted = sort(&seen.pods, &demand, wanted, None);
-        let holds = demand.silent || demand.age > stale;
+        let holds = demand.silent || demand.settles || demand.age > stale;
         let moves = moves(&seen.pods, &demand, wanted, &sorted, &Goal::Exactly(0), holds);
         for name in &moves.drain {
             writer.mark(name, &seen.pods[name].uid, Some(seen.now_ms)).await?;
@@ -410,7 +431,8 @@ impl Reconciler {
     /// # Errors
     /// What was learned cannot be read.
     pub async fn begin(&self, namespace: Option<&str>) -> Result<(), kube::Error> {
-        let (learned, faults) = learned(&self.client, namespace).await?;
+        self.gateways.begin(Instant::now());
+        let (learned, faults) = learned(&self.client, namespace, self.patience).await?;
         faults.iter().for_each(|fault| tracing::warn!("{fault}"));
         self.fleet.recall(learned);
         let servers: HashSet<_> =
@@ -423,6 +445,13 @@ impl Reconciler {
         }
         servers.iter().for_each(|server| self.queue.now(server));
         Ok(())
+    }
+
+    /// Others lead some of the servers now, and tell gateways of them.
+    pub fn end_lost(&self) {
+        let lost = self.world.servers().into_iter().filter(|server| self.leads.permit(server).is_none());
+        lost.for_each(|server| self.forget(&server));
+        self.board.complete(self.leads.all());
     }
 
     /// Another process leads.

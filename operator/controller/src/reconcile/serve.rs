@@ -1,9 +1,12 @@
 //! What gateways are told of a server.
 
-use echotune_api::demand::{Effect, Endpoint, Era, Served, Sessions, Spill};
+use std::sync::Arc;
 
-use super::{Accepted, Seen};
-use crate::{crd, fleet::Decided, pods::Moves};
+use echotune_api::demand::{Effect, Endpoint, Era, RouteName, Served, Sessions, Spill};
+use echotune_autoscaler::Policy;
+
+use super::{Accepted, Built, Seen, validate::policy};
+use crate::{build::Child, crd, fleet::Decided, pods::Moves};
 
 /// What gateways are told of a server: its pods with an address that are ready.
 pub(super) fn served(seen: &Seen, accepted: &Accepted, moves: &Moves, decided: Option<&Decided>) -> Option<Served> {
@@ -51,6 +54,20 @@ pub(super) fn served(seen: &Seen, accepted: &Accepted, moves: &Moves, decided: O
         spill: spill.into_iter().flatten().collect(),
         tls: spec.tls,
     })
+}
+
+/// What gateways are told of a server that cannot be followed: the pods that it has serve on, and no call starts one.
+pub(super) fn left(seen: &Seen) -> Option<Served> {
+    let spec = Arc::clone(seen.server.spec.as_ref().ok()?);
+    if seen.route_owner.as_ref().is_some_and(|owner| *owner != seen.name) {
+        return None;
+    }
+    let route: RouteName = seen.server.route(&seen.name).parse().ok()?;
+    // How many calls a pod takes at once a policy says that is not to be had: one does no harm.
+    let policy = policy(seen, &spec).unwrap_or_else(|_| Policy { calls_per_pod: 1, ..Policy::default() });
+    let built = Built { revision: String::new(), essences: [0; Child::ALL.len()] };
+    let accepted = Accepted { spec, policy, built, route, ends: seen.server.deleting };
+    Some(Served { wakes: false, ..served(seen, &accepted, &Moves::default(), None)? })
 }
 
 const fn effect_of(effect: crd::Effect) -> Effect {

@@ -17,7 +17,8 @@ const MESSAGE: usize = 512;
 pub(super) struct Told<'t> {
     pub(super) seen: &'t Seen,
     pub(super) accepted: &'t Accepted,
-    pub(super) conflict: Option<String>,
+    /// Why not all could be written, for programs and for people.
+    pub(super) trouble: Option<(Reason, String)>,
     pub(super) stale: bool,
     pub(super) decided: Option<&'t Decided>,
     pub(super) rolls: bool,
@@ -48,9 +49,11 @@ impl Told<'_> {
         let pods = || self.seen.pods.values().filter(|pod| pod.is_ready() && pod.draining_ms.is_none());
         let ready = pods().count();
         let rolls = if self.rolls { ", and pods of an older template are replaced" } else { "" };
-        let (state, reason, message) = match (&self.conflict, self.seen.trouble()) {
-            (Some(why), _) => (State::False, Reason::ChildConflict, why.clone()),
-            (None, Some(why)) => (if ready > 0 { State::True } else { State::False }, Reason::PodsStuck, why),
+        let some = if ready > 0 { State::True } else { State::False };
+        let (state, reason, message) = match (&self.trouble, self.seen.trouble()) {
+            (Some((Reason::ChildConflict, why)), _) => (State::False, Reason::ChildConflict, why.clone()),
+            (Some((reason, why)), _) => (some, *reason, why.clone()),
+            (None, Some(why)) => (some, Reason::PodsStuck, why),
             _ if self.accepted.ends => (State::False, Reason::NotAccepted, "no pods are wanted here".to_owned()),
             _ if wanted == 0 && self.seen.there() == 0 => {
                 (State::True, Reason::ScaledToZero, "the next call starts a pod".to_owned())
@@ -58,10 +61,7 @@ impl Told<'_> {
             _ if ready >= wanted as usize && ready > 0 => {
                 (State::True, Reason::PodsReady, format!("{ready} take calls{rolls}"))
             }
-            _ => {
-                let state = if ready > 0 { State::True } else { State::False };
-                (state, Reason::Starting, format!("{ready} of {wanted} take calls{rolls}"))
-            }
+            _ => (some, Reason::Starting, format!("{ready} of {wanted} take calls{rolls}")),
         };
         (ConditionKind::Ready, state, reason, message)
     }

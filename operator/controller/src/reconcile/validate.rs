@@ -97,7 +97,11 @@ fn build(seen: &Seen, spec: &MCPServerSpec, around: &Surroundings) -> Result<Bui
     Ok(Built { revision: template.revision, essences: Child::ALL.map(|child| wanted.essence(child)) })
 }
 
-fn policy(seen: &Seen, spec: &MCPServerSpec) -> Result<Policy, Rejection> {
+/// How a server is to be scaled.
+///
+/// # Errors
+/// There is no such policy, or it has faults.
+pub(super) fn policy(seen: &Seen, spec: &MCPServerSpec) -> Result<Policy, Rejection> {
     let Some(name) = &spec.scaling_policy else {
         let policy = spec.scaling.clone().unwrap_or_default();
         return match policy.check() {

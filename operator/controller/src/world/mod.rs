@@ -199,13 +199,14 @@ impl Index {
         self.by_route.get(&route)?.first().map(|(_, name)| name)
     }
 
-    pub(crate) fn drop_pod(&mut self, server: &ServerName, pod: &str) {
-        if let Some(pods) = self.pods.get_mut(server) {
-            pods.remove(pod);
-            if pods.is_empty() {
-                self.pods.remove(server);
-            }
+    /// Forgets a pod; whether it was known.
+    pub(crate) fn drop_pod(&mut self, server: &ServerName, pod: &str) -> bool {
+        let Some(pods) = self.pods.get_mut(server) else { return false };
+        let was_known = pods.remove(pod).is_some();
+        if pods.is_empty() {
+            self.pods.remove(server);
         }
+        was_known
     }
 
     pub(crate) fn drop_beside(&mut self, server: &ServerName, child: Child) {

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Index, Key, Kind, PodSeen, Server, World, server_of};
 use crate::{
-    build::{Child, MANAGED_BY, MANAGER, disruptions, endpoints, identity, rules},
+    build::{Child, MANAGED_BY, MANAGER, child_name, disruptions, endpoints, identity, rules},
     crd::{MCPScalingPolicy, MCPServer},
     metrics::Metrics,
 };
@@ -170,7 +170,6 @@ const POLICIES: Keeper<DynamicObject> = Keeper {
     keys: |index| index.policies.keys().cloned().collect(),
 };
 
-/// The server that a key of a pod belongs to: pods of one server begin with its name.
 fn pod_keys(index: &Index) -> Vec<Key> {
     let of = |(server, pods): (&ServerName, &std::collections::BTreeMap<String, PodSeen>)| {
         pods.keys().map(|pod| format!("{}/{pod}", server.namespace())).collect::<Vec<_>>()
@@ -178,18 +177,21 @@ fn pod_keys(index: &Index) -> Vec<Key> {
     index.pods.iter().flat_map(of).collect()
 }
 
-fn pod_server(index: &Index, key: &Key) -> Option<(ServerName, String)> {
+/// The server that a key of a pod belongs to, and the pod's name: mcp-SERVER-REVISION-ORDINAL.
+fn pod_server(key: &Key) -> Option<(ServerName, String)> {
     let (namespace, pod) = key.split_once('/')?;
-    // mcp-SERVER-REVISION-ORDINAL
     let server = pod.strip_prefix("mcp-")?.rsplit_once('-')?.0.rsplit_once('-')?.0;
-    let server: ServerName = format!("{namespace}/{server}").parse().ok()?;
-    index.pods.get(&server)?.contains_key(pod).then(|| (server, pod.to_owned()))
+    Some((format!("{namespace}/{server}").parse().ok()?, pod.to_owned()))
 }
 
 const PODS: Keeper<Pod> = Keeper {
     kind: Kind::Pods,
     put: |index, pod| {
-        let Some(server) = server_of(&pod.metadata) else { return BTreeSet::new() };
+        // One that has the labels and another name is a copy that somebody made: it is theirs.
+        let named = pod_server(&key(&pod)).map(|(server, _)| server);
+        let Some(server) = server_of(&pod.metadata).filter(|server| named.as_ref() == Some(server)) else {
+            return BTreeSet::new();
+        };
         let seen = PodSeen::of(&pod);
         let pods = index.pods.entry(server.clone()).or_default();
         let before = pods.insert(pod.name_any(), seen.clone());
@@ -197,9 +199,8 @@ const PODS: Keeper<Pod> = Keeper {
         if before.as_ref() == Some(&seen) { BTreeSet::new() } else { one(Some(server)) }
     },
     drop: |index, key| {
-        let Some((server, pod)) = pod_server(index, key) else { return BTreeSet::new() };
-        index.drop_pod(&server, &pod);
-        one(Some(server))
+        let Some((server, pod)) = pod_server(key) else { return BTreeSet::new() };
+        if index.drop_pod(&server, &pod) { one(Some(server)) } else { BTreeSet::new() }
     },
     keys: pod_keys,
 };
@@ -252,7 +253,8 @@ fn beside<K: Beside>() -> Keeper<K> {
     Keeper {
         kind: Kind::Beside(K::CHILD),
         put: |index, object| {
-            let Some(server) = server_of(object.meta()) else { return BTreeSet::new() };
+            let mine = |server: &ServerName| object.name_any() == child_name(server.name());
+            let Some(server) = server_of(object.meta()).filter(mine) else { return BTreeSet::new() };
             let essence = Some(object.essence());
             let place = &mut index.beside.entry(server.clone()).or_default()[K::CHILD as usize];
             let before = std::mem::replace(place, essence);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use echotune_api::demand::ServerName;
 use serde_json::json;
 
 use crate::{
@@ -123,4 +124,31 @@ async fn shards_are_led_by_several_and_each_server_by_one() {
     one.kill();
     until("all shards to be led by the other", || if held("two") == 4 { Ok(()) } else { Err(held("two")) }).await;
     two.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_are_no_longer_told_of_servers_that_another_leads() {
+    let cluster = Cluster::start().await;
+    let mut shared = options("one");
+    shared.terms.shards = 2;
+    let operator = start_with(&cluster, shared, echotune_controller::ledger::Place::Nowhere);
+    let names: Vec<_> = (0..8).map(|at| format!("s{at}")).collect();
+    for name in &names {
+        cluster.put("mcpservers", server(name, json!({})));
+    }
+    let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
+    let known = || names.iter().filter(|name| gateway.knows(name).is_some()).cloned().collect::<Vec<_>>();
+    until("all to be known", || if known() == names { Ok(()) } else { Err(known()) }).await;
+    let taken = json!({ "spec": {
+        "holderIdentity": "other", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 90,
+    } });
+    cluster.change("leases", "system", "echotune-operator-0", &taken);
+    let shard = |name: &String| {
+        let server: ServerName = format!("{NAMESPACE}/{name}").parse().expect("a server");
+        operator.operator.exchange.leads.shard(&server)
+    };
+    let left: Vec<_> = names.iter().filter(|name| shard(name) == 1).cloned().collect();
+    assert!(!left.is_empty() && left.len() < names.len(), "{left:?}");
+    until("those of the other shard alone", || if known() == left { Ok(()) } else { Err(known()) }).await;
+    operator.end().await;
 }

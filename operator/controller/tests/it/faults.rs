@@ -133,6 +133,58 @@ async fn a_pod_that_never_becomes_ready_is_told_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_server_refuses_is_told_and_keeps_no_pod_from_going() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 2 } } })));
+    let operator = start(&cluster, "one");
+    let _gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
+    becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
+    settles(&cluster).await;
+    let old = pods(&cluster);
+    // As by a quota that is used up.
+    cluster.script(|verb, target| (verb == "POST" && target.plural == "pods").then_some(Fault::Status(403)));
+    cluster.change("mcpservers", NAMESPACE, "search", &json!({ "spec": { "image": "localhost/demo:2" } }));
+    becomes(&cluster, "search", "Ready", "True", "PodsStuck").await;
+    let found = cluster.get("mcpservers", NAMESPACE, "search").expect("it is there");
+    assert!(found["status"].to_string().contains("as it was told to"), "{found}");
+    let marked = json!({ "metadata": {
+        "labels": { "mcp.echotune.internal/serving": "false" },
+        "annotations": { "mcp.echotune.internal/draining-since": "1" },
+    } });
+    cluster.change("pods", NAMESPACE, &old[0], &marked);
+    has_pods(&cluster, 1).await;
+    assert_eq!(pods(&cluster), [old[1].clone()], "the one that drained made room");
+    cluster.behave();
+    // By itself it is tried again after a pause that has grown with each refusal.
+    cluster.change("mcpservers", NAMESPACE, "search", &json!({ "metadata": { "annotations": { "quota": "raised" } } }));
+    becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_somebody_made_of_a_pod_is_theirs() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    let labels = json!({
+        "app.kubernetes.io/managed-by": "echotune-operator", "mcp.echotune.internal/server": "search",
+    });
+    let copy = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "namespace": NAMESPACE, "name": "debug", "labels": labels },
+    });
+    cluster.put("pods", copy);
+    cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 1 } } })));
+    let operator = start(&cluster, "one");
+    becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
+    has_pods(&cluster, 2).await;
+    settles(&cluster).await;
+    let copy = cluster.get("pods", NAMESPACE, "debug").expect("it is not deleted");
+    assert!(copy["metadata"]["annotations"].is_null(), "it is not marked: {copy}");
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_nobody_reports_nothing_is_taken_away() {
     let cluster = Cluster::start().await;
     let _nodes = nodes(&cluster);

@@ -227,6 +227,34 @@ async fn what_cannot_be_followed_is_told_and_followed_once_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_policy_is_gone_is_served_on_by_the_pods_that_it_has() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    let policy = json!({
+        "apiVersion": "mcp.echotune.internal/v1alpha1", "kind": "MCPScalingPolicy",
+        "metadata": { "namespace": NAMESPACE, "name": "shared" },
+        "spec": { "minPods": 1, "maxPods": 3 },
+    });
+    cluster.put("mcpscalingpolicies", policy);
+    let named = json!({ "spec": { "scaling": null, "scalingPolicy": "shared" } });
+    cluster.put("mcpservers", server("search", named));
+    let operator = start(&cluster, "one");
+    becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
+    cluster.remove("mcpscalingpolicies", NAMESPACE, "shared");
+    becomes(&cluster, "search", "Accepted", "False", "PolicyNotFound").await;
+    operator.end().await;
+    // One that knows nothing of what was told before.
+    let again = start(&cluster, "two");
+    let gateway = Gateway::start("gateway-0", vec![again.operator.clone()]);
+    until("its pod to be told of", || match gateway.knows("search") {
+        Some(known) if known.endpoints.len() == 1 && !known.wakes => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    again.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn somebody_else_who_scales_is_let_to_and_when_they_are_gone_the_policy_decides() {
     let cluster = Cluster::start().await;
     let _nodes = nodes(&cluster);

@@ -69,6 +69,7 @@ pub(crate) fn options(identity: &str) -> Options {
         ceilings: Ceilings::default(),
         workers: 4,
         forget: Duration::from_secs(60),
+        settle: Duration::ZERO,
         keep_every: Duration::from_secs(600),
         patience: Duration::from_millis(500),
     }

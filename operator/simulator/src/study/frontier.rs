@@ -71,7 +71,7 @@ pub fn pareto(points: &[Point]) -> Vec<&Point> {
 pub struct Comparison {
     /// Pod-hours against those that the frontier takes for as many slow calls; none where it does not reach that.
     pub hours: Option<Interval>,
-    /// Slow calls against those of the frontier for as many pod-hours; none where it does not reach that.
+    /// Slow calls against those of the frontier for as many pod-hours; none where it does not reach that, or has none.
     pub slow: Option<Interval>,
 }
 
@@ -82,9 +82,10 @@ pub fn against(point: &Point, frontier: &[&Point]) -> Comparison {
     for seed in 0..point.hours.len() {
         let curve: Vec<(f64, f64)> = frontier.iter().map(|one| (one.hours[seed], one.slow[seed])).collect();
         let turned: Vec<(f64, f64)> = curve.iter().map(|(hours, slow)| (*slow, *hours)).collect();
-        let percent = |own: f64, theirs: f64| 100.0 * (own / theirs - 1.0);
-        hours.extend(between(&turned, point.slow[seed]).map(|theirs| percent(point.hours[seed], theirs)));
-        slow.extend(between(&curve, point.hours[seed]).map(|theirs| percent(point.slow[seed], theirs)));
+        // Of nothing there is no part.
+        let percent = |own: f64, theirs: f64| (theirs > 0.0).then(|| 100.0 * (own / theirs - 1.0));
+        hours.extend(between(&turned, point.slow[seed]).and_then(|theirs| percent(point.hours[seed], theirs)));
+        slow.extend(between(&curve, point.hours[seed]).and_then(|theirs| percent(point.slow[seed], theirs)));
     }
     // A frontier that only some seeds reach says nothing of all.
     let of_all = |found: &[f64]| (found.len() == point.hours.len()).then(|| interval(found)).flatten();
@@ -136,5 +137,9 @@ mod tests {
         let found = against(&point(20.0, 2.0), &frontier);
         assert!((found.slow.unwrap().mean + 50.0).abs() < 0.1, "{found:?}");
         assert_eq!(against(&point(5.0, 1.0), &frontier), Comparison { hours: None, slow: None });
+        // A frontier without a slow call at as many pod-hours: none of a hundred parts of nothing.
+        let points = [point(10.0, 8.0), point(40.0, 0.0)];
+        let found = against(&point(40.0, 0.0), &pareto(&points));
+        assert!(found.hours.is_some_and(|hours| hours.mean.abs() < 1e-9) && found.slow.is_none(), "{found:?}");
     }
 }
