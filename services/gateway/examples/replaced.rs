@@ -41,7 +41,13 @@ fn config(modern: bool, pods: &VecDeque<(u32, Pod)>) -> ServerConfig {
     }
 }
 
-async fn replace(gateway: &Gateway, modern: bool, done: &AtomicU64, calls: u64) -> Outcome<u32> {
+/// How many were killed, with those that still serve: calls under way are not to be lost by the end of this.
+async fn replace(
+    gateway: &Gateway,
+    modern: bool,
+    done: &AtomicU64,
+    calls: u64,
+) -> Outcome<(u32, VecDeque<(u32, Pod)>)> {
     let mut pods = VecDeque::new();
     for number in 0..u32::try_from(PODS)? {
         pods.push_back((number, Pod::start(modern, TAKES)?));
@@ -62,7 +68,7 @@ async fn replace(gateway: &Gateway, modern: bool, done: &AtomicU64, calls: u64) 
         }
         number += 1;
     }
-    Ok(number - u32::try_from(PODS)?)
+    Ok((number - u32::try_from(PODS)?, pods))
 }
 
 async fn measure(modern: bool, calls: u64) -> Outcome<serde_json::Value> {
@@ -99,7 +105,8 @@ async fn measure(modern: bool, calls: u64) -> Outcome<serde_json::Value> {
         times.extend(more);
         lost.extend(without);
     }
-    let replaced = replacing.await??;
+    let (replaced, pods) = replacing.await??;
+    drop(pods);
     times.sort_unstable();
     stand.stop.cancel();
     Ok(json!({

@@ -9,8 +9,14 @@ use std::{
 };
 
 use echotune_kit::auth::Callers;
-use moka::sync::Cache;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use moka::{
+    policy::EvictionPolicy,
+    sync::{Cache, CacheBuilder},
+};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -96,9 +102,9 @@ impl Hub {
             lists: Arc::new(Lists::new(&limits)),
             requests: Arc::new(Semaphore::new(limits.requests.min(1 << 20))),
             streams: Arc::new(Semaphore::new(limits.streams.min(1 << 20))),
-            lives: Cache::builder().max_capacity(limits.sessions).time_to_idle(limits.session_idle).build(),
-            ended: Cache::builder().max_capacity(limits.sessions).time_to_live(limits.session_lasts).build(),
-            parked: Cache::builder().max_capacity(limits.sessions).time_to_live(limits.input_wait).build(),
+            lives: newest(limits.sessions).time_to_idle(limits.session_idle).build(),
+            ended: newest(limits.sessions).time_to_live(limits.session_lasts).build(),
+            parked: newest(limits.sessions).time_to_live(limits.input_wait).build(),
             unmet: AtomicUsize::new(0),
             starting: AtomicBool::new(true),
             peers: crate::peer::Peers(http_client(common.connector.clone())),
@@ -166,14 +172,22 @@ impl Hub {
     pub(crate) async fn close(&self) {
         // Requests first: children and sessions are theirs.
         let most = u32::try_from(self.limits.requests.min(1 << 20)).unwrap_or(u32::MAX);
-        drop(self.requests.acquire_many(most).await);
-        futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
+        // They are held to the end, so that none begins any more.
+        let _all = self.requests.acquire_many(most).await;
+        self.close_servers().await;
         self.tasks.close();
-        self.tasks.wait().await;
+        // What was opened meanwhile for whoever still asked for a list ends too.
+        while timeout(TIDY, self.tasks.wait()).await.is_err() {
+            self.close_servers().await;
+        }
         self.access.close().await;
         if let Some(metering) = &self.metering {
             metering.close().await;
         }
+    }
+
+    async fn close_servers(&self) {
+        futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
     }
 
     /// What is kept here of a session that was not ended.
@@ -237,6 +251,12 @@ impl Hub {
         let mut read = Reader(&plain);
         Some((read.text()?, read.fixed()?, read.bytes()?.to_vec()))
     }
+}
+
+/// Keeps so many at the most. Those go first that were used longest ago: by how often they were used, which is what is
+/// asked otherwise, a session that has just been opened would go at once.
+fn newest<V: Clone + Send + Sync + 'static>(most: u64) -> CacheBuilder<Digest, V, Cache<Digest, V>> {
+    Cache::builder().max_capacity(most).eviction_policy(EvictionPolicy::lru())
 }
 
 fn about(scope: &str, session: Digest) -> String {

@@ -87,7 +87,10 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn put(&self, server: ServerConfig) -> Result<(), Unusable> {
-        self.hub.hosted.end(&server.name);
+        // One that is left as it was goes on with its processes.
+        if server.check().is_empty() {
+            self.hub.hosted.end(&server.name);
+        }
         self.hub.put(servers::Source::Configured, server).map_err(Unusable)
     }
 

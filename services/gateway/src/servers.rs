@@ -7,7 +7,6 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::ServerConfig,
@@ -135,7 +134,7 @@ impl Hub {
                 if let Some(before) = before {
                     before.end.cancel();
                     made.take_over_subscriptions();
-                    self.tasks.spawn(retire(before, Some(made), self.stop.clone()));
+                    self.tasks.spawn(retire(before, Some(made)));
                 }
                 Ok(())
             }
@@ -154,7 +153,7 @@ impl Hub {
         taken.end.cancel();
         taken.gate.close();
         Changed::ALL.into_iter().for_each(|changed| taken.changes.tell(changed));
-        self.tasks.spawn(retire(taken, None, self.stop.clone()));
+        self.tasks.spawn(retire(taken, None));
         true
     }
 
@@ -198,10 +197,11 @@ impl Drop for Unready {
     }
 }
 
-/// Lets what a server has under way end, then ends its sessions and children, unless its successor has them.
-async fn retire(server: Arc<Server>, successor: Option<Arc<Server>>, stop: CancellationToken) {
+/// Lets what a server has under way end, also when the gateway stops meanwhile, then ends its sessions and children,
+/// unless its successor has them.
+async fn retire(server: Arc<Server>, successor: Option<Arc<Server>>) {
     let until = Instant::now() + server.config.deadline_max;
-    while Arc::strong_count(&server.used) > 1 && Instant::now() < until && !stop.is_cancelled() {
+    while Arc::strong_count(&server.used) > 1 && Instant::now() < until {
         sleep(LOOK).await;
     }
     if !successor.is_some_and(|successor| successor.shares_links_with(&server)) {

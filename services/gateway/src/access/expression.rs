@@ -2,7 +2,12 @@
 //! are read, and what they may cost with the arguments at hand before they are evaluated: they are judged on the way of
 //! every call.
 
-use std::{collections::HashMap, sync::Arc, thread};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    thread,
+};
 
 use cel::{
     Context, Env, IdedExpr, Program, Value as Cel,
@@ -10,6 +15,10 @@ use cel::{
     objects::Key,
 };
 use echotune_kit::involved::Involved;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::Value;
 
 use crate::{config::Effect, message::Json};
@@ -149,6 +158,9 @@ impl Arguments {
         if json.bytes().len() > MAX_ARGUMENTS {
             return Err(format!("its arguments have more than {MAX_ARGUMENTS} bytes, and are not read"));
         }
+        if json.read::<Unambiguous>().is_none() {
+            return Err("its arguments cannot be read, or a name comes twice in them".to_owned());
+        }
         let value: Value = json.read().ok_or_else(|| "its arguments cannot be read".to_owned())?;
         let mut longest = 0;
         Ok(Self { value: to_cel(value, &mut longest), longest })
@@ -156,6 +168,63 @@ impl Arguments {
 
     pub(super) fn add_to(&self, context: &mut Context<'_, '_>) {
         context.add_variable_from_value(ARGUMENTS, self.value.clone());
+    }
+}
+
+/// JSON in which no name of an object comes twice: of two values a condition would see one, and the server perhaps the
+/// other.
+struct Unambiguous;
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Unambiguous;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_unit<E>(self) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Unambiguous, A::Error> {
+                while parts.next_element::<Unambiguous>()?.is_some() {}
+                Ok(Unambiguous)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unambiguous, A::Error> {
+                let mut known = HashSet::new();
+                while let Some((name, _)) = members.next_entry::<String, Unambiguous>()? {
+                    if !known.insert(name) {
+                        return Err(A::Error::custom("a name comes twice"));
+                    }
+                }
+                Ok(Unambiguous)
+            }
+        }
+        from.deserialize_any(Parts)
     }
 }
 
@@ -397,6 +466,17 @@ mod tests {
         assert!(matches!(holds(twice, Some(&long)), Holds::Unknown(why) if why.contains("more than")));
         let large = Json::of(&json!({"text": "x".repeat(MAX_ARGUMENTS)}));
         assert!(Arguments::read(Some(&large)).is_err());
+    }
+
+    #[test]
+    fn arguments_in_which_a_name_comes_twice_are_not_judged() {
+        let read = |text: &'static str| {
+            let json = Json::taken(&axum::body::Bytes::from_static(text.as_bytes())).expect("JSON");
+            Arguments::read(Some(&json)).is_ok()
+        };
+        assert!(read(r#"{"path": "/music", "in": [{"path": 1.5e3, "n": null}, {"path": [true, -7]}]}"#));
+        assert!(!read(r#"{"path": "/secret", "path": "/music"}"#));
+        assert!(!read(r#"{"in": [{"path": "/secret", "\u0070ath": "/music"}]}"#));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use super::config::{Rate, RatesConfig};
 use crate::caller::{Digest, digest};
 
-/// Callers, and callers with tools, that are counted at once; beyond them who was counted longest ago begins anew.
+/// Callers, and callers with tools, that are counted at once; beyond them who calls least begins anew.
 const COUNTED: u64 = 200_000;
 
 /// How often callers may call.

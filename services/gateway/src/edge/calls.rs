@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::response::Response;
 use http::HeaderMap;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -50,20 +53,21 @@ impl Asking {
             Some(state) => {
                 let responses = responses(&mut request);
                 let (replica, parked) = self.state(&state, about)?;
-                match self.hub.unpark(parked) {
-                    Some(waiting) => {
-                        let back = self.back(waiting, &request, responses).await;
-                        return back.ok_or_else(|| Refusal::unavailable("what waited for this has just ended", 1));
-                    }
-                    None => match self.bring(&replica).await {
-                        Some(response) => return Ok(response),
-                        // What waited for it is no more; the request may begin anew.
-                        None => Some(responses),
-                    },
+                let back = match self.hub.unpark(parked) {
+                    Some(waiting) => self.back(waiting, &request, &responses).await,
+                    None => self.bring(&replica).await,
+                };
+                match back {
+                    Some(response) => return Ok(response),
+                    // What waited for it is no more; the request may begin anew.
+                    None => Some(responses),
                 }
             }
             None => None,
         };
+        // It is under way from now on: a stop waits for its end.
+        let full = |_| Refusal::unavailable("as many requests as there may be are under way", 1);
+        let permit = Arc::clone(&self.hub.requests).try_acquire_owned().map_err(full)?;
         let target = self.target(&mut request).await?;
         // A server of before 2026-07-28 has given none out: it is one of this gateway that was changed.
         if is_foreign && target.server.known().is_some_and(|info| !info.revision.is_modern()) {
@@ -85,7 +89,7 @@ impl Asking {
                 crate::flow::convert::refused(&Refusal::unknown(why), &request.incoming.method, request.revision);
             return Ok(respond::message(&outcome.message(&request.incoming.id), ending.status));
         }
-        self.begin(request, (target, admitted), about, returned).await
+        self.begin(request, (target, admitted, permit), about, returned).await
     }
 
     /// Asks whether the call may be made.
@@ -125,10 +129,11 @@ impl Asking {
         &self,
         waiting: mpsc::Sender<Control>,
         request: &Request,
-        responses: BTreeMap<String, Json>,
+        responses: &BTreeMap<String, Json>,
     ) -> Option<Response> {
         let (stream, gone) = (Stream::new(self.hub.limits.stream_bytes, false), CancellationToken::new());
         let id = request.incoming.id.clone();
+        let responses = responses.clone();
         let attach = Control::Attach { stream: Arc::clone(&stream), id, gone: gone.clone(), responses };
         waiting.send(attach).await.ok()?;
         Some(respond::answer(&self.hub, &stream, None, Some(gone)).await)
@@ -137,12 +142,10 @@ impl Asking {
     async fn begin(
         self,
         request: Request,
-        (target, admitted): (Target, Admitted),
+        (target, admitted, permit): (Target, Admitted, OwnedSemaphorePermit),
         about: Digest,
         returned: Option<BTreeMap<String, Json>>,
     ) -> Result<Response, Refusal> {
-        let full = |_| Refusal::unavailable("as many requests as there may be are under way", 1);
-        let permit = Arc::clone(&self.hub.requests).try_acquire_owned().map_err(full)?;
         let legacy = !request.revision.is_modern();
         let gone = CancellationToken::new();
         if let Some(live) = &request.live

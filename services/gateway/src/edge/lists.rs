@@ -41,6 +41,11 @@ impl Asking {
             self.hub.access.may_see(&self.caller, &server.config.name, subject, name, effect)
         };
         let table = self.hub.lists.table(servers, kind, &self.asker(request)).await;
+        // None that can be had is not one without entries.
+        if table.is_unknown() {
+            let why = format!("no server answers '{}' now; ask again", kind.method());
+            return Err(Refusal::unavailable(why, 2));
+        }
         let page = Page {
             keys: &self.hub.keys,
             endpoint: &self.name,

@@ -168,7 +168,8 @@ impl Asking {
         let live = self.session()?.ok_or_else(nobody)?;
         let sealed = id.as_text().ok_or_else(nobody)?;
         let (replica, number) = self.hub.open_ask(&self.name, live.ticket.key, &sealed).ok_or_else(nobody)?;
-        if live.answer(number, outcome).await {
+        // The session may be asked something here too, which this is no answer to when it was asked elsewhere.
+        if replica == self.hub.advertise && live.answer(number, outcome).await {
             return Ok(StatusCode::ACCEPTED.into_response());
         }
         self.bring(&replica).await.ok_or_else(nobody)

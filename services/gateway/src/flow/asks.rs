@@ -31,6 +31,8 @@ const GATHER: Duration = Duration::from_millis(5);
 const ROUNDS: u32 = 16;
 /// Things that a client is asked at once.
 const AT_ONCE: usize = 32;
+/// The number of an answer to no question.
+const NOTHING: u64 = 0;
 
 /// Something that the client is asked.
 struct Open {
@@ -91,9 +93,15 @@ impl Asks {
         self.given = given;
     }
 
-    /// A new attempt begins: what was asked in one before is asked no more.
-    pub(super) fn begin(&mut self) {
-        self.open.retain(|open| matches!(open.to, To::Result(_)));
+    /// A new attempt begins: what was asked in one before is asked no more, and its answers are nobody's.
+    pub(super) fn begin(&mut self, live: Option<&Live>) {
+        self.open.retain(|open| {
+            let stays = matches!(open.to, To::Result(_));
+            if let (false, Some(live)) = (stays, live) {
+                live.not_asked(open.number);
+            }
+            stays
+        });
     }
 
     /// When something has to be done though nobody says anything.
@@ -168,6 +176,8 @@ impl Conversation {
             return Err(Broken::Refused(Refusal::broken(why)));
         }
         self.asks.results = Object::default();
+        // Those of the round before were answers to other questions.
+        drop(self.ask.params.remove("inputResponses"));
         match required.get("requestState") {
             Some(state) => self.ask.params.set("requestState", state.clone()),
             None => drop(self.ask.params.remove("requestState")),
@@ -183,7 +193,7 @@ impl Conversation {
         }
         if count == 0 {
             // Nothing but its state is to come back; it is asked again at once, by way of an answer to nothing.
-            let nothing = Control::Answer { number: 0, outcome: Outcome::result(&json!({})) };
+            let nothing = Control::Answer { number: NOTHING, outcome: Outcome::result(&json!({})) };
             drop(self.asks.me.try_send(nothing));
         }
         Ok(())
@@ -256,7 +266,12 @@ impl Conversation {
     }
 
     async fn client_answers(&mut self, number: u64, outcome: Outcome, exchange: &Exchange) -> Result<bool, Broken> {
-        if let Some(at) = self.asks.open.iter().position(|open| open.number == number) {
+        let at = self.asks.open.iter().position(|open| open.number == number);
+        if at.is_none() && number != NOTHING {
+            // It was asked in an attempt before: the server is not to be asked again for it.
+            return Ok(false);
+        }
+        if let Some(at) = at {
             let open = self.asks.open.remove(at);
             if self.asks.open.is_empty() {
                 self.deadline += self.asks.since.take().map(|since| since.elapsed()).unwrap_or_default();

@@ -101,6 +101,7 @@ impl Conversation {
         let begun = Instant::now();
         let outcome = self.converse().await;
         let usage = self.usage(&outcome, begun.elapsed());
+        let outcome = self.brought(outcome).await;
         if let Some(live) = &self.client.live {
             live.ended(&self.client.id);
         }
@@ -131,6 +132,46 @@ impl Conversation {
             self.server.event("unmetered");
         }
         error
+    }
+
+    /// A client that is away for what it was asked is told how it ended when it is back, also when that is just then.
+    async fn brought(&mut self, outcome: Result<Outcome, Broken>) -> Result<Outcome, Broken> {
+        if self.client.stream.is_some() {
+            return outcome;
+        }
+        self.leave();
+        if !matches!(outcome, Err(Broken::Gone)) {
+            let (until, stop) = (self.asks.until(self.deadline), self.hub.stop.clone());
+            tokio::select! {
+                () = self.comes_back() => {}
+                () = sleep_until(until) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        // Nobody can come any more, and whoever has come must not wait for nothing.
+        self.control.close();
+        self.comes_back().await;
+        match outcome {
+            Err(Broken::Gone) if self.client.stream.is_some() => Err(Broken::Refused(self.late())),
+            outcome => outcome,
+        }
+    }
+
+    /// Waits until the client is back, or nobody can come any more.
+    async fn comes_back(&mut self) {
+        while let Some(control) = self.control.recv().await {
+            if let Control::Attach { stream, id, gone, .. } = control {
+                self.client.stream = Some(stream);
+                self.client.id = id;
+                self.client.gone = gone;
+                return;
+            }
+        }
+    }
+
+    /// Tells the server that nobody waits any more. Nobody waits for that either: it may hang.
+    fn give_up(&self, exchange: Exchange, why: &'static str) {
+        self.hub.tasks.spawn(async move { exchange.cancel(why).await });
     }
 
     fn finish(&self, outcome: &Outcome, ending: Ending) {
@@ -229,7 +270,9 @@ impl Conversation {
                 let seconds = retry_after.map_or(1, |after| u32::try_from(after.as_secs()).unwrap_or(u32::MAX));
                 return Err(Refusal::unavailable(why, seconds));
             }
-            Failed::Cut(_) if self.may_repeat && tries.repeats < REPEATS => {
+            Failed::Cut(_) | Failed::Unmet(_)
+                if tries.repeats < REPEATS && (self.may_repeat || matches!(failed, Failed::Unmet(_))) =>
+            {
                 let late = Instant::now() + pause >= self.deadline;
                 if !late && self.server.budget.spend() {
                     tries.repeats += 1;
@@ -251,7 +294,7 @@ impl Conversation {
                 self.server.event("unknown");
                 Refusal::unknown(format!("{why}: what was asked may have been done; look before you repeat it"))
             }
-            Failed::Cut(_) | Failed::Gone | Failed::OtherEra => Refusal::unavailable(why, 1),
+            Failed::Cut(_) | Failed::Unmet(_) | Failed::Gone | Failed::OtherEra => Refusal::unavailable(why, 1),
             _ => Refusal::broken(why),
         }
     }
@@ -265,7 +308,6 @@ impl Conversation {
         if !traceparent.is_empty() {
             self.ask.traceparent = traceparent;
         }
-        self.ask.deadline = self.deadline;
         let begun = Instant::now();
         let outcome = self.ask_and_follow().instrument(span.clone()).await;
         let (error, why) = match &outcome {
@@ -285,7 +327,7 @@ impl Conversation {
 
     async fn ask_and_follow(&mut self) -> Result<Outcome, Broken> {
         let mut exchange = self.send().await?;
-        self.asks.begin();
+        self.asks.begin(self.client.live.as_deref());
         // After it has answered there is nothing more to hear, though the client is still asked for what it wants.
         let mut has_answered = false;
         loop {
@@ -300,12 +342,12 @@ impl Conversation {
                     continue;
                 }
                 () = self.client.gone.cancelled() => {
-                    exchange.cancel("the client has given it up").await;
+                    self.give_up(exchange, "the client has given it up");
                     return Err(Broken::Gone);
                 }
                 // Whoever is away for what it was asked comes back to another replica.
                 () = self.hub.stop.cancelled(), if self.client.stream.is_none() => {
-                    exchange.cancel("the gateway is stopping").await;
+                    self.give_up(exchange, "the gateway is stopping");
                     return Err(Broken::Gone);
                 }
                 () = sleep_until(until) => {
@@ -315,7 +357,7 @@ impl Conversation {
                         continue;
                     }
                     exchange.late();
-                    exchange.cancel("it took too long").await;
+                    self.give_up(exchange, "it took too long");
                     return Err(if self.client.stream.is_some() { Broken::Late } else { Broken::Gone });
                 }
             };
@@ -334,6 +376,8 @@ impl Conversation {
     }
 
     pub(super) async fn send(&mut self) -> Result<Exchange, Broken> {
+        // The time that people took is not the server's.
+        self.ask.deadline = self.deadline;
         let sending = self.server.send(&self.on, &self.ask, self.held.as_ref());
         tokio::select! {
             sent = timeout_at(self.deadline, sending) => Ok(sent.map_err(|_| Broken::Late)??),
@@ -396,7 +440,7 @@ impl Conversation {
 /// The value of `error.type`.
 const fn kind_of(failed: &Failed) -> &'static str {
     match failed {
-        Failed::NotSent { .. } => "unavailable",
+        Failed::NotSent { .. } | Failed::Unmet(_) => "unavailable",
         Failed::Gone => "session_gone",
         Failed::OtherEra => "other_revision",
         Failed::Cut(_) => "unknown_outcome",

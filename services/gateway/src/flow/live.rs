@@ -55,7 +55,9 @@ struct Inner {
 
 impl Live {
     pub(crate) fn new(ticket: Ticket) -> Arc<Self> {
-        Arc::new(Self { ticket, inner: Mutex::default(), next: AtomicU64::new(1) })
+        // Numbers of another replica, or of before the session was forgotten here, mean nothing here.
+        let first = u64::from_be_bytes(crate::token::random()) | 1;
+        Arc::new(Self { ticket, inner: Mutex::default(), next: AtomicU64::new(first) })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {

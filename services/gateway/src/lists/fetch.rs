@@ -227,7 +227,10 @@ impl Lists {
                 if !listed.is_public && !Arc::ptr_eq(own, shared) {
                     shared.with(|held| *held = None);
                 }
-                self.rest(server, kind, false);
+                if self.rest(server, kind, false) {
+                    // Whoever was given lists without it asks again.
+                    server.changes.tell(kind.changed());
+                }
                 return Some(Got { listed, is_fresh: true });
             }
             Ok(Err(failed)) => failed,
@@ -237,19 +240,20 @@ impl Lists {
         let (list, why) = (kind.method(), failed.why());
         tracing::warn!(server = server.config.name, list, why, "a list of an MCP server cannot be had");
         // One that answers keeps nobody waiting, whatever it answers.
-        if matches!(failed, Failed::NotSent { .. } | Failed::Cut(_) | Failed::Late) {
+        if matches!(failed, Failed::NotSent { .. } | Failed::Unmet(_) | Failed::Cut(_) | Failed::Late) {
             self.rest(server, kind, true);
         }
         own.stale()
     }
 
-    fn rest(&self, server: &Server, kind: Kind, is_needed: bool) {
+    /// Takes note of whether a list could be had; whether it could not before.
+    fn rest(&self, server: &Server, kind: Kind, is_needed: bool) -> bool {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         if is_needed {
             let rest = resting.get(&(server.number, kind)).map_or(REST, |(_, rest)| (*rest * 2).min(REST_MAX));
-            resting.insert((server.number, kind), (Instant::now() + rest, rest));
+            resting.insert((server.number, kind), (Instant::now() + rest, rest)).is_some()
         } else {
-            resting.remove(&(server.number, kind));
+            resting.remove(&(server.number, kind)).is_some()
         }
     }
 

@@ -116,6 +116,11 @@ impl Table {
         };
     }
 
+    /// Whether nothing is known of any server that there is.
+    pub(crate) fn is_unknown(&self) -> bool {
+        !self.lists.is_empty() && self.lists.iter().all(Option::is_none)
+    }
+
     fn offer(&self, server: usize, at: usize) -> Option<Offer> {
         let listed = self.lists[server].clone()?;
         let own = listed.entries.get(at)?.name.clone();

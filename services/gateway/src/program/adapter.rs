@@ -33,6 +33,8 @@ use crate::{
 
 /// The variable with the token that callers must have.
 const TOKEN: &str = "ECHOTUNE_ADAPTER_TOKEN";
+/// The variable with what is shown where spans and metrics are sent.
+const OTLP_AUTHORIZATION: &str = "ECHOTUNE__TELEMETRY__OTLP_AUTHORIZATION";
 /// How the server is called in logs, and at `/servers/NAME/mcp`.
 const NAME: &str = "server";
 /// How long what is left of spans has to be sent at the end.
@@ -104,7 +106,8 @@ struct ServerArguments {
     /// Which revisions it speaks.
     #[arg(long, value_name = "auto|modern|legacy", default_value = "auto", value_parser = era)]
     era: EraChoice,
-    /// Variables that the processes get from this one beside PATH, HOME and LANG; all of them where none is named.
+    /// Variables that the processes get from this one beside PATH, HOME and LANG; all of them but its secrets where
+    /// none is named.
     #[arg(long, value_name = "NAME")]
     env: Vec<String>,
     /// Address space of a process.
@@ -169,21 +172,24 @@ impl Adapter {
     fn telemetry(&self) -> Result<Telemetry, Failure> {
         let otlp = self.otlp_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty()).map(|endpoint| OtlpOptions {
             endpoint: endpoint.clone(),
-            authorization: std::env::var("ECHOTUNE__TELEMETRY__OTLP_AUTHORIZATION").unwrap_or_default().into(),
+            authorization: std::env::var(OTLP_AUTHORIZATION).unwrap_or_default().into(),
             queue: 2_048,
             timeout: Duration::from_secs(10),
         });
         Ok(telemetry::start(&telemetry::Options { log: self.log.clone(), spans_kept: SPANS, otlp })?)
     }
 
+    /// Whether the program gets a variable of this process. Secrets of this one are not for programs of others.
+    fn passes(&self, name: &str) -> bool {
+        let named = &self.server.env;
+        ![TOKEN, OTLP_AUTHORIZATION].contains(&name) && (named.is_empty() || named.iter().any(|passed| passed == name))
+    }
+
     fn server(&self) -> ServerConfig {
         let arguments = &self.server;
         let (program, args) = self.command.split_first().expect("a command is required");
-        let passes = |name: &String| {
-            name != TOKEN && (arguments.env.is_empty() || arguments.env.iter().any(|passed| passed == name))
-        };
         let process = ProcessConfig {
-            env: ConfigFlags::environment().into_iter().filter(|(name, _)| passes(name)).collect(),
+            env: ConfigFlags::environment().into_iter().filter(|(name, _)| self.passes(name)).collect(),
             folder: arguments.folder.clone(),
             sharing: arguments.sharing,
             children: arguments.children.max(1),
@@ -287,5 +293,17 @@ mod tests {
         assert!(install(&folder.path().join("none")).is_err());
         assert!(Adapter::try_parse_from(["adapter", "--install", "/x"]).is_ok());
         assert!(Adapter::try_parse_from(["adapter"]).is_err());
+    }
+
+    #[test]
+    fn a_program_gets_the_variables_that_it_is_to_have_and_no_secret() {
+        let passes = |more: &[&str], name: &str| {
+            let line = [&["adapter"][..], more, &["--", "program"]].concat();
+            Adapter::try_parse_from(line).expect("right").passes(name)
+        };
+        assert!(passes(&[], "TZ") && passes(&["--env", "TZ"], "TZ") && !passes(&["--env", "TZ"], "OTHER"));
+        for secret in [TOKEN, OTLP_AUTHORIZATION] {
+            assert!(!passes(&[], secret) && !passes(&["--env", secret], secret), "{secret}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use serde_json::json;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, mpsc},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,9 @@ use crate::{abilities::Abilities, message::Outcome, refusal::METHOD_NOT_FOUND};
 
 /// How long a request waits for the stream.
 const OPENING: Duration = Duration::from_secs(1);
+/// For how long it is not asked for again when it could not be had: requests would wait for it in vain, one after the
+/// other.
+const REST: Duration = Duration::from_secs(10);
 /// How long the stream is kept when nothing is under way.
 const IDLE: Duration = Duration::from_secs(5);
 /// What a request may have been told before it looks; what comes beyond is dropped.
@@ -49,6 +52,8 @@ struct Inner {
     under_way: BTreeMap<u64, mpsc::Sender<Said>>,
     next: u64,
     is_open: bool,
+    /// Until when it is not asked for.
+    rests: Option<Instant>,
 }
 
 /// What one request hears, until it is dropped.
@@ -175,6 +180,9 @@ impl Server {
         if beside.with(|inner| inner.is_open) {
             return Some(hearing);
         }
+        if beside.with(|inner| inner.rests.is_some_and(|until| until > Instant::now())) {
+            return None;
+        }
         let pass = route.endpoint.breaker.pass().ok()?;
         match timeout(OPENING, route.clone().listen(pass)).await {
             Ok(Ok(Some(exchange))) => {
@@ -187,8 +195,11 @@ impl Server {
                 self.found_no_stream();
                 None
             }
-            // The request goes on without; the next one tries again.
-            Ok(Err(_)) | Err(_) => None,
+            // The request goes on without.
+            Ok(Err(_)) | Err(_) => {
+                beside.with(|inner| inner.rests = Some(Instant::now() + REST));
+                None
+            }
         }
     }
 }

@@ -11,8 +11,12 @@ use crate::config::BreakerConfig;
 /// now and then is no better than one that never does.
 const WINDOW: u32 = 20;
 
+/// How long the request that tries an endpoint keeps others from it: what it asks for may take its time, and tells
+/// nothing until it has been answered.
+const TRIAL: Duration = Duration::from_secs(1);
+
 /// Whether an endpoint is asked. After failures it is left alone for a while, then asked by one request at a time until
-/// one goes well.
+/// one goes well; where they take long, by one each second.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     config: BreakerConfig,
@@ -28,7 +32,14 @@ struct State {
     /// Until when it is left alone.
     until: Option<Instant>,
     rest: Duration,
-    probing: bool,
+    /// Since when a request tries it.
+    probing: Option<Instant>,
+}
+
+impl State {
+    fn is_probing(&self, now: Instant) -> bool {
+        self.probing.is_some_and(|since| now < since + TRIAL)
+    }
 }
 
 /// What became of a request, as far as it tells of the endpoint.
@@ -64,9 +75,9 @@ impl Breaker {
         let probes = self.with(|state| match state.until {
             None => Ok(false),
             Some(until) if until > now => Err(until - now),
-            Some(_) if state.probing => Err(Duration::from_millis(100)),
+            Some(_) if state.is_probing(now) => Err(Duration::from_millis(100)),
             Some(_) => {
-                state.probing = true;
+                state.probing = Some(now);
                 Ok(true)
             }
         })?;
@@ -76,15 +87,17 @@ impl Breaker {
     /// Whether it is left alone at this moment, or somebody is trying it already.
     pub(crate) fn is_resting(&self) -> bool {
         let now = Instant::now();
-        self.with(|state| state.until.is_some_and(|until| until > now || state.probing))
+        self.with(|state| state.until.is_some_and(|until| until > now || state.is_probing(now)))
     }
 
     /// Takes note of what became of a request; whether the endpoint is left alone from now on. One that was under way
     /// before it was left alone is not taken for the one that tries it.
     fn note(&self, verdict: Verdict, probed: bool) -> bool {
         self.with(|state| {
+            // One that took so long that another has tried it well meanwhile is one of many.
+            let probed = probed && state.until.is_some();
             if probed {
-                state.probing = false;
+                state.probing = None;
             }
             match verdict {
                 Verdict::Nothing => false,
@@ -106,8 +119,8 @@ impl Breaker {
                     if !probed && state.in_a_row < self.config.failures && !too_many {
                         return false;
                     }
-                    // Those that were under way when it was left alone add nothing to it.
-                    if !probed && state.until.is_some() {
+                    // Those that were under way when it was left alone add nothing to it, though they tried it too.
+                    if state.until.is_some_and(|until| !probed || until > Instant::now()) {
                         return false;
                     }
                     state.until = Some(Instant::now() + state.rest);
@@ -183,6 +196,33 @@ mod tests {
         assert!(breaker.pass().is_err(), "one alone tries still");
         probe.tell(Verdict::Well);
         assert!(breaker.pass().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_tries_for_long_keeps_no_others_away() {
+        let breaker = breaker();
+        assert!(fail(&breaker, 3));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let slow = breaker.pass().expect("one tries");
+        assert!(breaker.pass().is_err() && breaker.is_resting());
+        tokio::time::advance(TRIAL).await;
+        assert!(!breaker.is_resting());
+        breaker.pass().expect("another tries beside it").tell(Verdict::Well);
+        assert!(breaker.pass().is_ok(), "it serves again");
+        drop(slow);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_that_try_it_at_once_and_fail_are_one_failure() {
+        let breaker = breaker();
+        assert!(fail(&breaker, 3));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let one = breaker.pass().expect("one tries");
+        tokio::time::advance(TRIAL).await;
+        let other = breaker.pass().expect("another tries beside it");
+        assert!(one.tell(Verdict::Failed));
+        assert!(!other.tell(Verdict::Failed), "it is left alone already");
+        assert_eq!(breaker.pass().expect_err("left alone"), Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -70,6 +70,8 @@ pub(crate) enum Failed {
         /// Whether the server itself said so, which costs it something.
         by_server: bool,
     },
+    /// Nothing was done either: it cannot be spoken to, for it ends as it starts or begins with what is no answer.
+    Unmet(String),
     /// The server does not know the session, so that nothing was done.
     Gone,
     /// It is not of the era that it was taken for, so that nothing was done.
@@ -94,14 +96,24 @@ impl Failed {
         Self::NotSent { why: why.into(), retry_after: None, by_server: false }
     }
 
+    /// The same before what was asked has been sent: what came of it is known, whatever failed on the way there.
+    fn before_sending(self) -> Self {
+        match self {
+            Self::Cut(why) => Self::not_sent(why),
+            Self::Late => Self::not_sent(self.why()),
+            Self::Wrong(why) => Self::Unmet(why),
+            known => known,
+        }
+    }
+
     /// Whether it tells that the server is in trouble.
     pub(crate) const fn is_trouble(&self) -> bool {
-        matches!(self, Self::NotSent { .. } | Self::Cut(_) | Self::Late | Self::Wrong(_))
+        matches!(self, Self::NotSent { .. } | Self::Unmet(_) | Self::Cut(_) | Self::Late | Self::Wrong(_))
     }
 
     pub(crate) fn why(&self) -> String {
         match self {
-            Self::NotSent { why, .. } | Self::Cut(why) | Self::Wrong(why) => why.clone(),
+            Self::NotSent { why, .. } | Self::Unmet(why) | Self::Cut(why) | Self::Wrong(why) => why.clone(),
             Self::Late => "it did not answer in time".to_owned(),
             Self::Gone => "it does not know the session any more".to_owned(),
             Self::OtherEra => "it speaks another revision than before".to_owned(),
@@ -275,7 +287,7 @@ impl Exchange {
 
     /// Whether it is on a pod that is to be left.
     fn must_move(&self) -> bool {
-        matches!(self, Self::Http(exchange) if !exchange.endpoint().is_open())
+        matches!(self, Self::Http(exchange) | Self::Heard(exchange, _) if !exchange.endpoint().is_open())
     }
 
     pub(crate) fn revision(&self) -> Revision {

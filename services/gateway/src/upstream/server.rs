@@ -9,7 +9,7 @@ use std::{
 use http::HeaderValue;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, Semaphore},
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -213,7 +213,8 @@ impl Server {
             return Err(Failed::not_sent(format!("'{}' is asleep, and no pod came in time", self.config.name)));
         }
         let greeted = timeout(self.greeting(), self.greet()).await;
-        let info = greeted.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))??;
+        let greeted = greeted.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))?;
+        let info = greeted.map_err(|failed| self.not_yet_sent(failed))?;
         Ok(self.learn(Some(info)).expect("just learnt"))
     }
 
@@ -305,6 +306,21 @@ impl Server {
         Ok((key, opened.await.map_err(|failed: Arc<Failed>| Failed::clone(&failed))?))
     }
 
+    /// What failed before a request was sent. A program that dies as it starts is not started again for as long as one
+    /// waits for a server that cannot be reached: it takes more than that does.
+    fn not_yet_sent(&self, failed: Failed) -> Failed {
+        match failed {
+            Failed::Cut(why) if self.is_process() => Failed::Unmet(why),
+            failed => failed.before_sending(),
+        }
+    }
+
+    /// What comes before a request is sent, for as long as that is awaited: nothing was done when it takes longer.
+    async fn in_time<T>(&self, ask: &Ask, work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+        let late = |_| Failed::not_sent(format!("'{}' does not answer", self.config.name));
+        timeout_at(ask.deadline, work).await.map_err(late)?
+    }
+
     /// A session that another replica has opened.
     fn adopt(&self, held: &Held, on: &OnBehalf) -> Option<Link> {
         let Kind::Http { endpoints, .. } = &self.kind else { return None };
@@ -359,7 +375,7 @@ impl Server {
 
     /// Sends a request. When the server has forgotten the session or changed its era, the next one finds it new.
     pub(crate) async fn send(&self, on: &OnBehalf, ask: &Ask, held: Option<&Held>) -> Result<Exchange, Failed> {
-        let info = self.info().await?;
+        let info = self.in_time(ask, self.info()).await?;
         if info.revision.is_modern() && !self.is_process() {
             let (route, pass) = self.route(on, ask.pod.as_ref())?;
             let sent = route.send(ask, self.id(), pass).await;
@@ -368,12 +384,14 @@ impl Server {
             }
             return Ok(Exchange::Http(Box::new(sent?)));
         }
-        let (key, link) = self.link(on, ask.abilities, held, ask.pod.as_ref()).await.inspect_err(|failed| {
+        let linking = self.link(on, ask.abilities, held, ask.pod.as_ref());
+        let linked = self.in_time(ask, linking).await.inspect_err(|failed| {
             // What it was taken for may be what it is no more: it is asked again.
             if matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_)) {
                 self.learn(None);
             }
-        })?;
+        });
+        let (key, link) = linked.map_err(|failed| self.not_yet_sent(failed))?;
         let sent = self.send_by(on, &link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
@@ -398,7 +416,10 @@ impl Server {
                 let resting = |left| Failed::resting(why(), left);
                 // A session is at its endpoint alone; when that is away for long it ends there too.
                 let pass = route.endpoint.breaker.pass().map_err(resting)?;
-                let exchange = Box::new(route.clone().send(ask, self.id(), pass).await?);
+                let mut route = route.clone();
+                // A session is its account's, whose tokens do not all have the same role.
+                route.on_behalf = on_behalf(on, self.config.forward_caller);
+                let exchange = Box::new(route.send(ask, self.id(), pass).await?);
                 Ok(match hearing {
                     Some(hearing) => Exchange::Heard(exchange, hearing),
                     None => Exchange::Http(exchange),
@@ -511,8 +532,12 @@ impl Ways {
             Reach::Http { .. } | Reach::Pods(_) => links(limits.sessions, limits.session_idle),
             Reach::Process(process) => links(u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
         };
-        let spent =
-            moka::sync::Cache::builder().max_capacity(limits.sessions).time_to_live(limits.session_lasts).build();
+        // By how often they were used, one that is new would go at once, and its session be tried again and again.
+        let spent = moka::sync::Cache::builder()
+            .max_capacity(limits.sessions)
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .time_to_live(limits.session_lasts)
+            .build();
         Self { info: Mutex::default(), asking: AsyncMutex::default(), links, spent }
     }
 }

@@ -1,7 +1,14 @@
 //! Who may call what, how often, and what is written of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use axum::extract::State;
 use echotune_gateway::{
     AccessConfig, AuditConfig, Effect, GatewayConfig, Rate, RatesConfig, ResourceConfig, RuleConfig, ServerConfig, Then,
 };
@@ -17,6 +24,7 @@ use crate::{
     fixture::{Era, Fixture},
     house::{
         Accounts, House, OPERATOR, SOON, Served, config, effects, error_of, http, message_of, names, result_of, rmcp,
+        serve,
     },
 };
 
@@ -224,6 +232,49 @@ async fn every_call_leaves_one_line_without_what_was_in_it() {
     assert_eq!(part(&lines[1]), ["user2", "files", "tool", "count", "once", "deny", "refused"]);
     assert_eq!((&lines[0]["rule"], &lines[0]["trace"], lines.len()), (&json!("all read"), &json!(trace), 2));
     assert!(lines[0]["time"].as_str().expect("a time").ends_with('Z') && lines[0]["duration_us"].is_u64());
+}
+
+/// A server that takes its time to tell what it has, and counts how often it is asked.
+async fn leisurely(State(asked): State<Arc<AtomicU64>>, body: axum::body::Bytes) -> axum::Json<Value> {
+    let request: Value = serde_json::from_slice(&body).expect("JSON");
+    let result = match request["method"].as_str().expect("a method") {
+        "server/discover" => json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "public"}),
+        "tools/list" => {
+            asked.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            json!({"resultType": "complete", "ttlMs": 0, "cacheScope": "public",
+                "tools": [{"name": "t", "inputSchema": {}}]})
+        }
+        _ => json!({"resultType": "complete", "content": []}),
+    };
+    axum::Json(json!({"jsonrpc": "2.0", "id": request["id"], "result": result}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_came_before_the_stop_is_made_and_leaves_its_line() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("audit.jsonl");
+    let asked = Arc::new(AtomicU64::new(0));
+    let router = axum::Router::new().route("/mcp", axum::routing::post(leisurely)).with_state(Arc::clone(&asked));
+    let served = serve("127.0.0.1:0", router).await;
+    // So that its list is looked into before it is called.
+    let server = ServerConfig { trust_annotations: true, ..http("a", &served.url()) };
+    let audit = AuditConfig { path: path.clone(), ..AuditConfig::default() };
+    let access = AccessConfig { audit, ..AccessConfig::default() };
+    let house = House::with(GatewayConfig { access, ..config(vec![server], Default::default()) }).await;
+    let before = asked.load(Ordering::SeqCst);
+    let call = tokio::spawn(house.modern("/servers/a/mcp", OPERATOR, "tools/call", json!({"name": "t"})).send());
+    let looking = async {
+        while asked.load(Ordering::SeqCst) == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, looking).await.expect("in time");
+    house.close().await;
+    let called = result_of(call.await.expect("ran").expect("answered")).await;
+    assert_eq!(called["content"], json!([]), "{called}");
+    assert_eq!(std::fs::read_to_string(&path).expect("the record").lines().count(), 1);
 }
 
 #[cfg(target_os = "linux")]

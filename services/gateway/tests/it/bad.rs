@@ -45,6 +45,7 @@ async fn bad(State(bad): State<Bad>, body: Bytes) -> Response {
     let id = request["id"].clone();
     let answer = |result: Value| axum::Json(json!({"jsonrpc": "2.0", "id": id, "result": result})).into_response();
     match request["method"].as_str().expect("a method") {
+        "server/discover" if bad.how == "silent" => std::future::pending::<()>().await,
         "server/discover" => {
             return answer(json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
                 "capabilities": {"tools": {}}, "ttlMs": 60_000, "cacheScope": "public"}));
@@ -132,6 +133,22 @@ async fn whatever_a_server_does_its_caller_is_told_what_is_known_and_the_others_
         assert_eq!(calls.load(Ordering::SeqCst), 1, "{how}: it was not called again");
         house.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_never_sent_is_not_told_to_be_unknown() {
+    let (silent, _served, calls) = bad_server("silent").await;
+    let dies = process("dies", echotune_gateway::ProcessConfig::new("/bin/sh", ["-c", "exit 3"]));
+    let house = House::of(vec![silent, dies]).await;
+    for name in ["bad", "dies"] {
+        let params = json!({"name": "x", "_meta": {"echotune/timeout-ms": 3_000}});
+        let path = format!("/servers/{name}/mcp");
+        let response = house.modern(&path, OPERATOR, "tools/call", params).send().await.expect("answered");
+        let message = message_of(response).await;
+        assert_eq!(message["error"]["data"]["kind"], "UNAVAILABLE", "{name}: {message}");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+    house.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

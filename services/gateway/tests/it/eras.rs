@@ -1,5 +1,8 @@
 //! Every pair of eras, over both transports, with everything that is said in between.
 
+use std::time::Duration;
+
+use echotune_gateway::ServerConfig;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -111,6 +114,25 @@ async fn what_servers_ask_reaches_the_client_that_caused_it_in_the_way_of_its_er
         let legacy = asked_legacy(&house, &session, id, &tool).await;
         assert_eq!(legacy["structuredContent"]["hello"], "ann", "{server}: {legacy}");
     }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_may_take_longer_than_the_server() {
+    let served = rmcp(Fixture::new("new", Era::Modern, &TOOLS)).await;
+    let server = ServerConfig { deadline: Duration::from_millis(1_500), ..http("new", &served.url()) };
+    let house = House::of(vec![server]).await;
+    let session = house.session("/mcp", OPERATOR).await;
+    let asked = house.legacy("/mcp", &session, 5, "tools/call", json!({"name": "ask"})).send().await.expect("answered");
+    let mut events = Events::of(asked);
+    let asked = events.message().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"],
+        "result": {"action": "accept", "content": {"name": "ann"}}});
+    let taken = house.post("/mcp", OPERATOR, &answer).header("mcp-session-id", &session).send().await;
+    assert_eq!(taken.expect("answered").status(), StatusCode::ACCEPTED);
+    let done = events.message().await;
+    assert_eq!(done["result"]["structuredContent"]["hello"], "ann", "{done}");
     house.close().await;
 }
 

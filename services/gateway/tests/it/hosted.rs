@@ -80,3 +80,21 @@ async fn a_program_that_keeps_something_is_not_many() {
     assert!(wrong.to_string().contains("'a'"), "{wrong}");
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_left_as_it_was_keeps_its_processes() {
+    let house = House::of(Vec::new()).await;
+    let gateway = house.gateway.clone().expect("open");
+    let mut program = child("a", "modern");
+    program.sharing = Sharing::All;
+    let server = process("a", program);
+    gateway.host(server.clone(), policy()).expect("right");
+    house.call("/servers/a/mcp", "echo", json!({})).await;
+    let mut wrong = server;
+    wrong.deadline = wrong.deadline_max * 2;
+    assert!(gateway.put(wrong).is_err());
+    sleep(Duration::from_millis(500)).await;
+    house.call("/servers/a/mcp", "echo", json!({})).await;
+    drop(gateway);
+    house.close().await;
+}

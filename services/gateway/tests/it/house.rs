@@ -136,7 +136,8 @@ pub(crate) fn config(servers: Vec<ServerConfig>, limits: Limits) -> GatewayConfi
     }
 }
 
-/// Knows accounts whose tokens name them: `user-N`, and after a hyphen whatever makes it another token.
+/// Knows accounts whose tokens name them: `user-N`, and after a hyphen whatever makes it another token; one that ends
+/// in `-reader` only reads.
 pub(crate) struct Accounts;
 
 #[async_trait::async_trait]
@@ -147,7 +148,9 @@ impl echotune_kit::auth::Authenticator for Accounts {
         let number = number.ok_or_else(unknown)?;
         let id = format!("{:08x}-0000-7000-8000-000000000000", number).parse().map_err(|_| unknown())?;
         let name = format!("user{number}").parse()?;
-        Ok(echotune_model::Principal::User { id, name, role: echotune_model::Role::Writer })
+        let reads = secret.ends_with("-reader");
+        let role = if reads { echotune_model::Role::Reader } else { echotune_model::Role::Writer };
+        Ok(echotune_model::Principal::User { id, name, role })
     }
 }
 

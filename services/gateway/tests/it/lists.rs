@@ -197,3 +197,45 @@ async fn changes_are_told_to_clients_of_both_eras_and_lists_are_read_anew() {
     telling.abort();
     house.close().await;
 }
+
+/// A server whose list cannot be had until it is well.
+async fn recovering(State(well): State<Arc<AtomicU64>>, body: Bytes) -> axum::response::Response {
+    let request: Value = serde_json::from_slice(&body).expect("JSON");
+    let result = match request["method"].as_str().expect("a method") {
+        "server/discover" => json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "public"}),
+        _ if well.load(Ordering::SeqCst) == 0 => return http::StatusCode::BAD_GATEWAY.into_response(),
+        _ => json!({"resultType": "complete", "ttlMs": 3_600_000, "cacheScope": "public",
+            "tools": [{"name": "one", "inputSchema": {}}]}),
+    };
+    axum::Json(json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).into_response()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_cannot_be_had_is_not_one_without_entries_and_is_told_of_when_it_can() {
+    let well = Arc::new(AtomicU64::new(0));
+    let router = Router::new().route("/mcp", post(recovering)).with_state(Arc::clone(&well));
+    let served = serve("127.0.0.1:0", router).await;
+    let house = House::of(vec![http("a", &served.url())]).await;
+    let params = json!({"notifications": {"toolsListChanged": true}});
+    let subscribed = house.modern("/mcp", OPERATOR, "subscriptions/listen", params).send().await.expect("answered");
+    let mut told = Events::of(subscribed);
+    assert_eq!(told.message().await["method"], "notifications/subscriptions/acknowledged");
+    let list = async |path: &str| {
+        house.modern(path, OPERATOR, "tools/list", json!({})).send().await.expect("answered").status()
+    };
+    for path in ["/mcp", "/servers/a/mcp", "/mcp"] {
+        assert_eq!(list(path).await, http::StatusCode::SERVICE_UNAVAILABLE, "{path}");
+    }
+    well.store(1, Ordering::SeqCst);
+    let listed = async {
+        while !list("/mcp").await.is_success() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(SOON, listed).await.expect("in time");
+    assert_eq!(house.tools("/mcp", OPERATOR).await, ["one"]);
+    let changed = tokio::time::timeout(SOON, told.message()).await.expect("in time");
+    assert_eq!(changed["method"], "notifications/tools/list_changed");
+    house.close().await;
+}

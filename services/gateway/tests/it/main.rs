@@ -16,5 +16,6 @@ mod pods;
 #[cfg(feature = "region")]
 mod program;
 mod recovery;
+mod sessions;
 mod subscriptions;
 mod traces;

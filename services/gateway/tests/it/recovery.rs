@@ -287,6 +287,91 @@ async fn answers_and_streams_find_the_replica_that_has_the_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_to_two_replicas_are_not_taken_for_each_other() {
+    let served = rmcp(Fixture::new("a", Era::Modern, &["ask"])).await;
+    let [one, two] = replicas(&[http("a", &served.url())], Limits::default()).await;
+    let session = one.session("/mcp", OPERATOR).await;
+    let mut asked = Vec::new();
+    for (house, id) in [(&one, 5), (&two, 6)] {
+        let call = house.legacy("/mcp", &session, id, "tools/call", json!({"name": "ask"})).send().await;
+        let mut events = Events::of(call.expect("answered"));
+        let question = events.message().await["id"].clone();
+        asked.push((events, question));
+    }
+    // Both are answered at the second.
+    for ((_, question), name) in asked.iter().zip(["ann", "ben"]) {
+        let result = json!({"action": "accept", "content": {"name": name}});
+        let answer = json!({"jsonrpc": "2.0", "id": question, "result": result});
+        let taken = two.post("/mcp", OPERATOR, &answer).header("mcp-session-id", &session).send().await;
+        assert_eq!(taken.expect("answered").status(), StatusCode::ACCEPTED);
+    }
+    for ((mut events, _), name) in asked.into_iter().zip(["ann", "ben"]) {
+        assert_eq!(events.message().await["result"]["structuredContent"]["hello"], name);
+    }
+    one.close().await;
+    two.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_more_sessions_than_are_kept_the_newest_are() {
+    let served = rmcp(Fixture::new("a", Era::Modern, &["ask", "echo"])).await;
+    let limits = Limits { sessions: 1, ..Limits::default() };
+    let house = House::with(config(vec![http("a", &served.url())], limits)).await;
+    let old = house.session("/mcp", OPERATOR).await;
+    for id in 2..20 {
+        house.legacy_call("/mcp", &old, id, "echo", json!({})).await;
+    }
+    let new = house.session("/mcp", OPERATOR).await;
+    let asked = house.legacy("/mcp", &new, 5, "tools/call", json!({"name": "ask"})).send().await.expect("answered");
+    let mut events = Events::of(asked);
+    let question = events.message().await["id"].clone();
+    // Longer than it takes until what is too much goes.
+    sleep(Duration::from_secs(2)).await;
+    let result = json!({"action": "accept", "content": {"name": "ann"}});
+    let answer = json!({"jsonrpc": "2.0", "id": question, "result": result});
+    let taken = house.post("/mcp", OPERATOR, &answer).header("mcp-session-id", &new).send().await.expect("answered");
+    assert_eq!(taken.status(), StatusCode::ACCEPTED);
+    assert_eq!(events.message().await["result"]["structuredContent"]["hello"], "ann");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_that_was_taken_away_has_under_way_ends_though_the_gateway_stops() {
+    let fixture = Fixture::new("a", Era::Legacy, &["slow"]);
+    let served = rmcp(fixture.clone()).await;
+    let house = House::of(vec![http("a", &served.url())]).await;
+    let params = json!({"name": "slow", "arguments": {"ms": 2_000}});
+    let call = tokio::spawn(house.modern("/servers/a/mcp", OPERATOR, "tools/call", params).send());
+    let begun = async {
+        while fixture.calls.load(Ordering::SeqCst) == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, begun).await.expect("in time");
+    assert!(house.gateway.as_ref().expect("open").remove("a"));
+    house.close().await;
+    let called = result_of(call.await.expect("ran").expect("answered")).await;
+    assert_eq!(called["structuredContent"]["server"], "a", "{called}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_starts_while_the_gateway_stops_ends_too() {
+    let script = "sleep 1; exec \"$0\" a legacy".to_owned();
+    let own = crate::house::program().display().to_string();
+    let mut slow = echotune_gateway::ProcessConfig::new("/bin/sh", ["-c".to_owned(), script, own]);
+    slow.idle = Duration::from_millis(500);
+    let mut server = process("a", slow);
+    server.lists_kept = Duration::ZERO;
+    let house = House::of(vec![server]).await;
+    // Until the child of the start has ended.
+    sleep(Duration::from_secs(3)).await;
+    let listed = tokio::spawn(house.modern("/servers/a/mcp", OPERATOR, "tools/list", json!({})).send());
+    sleep(Duration::from_millis(300)).await;
+    house.close().await;
+    drop(listed.await.expect("ran"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_broke_is_taken_up_where_it_was_and_at_any_replica() {
     let legacy = rmcp(Fixture::new("a", Era::Legacy, &["slow"])).await;
     let limits = Limits { stream_after: Duration::from_millis(50), ..Limits::default() };
