@@ -25,7 +25,7 @@ const STORM: [u16; 2] = [1, 2];
 const SHOWER: Duration = Duration::from_millis(1_500);
 /// What a server without hints says, and how long all may take to come to that.
 const NO_HINTS: &str = "does not have any pending hints";
-const HANDED_OVER: Duration = Duration::from_secs(300);
+const HANDED_OVER: Duration = Duration::from_secs(600);
 /// How long a server may go without handing over any of its hints, all others being up.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -196,34 +196,39 @@ impl Stage<'_> {
     /// Waits until no server keeps hints any more. While some are as old as hints may get, new ones are not kept, and what
     /// the server that is back is too busy to take is missing there, although the rows before it were compared.
     ///
-    /// A server whose connection for large messages was reset never makes it again, and hands no hint over behind the
-    /// first large one: as whoever watches `listpendinghints` would, this starts it again.
+    /// A server whose connection to another was reset may never make it again: it hands no hint over then, or does not
+    /// answer those that it is handed. As whoever watches `listpendinghints` would, this starts it again.
     async fn handed_over(&mut self) -> Result<(), DriveError> {
-        let end = Instant::now() + HANDED_OVER;
-        for region in self.testbed.plan().regions.clone() {
-            let (mut seen, mut since) = (String::new(), Instant::now());
-            loop {
-                let told = self.pending_hints(region).await?;
-                if told.contains(NO_HINTS) {
-                    break;
-                }
-                if oldest(&told) != oldest(&seen) {
-                    since = Instant::now();
+        let (end, before) = (Instant::now() + HANDED_OVER, self.restarted.len());
+        let regions = self.testbed.plan().regions.clone();
+        let mut known: Vec<_> = regions.iter().map(|region| (*region, String::new(), Instant::now())).collect();
+        loop {
+            let (mut kept, mut stalled) = (None, None);
+            for (region, seen, since) in &mut known {
+                let told = self.pending_hints(*region).await?;
+                if told.contains(NO_HINTS) || oldest(&told) != oldest(seen) {
+                    *since = Instant::now();
                 } else if since.elapsed() >= STALLED {
-                    let part = Part::Cassandra(region);
-                    self.testbed.kill(part).await?;
-                    self.testbed.start(part, &Silent).await?;
-                    self.restarted.push(region);
-                    since = Instant::now();
+                    stalled = stalled.or_else(|| Some(to_start(*region, &told, &self.restarted[before..])));
                 }
-                seen = told;
-                if Instant::now() >= end {
-                    return Err(DriveError::Program(format!("{region} has hints that are not handed over: {seen}")));
+                if !told.contains(NO_HINTS) {
+                    kept = Some(format!("{region} has hints that are not handed over: {told}"));
                 }
-                sleep(SHOWER).await;
+                *seen = told;
             }
+            let Some(kept) = kept else { return Ok(()) };
+            if Instant::now() >= end {
+                return Err(DriveError::Program(kept));
+            }
+            if let Some(region) = stalled {
+                let part = Part::Cassandra(region);
+                self.testbed.kill(part).await?;
+                self.testbed.start(part, &Silent).await?;
+                self.restarted.push(region);
+                known.iter_mut().for_each(|(_, _, since)| *since = Instant::now());
+            }
+            sleep(SHOWER).await;
         }
-        Ok(())
     }
 
     async fn pending_hints(&self, region: Region) -> Result<String, DriveError> {
@@ -268,16 +273,22 @@ impl Stage<'_> {
 /// Of when the oldest hints for each server are: date and time, which end the line of `listpendinghints` on it. They change
 /// as soon as some are handed over.
 fn oldest(told: &str) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    for line in told.lines() {
-        let mut words = line.split_whitespace().rev();
-        if let (Some(time), Some(date)) = (words.next(), words.next())
-            && date.starts_with(|first: char| first.is_ascii_digit())
-        {
-            found.push((date, time));
-        }
-    }
-    found
+    lines(told).map(|words| (words[words.len() - 2], words[words.len() - 1])).collect()
+}
+
+/// The words of each line of `listpendinghints` that is on a server.
+fn lines(told: &str) -> impl Iterator<Item = Vec<&str>> {
+    let words = told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Host, address, rack, data centre, status, files, and the newest and the oldest with date and time.
+    words.filter(|words| words.len() == 10 && words[8].starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// Which server is started again for hints of a region that are not handed over: the one that has them, or one that they
+/// are for, whichever was started again less often.
+fn to_start(region: Region, told: &str, restarted: &[Region]) -> Region {
+    let others = lines(told).filter_map(|words| words[3].parse().ok());
+    let count = |one: &Region| restarted.iter().filter(|other| *other == one).count();
+    std::iter::once(region).chain(others).min_by_key(count).unwrap_or(region)
 }
 
 /// Does one thing after the other; programs that end meanwhile are started again.
@@ -395,5 +406,9 @@ mod tests {
         assert_eq!(oldest(&kept), oldest(&table(22, "18:06:02,171", "18:00:43,237")));
         assert_ne!(oldest(&kept), oldest(&table(20, "18:05:52,171", "18:00:53,011")));
         assert_eq!(oldest("This node does not have any pending hints"), []);
+        let (us, eu) = (Region::Us, Region::Eu);
+        assert_eq!(to_start(us, &kept, &[]), us);
+        assert_eq!(to_start(us, &kept, &[us]), eu, "it may be the other that does not answer");
+        assert_eq!(to_start(us, &kept, &[us, eu]), us);
     }
 }
