@@ -40,8 +40,8 @@ impl CqlSession {
     pub async fn decide(&self, write: &Decide, values: impl SerializeRow) -> Result<bool, CqlError> {
         let _place = self.place(write.name).await?;
         let answer = self.driver().execute_unpaged(&write.prepared, values).await;
-        let answer = answer
-            .map_err(|cause| of_fate(write.name, Effect::Writes, fate_of_decision(&cause), cause.to_string()))?;
+        let answer =
+            answer.map_err(|cause| of_fate(write.name, Effect::Writes, fate_of_decision(&cause), cause.to_string()))?;
         applied(write.name, answer)
     }
 

@@ -61,8 +61,8 @@ impl CqlSession {
     async fn decide_joint(&self, joint: &Joint) -> Result<bool, CqlError> {
         let _place = self.place(joint.name).await?;
         let answer = self.driver().batch(&joint.statements, &joint.values).await;
-        let answer = answer
-            .map_err(|cause| of_fate(joint.name, Effect::Writes, fate_of_decision(&cause), cause.to_string()))?;
+        let answer =
+            answer.map_err(|cause| of_fate(joint.name, Effect::Writes, fate_of_decision(&cause), cause.to_string()))?;
         applied(joint.name, answer)
     }
 }

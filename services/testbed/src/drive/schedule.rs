@@ -1,6 +1,6 @@
 //! What is done to the platform, one thing after the other.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::try_join_all;
 use rustix::process::Signal;
@@ -201,31 +201,26 @@ impl Stage<'_> {
     async fn handed_over(&mut self) -> Result<(), DriveError> {
         let (end, before) = (Instant::now() + HANDED_OVER, self.restarted.len());
         let regions = self.testbed.plan().regions.clone();
-        let mut known: Vec<_> = regions.iter().map(|region| (*region, String::new(), Instant::now())).collect();
+        let mut standing = Standing::new();
         loop {
-            let (mut kept, mut stalled) = (None, None);
-            for (region, seen, since) in &mut known {
-                let told = self.pending_hints(*region).await?;
-                if told.contains(NO_HINTS) || oldest(&told) != oldest(seen) {
-                    *since = Instant::now();
-                } else if since.elapsed() >= STALLED {
-                    stalled = stalled.or_else(|| Some(to_start(*region, &told, &self.restarted[before..])));
-                }
+            let mut kept = None;
+            for region in regions.iter().copied() {
+                let told = self.pending_hints(region).await?;
+                note(&mut standing, region, &told, Instant::now());
                 if !told.contains(NO_HINTS) {
                     kept = Some(format!("{region} has hints that are not handed over: {told}"));
                 }
-                *seen = told;
             }
             let Some(kept) = kept else { return Ok(()) };
             if Instant::now() >= end {
                 return Err(DriveError::Program(kept));
             }
-            if let Some(region) = stalled {
+            if let Some(region) = to_start(&standing, Instant::now(), &self.restarted[before..]) {
                 let part = Part::Cassandra(region);
                 self.testbed.kill(part).await?;
                 self.testbed.start(part, &Silent).await?;
                 self.restarted.push(region);
-                known.iter_mut().for_each(|(_, _, since)| *since = Instant::now());
+                standing.clear();
             }
             sleep(SHOWER).await;
         }
@@ -270,25 +265,37 @@ impl Stage<'_> {
     }
 }
 
-/// Of when the oldest hints for each server are: date and time, which end the line of `listpendinghints` on it. They change
-/// as soon as some are handed over.
-fn oldest(told: &str) -> Vec<(&str, &str)> {
-    lines(told).map(|words| (words[words.len() - 2], words[words.len() - 1])).collect()
-}
+/// Of when the oldest hints of a region for another are, and since when it is those. They change as soon as some are handed
+/// over; those for a third may come and go meanwhile.
+type Standing = BTreeMap<(Region, Region), (String, Instant)>;
 
-/// The words of each line of `listpendinghints` that is on a server.
-fn lines(told: &str) -> impl Iterator<Item = Vec<&str>> {
+/// Takes note of what `listpendinghints` says in a region.
+fn note(standing: &mut Standing, region: Region, told: &str, now: Instant) {
     let words = told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // Host, address, rack, data centre, status, files, and the newest and the oldest with date and time.
-    words.filter(|words| words.len() == 10 && words[8].starts_with(|first: char| first.is_ascii_digit()))
+    // Host, address, rack, data centre, status, files, and of the newest and the oldest date and time.
+    let of_server = words.filter(|words| words.len() == 10);
+    let kept: BTreeMap<Region, String> =
+        of_server.filter_map(|words| Some((words[3].parse().ok()?, words[8..].join(" ")))).collect();
+    if kept.is_empty() && !told.contains(NO_HINTS) {
+        // One that is too busy to say it says nothing of its hints.
+        return;
+    }
+    standing.retain(|(holder, to), _| *holder != region || kept.contains_key(to));
+    for (to, oldest) in kept {
+        let known = standing.entry((region, to)).or_insert_with(|| (String::new(), now));
+        if known.0 != oldest {
+            *known = (oldest, now);
+        }
+    }
 }
 
-/// Which server is started again for hints of a region that are not handed over: the one that has them, or one that they
-/// are for, whichever was started again less often.
-fn to_start(region: Region, told: &str, restarted: &[Region]) -> Region {
-    let others = lines(told).filter_map(|words| words[3].parse().ok());
+/// Which server is started again for hints that stand still: the one that has them or the one that they are for, whichever
+/// was started again less often.
+fn to_start(standing: &Standing, now: Instant, restarted: &[Region]) -> Option<Region> {
+    let stalled = standing.iter().find(|(_, (_, since))| now.duration_since(*since) >= STALLED);
+    let ((holder, to), _) = stalled?;
     let count = |one: &Region| restarted.iter().filter(|other| *other == one).count();
-    std::iter::once(region).chain(others).min_by_key(count).unwrap_or(region)
+    [*holder, *to].into_iter().min_by_key(count)
 }
 
 /// Does one thing after the other; programs that end meanwhile are started again.
@@ -394,21 +401,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_hints_that_are_handed_over_change_which_are_the_oldest() {
-        let table = |files: u32, newest: &str, oldest: &str| {
-            format!(
-                "Host ID Address        Rack DC Status Total files Newest                  Oldest                 \n\
-                 0bd5ccfe 10.99.0.2:7000 r1   eu UP     {files}          2026-11-29 {newest} 2026-11-29 {oldest} \n"
-            )
+    fn hints_stand_still_for_each_server_by_itself_and_either_end_is_started_again() {
+        let (us, eu, ap) = (Region::Us, Region::Eu, Region::Ap);
+        let line = |to: Region, oldest: &str| {
+            format!("0bd5ccfe 10.99.0.2:7000 r1   {to} UP     21   2026-11-29 18:05:52,171 2026-11-29 {oldest} \n")
         };
-        let kept = table(21, "18:05:52,171", "18:00:43,237");
-        assert_eq!(oldest(&kept), [("2026-11-29", "18:00:43,237")]);
-        assert_eq!(oldest(&kept), oldest(&table(22, "18:06:02,171", "18:00:43,237")));
-        assert_ne!(oldest(&kept), oldest(&table(20, "18:05:52,171", "18:00:53,011")));
-        assert_eq!(oldest("This node does not have any pending hints"), []);
-        let (us, eu) = (Region::Us, Region::Eu);
-        assert_eq!(to_start(us, &kept, &[]), us);
-        assert_eq!(to_start(us, &kept, &[us]), eu, "it may be the other that does not answer");
-        assert_eq!(to_start(us, &kept, &[us, eu]), us);
+        let head =
+            "Host ID Address        Rack DC Status Total files Newest                  Oldest                 \n";
+        let (began, mut standing) = (Instant::now(), Standing::new());
+        for second in 0..=60 {
+            // Those for ap are handed over, and others come.
+            let told = format!("{head}{}{}", line(ap, &format!("18:00:{second:02},000")), line(eu, "18:00:43,237"));
+            note(&mut standing, us, &told, began + Duration::from_secs(second));
+        }
+        note(&mut standing, us, "nodetool: no answer in time", began + STALLED);
+        assert_eq!(to_start(&standing, began + STALLED - Duration::from_secs(1), &[]), None);
+        assert_eq!(to_start(&standing, began + STALLED, &[]), Some(us));
+        assert_eq!(to_start(&standing, began + STALLED, &[us]), Some(eu), "it may be the other that does not answer");
+        assert_eq!(to_start(&standing, began + STALLED, &[us, eu]), Some(us));
+        note(&mut standing, us, &format!("{head}{}", line(eu, "18:00:44,000")), began + STALLED);
+        assert_eq!(to_start(&standing, began + STALLED, &[]), None, "some were handed over");
+        note(&mut standing, us, "This node does not have any pending hints", began + STALLED);
+        assert!(standing.is_empty());
     }
 }
