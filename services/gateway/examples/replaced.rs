@@ -105,8 +105,7 @@ async fn measure(modern: bool, calls: u64) -> Outcome<serde_json::Value> {
         times.extend(more);
         lost.extend(without);
     }
-    let (replaced, pods) = replacing.await??;
-    drop(pods);
+    let (replaced, _pods) = replacing.await??;
     times.sort_unstable();
     stand.stop.cancel();
     Ok(json!({

@@ -25,7 +25,7 @@ const STORM: [u16; 2] = [1, 2];
 const SHOWER: Duration = Duration::from_millis(1_500);
 /// What a server without hints says, and how long all may take to come to that.
 const NO_HINTS: &str = "does not have any pending hints";
-const HANDED_OVER: Duration = Duration::from_secs(600);
+const HANDED_OVER: Duration = Duration::from_secs(300);
 /// How long a server may go without handing over any of its hints, all others being up.
 const STALLED: Duration = Duration::from_secs(60);
 
