@@ -2,7 +2,11 @@
 
 use std::{
     convert::Infallible,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{
@@ -18,10 +22,34 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::house::{House, OPERATOR, Served, error_of, http, result_of, serve};
+use crate::house::{House, OPERATOR, SOON, Served, error_of, http, result_of, serve};
 
-/// A server with one tool, and what it does to calls of it. Otherwise it tells for whom it was asked.
-async fn odd(State(how): State<&'static str>, headers: HeaderMap, body: Bytes) -> Response {
+/// What a server does to calls of its one tool; otherwise it tells for whom it was asked.
+#[derive(Clone)]
+struct Odd {
+    how: &'static str,
+    /// Requests that it leaves without an answer, and those of them that were given up.
+    left: Arc<AtomicUsize>,
+    given_up: Arc<AtomicUsize>,
+}
+
+impl Odd {
+    /// Answers nothing until whoever asks gives up.
+    async fn leave(&self) -> Response {
+        struct GivenUp(Arc<AtomicUsize>);
+        impl Drop for GivenUp {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        self.left.fetch_add(1, Ordering::SeqCst);
+        let _given_up = GivenUp(Arc::clone(&self.given_up));
+        std::future::pending().await
+    }
+}
+
+async fn odd(State(odd): State<Odd>, headers: HeaderMap, body: Bytes) -> Response {
+    let how = odd.how;
     let request: Value = serde_json::from_slice(&body).expect("JSON");
     let answer = |result: Value| json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
     match request["method"].as_str().unwrap_or_default() {
@@ -36,7 +64,7 @@ async fn odd(State(how): State<&'static str>, headers: HeaderMap, body: Bytes) -
             let nothing = futures::stream::pending::<Result<Bytes, Infallible>>();
             ([("content-type", "text/event-stream")], Body::from_stream(nothing)).into_response()
         }
-        "notifications/cancelled" if how == "hangs" => std::future::pending().await,
+        "notifications/cancelled" if how == "hangs" => odd.leave().await,
         "tools/call" if how == "asks" => {
             let question = json!({"jsonrpc": "2.0", "id": 7, "method": "elicitation/create",
                 "params": {"message": "?", "requestedSchema": {"type": "object", "properties": {}}}});
@@ -56,21 +84,19 @@ async fn odd(State(how): State<&'static str>, headers: HeaderMap, body: Bytes) -
     }
 }
 
-async fn never() -> StatusCode {
-    std::future::pending().await
-}
-
-async fn house(how: &'static str, change: impl FnOnce(&mut ServerConfig)) -> (House, Served) {
-    let routes = if how == "mute" { post(odd).get(never) } else { post(odd) };
-    let served = serve("127.0.0.1:0", Router::new().route("/mcp", routes).with_state(how)).await;
+async fn house(how: &'static str, change: impl FnOnce(&mut ServerConfig)) -> (House, Odd, Served) {
+    let state = Odd { how, left: Arc::default(), given_up: Arc::default() };
+    let mute = async |State(odd): State<Odd>| odd.leave().await;
+    let routes = if how == "mute" { post(odd).get(mute) } else { post(odd) };
+    let served = serve("127.0.0.1:0", Router::new().route("/mcp", routes).with_state(state.clone())).await;
     let mut server = ServerConfig { era: EraChoice::Legacy, ..http("a", &served.url()) };
     change(&mut server);
-    (House::of(vec![server]).await, served)
+    (House::of(vec![server]).await, state, served)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_tokens_of_an_account_share_is_used_with_the_role_of_each() {
-    let (house, _served) = house("tells", |server| server.forward_caller = true).await;
+    let (house, _, _served) = house("tells", |server| server.forward_caller = true).await;
     for (token, role) in [("user-1", "writer"), ("user-1-reader", "reader"), ("user-1", "writer")] {
         let called = house.modern("/servers/a/mcp", token, "tools/call", json!({"name": "t"})).send().await;
         let called = result_of(called.expect("answered")).await;
@@ -81,7 +107,7 @@ async fn a_session_that_tokens_of_an_account_share_is_used_with_the_role_of_each
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_of_a_call_is_told_though_its_client_was_away_when_it_ended() {
-    let (house, _served) = house("asks", |_| ()).await;
+    let (house, _, _served) = house("asks", |_| ()).await;
     let mut params = json!({"name": "t"});
     let call = async |params: Value| {
         let response = house.modern("/servers/a/mcp", OPERATOR, "tools/call", params).send().await;
@@ -101,20 +127,27 @@ async fn what_came_of_a_call_is_told_though_its_client_was_away_when_it_ended() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_hear_that_nobody_waits_keeps_nobody_waiting() {
-    let (house, _served) = house("hangs", |server| server.deadline = Duration::from_secs(3)).await;
-    let begun = Instant::now();
+    let (house, odd, _served) = house("hangs", |server| server.deadline = Duration::from_secs(1)).await;
     assert_eq!(error_of(&house.call("/servers/a/mcp", "t", json!({})).await).0, "INDETERMINATE");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Until a server would know that nobody waits for its answer any more.
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(odd.given_up.load(Ordering::SeqCst), 0, "the caller was told while the server still took its time");
+    let heard = async {
+        while odd.left.load(Ordering::SeqCst) == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, heard).await.expect("it is told all the same");
     house.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_cannot_be_had_is_not_waited_for_by_each_request() {
-    let (house, _served) = house("mute", |_| ()).await;
-    let begun = Instant::now();
+    let (house, odd, _served) = house("mute", |_| ()).await;
     for _ in 0..8 {
         house.call("/servers/a/mcp", "t", json!({})).await;
     }
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let asked = odd.left.load(Ordering::SeqCst);
+    assert!((1..8).contains(&asked), "it was asked for {asked} times");
     house.close().await;
 }
