@@ -19,7 +19,7 @@ pub(super) struct Fences {
     since: Instant,
 }
 
-/// What is known of the subjects of one number. Times are milliseconds since the fences were made.
+/// What is known of the subjects of one number. Times are nanoseconds since the fences were made.
 #[derive(Default)]
 pub(super) struct Slot {
     generation: AtomicU64,
@@ -49,10 +49,9 @@ impl Fences {
         &self.slots[usize::try_from(hash % SLOTS as u64).unwrap_or_default()]
     }
 
-    /// Milliseconds from the start to `after` from now, rounded up.
-    fn ms(&self, after: Duration) -> u64 {
-        let at = self.since.elapsed().saturating_add(after).as_millis();
-        u64::try_from(at).unwrap_or(u64::MAX).saturating_add(u64::from(!after.is_zero()))
+    /// Nanoseconds from the start to `after` from now; enough for 584 years.
+    fn at(&self, after: Duration) -> u64 {
+        u64::try_from(self.since.elapsed().saturating_add(after).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// To be asked before anything is read for a value.
@@ -60,14 +59,14 @@ impl Fences {
         let slot = self.slot(subject);
         // In this order: whoever reads the number after an invalidation sees that it holds.
         let generation = slot.generation.load(SeqCst);
-        Pass { generation, is_held: slot.held_until.load(SeqCst) > self.ms(Duration::ZERO) }
+        Pass { generation, is_held: slot.held_until.load(SeqCst) > self.at(Duration::ZERO) }
     }
 
     /// Invalidates what is here.
     pub(super) fn pass_by(&self, subject: &str, hold: Duration) {
         let slot = self.slot(subject);
         if !hold.is_zero() {
-            slot.held_until.fetch_max(self.ms(hold), SeqCst);
+            slot.held_until.fetch_max(self.at(hold), SeqCst);
         }
         slot.generation.fetch_add(1, SeqCst);
     }
@@ -76,7 +75,7 @@ impl Fences {
     /// [`Fences::pass`].
     pub(super) fn trusts_shared(&self, subject: &str) -> bool {
         let slot = self.slot(subject);
-        slot.telling.load(SeqCst) == 0 && slot.doubted_until.load(SeqCst) <= self.ms(Duration::ZERO)
+        slot.telling.load(SeqCst) == 0 && slot.doubted_until.load(SeqCst) <= self.at(Duration::ZERO)
     }
 
     /// Before the shared tier is told of an invalidation. What it has is not looked at until it was told, also when
@@ -106,7 +105,7 @@ impl Telling<'_> {
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
         if let Some(doubt) = self.doubt {
-            self.slot.doubted_until.fetch_max(self.fences.ms(doubt), SeqCst);
+            self.slot.doubted_until.fetch_max(self.fences.at(doubt), SeqCst);
         }
         self.slot.telling.fetch_sub(1, SeqCst);
     }
