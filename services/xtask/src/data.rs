@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{Excluded, e2e::target, faults, testbed};
+use crate::{ALL, e2e::target, faults, testbed};
 
 pub(crate) const SUITE: &str = "data";
 /// Where the tests look for servers.
@@ -17,8 +17,6 @@ const SERVERS: &str = "ECHOTUNE_CQL";
 const BROKER: &str = "ECHOTUNE_KAFKA";
 /// A broker of the testbed.
 const TESTBED_BROKER: &str = "127.0.0.1:9092";
-/// The event log, with its feature and the name of its test.
-const LOG: [&str; 7] = ["--package", "echotune-eventlog", "--features", "kafka", "--locked", "--test", "kafka"];
 /// Where the testbed is; one that somebody names is not ended here.
 const RUN: &str = "ECHOTUNE_TESTBED_RUN";
 /// What the testbed listens on, by region.
@@ -41,36 +39,12 @@ fn crates() -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// The packages, and the feature in each.
-fn selection(crates: &[String]) -> Vec<String> {
-    let mut words: Vec<_> = crates.iter().flat_map(|name| ["--package".to_owned(), name.clone()]).collect();
-    // Keys of subjects are kept on these servers too.
-    let features: Vec<_> =
-        crates.iter().map(|name| format!("{name}/cql")).chain(["echotune-kit/keys".into()]).collect();
-    words.extend(["--locked".to_owned(), "--features".to_owned(), features.join(",")]);
-    words
-}
-
-fn cargo(before: &[&str], of: &[String], after: &[&str]) -> anyhow::Result<()> {
-    let words: Vec<_> =
-        before.iter().copied().chain(of.iter().map(String::as_str)).chain(after.iter().copied()).collect();
-    crate::cargo(&words)
-}
-
-/// Lints all that speaks CQL, and tests what of it needs no server.
-pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
-    let of = selection(&crates()?);
-    cargo(&["clippy", "--all-targets"], &of, &["--", "-D", "warnings"])?;
-    cargo(&["test", "--lib"], &of, &["cql"])
-}
-
 /// Runs the tests of all stores on real servers, and then the programs of three regions while parts of them fail, told
 /// `words`: `--hetrec FOLDER` has HetRec 2011 imported before, a part of it in each region.
 pub(crate) fn suite(words: &[&str]) -> anyhow::Result<()> {
     let crates = crates()?;
     // Built first: servers and compilers at once are too much for a small machine.
-    cargo(&["test", "--no-run", "--test", "cql"], &selection(&crates), &[])?;
-    crate::cargo(&[&["test", "--no-run"], &LOG[..]].concat())?;
+    crate::cargo(&[&["test", "--no-run", "--test", "cql", "--test", "kafka"], &ALL[..]].concat())?;
     if let Ok(servers) = env::var(SERVERS) {
         let broker = env::var(BROKER).with_context(|| format!("{SERVERS} is set and {BROKER} is not"))?;
         println!("e2e {SUITE}: runs on the servers of {SERVERS}, {servers}, and of {BROKER}, {broker}");
@@ -113,11 +87,9 @@ fn start(folder: Option<&Path>) -> anyhow::Result<()> {
 
 /// One crate after the other, so that each has the servers for itself; all of them, whatever fails.
 fn run(crates: &[String], servers: &str, broker: &str) -> anyhow::Result<()> {
-    let log = crate::cargo_with(&[&["test"], &LOG[..]].concat(), &[(BROKER, broker)]);
-    let of = selection(crates);
-    let before = ["test", "--no-fail-fast", "--test", "cql"];
-    let words: Vec<_> = before.into_iter().chain(of.iter().map(String::as_str)).collect();
-    crate::cargo_with(&words, &[(SERVERS, servers)]).context("a store does not do on these servers what it should")?;
+    let log = crate::cargo_with(&[&["test", "--test", "kafka"], &ALL[..]].concat(), &[(BROKER, broker)]);
+    crate::cargo_with(&[&["test", "--no-fail-fast", "--test", "cql"], &ALL[..]].concat(), &[(SERVERS, servers)])
+        .context("a store does not do on these servers what it should")?;
     log.context("the event log does not do on these brokers what it should")?;
     println!("e2e {SUITE}: passed for echotune-eventlog, {}", crates.join(", "));
     Ok(())

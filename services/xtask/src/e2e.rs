@@ -42,6 +42,18 @@ const SUITES: [(&str, &str, Suite); 5] = [
 
 type Suite = fn(&Path, &Path) -> anyhow::Result<()>;
 
+/// Suites on servers that are started for them.
+const OF_SERVERS: [(&str, OfServers); 5] = [
+    (data::SUITE, data::suite),
+    (cache::SUITE, |_| cache::suite()),
+    (kubernetes::SUITE, |_| kubernetes::suite()),
+    (conformance::SUITE, conformance::suite),
+    (mcp::SUITE, mcp::suite),
+];
+
+/// What is told more words, if it takes any.
+type OfServers = fn(&[&str]) -> anyhow::Result<()>;
+
 /// Runs all suites, or the one of a name, which is told `words`.
 pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()> {
     let told_more = [data::SUITE, conformance::SUITE, mcp::SUITE];
@@ -50,37 +62,8 @@ pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()
         "only the suites {} are told more",
         told_more.join(" and ")
     );
-    if wanted.is_none_or(|wanted| wanted == data::SUITE) {
-        data::suite(words)
-            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", data::SUITE))?;
-        if wanted.is_some() {
-            return Ok(());
-        }
-    }
-    if wanted.is_none_or(|wanted| wanted == cache::SUITE) {
-        cache::suite()
-            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", cache::SUITE))?;
-        if wanted.is_some() {
-            return Ok(());
-        }
-    }
-    if wanted.is_none_or(|wanted| wanted == kubernetes::SUITE) {
-        kubernetes::suite()
-            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", kubernetes::SUITE))?;
-        if wanted.is_some() {
-            return Ok(());
-        }
-    }
-    if wanted.is_none_or(|wanted| wanted == conformance::SUITE) {
-        conformance::suite(words)
-            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", conformance::SUITE))?;
-        if wanted.is_some() {
-            return Ok(());
-        }
-    }
-    if wanted.is_none_or(|wanted| wanted == mcp::SUITE) {
-        mcp::suite(words)
-            .with_context(|| format!("suite '{0}' failed; repeat it: `cargo xtask e2e {0}`", mcp::SUITE))?;
+    for (name, suite) in OF_SERVERS.iter().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)) {
+        suite(words).with_context(|| format!("suite '{name}' failed; repeat it: `cargo xtask e2e {name}`"))?;
         if wanted.is_some() {
             return Ok(());
         }
@@ -88,7 +71,7 @@ pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()
     let suites: Vec<_> = SUITES.iter().filter(|(name, ..)| wanted.is_none_or(|wanted| wanted == *name)).collect();
     if suites.is_empty() {
         let names = SUITES.map(|(name, ..)| name).join(", ");
-        let others = [data::SUITE, cache::SUITE, kubernetes::SUITE, conformance::SUITE, mcp::SUITE].join(", ");
+        let others = OF_SERVERS.map(|(name, _)| name).join(", ");
         bail!("no suite is named '{}'; there are {names}, {others}", wanted.unwrap_or_default());
     }
     let folder = target().join("e2e/export");
@@ -101,14 +84,6 @@ pub(crate) fn run_all(wanted: Option<&str>, words: &[&str]) -> anyhow::Result<()
         println!("e2e {name}: passed");
     }
     Ok(())
-}
-
-/// Lints and tests the client of a tracking server, without one.
-pub(crate) fn check() -> anyhow::Result<()> {
-    const OF: [&str; 5] = ["--package", "echotune-recommendations", "--features", "mlflow", "--locked"];
-    crate::cargo(&[&["clippy", "--all-targets"], &OF[..], &["--", "-D", "warnings"]].concat())?;
-    crate::cargo(&[&["test", "--lib"], &OF[..], &["mlflow"]].concat())?;
-    crate::cargo(&[&["test", "--test", "it"], &OF[..], &["tracking"]].concat())
 }
 
 /// Writes a model in every way that it leaves the engine.

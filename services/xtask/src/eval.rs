@@ -18,10 +18,3 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
     arguments.extend_from_slice(words);
     crate::cargo(&arguments)
 }
-
-/// Lints and tests the evaluator.
-pub(crate) fn check() -> anyhow::Result<()> {
-    const OF: [&str; 5] = ["--package", "echotune-engine", "--features", "eval", "--locked"];
-    crate::cargo(&[&["clippy", "--all-targets"], &OF[..], &["--", "-D", "warnings"]].concat())?;
-    crate::cargo(&[&["test", "--bin", "echotune-eval", "--test", "eval"], &OF[..]].concat())
-}

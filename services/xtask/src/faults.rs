@@ -5,38 +5,17 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::{Excluded, e2e::target};
+use crate::{ALL, e2e::target};
 
-/// The programs of a region, and what drives them.
-const PROGRAMS: [&str; 14] = [
-    "--locked",
-    "--package",
+/// The programs of a region, and what drives them; selected as checks do, so that those have built most of it.
+const PROGRAMS: [&str; 6] = [
     "echotune",
-    "--package",
     "echotune-users",
-    "--package",
     "echotune-recommendations",
-    "--package",
     "echotune-agents",
-    "--package",
     "echotune-mcp-servers",
-    "--features",
-    "echotune/region,echotune-users/region,echotune-recommendations/region,echotune-agents/region,\
-     echotune-mcp-servers/region,echotune-users/failpoints,echotune-recommendations/failpoints,echotune-agents/failpoints",
-    "--quiet",
+    "echotune-testbed",
 ];
-/// The programs that serve and scale MCP servers, as they are put into images.
-const GATEWAY: [&str; 6] =
-    ["--package", "echotune-gateway", "--features", "echotune-gateway/region", "--locked", "--quiet"];
-const OPERATOR: [&str; 6] = [
-    "--package",
-    "echotune-controller",
-    "--features",
-    "echotune-controller/tls,echotune-controller/otlp",
-    "--locked",
-    "--quiet",
-];
-const DRIVER: [&str; 6] = ["--locked", "--package", "echotune-testbed", "--features", "drive", "--quiet"];
 /// Faults that want the same servers.
 struct Pass {
     /// What `up data` is told as root.
@@ -62,18 +41,6 @@ const PASSES: [Pass; 2] = [
 /// Every kind of fault once, in four minutes.
 const QUICK: [&str; 7] = ["--quick", "--seconds", "5", "--rest", "6", "--listeners", "4"];
 
-/// Lints the programs of a region and what drives them, and tests what of them needs no server.
-pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
-    for of in [&PROGRAMS[..], &GATEWAY, &OPERATOR, &DRIVER] {
-        crate::cargo(&[&["clippy", "--all-targets"], of, &["--", "-D", "warnings"]].concat())?;
-    }
-    crate::cargo(&[&["test", "--lib"], &PROGRAMS[..], &["--", "program", "region"]].concat())?;
-    // The one that needs no server but one of the test itself.
-    let of = ["--package", "echotune-mcp-servers", "--features", "echotune-mcp-servers/region", "--locked", "--quiet"];
-    crate::cargo(&[&["test", "--test", "it"], &of[..], &["program::"]].concat())?;
-    crate::cargo(&[&["test", "--lib", "--test", "it"], &GATEWAY[..], &["program"]].concat())
-}
-
 /// Whether regions can live in namespaces of their own.
 fn can_cut() -> bool {
     let says = |program: &str, word: &str| Command::new(program).arg(word).output().ok();
@@ -96,9 +63,8 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
     let is_quick = words.first() == Some(&"--quick");
     // A long run is for many operations, of which programs that are not optimized leave servers little time.
     let profile = if is_quick { "dev" } else { "driven" };
-    for of in [&PROGRAMS[..], &DRIVER[..]] {
-        crate::cargo(&[&["build", "--profile", profile], of].concat())?;
-    }
+    let programs = PROGRAMS.iter().flat_map(|name| ["--bin", name]).collect::<Vec<_>>();
+    crate::cargo(&[&["build", "--profile", profile], &ALL[..], &programs].concat())?;
     let programs = target().join(if is_quick { "debug" } else { profile });
     let folder = target().join("faults");
     std::fs::create_dir_all(&folder)?;

@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 
 use anyhow::Context as _;
 
-use crate::{Excluded, e2e::target, testbed};
+use crate::{e2e::target, testbed};
 
 pub(crate) const SUITE: &str = "kubernetes";
 /// Where the tests look for a cluster.
@@ -16,11 +16,6 @@ const TEST: [&str; 2] = ["--test", "kubernetes"];
 const PORT: &str = "16543";
 /// What only a real node shows.
 const OF_NODE: [&str; 2] = ["running::", "stopping::"];
-
-/// Lints what needs a cluster.
-pub(crate) fn check(_: &mut Excluded) -> anyhow::Result<()> {
-    crate::cargo(&[&["clippy", "--all-targets"], &OF[..], &["--", "-D", "warnings"]].concat())
-}
 
 /// Starts a cluster, runs all proofs on it and ends it.
 pub(crate) fn suite() -> anyhow::Result<()> {

@@ -44,54 +44,35 @@ impl Excluded {
 const SEEDS: &str = "2000";
 
 /// The checks in the order of their price.
-const CHECKS: [(&str, Check); 19] = [
+const CHECKS: [(&str, Check); 13] = [
     ("fmt", |_| cargo(&["fmt", "--all", "--check"])),
     ("limits", |_| limits::check()),
     ("edges", |_| edges::check()),
     ("conventions", |_| conventions::check()),
     ("proto", contracts::check),
+    ("python", spark::check),
     ("clippy", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
-    // Whoever sends no spans need not build the sending; whoever speaks to Spark builds Parquet.
-    ("features", |_| {
-        cargo(&["check", "-p", "echotune", "--no-default-features", "--locked"])?;
-        cargo(&["check", "-p", "echotune", "--features", "spark", "--locked"])
-    }),
     ("docs", |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
     ("test", |_| cargo(&["test", "--workspace", "--locked"])),
-    // More seeds than `test` runs.
     ("simulation", |_| {
-        let one = ["test", "--package", "echotune-simulation", "--locked", "--", "whatever_fails"];
+        let one = ["test", "--workspace", "--locked", "--test", "it", "--", "whatever_fails"];
         cargo_with(&one, &[("ECHOTUNE_SEEDS", SEEDS)])
     }),
-    // A command of its own, behind a feature that no other package asks for.
-    ("evaluator", |_| eval::check()),
-    // Nor does any ask for the client of a tracking server.
-    ("tracking", |_| e2e::check()),
-    // Nor for Parquet.
-    ("spark", spark::check),
-    // Nor for the client of Kafka, which is tried on mock brokers.
-    ("kafka", |_| {
-        let of = ["--package", "echotune-eventlog", "--features", "kafka", "--locked"];
-        cargo(&[&["clippy", "--all-targets"], &of[..], &["--", "-D", "warnings"]].concat())?;
-        cargo(&[&["test", "--lib"], &of[..]].concat())
-    }),
-    // Nor for TLS, sealing, callers of an issuer and what is kept near.
-    ("secrets", |_| {
-        let kit = ["--package", "echotune-kit", "--features", "cache,identity,keys,tls", "--locked"];
-        let up = ["--package", "echotune", "--features", "identity,tls", "--locked"];
-        cargo(&[&["clippy", "--all-targets"], &kit[..], &["--", "-D", "warnings"]].concat())?;
-        cargo(&[&["clippy", "--all-targets"], &up[..], &["--", "-D", "warnings"]].concat())?;
-        cargo(&[&["test", "--lib", "--test", "identity"], &kit[..]].concat())?;
-        cargo(&[&["test", "--test", "it"], &up[..], &["--", "tls", "identity"]].concat())
-    }),
-    // Nor for a driver of CQL servers.
-    ("cql", data::check),
-    // Nor for all of that together, as the programs of a region have it.
-    ("region", faults::check),
-    // Nor for a cluster that is there.
-    ("kubernetes", kubernetes::check),
+    ("features", |_| features()),
     ("charts", charts::check),
+    ("minimal", |_| cargo(&["check", "-p", "echotune", "--no-default-features", "--locked"])),
 ];
+
+/// All features of all packages: for each selection of its own Cargo would build most of what they depend on anew.
+const ALL: [&str; 4] = ["--workspace", "--all-features", "--locked", "--quiet"];
+
+/// Lints and tests what features add, as far as it needs no servers.
+fn features() -> anyhow::Result<()> {
+    cargo(&[&["clippy", "--all-targets"], &ALL[..], &["--", "-D", "warnings"]].concat())?;
+    cargo(&[&["test", "--lib", "--bin", "echotune-eval", "--test", "eval", "--test", "identity"], &ALL[..]].concat())?;
+    let of_features = ["--", "identity", "policy", "program", "spark", "tls", "tracking"];
+    cargo(&[&["test", "--test", "it"], &ALL[..], &of_features].concat())
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
