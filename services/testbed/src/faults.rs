@@ -42,6 +42,9 @@ pub(crate) struct Faults {
     /// How often all faults are gone through.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Operations at the least: listeners go on after the last fault until there are so many.
+    #[arg(long, default_value_t = 0)]
+    operations: usize,
     /// Only the faults that take little time.
     #[arg(long)]
     quick: bool,
@@ -80,6 +83,7 @@ impl Faults {
             listeners: self.listeners,
             pause: Duration::from_millis(self.pause),
             faults: std::iter::repeat_n(faults, self.rounds).flatten().collect(),
+            operations: self.operations,
             hetrec: self.hetrec,
             seed: self.seed,
         };

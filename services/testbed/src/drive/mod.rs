@@ -39,6 +39,9 @@ use crate::{
 
 /// How long regions may take to agree at the end.
 const AGREE: Duration = Duration::from_secs(600);
+/// How often it is looked whether clients have done as much as they should, and told.
+const LOOK: Duration = Duration::from_secs(1);
+const TELL: Duration = Duration::from_secs(60);
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ pub struct Drive {
     pub pause: Duration,
     /// Which faults, in their order.
     pub faults: Vec<Fault>,
+    /// How many operations there are at the least: clients go on after the last fault until they have done so many.
+    pub operations: usize,
     /// Folder of HetRec 2011, to be imported before anything fails.
     pub hetrec: Option<PathBuf>,
     /// Seed of the order in which listens are repeated.
@@ -112,6 +117,25 @@ impl Notes {
         let ended = self.now();
         self.entries().push(Entry { region, began, ended, outcome, op });
     }
+
+    /// Waits until there are so many; no longer than clients do anything.
+    async fn grow(&self, operations: usize, tell: &dyn Fn(&str)) {
+        let mut told = Instant::now();
+        let mut before = self.entries().len();
+        while before < operations {
+            tokio::time::sleep(LOOK).await;
+            if told.elapsed() < TELL {
+                continue;
+            }
+            told = Instant::now();
+            let now = self.entries().len();
+            tell(&format!("{now} of {operations} operations are done"));
+            if now == before {
+                return tell("clients do nothing any more");
+            }
+            before = now;
+        }
+    }
 }
 
 impl Drive {
@@ -140,6 +164,9 @@ impl Drive {
         working.spawn(erasures::erase(clients.clone(), Arc::clone(&erased), Arc::clone(&notes), stop.clone()));
         tell("listeners listen, agents run, accounts are erased");
         let faults = schedule::carry_out(self, testbed, &programs, (&clients, &listeners), &notes, tell).await;
+        if faults.is_ok() {
+            notes.grow(self.operations, tell).await;
+        }
         stop.cancel();
         while working.join_next().await.is_some() {}
         let schedule::Done { faults, restarted } = faults?;
