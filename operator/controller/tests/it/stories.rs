@@ -107,7 +107,7 @@ async fn a_restart_in_the_middle_of_a_scale_down_goes_on_with_the_same_pod() {
         let marked = pods.iter().filter(|pod| pod["metadata"]["labels"]["mcp.echotune.internal/serving"] == "false");
         marked.map(|pod| pod["metadata"]["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
     };
-    // What it marked just before it was gone: nobody takes that back before another leads.
+    // As if it had marked one just before it was gone: it could take that back if it were still there.
     first.kill().await;
     drop(gateway);
     cluster.change(
