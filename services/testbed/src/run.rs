@@ -37,12 +37,23 @@ impl Drop for Begun {
     }
 }
 
-/// Keeps other commands out of a folder until it is dropped.
-pub(crate) fn lock(folder: &Path) -> Result<File, TestbedError> {
+/// What keeps other commands out of a folder until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close it is not enough: a program that another thread is starting has a copy of it until it has begun.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Keeps other commands out of a folder.
+pub(crate) fn lock(folder: &Path) -> Result<Lock, TestbedError> {
     let path = folder.join(LOCK);
     let file = File::create(&path).map_err(TestbedError::file(&path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(TestbedError::Busy(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(TestbedError::file(&path)(error)),
     }

@@ -37,6 +37,8 @@ type Script = Box<dyn FnMut(&str, &Target) -> Option<Fault> + Send>;
 
 pub(crate) struct Cluster {
     kept: Mutex<Kept>,
+    /// Whose turn it is to change something: from what it is made of up to where watches are told.
+    turn: Mutex<()>,
     events: broadcast::Sender<(String, Value)>,
     address: SocketAddr,
 }
@@ -45,6 +47,8 @@ pub(crate) struct Cluster {
 struct Kept {
     objects: BTreeMap<String, BTreeMap<Place, Value>>,
     last: u64,
+    /// What is there no more, by plural, each with the version at which it went.
+    gone: Vec<(String, Value)>,
     /// Requests that changed something, as `VERB plural/name`.
     writes: Vec<String>,
     /// Who owns `spec.replicas`, and what each says.
@@ -58,7 +62,8 @@ impl Cluster {
     pub(crate) async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
-        let cluster = Arc::new(Self { kept: Mutex::default(), events: broadcast::Sender::new(4_096), address });
+        let (kept, turn, events) = (Mutex::default(), Mutex::default(), broadcast::Sender::new(4_096));
+        let cluster = Arc::new(Self { kept, turn, events, address });
         let serving = Arc::clone(&cluster);
         let router = Router::new().fallback(move |request: Request<Body>| {
             let cluster = Arc::clone(&serving);
@@ -77,6 +82,11 @@ impl Cluster {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().expect("nobody panicked")
+    }
+
+    /// Nobody else changes anything until it is dropped.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().expect("nobody panicked")
     }
 
     /// What is done to requests from now on, by verb and target.
@@ -111,6 +121,11 @@ impl Cluster {
 
     /// Puts an object there, as somebody else would.
     pub(crate) fn put(&self, plural: &str, object: Value) {
+        let _turn = self.turn();
+        self.store(plural, object);
+    }
+
+    fn store(&self, plural: &str, object: Value) {
         let place = place(&object);
         let mut kept = self.kept();
         let before = kept.objects.get(plural).and_then(|all| all.get(&place)).cloned();
@@ -123,37 +138,62 @@ impl Cluster {
 
     /// Changes an object that is there, as somebody else would.
     pub(crate) fn change(&self, plural: &str, namespace: &str, name: &str, change: &Value) {
-        let mut object = self.get(plural, namespace, name).expect("an object");
+        assert!(self.change_if_there(plural, namespace, name, change), "{plural}/{name} is not there");
+    }
+
+    /// The same with one that may have gone: whether it was there.
+    pub(crate) fn change_if_there(&self, plural: &str, namespace: &str, name: &str, change: &Value) -> bool {
+        let _turn = self.turn();
+        self.amend(plural, namespace, name, change)
+    }
+
+    fn amend(&self, plural: &str, namespace: &str, name: &str, change: &Value) -> bool {
+        let Some(mut object) = self.get(plural, namespace, name) else { return false };
         merge(&mut object, change);
-        self.put(plural, object);
+        self.store(plural, object);
+        true
     }
 
     /// Somebody else says how many pods there are.
     pub(crate) fn scale(&self, namespace: &str, name: &str, manager: &str, replicas: Value) {
+        let _turn = self.turn();
         let place = (namespace.to_owned(), name.to_owned());
         let owners = BTreeMap::from([(manager.to_owned(), replicas.clone())]);
         self.kept().replicas.insert(place.clone(), if replicas.is_null() { BTreeMap::new() } else { owners });
         let fields = self.kept().fields(&place);
         let change = json!({ "spec": { "replicas": replicas }, "metadata": { "managedFields": fields } });
-        self.change("mcpservers", namespace, name, &change);
+        assert!(self.amend("mcpservers", namespace, name, &change), "{name} is not there");
     }
 
     pub(crate) fn remove(&self, plural: &str, namespace: &str, name: &str) {
+        let _turn = self.turn();
+        self.take(plural, namespace, name);
+    }
+
+    fn take(&self, plural: &str, namespace: &str, name: &str) {
         let place = (namespace.to_owned(), name.to_owned());
-        let gone = self.kept().objects.get_mut(plural).and_then(|all| all.remove(&place));
-        if let Some(gone) = gone {
-            self.tell(plural, "DELETED", &gone);
-        }
+        let mut kept = self.kept();
+        let Some(mut gone) = kept.objects.get_mut(plural).and_then(|all| all.remove(&place)) else { return };
+        kept.last += 1;
+        gone["metadata"]["resourceVersion"] = json!(kept.last.to_string());
+        kept.gone.push((plural.to_owned(), gone.clone()));
+        drop(kept);
+        self.tell(plural, "DELETED", &gone);
     }
 
     /// As `kubectl delete`: an object with finalizers stays until it has none.
     pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
+        let _turn = self.turn();
+        self.end(plural, namespace, name);
+    }
+
+    fn end(&self, plural: &str, namespace: &str, name: &str) {
         let object = self.get(plural, namespace, name).expect("an object");
         if object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
-            return self.remove(plural, namespace, name);
+            return self.take(plural, namespace, name);
         }
         let now = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
-        self.change(plural, namespace, name, &now);
+        self.amend(plural, namespace, name, &now);
     }
 
     fn tell(&self, plural: &str, kind: &str, object: &Value) {
@@ -174,33 +214,52 @@ impl Cluster {
             return failure(code, "as it was told to");
         }
         let kind = parts.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let answer = match parts.method.as_str() {
-            "GET" => self.read(&target, &query),
-            "POST" => self.create(&target, &body),
-            "PUT" => self.replace(&target, &body),
-            "PATCH" => self.patch(&target, &query, kind, &body),
-            "DELETE" => self.erase(&target, &body),
-            _ => failure(405, "no such verb"),
-        };
+        let answer = self.act(parts.method.as_str(), &target, &query, kind, &body);
         if fault == Some(Fault::Lost) {
             tokio::time::sleep(Duration::from_secs(3_600)).await;
         }
         answer
     }
 
+    /// Does what a request asks for, one request after the other: who reads and then writes does both as one.
+    fn act(
+        &self,
+        verb: &str,
+        target: &Target,
+        query: &HashMap<String, String>,
+        kind: &str,
+        body: &[u8],
+    ) -> Response<Body> {
+        let _turn = self.turn();
+        match verb {
+            "GET" => self.read(target, query),
+            "POST" => self.create(target, body),
+            "PUT" => self.replace(target, body),
+            "PATCH" => self.patch(target, query, kind, body),
+            "DELETE" => self.erase(target, body),
+            _ => failure(405, "no such verb"),
+        }
+    }
+
     fn watch(&self, target: &Target, query: &HashMap<String, String>) -> Response<Body> {
+        let _turn = self.turn();
         let from: u64 = query.get("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
         let selector = query.get("labelSelector").cloned().unwrap_or_default();
         let kept = self.kept();
         let events = self.events.subscribe();
-        // What came between the list and this is told first; what went meanwhile is not, as the tests need it not.
-        let missed = kept.objects.get(&target.plural).into_iter().flat_map(BTreeMap::values);
-        let version =
-            |object: &Value| object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
-        let missed: Vec<_> = missed
-            .filter(|object| version(object).unwrap_or(0) > from && selected(object, &selector))
-            .map(|object| json!({ "type": "MODIFIED", "object": object }))
-            .collect();
+        // What came and what went between the list and this is told first, in the order in which it did.
+        let there = kept.objects.get(&target.plural).into_iter().flat_map(BTreeMap::values);
+        let gone = kept.gone.iter().filter(|(plural, _)| *plural == target.plural).map(|(_, object)| object);
+        let version = |object: &Value| {
+            let text = object["metadata"]["resourceVersion"].as_str();
+            text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let missed = there.map(|object| ("MODIFIED", object)).chain(gone.map(|object| ("DELETED", object)));
+        let mut missed: Vec<_> =
+            missed.filter(|(_, object)| version(object) > from && selected(object, &selector)).collect();
+        missed.sort_by_key(|(_, object)| version(object));
+        let missed: Vec<_> =
+            missed.into_iter().map(|(kind, object)| json!({ "type": kind, "object": object })).collect();
         drop(kept);
         let plural = target.plural.clone();
         let later = tokio_stream::wrappers::BroadcastStream::new(events).filter_map(move |event| {
@@ -246,7 +305,7 @@ impl Cluster {
             return failure(409, "it is there already");
         }
         self.note("create", target, &place.1);
-        self.put(&target.plural, object);
+        self.store(&target.plural, object);
         let made = self.get(&target.plural, &place.0, &place.1).expect("what was just made");
         told(201, &made)
     }
@@ -259,7 +318,7 @@ impl Cluster {
             return failure(409, "it has changed");
         }
         self.note("replace", target, &name);
-        self.put(&target.plural, object);
+        self.store(&target.plural, object);
         told(200, &self.get(&target.plural, &namespace, &name).expect("an object"))
     }
 
@@ -291,9 +350,9 @@ impl Cluster {
             self.note(if applies { "apply" } else { part }, target, name);
             let ends = !object["metadata"]["deletionTimestamp"].is_null()
                 && object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
-            self.put(&target.plural, object);
+            self.store(&target.plural, object);
             if ends {
-                self.remove(&target.plural, namespace, name);
+                self.take(&target.plural, namespace, name);
             }
         }
         told(200, &self.get(&target.plural, namespace, name).unwrap_or(before))
@@ -332,7 +391,7 @@ impl Cluster {
             return failure(409, "it is another");
         }
         self.note("delete", target, name);
-        self.delete(&target.plural, namespace, name);
+        self.end(&target.plural, namespace, name);
         told(200, &object)
     }
 

@@ -9,11 +9,15 @@ use std::{
     time::Duration,
 };
 
+use echotune_controller::ledger::Place;
 use serde_json::json;
 
 use crate::{
     cluster::{Cluster, Fault},
-    world::{Gateway, NAMESPACE, becomes, has_pods, nodes, pods, server, settles, start, until},
+    world::{
+        Gateway, NAMESPACE, becomes, has_pods, has_pods_after_load, nodes, options, pods, server, settles, start,
+        start_with, until,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +42,9 @@ async fn refusals_failures_and_lost_answers_make_no_pod_twice_and_end_well() {
         Some(fault)
     });
     cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 3 } } })));
-    let operator = start(&cluster, "one");
+    let mut impatient = options("one");
+    impatient.patience = Duration::from_millis(500);
+    let operator = start_with(&cluster, impatient, Place::Nowhere);
     has_pods(&cluster, 3).await;
     cluster.behave();
     becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
@@ -188,13 +194,15 @@ async fn a_copy_that_somebody_made_of_a_pod_is_theirs() {
 async fn while_nobody_reports_nothing_is_taken_away() {
     let cluster = Cluster::start().await;
     let _nodes = nodes(&cluster);
-    let quick = json!({ "spec": { "scaling": { "minPods": 1, "staleMs": 400 } } });
+    let quick = json!({ "spec": { "scaling": { "minPods": 1, "staleMs": 2_000 } } });
     cluster.put("mcpservers", server("search", quick));
     let operator = start(&cluster, "one");
     let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
     has_pods(&cluster, 1).await;
     gateway.report("search", 3, &[]);
     until("more pods", || if pods(&cluster).len() >= 3 { Ok(()) } else { Err(pods(&cluster)) }).await;
+    // Before anybody had reported it was as stale.
+    becomes(&cluster, "search", "Scaling", "True", "Decides").await;
     drop(gateway);
     becomes(&cluster, "search", "Scaling", "Unknown", "DemandStale").await;
     let there = pods(&cluster);
@@ -204,6 +212,6 @@ async fn while_nobody_reports_nothing_is_taken_away() {
     assert!(there.iter().all(|pod| now.contains(pod)), "{there:?} were there, and now {now:?}");
     let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
     gateway.report("search", 0, &[]);
-    has_pods(&cluster, 1).await;
+    has_pods_after_load(&cluster, 1).await;
     operator.end().await;
 }

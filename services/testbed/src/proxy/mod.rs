@@ -216,8 +216,15 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+    /// Where no other test listens and nobody connects from: a port that was given up there is nobody's.
+    const ALONE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 83, 1)), 0);
+
     /// A server that says everything back, and a proxy before it.
     async fn echo(shape: Shape) -> Proxy {
+        echo_at(ANY, shape).await
+    }
+
+    async fn echo_at(listen: SocketAddr, shape: Shape) -> Proxy {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -228,7 +235,7 @@ mod tests {
                 });
             }
         });
-        Proxy::start(ANY, address, shape, 1).await.unwrap()
+        Proxy::start(listen, address, shape, 1).await.unwrap()
     }
 
     async fn round(client: &mut TcpStream) -> io::Result<Duration> {
@@ -320,12 +327,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_target_that_is_away_and_a_proxy_that_is_dropped_end_connections() {
-        let gone = TcpListener::bind(ANY).await.unwrap().local_addr().unwrap();
+        let gone = TcpListener::bind(ALONE).await.unwrap().local_addr().unwrap();
         let nowhere = Proxy::start(ANY, gone, Shape::default(), 1).await.unwrap();
         let mut client = TcpStream::connect(nowhere.address()).await.unwrap();
         assert!(round(&mut client).await.is_err());
 
-        let proxy = echo(Shape::default()).await;
+        let proxy = echo_at(ALONE, Shape::default()).await;
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         round(&mut client).await.unwrap();
         let address = proxy.address();
