@@ -233,7 +233,7 @@ async fn one_trace_leads_from_the_request_to_the_consumer() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    let spans = timeout(Duration::from_secs(10), found).await.expect("no consumer in the trace");
+    let spans = timeout(Duration::from_secs(30), found).await.expect("no consumer in the trace");
     let id_of = |name: &str| spans.iter().find(|span| span.name == name).map(|span| span.span_id.clone());
     let rpc = id_of("echotune.users.v1.UsersService/RecordListens").expect("rpc span");
     let service = spans.iter().find(|span| span.name == "users.record_listens").expect("service span");

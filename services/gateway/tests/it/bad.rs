@@ -106,9 +106,9 @@ fn small() -> Limits {
     Limits { answer_bytes: 1 << 20, stream_bytes: 1 << 20, ..Limits::default() }
 }
 
-/// Where no answer becomes a stream before it is there: all have their status.
-fn with_status(limits: Limits) -> Limits {
-    Limits { stream_after: SOON * 2, ..limits }
+/// No answer becomes a stream before it is there: all have their status.
+fn with_status() -> Limits {
+    Limits { stream_after: SOON * 2, ..Limits::default() }
 }
 
 /// So often is asked what must not wait for a server that is bad, and all of it takes less than this, however busy the
@@ -192,7 +192,7 @@ async fn a_server_that_hangs_fills_its_own_places_and_no_others() {
     (server.deadline, server.queue_wait) = (SOON * 2, SOON * 2);
     let good = rmcp(Fixture::new("good", Era::Modern, &["echo"])).await;
     let servers = vec![server, http("good", &good.url())];
-    let house = House::with(config(servers, with_status(Limits::default()))).await;
+    let house = House::with(config(servers, with_status())).await;
     let call = || house.modern("/mcp", OPERATOR, "tools/call", json!({"name": "bad"})).send();
     let mut many: FuturesUnordered<_> = (0..20).map(|_| call()).collect();
     let shed = async {
@@ -235,7 +235,7 @@ async fn what_a_server_says_of_itself_takes_nothing_from_others() {
 async fn a_server_that_is_away_leaves_the_lists_of_others_whole() {
     let good = rmcp(Fixture::new("good", Era::Legacy, &["echo"])).await;
     let away = http("away", "http://127.0.0.1:9/mcp");
-    let house = House::with(config(vec![away, http("good", &good.url())], with_status(Limits::default()))).await;
+    let house = House::with(config(vec![away, http("good", &good.url())], with_status())).await;
     let lists = async {
         for _ in 0..TIMES {
             assert_eq!(house.tools("/mcp", OPERATOR).await, ["echo"]);
@@ -259,7 +259,7 @@ async fn an_endpoint_that_fails_is_left_alone_and_tried_again() {
         let (server, _served, calls) = bad_server("500").await;
         let breaker = BreakerConfig { failures: 3, rest, rest_max: rest };
         let servers = vec![ServerConfig { breaker, ..server }];
-        let house = House::with(config(servers, with_status(Limits::default()))).await;
+        let house = House::with(config(servers, with_status())).await;
         for _ in 0..3 {
             assert_eq!(error_of(&house.call("/mcp", "bad", json!({})).await).0, "INDETERMINATE");
         }
@@ -301,7 +301,7 @@ async fn one_that_says_it_is_full_is_believed() {
     let (mut server, _served, _) = bad_server("full").await;
     // No longer than the pause before it would be asked again.
     server.deadline = Duration::from_secs(1);
-    let house = House::with(config(vec![server], with_status(Limits::default()))).await;
+    let house = House::with(config(vec![server], with_status())).await;
     let response = house.modern("/mcp", OPERATOR, "tools/call", json!({"name": "bad"})).send().await.expect("answered");
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "7");

@@ -120,11 +120,10 @@ async fn what_cannot_be_moved_is_refused_with_the_way_out() {
     told(run(&there, home.path(), &["--rename", "ann"]).await, 2, "expected OLD=NEW");
     told(run(&there, home.path(), &["--parallel", "0"]).await, 2, "0 is not in 1..=64");
     told(run(&there, home.path(), &["--dry-run", "--verify"]).await, 2, "cannot be used with");
-    let (child, to) = platform(home.path()).await;
+    let (mut child, to) = platform(home.path()).await;
     told(run(&there, home.path(), &[]).await, 1, "in use by another process; stop it");
     drop(to);
     signal(&child, "-KILL").await;
-    drop(child);
-    sleep(Duration::from_millis(200)).await;
+    child.wait().await.expect("ended");
     told(run(&there, home.path(), &[]).await, 1, "status` once, then try again");
 }
