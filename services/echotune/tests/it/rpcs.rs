@@ -154,6 +154,20 @@ async fn experiments(to: &Connection, call: &Call) {
     assert_eq!(stopped.decision.expect("decided").verdict, Verdict::Stopped);
 }
 
+/// What was heard, counted and streamed is in the histories as soon as its events have arrived.
+async fn exported(to: &Connection, call: &Call) {
+    let all = async {
+        loop {
+            let histories = to.training.export_histories(call, Some("ann")).await.expect("exported");
+            if (histories.listeners, histories.rows) == (1, 6) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), all).await.expect("one listener with six rows");
+}
+
 async fn models(to: &Connection, call: &Call) {
     let models = &to.models;
     let few = models.train(call, TrainingSpec::default()).await.expect_err("two listeners");
@@ -221,8 +235,7 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
         people(&to, streamed, &call).await;
         lists(&to, &call).await;
         experiments(&to, &call).await;
-        let histories = to.training.export_histories(&call, Some("ann")).await.expect("exported");
-        assert_eq!((histories.listeners, histories.rows), (1, 6));
+        exported(&to, &call).await;
         models(&to, &call).await;
         let filter = DeadLetterFilter::default();
         assert!(to.dead_letters.list_dead_letters(&call, &filter, 10).await.expect("listed").is_empty());
