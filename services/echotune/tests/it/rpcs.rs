@@ -1,7 +1,7 @@
 //! Every RPC of every service, over the wire: what the descriptors name and the edge has not seen is a
 //! gap in this test.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use echotune::Connection;
 use echotune_api::{Agents, RecommendQuery, UsersClient};
@@ -14,6 +14,7 @@ use echotune_model::{
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
+use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tracing::Instrument as _;
@@ -153,6 +154,20 @@ async fn experiments(to: &Connection, call: &Call) {
     assert_eq!(stopped.decision.expect("decided").verdict, Verdict::Stopped);
 }
 
+/// What was heard, counted and streamed is in the histories as soon as its events have arrived.
+async fn exported(to: &Connection, call: &Call) {
+    let all = async {
+        loop {
+            let histories = to.training.export_histories(call, Some("ann")).await.expect("exported");
+            if (histories.listeners, histories.rows) == (1, 6) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), all).await.expect("one listener with six rows");
+}
+
 async fn models(to: &Connection, call: &Call) {
     let models = &to.models;
     let few = models.train(call, TrainingSpec::default()).await.expect_err("two listeners");
@@ -220,8 +235,7 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
         people(&to, streamed, &call).await;
         lists(&to, &call).await;
         experiments(&to, &call).await;
-        let histories = to.training.export_histories(&call, Some("ann")).await.expect("exported");
-        assert_eq!((histories.listeners, histories.rows), (1, 6));
+        exported(&to, &call).await;
         models(&to, &call).await;
         let filter = DeadLetterFilter::default();
         assert!(to.dead_letters.list_dead_letters(&call, &filter, 10).await.expect("listed").is_empty());
@@ -239,9 +253,18 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
     .instrument(root)
     .await;
 
-    let seen: BTreeSet<String> = held.trace(trace).into_iter().map(|span| span.name).collect();
-    let missing: Vec<_> = declared().into_iter().filter(|rpc| !seen.contains(rpc)).collect();
-    assert!(missing.is_empty(), "not exercised: {missing:?}");
+    let missing = || {
+        let seen: BTreeSet<String> = held.trace(trace).into_iter().map(|span| span.name).collect();
+        declared().into_iter().filter(|rpc| !seen.contains(rpc)).collect::<Vec<_>>()
+    };
+    // A span may end after its answer has gone out.
+    let ended = async {
+        while !missing().is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = timeout(Duration::from_secs(30), ended).await;
+    assert!(ended.is_ok(), "not exercised: {:?}", missing());
 
     let mut health = HealthClient::new(channel);
     let services: BTreeSet<String> =

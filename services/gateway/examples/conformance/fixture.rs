@@ -24,6 +24,7 @@ use rmcp::{
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::{asks, catalogue};
 
@@ -48,6 +49,8 @@ pub(crate) struct Everything {
     listeners: Arc<Mutex<BTreeMap<u64, Arc<Listener>>>>,
     /// Makes states that come back known for its own.
     secret: Arc<[u8; 32]>,
+    /// How many answers the tool that logs may give after its log, where somebody says so.
+    pub(crate) let_go: Option<Arc<Semaphore>>,
 }
 
 /// JSON as the library has it.
@@ -65,7 +68,7 @@ fn is_modern(context: &Context) -> bool {
 
 impl Everything {
     pub(crate) fn new(secret: [u8; 32]) -> Self {
-        Self { listeners: Arc::default(), secret: Arc::new(secret) }
+        Self { listeners: Arc::default(), secret: Arc::new(secret), let_go: None }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<u64, Arc<Listener>>) -> T) -> T {
@@ -204,6 +207,11 @@ impl Everything {
             "test_tool_with_logging" => {
                 Self::logs(context, &["Tool execution started", "Tool processing data", "Tool execution completed"])
                     .await;
+                if let Some(let_go) = &self.let_go
+                    && let Ok(leave) = let_go.acquire().await
+                {
+                    leave.forget();
+                }
             }
             "test_logging_tool" if context.meta.log_level().is_some() => Self::logs(context, &["asked for"]).await,
             "test_logging_tool" => {}

@@ -102,9 +102,14 @@ mod tests {
         Rate { calls, per: Period(per), burst }
     }
 
+    /// Cells that forget nobody: the time that the test tells is not that by which those are forgotten who are silent.
+    fn cells(calls: u32, burst: u32) -> Cells {
+        Cells { due: Cache::new(COUNTED), ..Cells::new(rate(calls, Duration::from_secs(1), burst)) }
+    }
+
     #[test]
     fn a_burst_is_taken_and_then_one_each_time() {
-        let cells = Cells::new(rate(10, Duration::from_secs(1), 3));
+        let cells = cells(10, 3);
         let taken = |now| cells.take([1; 16], now).is_ok();
         assert_eq!((0..10).filter(|_| taken(SECOND)).count(), 3);
         assert_eq!(cells.take([1; 16], SECOND), Err(SECOND / 10));
@@ -139,7 +144,7 @@ mod tests {
         fn never_more_than_the_rate_and_a_burst(
             calls in 1..50_u32, burst in 1..20_u32, gaps in proptest::collection::vec(0..SECOND / 5, 1..200),
         ) {
-            let cells = Cells::new(rate(calls, Duration::from_secs(1), burst));
+            let cells = cells(calls, burst);
             let (mut now, mut taken) = (0, 0_u64);
             for gap in gaps {
                 now += gap;

@@ -120,13 +120,14 @@ async fn what_servers_ask_reaches_the_client_that_caused_it_in_the_way_of_its_er
 #[tokio::test(flavor = "multi_thread")]
 async fn people_may_take_longer_than_the_server() {
     let served = rmcp(Fixture::new("new", Era::Modern, &TOOLS)).await;
-    let server = ServerConfig { deadline: Duration::from_millis(1_500), ..http("new", &served.url()) };
+    let server = ServerConfig { deadline: Duration::from_secs(3), ..http("new", &served.url()) };
     let house = House::of(vec![server]).await;
     let session = house.session("/mcp", OPERATOR).await;
     let asked = house.legacy("/mcp", &session, 5, "tools/call", json!({"name": "ask"})).send().await.expect("answered");
     let mut events = Events::of(asked);
     let asked = events.message().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // As long as the server may take for the whole.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let answer = json!({"jsonrpc": "2.0", "id": asked["id"],
         "result": {"action": "accept", "content": {"name": "ann"}}});
     let taken = house.post("/mcp", OPERATOR, &answer).header("mcp-session-id", &session).send().await;

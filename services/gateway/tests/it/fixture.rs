@@ -19,6 +19,7 @@ use rmcp::{
     service::RequestContext,
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 /// Which revisions it speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,20 +34,23 @@ pub(crate) struct Fixture {
     era: Era,
     tools: Vec<&'static str>,
     pub(crate) calls: Arc<AtomicU64>,
+    /// How many calls of `held` may end: the test says when, and no clock does.
+    pub(crate) let_go: Arc<Semaphore>,
 }
 
 impl Fixture {
     pub(crate) fn new(name: &str, era: Era, tools: &[&'static str]) -> Self {
-        Self { name: name.to_owned(), era, tools: tools.to_vec(), calls: Arc::default() }
+        let let_go = Arc::new(Semaphore::new(0));
+        Self { name: name.to_owned(), era, tools: tools.to_vec(), calls: Arc::default(), let_go }
     }
 }
 
-/// All tools that there are.
+/// All tools that there are, but for `held`, which is of use to a test in the same process alone.
 pub(crate) const TOOLS: [&str; 6] = ["echo", "count", "slow", "progress", "ask", "die"];
 
 fn tool(name: &'static str) -> Tool {
     let schema = json!({"type": "object"}).as_object().cloned().expect("an object");
-    let hints = ToolAnnotations::new().read_only(matches!(name, "echo" | "slow" | "progress" | "ask"));
+    let hints = ToolAnnotations::new().read_only(matches!(name, "echo" | "slow" | "held" | "progress" | "ask"));
     Tool::new(name, format!("The tool {name}"), Arc::new(schema)).with_annotations(hints)
 }
 
@@ -124,6 +128,10 @@ impl ServerHandler for Fixture {
             "slow" => {
                 tokio::time::sleep(Duration::from_millis(arguments["ms"].as_u64().unwrap_or(50))).await;
                 json!({"server": self.name, "arguments": arguments, "pid": std::process::id()})
+            }
+            "held" => {
+                self.let_go.acquire().await.expect("open").forget();
+                json!({"server": self.name, "arguments": arguments})
             }
             "progress" => {
                 for step in 1..=3 {

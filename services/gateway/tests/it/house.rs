@@ -39,7 +39,8 @@ pub(crate) async fn serve(address: &str, router: axum::Router) -> Served {
     let listener = loop {
         match TcpListener::bind(address).await {
             Ok(listener) => break listener,
-            Err(cause) if tries > 100 => panic!("{address}: {cause}"),
+            // Who had it before may take a while to let go.
+            Err(cause) if tries > 1_000 => panic!("{address}: {cause}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
         tries += 1;

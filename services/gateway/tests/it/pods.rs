@@ -1,21 +1,24 @@
 //! Servers that come and go, as the operator tells: pods that sleep, wake, drain and die.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use echotune_api::demand::{Effect, Served, Sessions};
-use echotune_gateway::ServerConfig;
+use echotune_api::demand::{Effect, Served, ServerDemand, Sessions};
+use echotune_gateway::Limits;
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     fixture::{Era, Fixture},
-    house::{House, OPERATOR, SOON, http, message_of, names, result_of, rmcp},
+    house::{House, OPERATOR, SOON, config, http, message_of, names, result_of, rmcp},
     operator::{Running, Scripted, operator, served, with},
 };
 
-async fn house(servers: Vec<ServerConfig>) -> (House, Scripted, Running) {
-    let (house, scripted) = (House::of(servers).await, Scripted::new());
+async fn house(limits: Limits) -> (House, Scripted, Running) {
+    let (house, scripted) = (House::with(config(Vec::new(), limits)).await, Scripted::new());
     let running = scripted.listen("127.0.0.1:0").await;
     house.gateway.as_ref().expect("open").follow(operator(running.address));
     (house, scripted, running)
@@ -43,7 +46,7 @@ fn server_of(called: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_of_a_server_that_sleeps_tells_of_itself_waits_and_goes_on_when_a_pod_is_there() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    let (house, scripted, _running) = house(Limits::default()).await;
     let house = Arc::new(house);
     // So that no list has to be read before it is known what may be repeated.
     let server = || Served { trust_annotations: false, ..served("a") };
@@ -54,17 +57,23 @@ async fn a_call_of_a_server_that_sleeps_tells_of_itself_waits_and_goes_on_when_a
     let told = scripted.hears("music/a", "that a call waits", |told| told.classes[0].queued == 1).await;
     assert_eq!((told.cold_calls, told.classes[0].arrivals, told.classes[0].in_flight), (1, 1, 0));
     assert!(!call.is_finished());
-    let pod = rmcp(Fixture::new("a-1", Era::Modern, &["echo", "slow"])).await;
+    let fixture = Fixture::new("a-1", Era::Modern, &["echo", "held"]);
+    let pod = rmcp(fixture.clone()).await;
     scripted.put(with(server(), &[("a-1", &pod, false)]));
     assert_eq!(server_of(&call.await.expect("answered")), "a-1");
     let caller = Arc::clone(&house);
-    let call = tokio::spawn(async move { caller.call("/servers/a/mcp", "slow", json!({"ms": 1_500})).await });
-    let told = scripted.hears("music/a", "that a pod makes a call", |told| !told.pods.is_empty()).await;
+    let call = tokio::spawn(async move { caller.call("/servers/a/mcp", "held", json!({})).await });
+    let begun = |told: &ServerDemand| told.classes[0].arrivals == 2 && told.pods.iter().any(|pod| pod.in_flight == 1);
+    let told = scripted.hears("music/a", "that a pod makes a call", begun).await;
     assert_eq!((told.pods[0].pod.as_str(), told.pods[0].in_flight), ("a-1", 1));
     let ends = told.pods[0].calls_end_ms.expect("a deadline");
     assert!((1..=120_000).contains(&(ends - now_ms())), "it ends at {ends}");
+    // It is told of as under way; so long it is so from now on at the least.
+    sleep(Duration::from_millis(1_500)).await;
+    fixture.let_go.add_permits(1);
     call.await.expect("answered");
-    let told = scripted.hears("music/a", "what came of it", |told| told.classes[0].busy_ms >= 1_500).await;
+    let ended = |told: &ServerDemand| told.classes[0].busy_ms >= 1_500 && told.classes[0].in_flight == 0;
+    let told = scripted.hears("music/a", "what came of it", ended).await;
     assert_eq!((told.cold_calls, told.classes[0].arrivals, told.classes[0].in_flight), (1, 2, 0));
     Arc::into_inner(house).expect("the last").close().await;
 }
@@ -76,7 +85,7 @@ fn now_ms() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_stays_listed_while_it_sleeps_and_one_that_was_never_seen_is_woken() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    let (house, scripted, _running) = house(Limits::default()).await;
     let pod = rmcp(Fixture::new("a-1", Era::Legacy, &["echo"])).await;
     scripted.put(with(served("a"), &[("a-1", &pod, false)]));
     until_served(&house, "a", true).await;
@@ -107,9 +116,10 @@ async fn a_server_stays_listed_while_it_sleeps_and_one_that_was_never_seen_is_wo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_had_in_time_or_at_all_is_refused_and_the_queue_is_bounded() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    // No answer becomes a stream, which has its status at its beginning.
+    let limits = Limits { stream_after: SOON, ..Limits::default() };
+    let (house, scripted, _running) = house(limits).await;
     let mut short = served("a");
-    // Before the answer becomes a stream, which has its status at its beginning.
     short.wake_ms = 100;
     scripted.put(short);
     let mut never = served("b");
@@ -129,12 +139,10 @@ async fn what_cannot_be_had_in_time_or_at_all_is_refused_and_the_queue_is_bounde
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_to_the_pod_that_has_least_to_do_and_no_pod_gets_more_than_its_places() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    let (house, scripted, _running) = house(Limits::default()).await;
     let house = Arc::new(house);
-    let pods = [
-        rmcp(Fixture::new("a-1", Era::Modern, &["slow"])).await,
-        rmcp(Fixture::new("a-2", Era::Modern, &["slow"])).await,
-    ];
+    let fixtures = ["a-1", "a-2"].map(|name| Fixture::new(name, Era::Modern, &["held"]));
+    let pods = [rmcp(fixtures[0].clone()).await, rmcp(fixtures[1].clone()).await];
     let mut server = served("a");
     server.calls_per_pod = 2;
     scripted.put(with(server, &[("a-1", &pods[0], false), ("a-2", &pods[1], false)]));
@@ -142,13 +150,15 @@ async fn calls_go_to_the_pod_that_has_least_to_do_and_no_pod_gets_more_than_its_
     house.tools("/servers/a/mcp", OPERATOR).await;
     let calls = (0..6).map(|_| {
         let house = Arc::clone(&house);
-        tokio::spawn(async move { house.call("/servers/a/mcp", "slow", json!({"ms": 1_500})).await })
+        tokio::spawn(async move { house.call("/servers/a/mcp", "held", json!({})).await })
     });
     let calls: Vec<_> = calls.collect();
     let told = scripted.hears("music/a", "that two wait", |told| told.classes[0].queued == 2).await;
     assert_eq!(told.classes[0].in_flight, 4);
     assert!(told.pods.iter().all(|pod| pod.in_flight == 2) && told.pods.len() == 2, "{told:?}");
     assert_eq!(told.cold_calls, 0, "there were pods");
+    // Those that wait get whichever place is free first.
+    fixtures.iter().for_each(|fixture| fixture.let_go.add_permits(6));
     for call in calls {
         call.await.expect("answered");
     }
@@ -157,7 +167,7 @@ async fn calls_go_to_the_pod_that_has_least_to_do_and_no_pod_gets_more_than_its_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_drains_keeps_its_sessions_and_gets_no_others_and_they_move_when_it_is_gone() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    let (house, scripted, _running) = house(Limits::default()).await;
     let first = rmcp(Fixture::new("a-1", Era::Legacy, &["echo"])).await;
     let mut server = served("a");
     server.sessions = Sessions::OnPod;
@@ -196,7 +206,7 @@ async fn a_pod_that_drains_keeps_its_sessions_and_gets_no_others_and_they_move_w
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_that_may_be_repeated_is_lost_while_pods_are_replaced_and_killed() {
     for (era, sessions) in [(Era::Modern, Sessions::Stateless), (Era::Legacy, Sessions::OnPod)] {
-        let (house, scripted, _running) = house(Vec::new()).await;
+        let (house, scripted, _running) = house(Limits::default()).await;
         let house = Arc::new(house);
         let mut server = served("a");
         server.sessions = sessions;
@@ -240,7 +250,7 @@ async fn no_call_that_may_be_repeated_is_lost_while_pods_are_replaced_and_killed
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_operator_is_away_its_servers_stay_and_when_it_is_back_those_that_are_gone_go() {
-    let (house, scripted, running) = house(Vec::new()).await;
+    let (house, scripted, running) = house(Limits::default()).await;
     let pod = rmcp(Fixture::new("a-1", Era::Modern, &["echo"])).await;
     scripted.put(with(served("a"), &[("a-1", &pod, false)]));
     scripted.put(with(served("b"), &[("a-1", &pod, false)]));
@@ -261,20 +271,23 @@ async fn while_the_operator_is_away_its_servers_stay_and_when_it_is_back_those_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_come_change_and_go_while_others_are_called() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    let (house, scripted, _running) = house(Limits::default()).await;
     let house = Arc::new(house);
     let gateway = house.gateway.clone().expect("open");
-    let (one, two) = (
-        rmcp(Fixture::new("one", Era::Modern, &["echo", "slow"])).await,
-        rmcp(Fixture::new("two", Era::Modern, &["echo", "count"])).await,
-    );
+    let fixture = Fixture::new("one", Era::Modern, &["echo", "held"]);
+    let (one, two) = (rmcp(fixture.clone()).await, rmcp(Fixture::new("two", Era::Modern, &["echo", "count"])).await);
     gateway.put(http("one", &one.url())).expect("right");
-    assert_eq!(house.tools("/mcp", OPERATOR).await, ["echo", "slow"]);
+    assert_eq!(house.tools("/mcp", OPERATOR).await, ["echo", "held"]);
     let caller = Arc::clone(&house);
-    let slow = tokio::spawn(async move { caller.call("/mcp", "slow", json!({"ms": 1_000})).await });
-    sleep(Duration::from_millis(200)).await;
+    let held = tokio::spawn(async move { caller.call("/mcp", "held", json!({})).await });
+    let begun = async {
+        while fixture.calls.load(Ordering::SeqCst) == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, begun).await.expect("in time");
     gateway.put(http("two", &two.url())).expect("right");
-    assert_eq!(house.tools("/mcp", OPERATOR).await, ["count", "one__echo", "slow", "two__echo"]);
+    assert_eq!(house.tools("/mcp", OPERATOR).await, ["count", "held", "one__echo", "two__echo"]);
     assert_eq!(server_of(&house.call("/mcp", "two__echo", json!({})).await), "two");
     // What is under way goes on though its server is changed, and then taken away.
     let mut changed = http("one", &one.url());
@@ -282,7 +295,8 @@ async fn servers_come_change_and_go_while_others_are_called() {
     gateway.put(changed).expect("right");
     assert!(gateway.remove("one"));
     assert_eq!(house.tools("/mcp", OPERATOR).await, ["count", "echo"]);
-    assert_eq!(server_of(&slow.await.expect("answered")), "one");
+    fixture.let_go.add_permits(1);
+    assert_eq!(server_of(&held.await.expect("answered")), "one");
     assert!(!gateway.remove("one"), "it is no more");
     let wrong = gateway.put(http("a b", "nowhere")).expect_err("wrong").to_string();
     assert!(wrong.contains("a name is") && wrong.contains("nowhere"), "{wrong}");
@@ -291,7 +305,7 @@ async fn servers_come_change_and_go_while_others_are_called() {
     scripted.put(with(served("three"), &[("three-1", &one, false)]));
     until_served(&house, "three", true).await;
     assert_eq!(server_of(&house.call("/servers/two/mcp", "echo", json!({})).await), "two");
-    let params = json!({"name": "slow"});
+    let params = json!({"name": "held"});
     let gone = house.modern("/servers/one/mcp", OPERATOR, "tools/call", params).send().await.expect("answered");
     assert_eq!(gone.status(), 404);
     drop(gateway);
@@ -300,7 +314,7 @@ async fn servers_come_change_and_go_while_others_are_called() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_changes_is_told_of_servers_that_come() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    let (house, scripted, _running) = house(Limits::default()).await;
     let session = house.session("/mcp", OPERATOR).await;
     let stream = house.http.get(format!("{}/mcp", house.base)).bearer_auth(OPERATOR).header("mcp-session-id", &session);
     let stream = stream.header("accept", "text/event-stream").send().await.expect("answered");
@@ -316,7 +330,7 @@ async fn who_follows_changes_is_told_of_servers_that_come() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn classes_are_told_in_their_order() {
-    let (house, scripted, _running) = house(Vec::new()).await;
+    let (house, scripted, _running) = house(Limits::default()).await;
     let pod = rmcp(Fixture::new("a-1", Era::Modern, &["echo", "count"])).await;
     let mut server = served("a");
     server.classes = [("count".to_owned(), 0)].into();
@@ -325,8 +339,7 @@ async fn classes_are_told_in_their_order() {
     house.call("/servers/a/mcp", "count", json!({})).await;
     house.call("/servers/a/mcp", "echo", json!({})).await;
     house.call("/servers/a/mcp", "echo", json!({})).await;
-    let arrivals =
-        |told: &echotune_api::demand::ServerDemand| told.classes.iter().map(|class| class.arrivals).collect::<Vec<_>>();
+    let arrivals = |told: &ServerDemand| told.classes.iter().map(|class| class.arrivals).collect::<Vec<_>>();
     scripted.hears("music/a", "calls of both classes", |told| arrivals(told) == [1, 2]).await;
     house.close().await;
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -63,22 +63,34 @@ async fn a_killed_child_loses_no_call_that_may_be_repeated() {
     for era in ["modern", "legacy"] {
         let house = Arc::new(House::of(vec![shared(era)]).await);
         let first = house.call("/mcp", "echo", json!({})).await["structuredContent"]["pid"].as_u64().expect("a number");
+        let (answered, killed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let callers = (0..8).map(|caller| {
-            let house = Arc::clone(&house);
+            let (house, answered, killed) = (Arc::clone(&house), Arc::clone(&answered), Arc::clone(&killed));
             tokio::spawn(async move {
                 let mut pids = BTreeSet::new();
-                for call in 0..10 {
+                // They go on until some calls have begun after the kill, whenever that comes.
+                let (mut call, mut after) = (0, 0);
+                while after < 3 {
+                    after += u32::from(killed.load(Ordering::SeqCst));
                     let called = house.call("/mcp", "slow", json!({"ms": 20, "at": [caller, call]})).await;
                     let content = &called["structuredContent"];
                     assert_eq!(content["arguments"]["at"], json!([caller, call]), "{called}");
                     pids.insert(content["pid"].as_u64().expect("a number"));
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    call += 1;
                 }
                 pids
             })
         });
         let callers: Vec<_> = callers.collect();
-        sleep(Duration::from_millis(70)).await;
+        let in_the_middle = async {
+            while answered.load(Ordering::SeqCst) < 16 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, in_the_middle).await.expect("in time");
         kill(first);
+        killed.store(true, Ordering::SeqCst);
         // It has answered before; how many calls it still did is a matter of luck.
         let mut pids = BTreeSet::from([first]);
         for caller in callers {
@@ -373,12 +385,13 @@ async fn a_child_that_starts_while_the_gateway_stops_ends_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_broke_is_taken_up_where_it_was_and_at_any_replica() {
-    let legacy = rmcp(Fixture::new("a", Era::Legacy, &["slow"])).await;
+    let fixture = Fixture::new("a", Era::Legacy, &["held"]);
+    let legacy = rmcp(fixture.clone()).await;
     let limits = Limits { stream_after: Duration::from_millis(50), ..Limits::default() };
     let [one, two] = replicas(&[http("a", &legacy.url())], limits).await;
     let session = one.session("/mcp", OPERATOR).await;
     let begin = async |id: u32| {
-        let params = json!({"name": "slow", "arguments": {"ms": 600, "id": id}});
+        let params = json!({"name": "held", "arguments": {"id": id}});
         let response = one.legacy("/mcp", &session, id, "tools/call", params).send().await.expect("answered");
         let (event, message) = Events::of(response).next().await.expect("the first event");
         assert!(message.is_null(), "it primes: {message}");
@@ -392,6 +405,7 @@ async fn a_stream_that_broke_is_taken_up_where_it_was_and_at_any_replica() {
     for (house, id) in [(&one, 7), (&two, 8)] {
         let event = begin(id).await;
         let mut events = Events::of(back(house, &event).await.expect("answered"));
+        fixture.let_go.add_permits(1);
         let (place, message) = events.next().await.expect("the answer");
         assert_eq!(
             (&message["id"], &message["result"]["structuredContent"]["arguments"]["id"]),
@@ -406,6 +420,7 @@ async fn a_stream_that_broke_is_taken_up_where_it_was_and_at_any_replica() {
     let foreign = back(&one, "nonsense.1").await.expect("answered");
     assert_eq!(foreign.status(), StatusCode::BAD_REQUEST);
     let event = begin(9).await;
+    fixture.let_go.add_permits(1);
     one.close().await;
     let lost = Events::of(back(&two, &event).await.expect("answered")).message().await;
     assert_eq!((&lost["id"], &lost["error"]["data"]["kind"]), (&json!(9), &json!("INDETERMINATE")), "{lost}");
@@ -414,62 +429,84 @@ async fn a_stream_that_broke_is_taken_up_where_it_was_and_at_any_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gives_up_is_heard_in_the_way_of_each_era() {
-    let fixture = Fixture::new("a", Era::Modern, &["slow", "echo"]);
-    let served = rmcp(fixture.clone()).await;
+    let served = rmcp(Fixture::new("a", Era::Modern, &["held", "echo"])).await;
     let mut server = http("a", &served.url());
     server.concurrency = 1;
     server.queue = 1;
+    // The place is free in time if it is given back, and neither the turn nor the deadline is over before.
+    (server.deadline, server.queue_wait) = (SOON * 6, SOON * 3);
     let house = House::of(vec![server]).await;
     // A client of 2026-07-28 that closes its connection: the one place is free again.
-    let params = json!({"name": "slow", "arguments": {"ms": 20_000}});
+    let params = json!({"name": "held"});
     let begun = house.modern("/mcp", OPERATOR, "tools/call", params.clone()).send().await.expect("a stream begins");
     drop(begun);
-    let echoed = tokio::time::timeout(Duration::from_secs(4), house.call("/mcp", "echo", json!({}))).await;
+    let echoed = tokio::time::timeout(SOON, house.call("/mcp", "echo", json!({}))).await;
     assert_eq!(echoed.expect("in time")["structuredContent"]["server"], "a");
     // One of before, which says so.
     let session = house.session("/mcp", OPERATOR).await;
-    let slow = house.legacy("/mcp", &session, 5, "tools/call", params).send();
-    let slow = tokio::time::timeout(Duration::from_secs(4), slow).await.expect("a stream begins").expect("answered");
+    let held = house.legacy("/mcp", &session, 5, "tools/call", params).send();
+    let held = tokio::time::timeout(SOON, held).await.expect("a stream begins").expect("answered");
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}});
     let told = house.post("/mcp", OPERATOR, &cancel).header("mcp-session-id", &session).send().await.expect("answered");
     assert_eq!(told.status(), StatusCode::ACCEPTED);
-    let mut events = Events::of(slow);
+    let mut events = Events::of(held);
     while let Some((_, message)) = events.next().await {
         assert!(message.is_null(), "nothing more is said of it: {message}");
     }
-    let echoed = tokio::time::timeout(Duration::from_secs(4), house.call("/mcp", "echo", json!({}))).await;
+    let echoed = tokio::time::timeout(SOON, house.call("/mcp", "echo", json!({}))).await;
     assert_eq!(echoed.expect("in time")["structuredContent"]["server"], "a");
     house.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn children_are_of_their_session_end_when_idle_and_leave_nothing_behind() {
-    let mut program = child("a", "legacy");
-    program.idle = Duration::from_secs(2);
-    let mut server = process("a", program);
-    server.lists_kept = Duration::from_secs(3_600);
+    // One that is kept for long shows whose children are; one that is not, that they end when they are idle. How soon
+    // the next call comes is not known, so a call of that one may be made again.
+    let mut brief = child("b", "legacy");
+    brief.idle = Duration::from_secs(1);
+    let mut servers = [process("a", child("a", "legacy")), process("b", brief)];
+    for server in &mut servers {
+        server.lists_kept = Duration::from_secs(3_600);
+        server.effects = effects([("echo", Effect::Reads)]);
+    }
     // One that ignores what it is told, with a child of its own: it has to be killed with all it started.
     let script = "trap '' TERM; sleep 300 & echo $$ > \"$PIDS\"; echo $! >> \"$PIDS\"; wait; sleep 300";
     let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("pids");
     let mut stubborn = echotune_gateway::ProcessConfig::new("/bin/sh", ["-c", script]);
-    stubborn.env.insert("PIDS".to_owned(), folder.path().join("pids").display().to_string());
+    stubborn.env.insert("PIDS".to_owned(), file.display().to_string());
     (stubborn.start, stubborn.grace) = (Duration::from_secs(1), Duration::from_millis(200));
-    let house = House::of(vec![server, process("stubborn", stubborn)]).await;
+    let [kept, brief] = servers;
+    let house = House::of(vec![kept, brief, process("stubborn", stubborn)]).await;
     let sessions = [house.session("/mcp", OPERATOR).await, house.session("/mcp", OPERATOR).await];
+    let pid = async |session: &str, tool: &str| {
+        let called = house.legacy_call("/mcp", session, 4, tool, json!({})).await;
+        called["structuredContent"]["pid"].as_u64().expect("a number")
+    };
     let mut pids = BTreeSet::new();
     for session in sessions.iter().chain(&sessions) {
-        let called = house.legacy_call("/mcp", session, 4, "echo", json!({})).await;
-        pids.insert(called["structuredContent"]["pid"].as_u64().expect("a number"));
+        pids.insert(pid(session, "a__echo").await);
     }
     assert_eq!(pids.len(), 2, "one for each session");
+    for session in &sessions {
+        gone(pid(session, "b__echo").await).await;
+    }
+    assert!(pids.iter().all(|pid| is_there(*pid)), "others are kept for longer");
+    house.call("/mcp", "a__echo", json!({})).await;
+    let told = || std::fs::read_to_string(&file).unwrap_or_default();
+    let has_run = async {
+        while told().lines().count() < 2 {
+            // Its list is asked for again, for which it is started.
+            house.tools("/mcp", OPERATOR).await;
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, has_run).await.expect("it has run");
+    house.close().await;
+    let left = told();
+    pids.extend(left.lines().map(|pid| pid.parse::<u64>().expect("a number")));
     for pid in pids {
         gone(pid).await;
-    }
-    house.call("/mcp", "a__echo", json!({})).await;
-    house.close().await;
-    let pids = std::fs::read_to_string(folder.path().join("pids")).expect("it has run");
-    for pid in pids.lines() {
-        gone(pid.parse().expect("a number")).await;
     }
 }
 

@@ -20,7 +20,7 @@ use echotune_gateway::{EraChoice, ServerConfig};
 use http::HeaderMap;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::house::{House, OPERATOR, SOON, Served, error_of, http, result_of, serve};
 
@@ -31,6 +31,8 @@ struct Odd {
     /// Requests that it leaves without an answer, and those of them that were given up.
     left: Arc<AtomicUsize>,
     given_up: Arc<AtomicUsize>,
+    /// Told when a call that waits for nothing else is to be answered.
+    ends: Arc<Notify>,
 }
 
 impl Odd {
@@ -69,10 +71,13 @@ async fn odd(State(odd): State<Odd>, headers: HeaderMap, body: Bytes) -> Respons
             let question = json!({"jsonrpc": "2.0", "id": 7, "method": "elicitation/create",
                 "params": {"message": "?", "requestedSchema": {"type": "object", "properties": {}}}});
             let done = answer(json!({"content": [], "who": "nobody"}));
-            let said = futures::stream::unfold(vec![(done, 1_000), (question, 0)], |mut left| async move {
-                let (message, after) = left.pop()?;
-                sleep(Duration::from_millis(after)).await;
-                Some((Ok::<_, Infallible>(format!("data: {message}\n\n")), left))
+            let state = (vec![done, question], Arc::clone(&odd.ends));
+            let said = futures::stream::unfold(state, |(mut left, ends)| async move {
+                let message = left.pop()?;
+                if left.is_empty() {
+                    ends.notified().await;
+                }
+                Some((Ok::<_, Infallible>(format!("data: {message}\n\n")), (left, ends)))
             });
             ([("content-type", "text/event-stream")], Body::from_stream(said)).into_response()
         }
@@ -85,7 +90,7 @@ async fn odd(State(odd): State<Odd>, headers: HeaderMap, body: Bytes) -> Respons
 }
 
 async fn house(how: &'static str, change: impl FnOnce(&mut ServerConfig)) -> (House, Odd, Served) {
-    let state = Odd { how, left: Arc::default(), given_up: Arc::default() };
+    let state = Odd { how, left: Arc::default(), given_up: Arc::default(), ends: Arc::default() };
     let mute = async |State(odd): State<Odd>| odd.leave().await;
     let routes = if how == "mute" { post(odd).get(mute) } else { post(odd) };
     let served = serve("127.0.0.1:0", Router::new().route("/mcp", routes).with_state(state.clone())).await;
@@ -107,7 +112,7 @@ async fn a_session_that_tokens_of_an_account_share_is_used_with_the_role_of_each
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_of_a_call_is_told_though_its_client_was_away_when_it_ended() {
-    let (house, _, _served) = house("asks", |_| ()).await;
+    let (house, odd, _served) = house("asks", |_| ()).await;
     let mut params = json!({"name": "t"});
     let call = async |params: Value| {
         let response = house.modern("/servers/a/mcp", OPERATOR, "tools/call", params).send().await;
@@ -116,8 +121,9 @@ async fn what_came_of_a_call_is_told_though_its_client_was_away_when_it_ended() 
     let required = call(params.clone()).await;
     assert_eq!(required["resultType"], "input_required", "{required}");
     let key = required["inputRequests"].as_object().expect("requests").keys().next().expect("one").clone();
-    // The server does not wait for the answer.
-    sleep(Duration::from_secs(2)).await;
+    // The server does not wait for the answer; so the gateway hears of the end while its client is away.
+    odd.ends.notify_one();
+    sleep(Duration::from_secs(1)).await;
     params["requestState"] = required["requestState"].clone();
     params["inputResponses"] = json!({key: {"action": "accept", "content": {}}});
     let done = call(params).await;
@@ -127,7 +133,7 @@ async fn what_came_of_a_call_is_told_though_its_client_was_away_when_it_ended() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_hear_that_nobody_waits_keeps_nobody_waiting() {
-    let (house, odd, _served) = house("hangs", |server| server.deadline = Duration::from_secs(1)).await;
+    let (house, odd, _served) = house("hangs", |server| server.deadline = Duration::from_secs(3)).await;
     assert_eq!(error_of(&house.call("/servers/a/mcp", "t", json!({})).await).0, "INDETERMINATE");
     // Until a server would know that nobody waits for its answer any more.
     sleep(Duration::from_millis(500)).await;

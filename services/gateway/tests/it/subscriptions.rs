@@ -15,8 +15,7 @@ use crate::{
 
 const WATCHED: &str = "test://watched-resource";
 
-pub(crate) async fn everything() -> Served {
-    let fixture = Everything::new([7; 32]);
+pub(crate) async fn everything(fixture: Everything) -> Served {
     let service: StreamableHttpService<_, LocalSessionManager> = StreamableHttpService::new(
         move || Ok(fixture.clone()),
         Default::default(),
@@ -26,7 +25,7 @@ pub(crate) async fn everything() -> Served {
 }
 
 async fn house(era: EraChoice) -> (House, Served) {
-    let served = everything().await;
+    let served = everything(Everything::new([7; 32])).await;
     let server = ServerConfig { era, ..http("all", &served.url()) };
     (House::of(vec![server]).await, served)
 }

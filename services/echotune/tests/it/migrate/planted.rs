@@ -42,8 +42,8 @@ pub(crate) enum Planted {
     Altered,
     /// Every third write is refused in passing, and every other third is made and not answered.
     Shaky,
-    /// Every write takes this long, in milliseconds.
-    Slow(u64),
+    /// Writes from this one on take so long that whoever makes them can be met in the middle of it.
+    SlowFrom(u64),
 }
 
 #[derive(Clone)]
@@ -76,8 +76,8 @@ impl Faulty {
                 write.await?;
                 Err(Fault::new(ErrorKind::Indeterminate, "nobody knows"))
             }
-            (Planted::Slow(ms), _) => {
-                sleep(Duration::from_millis(ms)).await;
+            (Planted::SlowFrom(first), _) if number >= first => {
+                sleep(Duration::from_secs(3)).await;
                 write.await
             }
             _ => write.await,
@@ -122,7 +122,7 @@ macro_rules! passed_on {
                         let altered = |one: Listen| Listen { source: String::new(), ..one };
                         write(listens.into_iter().map(altered).collect()).await
                     }
-                    Planted::Nothing | Planted::Shaky | Planted::Slow(_) => write(listens).await,
+                    Planted::Nothing | Planted::Shaky | Planted::SlowFrom(_) => write(listens).await,
                 }
             }
         }

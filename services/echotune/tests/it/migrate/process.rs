@@ -43,19 +43,17 @@ async fn a_move_that_is_killed_or_interrupted_goes_on_when_it_is_run_again() {
     let mut cut = 0;
     // Not SIGINT, which whoever runs this in the background of a shell has ignored.
     for (name, writes) in [("-KILL", 1), ("-TERM", 4), ("-KILL", 7), ("-TERM", 10)] {
-        there.plant(Planted::Slow(50));
+        // Each time a little further, in the middle of a write.
+        let until = there.writes() + writes;
+        there.plant(Planted::SlowFrom(until - 1));
         let mut child = command(&there, home.path(), &["--parallel", "1"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("started");
-        // Each time a little further, in the middle of a write.
-        let until = there.writes() + writes;
         while there.writes() < until && child.try_wait().expect("asked").is_none() {
             sleep(Duration::from_millis(2)).await;
         }
-        // However busy the machine is, the signal comes before the end.
-        there.plant(Planted::Slow(3_000));
         if child.try_wait().expect("asked").is_none() {
             signal(&child, name).await;
             assert!(!child.wait().await.expect("ended").success());
@@ -120,11 +118,10 @@ async fn what_cannot_be_moved_is_refused_with_the_way_out() {
     told(run(&there, home.path(), &["--rename", "ann"]).await, 2, "expected OLD=NEW");
     told(run(&there, home.path(), &["--parallel", "0"]).await, 2, "0 is not in 1..=64");
     told(run(&there, home.path(), &["--dry-run", "--verify"]).await, 2, "cannot be used with");
-    let (child, to) = platform(home.path()).await;
+    let (mut child, to) = platform(home.path()).await;
     told(run(&there, home.path(), &[]).await, 1, "in use by another process; stop it");
     drop(to);
     signal(&child, "-KILL").await;
-    drop(child);
-    sleep(Duration::from_millis(200)).await;
+    child.wait().await.expect("ended");
     told(run(&there, home.path(), &[]).await, 1, "status` once, then try again");
 }
