@@ -200,8 +200,8 @@ async fn a_dear_value_is_made_anew_by_one_before_it_ends_and_a_failure_costs_not
         .boxed()
     };
     cache.get_or_compute(Key::of("ann"), slow(Ok(1))).await.expect("made");
-    // 4.5 s before the end of a value of 500 ms one of eight thousand readers draws it, and ever more do until then. When
-    // none has, the value is gone, and the failure is told.
+    // 4.5 s before the end of a value of 500 ms one of eight thousand readers draws it, and ever more do until then.
+    // When none has, the value is gone, and the failure is told.
     while source.reads.load(Relaxed) == 1 {
         let failing = slow(Err(Fault::new(ErrorKind::Unavailable, "away")));
         assert_eq!(*cache.get_or_compute(Key::of("ann"), failing).await.expect("what is here"), 1);
