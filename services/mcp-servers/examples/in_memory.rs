@@ -7,7 +7,7 @@ mod world;
 
 use std::process::ExitCode;
 
-use echotune_kit::telemetry;
+use echotune_kit::{lifecycle, telemetry};
 use echotune_mcp_servers::{Limits, serve_stdio};
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +17,18 @@ async fn main() -> ExitCode {
     let server = std::env::args().nth(1).unwrap_or_default();
     let world = world::World::new(&["ann", "bob"], spans);
     let stop = CancellationToken::new();
+    // Taken before anything is answered: whoever has an answer may ask for the end.
+    let mut signals = match lifecycle::signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if signals.recv().await.is_some() {
                 stop.cancel();
             }
         }

@@ -21,7 +21,7 @@ use rmcp::{
     },
 };
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 /// The token that the server wants.
@@ -121,12 +121,7 @@ impl Toolbox {
     /// Serves the toolbox until the token is cancelled.
     pub(crate) async fn serve(&self, name: &str, address: Option<SocketAddr>) -> Served {
         let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
-        let listener = loop {
-            match TcpListener::bind(address).await {
-                Ok(listener) => break listener,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        };
+        let listener = socket_at(address).listen(1_024).expect("it listens");
         let address = listener.local_addr().expect("an address");
         let (down, toolbox) = (CancellationToken::new(), self.clone());
         let service: StreamableHttpService<Toolbox, LocalSessionManager> = StreamableHttpService::new(
@@ -180,6 +175,16 @@ impl Served {
         self.task.abort();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A socket of an address, which may have others of this kind: one that does not listen keeps the address from being
+/// given to another test.
+pub(crate) fn socket_at(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("set");
+    socket.set_reuseport(true).expect("set");
+    socket.bind(address).expect("bound");
+    socket
 }
 
 pub(crate) fn server_at(name: &str, address: SocketAddr) -> McpServer {

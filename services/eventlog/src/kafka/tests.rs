@@ -30,6 +30,11 @@ struct World {
 }
 
 fn world(mirrored: &[&str], topics: &[(&str, i32)]) -> World {
+    world_within(KafkaConfig::default().delivery_timeout, mirrored, topics)
+}
+
+/// The same, where it is known after this time that a record was not delivered.
+fn world_within(delivery_timeout: Duration, mirrored: &[&str], topics: &[(&str, i32)]) -> World {
     let brokers = MockCluster::new(1).expect("brokers");
     for (topic, partitions) in topics {
         brokers.create_topic(topic, *partitions, 1).expect("made");
@@ -40,7 +45,7 @@ fn world(mirrored: &[&str], topics: &[(&str, i32)]) -> World {
     let config = KafkaConfig {
         bootstrap_servers: vec![brokers.bootstrap_servers()],
         mirrored: mirrored.iter().map(|region| (*region).to_owned()).collect(),
-        delivery_timeout: Duration::from_secs(5),
+        delivery_timeout,
         look_every: Duration::from_millis(200),
         ..KafkaConfig::default()
     };
@@ -177,7 +182,7 @@ async fn a_position_that_is_gone_ends_readers_and_members_loudly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_of_brokers_that_pass_lose_and_double_nothing_and_those_that_last_leave_it_open() {
-    let World { brokers, log, .. } = &world(&[], &[("t", 1)]);
+    let World { brokers, log, .. } = &world_within(Duration::from_secs(5), &[], &[("t", 1)]);
     log.append("t", vec![record("ann", 0)]).await.expect("appended");
     use RDKafkaRespErr as Told;
     let passing = [

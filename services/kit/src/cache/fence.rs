@@ -125,10 +125,16 @@ mod tests {
         fences.pass_by("ann", Duration::ZERO);
         let after = fences.pass("ann");
         assert!(after.generation > before.generation && !after.is_held);
-        fences.pass_by("ann", Duration::from_millis(20));
+        fences.pass_by("ann", LONG);
         fences.pass_by("ann", Duration::ZERO);
         assert!(fences.pass("ann").is_held, "a later one without a hold ends none");
-        std::thread::sleep(Duration::from_millis(30));
+    }
+
+    #[test]
+    fn a_hold_ends() {
+        let (fences, hold) = (Fences::new(), Duration::from_millis(20));
+        fences.pass_by("ann", hold);
+        std::thread::sleep(hold);
         assert!(!fences.pass("ann").is_held);
     }
 
@@ -141,9 +147,15 @@ mod tests {
         assert!(!fences.trusts_shared("ann"), "it is being told of another");
         two.was_told();
         assert!(fences.trusts_shared("ann"));
-        drop(fences.tell("ann", Duration::from_millis(20)));
+        drop(fences.tell("ann", LONG));
         assert!(!fences.trusts_shared("ann"), "it was not told");
-        std::thread::sleep(Duration::from_millis(30));
+    }
+
+    #[test]
+    fn a_doubt_ends() {
+        let (fences, doubt) = (Fences::new(), Duration::from_millis(20));
+        drop(fences.tell("ann", doubt));
+        std::thread::sleep(doubt);
         assert!(fences.trusts_shared("ann"), "what it had has ended");
     }
 }

@@ -56,7 +56,7 @@ mod with_a_collector {
         metrics::v1::{metric::Data, number_data_point::Value},
     };
     use tokio::{
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
         sync::{Notify, mpsc},
         task::spawn_blocking,
     };
@@ -209,9 +209,10 @@ mod with_a_collector {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_collector_that_is_not_there_costs_spans_and_no_waiting() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        drop(listener);
+        // An address that nobody else is given, and where nobody answers.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let endpoint = format!("http://{}", socket.local_addr().unwrap());
         let telemetry = prepare(&collector(endpoint, 4)).unwrap();
         let traces: Vec<_> = (0..100).map(|_| end_span(&telemetry, "alone")).collect();
         // The store of this process does not depend on the collector.

@@ -7,32 +7,31 @@ use std::{
 
 use echotune_kit::cache::{Cache as _, Key, LocalLimits, RedisOptions};
 use futures::future::join_all;
+use tokio::time::timeout;
 
 use crate::{
     Row,
-    server::{Keys, LONG, PATIENT, Process, Server, Source as _},
+    server::{Keys, LONG, Process, Server, Source as _},
 };
 
 /// Nothing is held in process, so that each read asks the server.
 const NOTHING: LocalLimits = LocalLimits { capacity: 1 << 20, time_to_live: Duration::ZERO, time_to_idle: LONG };
 const QUICK: Duration = Duration::from_millis(25);
+/// How long an answer may take where one waits for those of a frozen server, and not for all of them.
+const ANSWER: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_costs_nothing_and_comes_back() {
     let (mut server, keys, row) = (Server::start(), Keys::of(&["ann"]).await, Row::default());
-    let one = Process::within(NOTHING, server.options(), &keys, 1);
+    let one = Process::within(NOTHING, RedisOptions { timeout: LONG, ..server.options() }, &keys, 1);
     one.used(true).await;
     one.get("ann", &row).await;
     server.kill();
-    let mut longest = Duration::ZERO;
     for _ in 0..1_000 {
-        let since = Instant::now();
-        one.get("ann", &row).await;
-        longest = longest.max(since.elapsed());
+        // A connection that is gone is seen at once: no read waits for as long as an answer may take.
+        timeout(LONG / 2, one.get("ann", &row)).await.expect("nobody waits for an answer");
     }
     one.used(false).await;
-    // A connection that is gone is seen at once: no read waits for as long as an answer may take.
-    assert!(longest < PATIENT, "{longest:?}");
     server.again();
     one.used(true).await;
     one.get("ann", &row).await;
@@ -41,7 +40,7 @@ async fn a_server_that_is_killed_costs_nothing_and_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_frozen_costs_a_few_reads_the_time_of_an_answer_and_others_nothing() {
     let (server, keys) = (Server::start(), Keys::of(&["ann"]).await);
-    let one = Process::within(NOTHING, RedisOptions { timeout: QUICK, ..server.options() }, &keys, 1);
+    let one = Process::within(NOTHING, RedisOptions { timeout: ANSWER, ..server.options() }, &keys, 1);
     one.used(true).await;
     server.signal("STOP");
     let row = Arc::new(Row::default());
@@ -61,12 +60,12 @@ async fn a_server_that_is_frozen_costs_a_few_reads_the_time_of_an_answer_and_oth
     for _ in 0..500 {
         let since = Instant::now();
         one.get("ann", &*row).await;
-        slow += usize::from(since.elapsed() >= QUICK);
+        slow += usize::from(since.elapsed() >= ANSWER);
     }
     println!(
         "200 reads at once on a frozen server took {all:?}, and {slow} of 500 that came after as long as an answer"
     );
-    assert!(all < Duration::from_secs(5), "{all:?}");
+    assert!(all < ANSWER * 60, "{all:?}: they did not wait at one time");
     assert!(slow < 50, "{slow} of 500 reads waited though the server was to be left alone");
     assert!(!one.tier.is_up());
     server.signal("CONT");
@@ -76,7 +75,7 @@ async fn a_server_that_is_frozen_costs_a_few_reads_the_time_of_an_answer_and_oth
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_frozen_server_has_is_not_believed_after_a_change_it_was_not_told_of() {
     let (server, keys, row) = (Server::start(), Keys::of(&["ann"]).await, Row::default());
-    let one = Process::within(NOTHING, server.options(), &keys, 1);
+    let one = Process::within(NOTHING, RedisOptions { timeout: ANSWER * 4, ..server.options() }, &keys, 1);
     one.used(true).await;
     one.get("ann", &row).await;
     crate::kept(&server).await;
@@ -127,7 +126,8 @@ async fn whatever_happens_to_the_server_nobody_is_served_what_was_before_their_o
         let (process, row) = (Arc::clone(process), Arc::clone(&row));
         tokio::spawn(async move {
             let (mut told, mut reads, mut writes) = (0, 0_u64, 0_u64);
-            while Instant::now() < until {
+            // However slow the machine is, enough is read and written.
+            while Instant::now() < until || reads <= 100 {
                 if reads % 7 == 0 {
                     let version = row.version.fetch_add(1, Relaxed) + 1;
                     process.changed("ann").await;
@@ -155,6 +155,5 @@ async fn whatever_happens_to_the_server_nobody_is_served_what_was_before_their_o
     for worker in workers {
         let (reads, writes) = worker.await.expect("nothing old was served");
         println!("{reads} reads and {writes} writes of a process");
-        assert!(reads > 100 && writes > 10);
     }
 }

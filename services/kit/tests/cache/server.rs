@@ -23,7 +23,7 @@ const PROGRAMS: [&str; 2] = ["valkey-server", "redis-server"];
 pub(crate) const PASSWORD: &str = "correct horse";
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Longer than a busy machine takes for an answer.
-pub(crate) const PATIENT: Duration = Duration::from_secs(2);
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
 
 /// A server, which ends with the test.
 pub(crate) struct Server {
@@ -72,7 +72,7 @@ impl Server {
             .spawn()
             .expect("started");
         self.child = Some(child);
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + LONG;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < until, "{} answers", self.program);
             std::thread::sleep(Duration::from_millis(10));
@@ -210,7 +210,7 @@ impl Process {
 
 /// The options of a process that waits for another for as long as it takes.
 pub(crate) fn patient(server: &Server) -> RedisOptions {
-    RedisOptions { wait: PATIENT * 2, ..server.options() }
+    RedisOptions { wait: LONG, ..server.options() }
 }
 
 /// What values are read from.

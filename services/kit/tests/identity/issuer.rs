@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 
 pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
@@ -86,8 +87,8 @@ pub(crate) enum Manner {
     Well,
     /// The connection is taken, and nothing comes.
     Silent,
-    /// After this time.
-    Slow(Duration),
+    /// Once this is told.
+    Held(Arc<Notify>),
     /// With a status and a header.
     Status(u16, &'static str),
     /// Something else, with 200.
@@ -212,8 +213,8 @@ async fn answer(
     match manner {
         Manner::Well => send(&mut connection, 200, "", &document).await,
         Manner::Silent => std::future::pending().await,
-        Manner::Slow(pause) => {
-            tokio::time::sleep(pause).await;
+        Manner::Held(told) => {
+            told.notified().await;
             send(&mut connection, 200, "", &document).await
         }
         Manner::Status(status, header) => send(&mut connection, status, header, &document).await,

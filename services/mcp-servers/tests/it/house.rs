@@ -25,7 +25,7 @@ use crate::world::World;
 
 pub(crate) const OPERATOR: &str = "root";
 /// How long a test waits for what must come.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct House {
     pub(crate) world: World,

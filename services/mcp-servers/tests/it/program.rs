@@ -50,14 +50,26 @@ async fn free() -> SocketAddr {
 
 /// The program; where it speaks gRPC, and where MCP.
 async fn start(issuer: &Issuer) -> (Child, SocketAddr, SocketAddr) {
+    let users = users().await;
+    for _ in 0..5 {
+        // Another test may be given the address meanwhile: then the program ends, and another address is tried.
+        let mcp = free().await;
+        if let Some((child, grpc)) = start_at(mcp, users, issuer).await {
+            return (child, grpc, mcp);
+        }
+    }
+    panic!("it does not serve");
+}
+
+/// The program, and where it speaks gRPC; nothing where it ended.
+async fn start_at(mcp: SocketAddr, users: SocketAddr, issuer: &Issuer) -> Option<(Child, SocketAddr)> {
     let folder = tempfile::tempdir().expect("folder");
     let token = folder.path().join("token");
     std::fs::write(&token, TOKEN).expect("written");
-    let mcp = free().await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_echotune-mcp-servers"));
     command.args(["--listen", "127.0.0.1:0"]);
     for (key, value) in [
-        ("users", format!("http://{}", users().await)),
+        ("users", format!("http://{users}")),
         ("token_file", token.display().to_string()),
         ("mcp.listen", mcp.to_string()),
         ("identity.issuer", issuer.url.clone()),
@@ -69,9 +81,9 @@ async fn start(issuer: &Issuer) -> (Child, SocketAddr, SocketAddr) {
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("started");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let line = timeout(SOON, lines.next_line()).await.expect("in time").expect("a line").expect("it serves");
+    let line = timeout(SOON, lines.next_line()).await.expect("in time").expect("a line")?;
     let grpc = line.split_once("gRPC on ").and_then(|(_, rest)| rest.split(';').next()).expect("an address");
-    (child, grpc.parse().expect("an address"), mcp)
+    Some((child, grpc.parse().expect("an address")))
 }
 
 #[tokio::test]

@@ -311,17 +311,15 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
     };
 
     use super::*;
 
-    fn server(address: SocketAddr) -> Mlflow {
-        let config = MlflowConfig {
-            url: format!("http://{address}"),
-            timeout: Duration::from_millis(300),
-            ..MlflowConfig::default()
-        };
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn server(address: SocketAddr, timeout: Duration) -> Mlflow {
+        let config = MlflowConfig { url: format!("http://{address}"), timeout, ..MlflowConfig::default() };
         Mlflow::new(config).expect("an address")
     }
 
@@ -339,7 +337,8 @@ mod tests {
                 }
             }
         });
-        server(address)
+        // Long enough to connect, and no longer than it takes to know that nothing comes.
+        server(address, if answer.is_empty() { Duration::from_secs(2) } else { PATIENCE })
     }
 
     #[test]
@@ -360,10 +359,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_silent_or_angry_is_an_error_that_says_so() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("bound");
-        drop(listener);
-        let error = server(address).experiment("x").await.expect_err("nobody listens");
+        // An address that nobody else is given, and where nobody answers.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let error = server(address, PATIENCE).experiment("x").await.expect_err("nobody listens");
         assert!(matches!(error, MlflowError::Unreachable { step: "find the experiment", .. }), "{error}");
         let error = answering("").await.experiment("x").await.expect_err("silent");
         assert_eq!(error, MlflowError::Timeout { step: "find the experiment" });

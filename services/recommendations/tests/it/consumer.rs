@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, call, counted, played, tagged, user};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn letters(log: impl EventLog + 'static) -> Letters {
     Letters::new(Arc::new(log), &CONSUMERS)

@@ -11,7 +11,7 @@ use echotune_recommendations::{Tracking, mlflow::MlflowConfig};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use crate::{
@@ -157,9 +157,10 @@ async fn a_training_is_a_run_with_its_model_and_the_alias_follows_what_serves() 
 async fn a_server_that_is_not_there_changes_nothing() {
     let world = crowd(LISTENERS).await;
     let service = &world.service;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
-    drop(listener);
+    // An address that nobody else is given, and where nobody answers.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let url = format!("http://{}", socket.local_addr().expect("bound"));
     service.track_releases(tracking(url));
     let version = candidate(service, &[("blend.filter", 0.5)]).await;
     let job = ended(service, service.promote(&call(), &version, true, "all the same").await).await;

@@ -190,7 +190,7 @@ async fn an_event_waits_until_what_it_tells_of_is_seen() {
     let put = "INSERT INTO users_listens_by_track (user_id, bucket, track_id, listened_at, listen_id, mark) VALUES (?, ?, ?, ?, ?, 0)";
     let put = session.write("put", put).await.expect("prepared");
     session.put(&put, key, times.now()).await.expect("put back");
-    let events = timeout(Duration::from_secs(10), drain(&store)).await.expect("they come");
+    let events = timeout(Duration::from_secs(60), drain(&store)).await.expect("they come");
     let told: Vec<_> = events.iter().map(|event| &event.payload).collect();
     let private = Settings { private: true, ..Settings::default() };
     assert!(

@@ -161,7 +161,7 @@ async fn rows_of_before_are_read_and_sealed_when_they_are_written_again() {
     let listens = store.listens(ann.id, all()).await.expect("listed").rows;
     assert_eq!(listens.into_iter().map(|entry| entry.listen).collect::<Vec<_>>(), [old]);
     assert_eq!(store.token(token.token.id).await.expect("read"), Some((token, ann.clone())));
-    let events = timeout(Duration::from_secs(10), drain(&store)).await.expect("it comes");
+    let events = timeout(Duration::from_secs(60), drain(&store)).await.expect("it comes");
     assert_eq!(events, [event]);
 
     store.set_profile(ann.clone(), profile, Stamp::default()).await.expect("set");

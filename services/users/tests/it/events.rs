@@ -24,9 +24,11 @@ use crate::{
     suite::{first, listen, track},
 };
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Opens the folder once whatever still holds it has let go.
 async fn reopen(folder: &Path, released: impl Future<Output = ()>) -> Db {
-    timeout(Duration::from_secs(10), released).await.expect("the folder is released");
+    timeout(PATIENCE, released).await.expect("the folder is released");
     Db::open(folder).expect("open")
 }
 
@@ -107,7 +109,7 @@ async fn a_trace_goes_from_the_call_over_the_store_to_the_log() {
     faces.remote.record_listens(&call, "ann", vec![listen("Jóga", 0)]).await.expect("recorded");
     publish_all(&faces.store, &faces.log).await;
     let trace = TRACE.parse().expect("a trace id");
-    let found = timeout(Duration::from_secs(10), async {
+    let found = timeout(PATIENCE, async {
         loop {
             let found = spans.trace(trace);
             if found.len() == 4 {
@@ -211,7 +213,7 @@ async fn nothing_of_an_erased_account_is_left_in_any_table() {
             assert!(emptied.all(|event| matches!(event, Ok(None))), "consumers pass over what is forgotten");
             assert_eq!(before.is_empty(), events == Events::Waiting, "{events:?}: {before:?}");
         }
-        timeout(Duration::from_secs(10), released).await.expect("the folder is released");
+        timeout(PATIENCE, released).await.expect("the folder is released");
         assert_eq!(tables_with(folder.path(), &ONLY_HERS), Vec::<String>::new(), "{events:?}");
         assert!(!tables_with(folder.path(), &["ben"]).is_empty(), "the scan finds those who stay");
     }
@@ -286,7 +288,7 @@ async fn cut_off(store: &EmbeddedUserStore) -> UserId {
 async fn erasure_of(store: &EmbeddedUserStore, user: UserId) {
     let began = std::time::Instant::now();
     while store.counts().await.expect("counts")["listens"] > 0 {
-        assert!(began.elapsed() < Duration::from_secs(60), "nobody finishes the erasure");
+        assert!(began.elapsed() < PATIENCE, "nobody finishes the erasure");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let waiting = loop {
