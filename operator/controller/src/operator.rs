@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_secs(1);
 const KEPT_AT_END: usize = 200;
 /// How long that may take: the leases are to be given back before the process is killed.
 const KEEPING: Duration = Duration::from_secs(5);
+/// One worker of so many looks at urgent servers alone.
+const URGENT: usize = 4;
 /// The pause after what was learned could not be read.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -117,9 +119,10 @@ impl Operator {
             metrics: Arc::clone(&self.reconciler.metrics),
             touched: Arc::new(move |server| queue.now(&server)),
         };
-        let workers = (0..self.options.workers).map(|_| {
+        let urgent = self.options.workers / URGENT;
+        let workers = (0..self.options.workers).map(|number| {
             let (reconciler, stop) = (self.reconciler.clone(), stop.clone());
-            tokio::spawn(async move { reconciler.work(stop).await })
+            tokio::spawn(async move { reconciler.work(number < urgent, stop).await })
         });
         let workers: Vec<_> = workers.collect();
         let aborts: Vec<_> = workers.iter().map(tokio::task::JoinHandle::abort_handle).collect();

@@ -12,6 +12,7 @@ use std::{
 
 use echotune_api::demand::ServerName;
 use echotune_autoscaler::Policy;
+use futures::future::join_all;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,8 @@ use crate::{
 
 /// A server whose parts are not to be had is looked at again after that.
 const LATER: Duration = Duration::from_secs(30);
+/// Pods of one server that are made at one time.
+const AT_ONCE: usize = 8;
 /// What stands beside pods, as [`Writer::apply`] names it.
 const BESIDE: [&str; 4] = ["account", "service", "network", "budget"];
 /// A pod that does not become ready for that long is stuck, whatever it says.
@@ -134,13 +137,15 @@ struct Plan {
 }
 
 impl Reconciler {
-    /// Looks at servers, one after the other, until told to stop; what it has begun it ends.
-    pub async fn work(&self, stop: CancellationToken) {
+    /// Looks at servers, one after the other, until told to stop; what it has begun it ends. Whoever looks at urgent
+    /// ones alone is free for them however slow the API server is to answer for others.
+    pub async fn work(&self, urgent_alone: bool, stop: CancellationToken) {
         loop {
+            let next = async { if urgent_alone { self.queue.next_urgent().await } else { self.queue.next().await } };
             let server = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                server = self.queue.next() => server,
+                server = next => server,
             };
             let began = Instant::now();
             let looked = self.reconcile(&server).await;
@@ -187,8 +192,17 @@ impl Reconciler {
             Err(refused) if refused.is_final() => (Some((Reason::PodsStuck, refused.to_string())), Some(refused)),
             other => other.map(|()| (None, None))?,
         };
+        // Pods of others come before what is told of this one: those that came or went have it looked at again.
+        if trouble.is_none() && plan.moves.any() && self.queue.presses() {
+            return Ok(Some(plan.again));
+        }
         let again = if trouble.is_some() { LATER } else { plan.again };
         self.tell(&writer, &seen, &accepted, &plan, (trouble, demand.age)).await?;
+        if !accepted.ends
+            && let Some(state) = self.fleet.to_keep(&seen.name, Instant::now())
+        {
+            writer.keep(&kept(seen.subject(&accepted.spec), &state)).await?;
+        }
         failed.map_or(Ok(Some(again)), Err)
     }
 
@@ -307,7 +321,6 @@ impl Reconciler {
         if let Some(cause) = refused {
             return Err(cause);
         }
-        let moved = !(create.is_empty() && drain.is_empty() && undrain.is_empty() && delete.is_empty());
         let said = seen.server.replicas.value.and_then(|value| u32::try_from(value).ok());
         let foreign = seen.server.replicas.foreign.is_some();
         if !foreign && !seen.server.deleting && said != Some(*replicas) {
@@ -317,14 +330,11 @@ impl Reconciler {
                 other => other?,
             }
         }
-        if moved {
+        if plan.moves.any() {
             if let Some(told) = plan.told {
                 self.metrics.acted(told.elapsed());
             }
-            self.notes.moved(&seen.name, &seen.server.uid, &plan.moves, plan.decided.as_ref()).await;
-        }
-        if let Some(state) = self.fleet.to_keep(&seen.name, Instant::now()) {
-            writer.keep(&kept(seen.subject(&accepted.spec), &state)).await?;
+            self.notes.moved(&seen.name, &seen.server.uid, &plan.moves, plan.decided.as_ref());
         }
         Ok(())
     }
@@ -352,8 +362,11 @@ impl Reconciler {
         let subject = seen.subject(&accepted.spec);
         // Validation has made one already.
         let Ok(template) = template(subject, &self.around) else { return Ok(()) };
-        for number in numbers {
-            writer.create(&pod(subject, &template, *number)).await?;
+        for some in numbers.chunks(AT_ONCE) {
+            let pods: Vec<_> = some.iter().map(|number| pod(subject, &template, *number)).collect();
+            for made in join_all(pods.iter().map(|pod| writer.create(pod))).await {
+                made?;
+            }
         }
         Ok(())
     }
@@ -375,7 +388,7 @@ impl Reconciler {
         if status::same(&seen.server.status, &status) {
             return Ok(());
         }
-        self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status).await;
+        self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status);
         writer.status(&status).await
     }
 
@@ -396,7 +409,7 @@ impl Reconciler {
         }
         let status = status::rejected(seen, rejection);
         if !status::same(&seen.server.status, &status) {
-            self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status).await;
+            self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status);
             writer.status(&status).await?;
         }
         Ok(None)

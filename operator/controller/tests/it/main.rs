@@ -8,4 +8,5 @@ mod faults;
 mod objects;
 mod selectors;
 mod stories;
+mod urgent;
 mod world;
