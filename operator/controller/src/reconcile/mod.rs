@@ -5,14 +5,16 @@ mod status;
 mod validate;
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use echotune_api::demand::ServerName;
 use echotune_autoscaler::Policy;
-use futures::future::join_all;
+use futures::{FutureExt as _, future::join_all};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -121,6 +123,12 @@ impl Seen {
     }
 }
 
+/// What a panic says.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+}
+
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -147,21 +155,38 @@ impl Reconciler {
                 () = stop.cancelled() => return,
                 server = next => server,
             };
-            let began = Instant::now();
-            let looked = self.reconcile(&server).await;
-            self.looked(&server);
-            match looked {
-                Ok(again) => {
-                    self.metrics.reconciled(began.elapsed(), "ok");
-                    self.queue.done(&server, again);
-                }
-                Err(cause) => {
-                    self.metrics.reconciled(began.elapsed(), cause.name());
-                    tracing::warn!(%cause, "{server} is looked at again");
-                    self.queue.failed(&server);
-                }
-            }
+            self.attend(&server, self.reconcile(&server)).await;
         }
+    }
+
+    /// Sees a look at a server through to its end. One that panics harms that server alone, and not for good: whoever
+    /// looked goes on with others, and it is looked at again after a pause as after any failure.
+    pub(crate) async fn attend(
+        &self,
+        server: &ServerName,
+        look: impl Future<Output = Result<Option<Duration>, WriteError>>,
+    ) {
+        let began = Instant::now();
+        let ended = AssertUnwindSafe(look).catch_unwind().await;
+        self.looked(server);
+        let result = match ended {
+            Ok(Ok(again)) => {
+                self.queue.done(server, again);
+                "ok"
+            }
+            Ok(Err(cause)) => {
+                tracing::warn!(%cause, "{server} is looked at again");
+                self.queue.failed(server);
+                cause.name()
+            }
+            Err(panic) => {
+                let cause = panic_message(panic.as_ref());
+                tracing::error!(cause, "looking at {server} panicked; it is looked at again");
+                self.queue.failed(server);
+                "panicked"
+            }
+        };
+        self.metrics.reconciled(began.elapsed(), result);
     }
 
     /// Looks at one server, and says when it is to be looked at again.
