@@ -205,6 +205,7 @@ impl Reconciler {
             Err(rejection) => return self.reject(&writer, &seen, &rejection).await,
         };
         let demand = self.gateways.take(name, Duration::from_millis(accepted.policy.stale_ms), Instant::now());
+        self.count(name);
         let plan = self.plan(&seen, &accepted, &demand);
         self.post(&seen, &accepted, &plan);
         let applied = self.apply(&writer, &seen, &accepted, &plan).await;
@@ -266,6 +267,16 @@ impl Reconciler {
             permit,
             server: seen.name.clone(),
             uid: seen.server.uid.clone(),
+        }
+    }
+
+    /// Before anything is decided on a server of a shard, what all of them have counts.
+    fn count(&self, name: &ServerName) {
+        let shard = self.leads.shard(name);
+        if !self.fleet.is_counted(shard) {
+            let mut there = self.world.there();
+            there.retain(|(server, ..)| self.leads.shard(server) == shard);
+            self.fleet.count(shard, there);
         }
     }
 
@@ -429,6 +440,7 @@ impl Reconciler {
         } else if !seen.pods.is_empty() {
             self.board.post(&seen.name, left(seen));
         }
+        self.fleet.stays(&seen.name, &seen.server.tenant, seen.there());
         if seen.server.deleting {
             return self.end(writer, seen).await;
         }
@@ -489,6 +501,7 @@ impl Reconciler {
     pub fn end_lost(&self) {
         let lost = self.world.servers().into_iter().filter(|server| self.leads.permit(server).is_none());
         lost.for_each(|server| self.forget(&server));
+        self.fleet.leads(&self.leads.shards());
         self.board.complete(self.leads.all());
     }
 
