@@ -214,6 +214,7 @@ impl Reconciler {
             Err(WriteError::Conflict { what, why }) if BESIDE.contains(&what) => {
                 (Some((Reason::ChildConflict, format!("{what}: {why}"))), None)
             }
+            Err(foreign @ WriteError::Foreign { .. }) => (Some((Reason::ChildConflict, foreign.to_string())), None),
             // Whoever can mend it looks at the status, not at the log.
             Err(refused) if refused.is_final() => (Some((Reason::PodsStuck, refused.to_string())), Some(refused)),
             other => other.map(|()| (None, None))?,
@@ -398,13 +399,18 @@ impl Reconciler {
         let subject = seen.subject(&accepted.spec);
         // Validation has made one already.
         let Ok(template) = template(subject, &self.around) else { return Ok(()) };
+        // One whose name is another's keeps none of the rest from being made.
+        let mut foreign = None;
         for some in numbers.chunks(AT_ONCE) {
             let pods: Vec<_> = some.iter().map(|number| pod(subject, &template, *number)).collect();
             for made in join_all(pods.iter().map(|pod| writer.create(pod))).await {
-                made?;
+                match made {
+                    Err(cause @ WriteError::Foreign { .. }) => foreign = Some(cause),
+                    other => other?,
+                }
             }
         }
-        Ok(())
+        foreign.map_or(Ok(()), Err)
     }
 
     async fn tell(

@@ -6,6 +6,7 @@ mod cluster;
 mod contending;
 mod crds;
 mod faults;
+mod names;
 mod objects;
 mod selectors;
 mod stories;
