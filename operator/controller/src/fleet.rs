@@ -153,7 +153,8 @@ impl Fleet {
         if remembered.state.seen_ms() > seen.now_ms.saturating_add(AHEAD_MS) {
             (remembered.state, remembered.told) = (State::default(), None);
         }
-        let begins = remembered.told.is_none_or(|told| told >= BEGIN_EVERY) || remembered.policy != *policy;
+        let lacks = self.ledger.lacks(server);
+        let begins = lacks || remembered.told.is_none_or(|told| told >= BEGIN_EVERY) || remembered.policy != *policy;
         if remembered.policy != *policy {
             remembered.policy = policy.clone();
         }
@@ -168,7 +169,10 @@ impl Fleet {
                 let told = if began { 0 } else { told.unwrap_or(0) };
                 self.ledger.tell(server, LedgerLine::Decided(Box::new(entry))).then_some(told + 1)
             }
-            (true, _) => None,
+            (true, _) => {
+                self.ledger.miss(server);
+                None
+            }
         };
         remembered.serving = Some(decision.serving);
         remembered.decision = Some(decision.clone());
@@ -353,6 +357,37 @@ mod tests {
         };
         assert_eq!([look(400 * day), look(day)], [400 * day, day]);
         assert_eq!(look(day - 1_000), day, "one that is put back by a little does no harm");
+    }
+
+    #[test]
+    fn a_ledger_that_could_not_be_written_goes_on_with_the_next_decision() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a_one.jsonl");
+        std::fs::create_dir(&path).expect("something else in its place");
+        let metrics = Arc::new(Metrics::default());
+        let place = Place::Folder(folder.path().to_owned(), 1 << 20);
+        let ledger = Ledger::open(place, Arc::clone(&metrics)).expect("a ledger");
+        let fleet = Fleet::new(Ceilings::default(), ledger, Arc::clone(&metrics), Duration::from_secs(60));
+        let (server, began) = (name("a/one"), Instant::now());
+        let mut now_ms = 1_000_000;
+        let mut decide_until = |what: &str, is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                assert!(began.elapsed() < Duration::from_secs(60), "{what} never came to be");
+                now_ms += 2_000;
+                fleet.decide(&server, ("a", 0), &Policy::default(), waiting(now_ms, 1));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let dropped = || metrics.total("echotune_operator_ledger_dropped_total") > 2;
+        decide_until("lines that are dropped", &dropped);
+        std::fs::remove_dir(&path).expect("nothing in it");
+        let replayed = || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            echotune_autoscaler::replay(text.lines())
+        };
+        decide_until("a ledger that replays", &|| {
+            replayed().is_ok_and(|replayed| replayed.decisions > 2 && replayed.lost > 0)
+        });
     }
 
     #[test]

@@ -194,7 +194,8 @@ impl Queue {
         }
     }
 
-    /// The next urgent server, and no other. Whoever takes these alone is there for them while looks at others are slow.
+    /// The next urgent server, and no other. Whoever takes these alone is there for them while looks at others are
+    /// slow.
     pub async fn next_urgent(&self) -> ServerName {
         loop {
             let (taken, more) = {
