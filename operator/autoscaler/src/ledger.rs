@@ -1,8 +1,8 @@
 //! A ledger of decisions, which can be made again from it.
 //!
 //! JSON lines. A `begin` holds the policy and the state from which the `decided` after it follow; another one may come
-//! at any line, as when the policy changes, or when lines before it could not be written, and then it says how many. All
-//! numbers are whole, so that no reader rounds them.
+//! at any line, as when the policy changes, or when lines before it could not be written, and then it says how many.
+//! All numbers are whole, so that no reader rounds them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
