@@ -156,6 +156,11 @@ impl Queue {
         }
     }
 
+    /// Whether a server is looked at because a call waits there.
+    pub fn is_urgent(&self, server: &ServerName) -> bool {
+        self.waiting().entries.get(server).is_some_and(|entry| entry.running && entry.taken == Turn::Urgent)
+    }
+
     /// Whether an urgent server waits that nobody has taken.
     pub fn presses(&self) -> bool {
         !self.waiting().urgent.is_empty()
@@ -332,6 +337,7 @@ mod tests {
         let taken = queue.next().await;
         queue.now(&name("m/asked"));
         let asked = queue.next().await;
+        assert!(queue.is_urgent(&taken) && !queue.is_urgent(&asked));
         queue.first(&asked);
         queue.failed(&taken);
         queue.failed(&asked);

@@ -219,12 +219,11 @@ impl Reconciler {
             Err(refused) if refused.is_final() => (Some((Reason::PodsStuck, refused.to_string())), Some(refused)),
             other => other.map(|()| (None, None))?,
         };
-        // Pods of others come before what is told of this one: those that came or went have it looked at again.
-        if trouble.is_none() && plan.moves.any() && self.queue.presses() {
-            return Ok(Some(plan.again));
-        }
         let again = if trouble.is_some() { LATER } else { plan.again };
-        self.tell(&writer, &seen, &accepted, &plan, (trouble, demand.age)).await?;
+        if !self.tell(&writer, &seen, &accepted, &plan, (trouble, demand.age)).await? {
+            // Pods that came or went have it looked at again, else it is as soon as it is its turn among others.
+            return Ok(Some(if plan.moves.any() { again } else { Duration::ZERO }));
+        }
         if !accepted.ends
             && let Some(state) = self.fleet.to_keep(&seen.name, Instant::now())
         {
@@ -413,6 +412,7 @@ impl Reconciler {
         foreign.map_or(Ok(()), Err)
     }
 
+    /// Tells what became of the server; `false` when that is put off, since pods of others come first.
     async fn tell(
         &self,
         writer: &Writer,
@@ -420,18 +420,22 @@ impl Reconciler {
         accepted: &Accepted,
         plan: &Plan,
         (trouble, age): (Option<(Reason, String)>, Duration),
-    ) -> Result<(), WriteError> {
+    ) -> Result<bool, WriteError> {
         if seen.server.deleting && (!seen.server.held || seen.pods.is_empty()) {
-            return Ok(());
+            return Ok(true);
         }
+        let can_wait = trouble.is_none() && (plan.moves.any() || self.queue.is_urgent(&seen.name));
         let stale = age > Duration::from_millis(accepted.policy.stale_ms);
         let told = Told { seen, accepted, trouble, stale, decided: plan.decided.as_ref(), rolls: plan.sorted.rolls() };
         let status = told.status();
         if status::same(&seen.server.status, &status) {
-            return Ok(());
+            return Ok(true);
+        }
+        if can_wait && self.queue.presses() {
+            return Ok(false);
         }
         self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status);
-        writer.status(&status).await
+        writer.status(&status).await.map(|()| true)
     }
 
     /// What is written cannot be followed: pods stay as they are, and it is told why.
