@@ -77,7 +77,7 @@ impl Process {
         stat(pid).map(|(_, start)| Self { pid, start })
     }
 
-    /// Whether this folder is what it finds at a place, which depends on its mounts. Nobody needs to know who made them.
+    /// Whether this folder is what it finds at a place, which depends on its mounts.
     pub(crate) fn finds(self, place: &Path, folder: &Path) -> bool {
         let root = Path::new("/proc").join(self.pid.to_string()).join("root");
         let found = fs::metadata(root.join(place.strip_prefix("/").unwrap_or(place)));
