@@ -1,7 +1,8 @@
 //! A ledger of decisions, which can be made again from it.
 //!
 //! JSON lines. A `begin` holds the policy and the state from which the `decided` after it follow; another one may come
-//! at any line, as when the policy changes. All numbers are whole, so that no reader rounds them.
+//! at any line, as when the policy changes, or when lines before it could not be written, and then it says how many.
+//! All numbers are whole, so that no reader rounds them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +26,14 @@ pub struct Begin {
     pub policy: Policy,
     /// The bytes of the state, in hexadecimal digits.
     pub state: String,
+    /// Decisions before it that are in no line, since they could not be written; not told when there are none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub lost: u64,
+}
+
+/// Whether nothing is to be told.
+fn is_none(lost: &u64) -> bool {
+    *lost == 0
 }
 
 /// What was seen and decided.
@@ -43,6 +52,8 @@ pub struct LedgerEntry {
 pub struct Replayed {
     /// Decisions that came out the same.
     pub decisions: u64,
+    /// Decisions that it says are missing.
+    pub lost: u64,
     /// The state after the last.
     pub state: State,
 }
@@ -97,7 +108,7 @@ pub enum LedgerError {
 impl LedgerLine {
     /// A beginning.
     pub fn begin(policy: &Policy, state: &State) -> Self {
-        Self::Begin(Box::new(Begin { policy: policy.clone(), state: state.to_string() }))
+        Self::Begin(Box::new(Begin { policy: policy.clone(), state: state.to_string(), lost: 0 }))
     }
 
     /// The line, without its end.
@@ -120,7 +131,7 @@ impl LedgerEntry {
 /// of the state.
 pub fn replay<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Replayed, LedgerError> {
     let mut under_way: Option<(Policy, State)> = None;
-    let mut decisions = 0;
+    let (mut decisions, mut lost) = (0, 0_u64);
     for (line, text) in (1..).zip(lines) {
         if text.trim().is_empty() {
             continue;
@@ -130,6 +141,7 @@ pub fn replay<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Replayed, 
                 begin.policy.check().map_err(|cause| LedgerError::Policy { line, cause })?;
                 let state = begin.state.parse().map_err(|cause| LedgerError::State { line, cause })?;
                 under_way = Some((begin.policy, state));
+                lost = lost.saturating_add(begin.lost);
             }
             LedgerLine::Decided(recorded) => {
                 let (policy, state) = under_way.as_mut().ok_or(LedgerError::NoBeginning { line })?;
@@ -141,7 +153,7 @@ pub fn replay<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Replayed, 
             }
         }
     }
-    Ok(Replayed { decisions, state: under_way.map(|(_, state)| state).unwrap_or_default() })
+    Ok(Replayed { decisions, lost, state: under_way.map(|(_, state)| state).unwrap_or_default() })
 }
 
 fn difference(line: u64, recorded: &LedgerEntry, again: &LedgerEntry) -> LedgerError {

@@ -1,7 +1,7 @@
 //! What is remembered and decided of each server, and how many pods all of them have.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -41,6 +41,8 @@ struct Known {
     /// Pods that are there or asked for, by tenant and in all.
     tenants: BTreeMap<String, u32>,
     all: u32,
+    /// Shards whose servers count with what they have.
+    counted: HashSet<usize>,
 }
 
 /// What is remembered of a server.
@@ -82,9 +84,41 @@ impl Fleet {
     pub fn recall(&self, learned: HashMap<ServerName, State>) {
         let mut known = self.known();
         for (server, state) in learned {
-            let fresh = Remembered { state, ..Remembered::default() };
-            known.servers.entry(server).or_insert(fresh);
+            let remembered = known.servers.entry(server).or_default();
+            // One that was decided on has begun to learn anew.
+            if remembered.serving.is_none() {
+                remembered.state = state;
+            }
         }
+    }
+
+    /// Whether what the servers of a shard have is counted.
+    pub fn is_counted(&self, shard: usize) -> bool {
+        self.known().counted.contains(&shard)
+    }
+
+    /// Counts what servers of a shard have, each with its tenant and pods, once for as long as the shard is led.
+    /// Whoever begins to lead knows of no decision of before, and without this the first servers would get what others
+    /// have.
+    pub fn count(&self, shard: usize, there: Vec<(ServerName, String, u32)>) {
+        let mut known = self.known();
+        if known.counted.insert(shard) {
+            for (server, tenant, pods) in there {
+                known.reserve(&server, &tenant, pods, self.ceilings);
+            }
+        }
+    }
+
+    /// Shards that are led no more are counted anew when they are won again.
+    pub fn leads(&self, shards: &[usize]) {
+        self.known().counted.retain(|shard| shards.contains(shard));
+    }
+
+    /// Nothing is decided on a server: it has what is there, and no more.
+    pub fn stays(&self, server: &ServerName, tenant: &str, there: u32) {
+        let mut known = self.known();
+        known.reserve(server, tenant, there, self.ceilings);
+        known.set_reserved(server, there);
     }
 
     /// How many pods were last to serve.
@@ -119,7 +153,8 @@ impl Fleet {
         if remembered.state.seen_ms() > seen.now_ms.saturating_add(AHEAD_MS) {
             (remembered.state, remembered.told) = (State::default(), None);
         }
-        let begins = remembered.told.is_none_or(|told| told >= BEGIN_EVERY) || remembered.policy != *policy;
+        let lacks = self.ledger.lacks(server);
+        let begins = lacks || remembered.told.is_none_or(|told| told >= BEGIN_EVERY) || remembered.policy != *policy;
         if remembered.policy != *policy {
             remembered.policy = policy.clone();
         }
@@ -134,7 +169,10 @@ impl Fleet {
                 let told = if began { 0 } else { told.unwrap_or(0) };
                 self.ledger.tell(server, LedgerLine::Decided(Box::new(entry))).then_some(told + 1)
             }
-            (true, _) => None,
+            (true, _) => {
+                self.ledger.miss(server);
+                None
+            }
         };
         remembered.serving = Some(decision.serving);
         remembered.decision = Some(decision.clone());
@@ -281,6 +319,35 @@ mod tests {
     }
 
     #[test]
+    fn whoever_begins_to_lead_counts_what_all_have_before_one_gets_more() {
+        let fleet = fleet(5, 4);
+        let has = |server: &str, tenant: &str, pods: u32| (name(server), tenant.to_owned(), pods);
+        let learned = {
+            let before = self::fleet(0, 0);
+            before.decide(&name("a/one"), ("a", 0), &Policy::default(), waiting(1_000_000, 1));
+            before.all_to_keep().remove(0).1
+        };
+        assert!(!fleet.is_counted(0));
+        fleet.count(0, vec![has("a/one", "a", 3), has("b/one", "b", 1)]);
+        fleet.recall(HashMap::from([(name("a/one"), learned.clone())]));
+        assert_eq!(fleet.known().servers[&name("a/one")].state, learned, "what is counted can be taken up again");
+        let policy = Policy { min_pods: 5, ..Policy::default() };
+        let decide = |server: &str, tenant: &str| {
+            fleet.decide(&name(server), (tenant, 0), &policy, waiting(1_000_000, 50)).ceiling
+        };
+        assert_eq!(decide("a/two", "a"), Some(1));
+        assert_eq!(decide("b/two", "b"), Some(0));
+        fleet.drop_server(&name("a/two"));
+        assert!(fleet.is_counted(0));
+        fleet.count(0, vec![has("c/one", "c", 1)]);
+        assert_eq!(decide("b/two", "b"), Some(1), "it is counted once");
+        fleet.stays(&name("a/one"), "a", 2);
+        assert_eq!(decide("b/two", "b"), Some(2), "of one that nothing is decided on counts what is there");
+        fleet.leads(&[1]);
+        assert!(!fleet.is_counted(0), "another may lead it in the meantime");
+    }
+
+    #[test]
     fn a_clock_that_ran_ahead_for_a_while_stops_no_server_for_good() {
         let fleet = fleet(0, 0);
         let (server, day) = (name("a/one"), 24 * 3_600_000);
@@ -290,6 +357,37 @@ mod tests {
         };
         assert_eq!([look(400 * day), look(day)], [400 * day, day]);
         assert_eq!(look(day - 1_000), day, "one that is put back by a little does no harm");
+    }
+
+    #[test]
+    fn a_ledger_that_could_not_be_written_goes_on_with_the_next_decision() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a_one.jsonl");
+        std::fs::create_dir(&path).expect("something else in its place");
+        let metrics = Arc::new(Metrics::default());
+        let place = Place::Folder(folder.path().to_owned(), 1 << 20);
+        let ledger = Ledger::open(place, Arc::clone(&metrics)).expect("a ledger");
+        let fleet = Fleet::new(Ceilings::default(), ledger, Arc::clone(&metrics), Duration::from_secs(60));
+        let (server, began) = (name("a/one"), Instant::now());
+        let mut now_ms = 1_000_000;
+        let mut decide_until = |what: &str, is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                assert!(began.elapsed() < Duration::from_secs(60), "{what} never came to be");
+                now_ms += 2_000;
+                fleet.decide(&server, ("a", 0), &Policy::default(), waiting(now_ms, 1));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let dropped = || metrics.total("echotune_operator_ledger_dropped_total") > 2;
+        decide_until("lines that are dropped", &dropped);
+        std::fs::remove_dir(&path).expect("nothing in it");
+        let replayed = || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            echotune_autoscaler::replay(text.lines())
+        };
+        decide_until("a ledger that replays", &|| {
+            replayed().is_ok_and(|replayed| replayed.decisions > 2 && replayed.lost > 0)
+        });
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Events, for people who look at a server: what changed, never what goes on.
+//! Events, for people who look at a server: what changed, never what goes on. Whoever has one to tell does not wait for
+//! it to be written: they are written one after the other beside the work, and left out where that is too slow.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use kube::{
     Client, Resource as _,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     build::MANAGER,
@@ -21,20 +22,27 @@ use crate::{
 const NOTE: usize = 250;
 /// How long an event may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Events that wait to be written; those beyond are left out.
+const WAITING: usize = 1_024;
 
-/// Writes events.
+/// The way to where events are written.
 #[derive(Clone)]
-pub struct Notes(Recorder);
+pub struct Notes(mpsc::Sender<Note>);
+
+/// An event, and what it is about.
+type Note = (Event, ObjectReference);
 
 impl Notes {
-    /// Events of this process.
+    /// Events of this process, which are written until nobody has any more to tell.
     pub fn new(client: Client, instance: String) -> Self {
         let reporter = Reporter { controller: format!("mcp.echotune.internal/{MANAGER}"), instance: Some(instance) };
-        Self(Recorder::new(client, reporter))
+        let (notes, receive) = mpsc::channel(WAITING);
+        tokio::spawn(write(Recorder::new(client, reporter), receive));
+        Self(notes)
     }
 
     /// Pods come or go.
-    pub async fn moved(&self, server: &ServerName, uid: &str, moves: &Moves, decided: Option<&Decided>) {
+    pub fn moved(&self, server: &ServerName, uid: &str, moves: &Moves, decided: Option<&Decided>) {
         let Moves { create, drain, undrain, delete, .. } = moves;
         let (reason, action) = match () {
             () if !create.is_empty() => ("PodsAdded", "Scale"),
@@ -45,11 +53,11 @@ impl Notes {
         };
         let counts = format!("{} new, {} drain, {} deleted", create.len(), drain.len(), delete.len());
         let why = decided.map(|decided| format!("; {}", decided.decision)).unwrap_or_default();
-        self.note(server, uid, EventType::Normal, (reason, action), format!("{counts}{why}")).await;
+        self.note(server, uid, EventType::Normal, (reason, action), &format!("{counts}{why}"));
     }
 
     /// A condition has come to be true, or no longer is.
-    pub async fn changed(&self, server: &ServerName, uid: &str, before: &MCPServerStatus, now: &MCPServerStatus) {
+    pub fn changed(&self, server: &ServerName, uid: &str, before: &MCPServerStatus, now: &MCPServerStatus) {
         for condition in &now.conditions {
             let known = before.conditions.iter().find(|known| known.kind == condition.kind);
             let same = known.is_some_and(|known| known.status == condition.status && known.reason == condition.reason);
@@ -64,19 +72,12 @@ impl Notes {
             if !same && is_told {
                 let reason = format!("{:?}", condition.reason);
                 let words = (reason.as_str(), "Observe");
-                self.note(server, uid, EventType::Warning, words, condition.message.clone()).await;
+                self.note(server, uid, EventType::Warning, words, &condition.message);
             }
         }
     }
 
-    async fn note(
-        &self,
-        server: &ServerName,
-        uid: &str,
-        type_: EventType,
-        (reason, action): (&str, &str),
-        note: String,
-    ) {
+    fn note(&self, server: &ServerName, uid: &str, type_: EventType, (reason, action): (&str, &str), note: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
@@ -93,10 +94,41 @@ impl Notes {
             ..ObjectReference::default()
         };
         // An event is for people: without it, nothing is worse.
-        match timeout(PATIENCE, self.0.publish(&event, &about)).await {
+        if self.0.try_send((event, about)).is_err() {
+            tracing::debug!("an event on {server} is left out: too many wait");
+        }
+    }
+}
+
+async fn write(recorder: Recorder, mut notes: mpsc::Receiver<Note>) {
+    while let Some((event, about)) = notes.recv().await {
+        let server = about.name.as_deref().unwrap_or_default();
+        match timeout(PATIENCE, recorder.publish(&event, &about)).await {
             Ok(Ok(())) => {}
             Ok(Err(cause)) => tracing::debug!(%cause, "an event on {server} is not written"),
             Err(_) => tracing::debug!("an event on {server} is not written in time"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_has_too_much_to_tell_leaves_it_out_and_waits_for_nothing() {
+        let (notes, mut receive) = mpsc::channel(2);
+        let notes = Notes(notes);
+        let server = "m/s".parse().expect("a server");
+        let moves = Moves { create: vec![0], ..Moves::default() };
+        for _ in 0..5 {
+            notes.moved(&server, "uid", &moves, None);
+        }
+        drop(notes);
+        let mut told = Vec::new();
+        while let Some((event, about)) = receive.recv().await {
+            told.push((event.reason, about.name));
+        }
+        assert_eq!(told, vec![("PodsAdded".to_owned(), Some("s".to_owned())); 2]);
     }
 }

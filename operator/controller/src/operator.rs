@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_secs(1);
 const KEPT_AT_END: usize = 200;
 /// How long that may take: the leases are to be given back before the process is killed.
 const KEEPING: Duration = Duration::from_secs(5);
+/// One worker of so many looks at urgent servers alone.
+const URGENT: usize = 4;
 /// The pause after what was learned could not be read.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -117,9 +119,10 @@ impl Operator {
             metrics: Arc::clone(&self.reconciler.metrics),
             touched: Arc::new(move |server| queue.now(&server)),
         };
-        let workers = (0..self.options.workers).map(|_| {
+        let urgent = self.options.workers / URGENT;
+        let workers = (0..self.options.workers).map(|number| {
             let (reconciler, stop) = (self.reconciler.clone(), stop.clone());
-            tokio::spawn(async move { reconciler.work(stop).await })
+            tokio::spawn(async move { reconciler.work(number < urgent, stop).await })
         });
         let workers: Vec<_> = workers.collect();
         let aborts: Vec<_> = workers.iter().map(tokio::task::JoinHandle::abort_handle).collect();
@@ -239,4 +242,70 @@ fn touched(queue: Arc<Queue>, fleet: Arc<Fleet>, leads: Leads) -> Arc<dyn Fn(Ser
         }
         if waits { queue.first(&server) } else { queue.after(&server, fleet.tick(&server).unwrap_or(TICK)) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::Config;
+
+    use super::*;
+    use crate::{ledger::Place, write::WriteError};
+
+    fn operator() -> Operator {
+        let second = Duration::from_secs(1);
+        let terms = Terms {
+            namespace: "system".into(),
+            name: "operator".into(),
+            identity: "one".into(),
+            shards: 1,
+            duration: 15 * second,
+            margin: 5 * second,
+            every: 2 * second,
+            patience: 4 * second,
+        };
+        let options = Options {
+            namespace: None,
+            around: Surroundings::default(),
+            terms,
+            ceilings: Ceilings::default(),
+            workers: 1,
+            forget: 60 * second,
+            settle: 60 * second,
+            keep_every: 600 * second,
+            patience: 4 * second,
+        };
+        let metrics = Arc::new(Metrics::default());
+        let ledger = Ledger::open(Place::Nowhere, Arc::clone(&metrics)).expect("nothing to open");
+        // Nobody listens there, and nothing is asked for.
+        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().expect("an address")));
+        Operator::new(client.expect("a client"), options, ledger, metrics, CancellationToken::new())
+    }
+
+    async fn falls() -> Result<Option<Duration>, WriteError> {
+        panic!("as it was told to")
+    }
+
+    async fn looks() -> Result<Option<Duration>, WriteError> {
+        Ok(None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_panics_is_told_and_comes_again_after_a_pause() {
+        let operator = operator();
+        let Reconciler { queue, metrics, .. } = &operator.reconciler;
+        let server: ServerName = "m/s".parse().expect("a server");
+        queue.now(&server);
+        let taken = queue.next().await;
+        operator.reconciler.attend(&taken, falls()).await;
+        let ended = |result: &str| format!("echotune_operator_reconciles_total{{result=\"{result}\"}} 1\n");
+        assert!(operator.metrics().contains(&ended("panicked")), "{}", operator.metrics());
+        assert_eq!(queue.depth(), 0, "not at once: it would fall again and again");
+        let again = tokio::time::timeout(Duration::from_secs(10), queue.next()).await;
+        assert_eq!(again, Ok(server.clone()), "it is not kept as one that is looked at");
+        operator.reconciler.attend(&server, looks()).await;
+        assert!(operator.metrics().contains(&ended("ok")), "{}", operator.metrics());
+        assert_eq!(metrics.total("echotune_operator_reconciles_total"), 2);
+        let more = tokio::time::timeout(Duration::from_secs(100), queue.next()).await;
+        assert!(more.is_err(), "its failures are forgotten: {more:?}");
+    }
 }

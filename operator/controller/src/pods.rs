@@ -49,6 +49,13 @@ pub struct Moves {
     pub replicas: u32,
 }
 
+impl Moves {
+    /// Whether any pod comes, goes, is marked or taken back.
+    pub fn any(&self) -> bool {
+        !(self.create.is_empty() && self.drain.is_empty() && self.undrain.is_empty() && self.delete.is_empty())
+    }
+}
+
 /// What pods are to be like.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'w> {

@@ -19,15 +19,19 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 #[derive(Debug, Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
+    /// Told to those who take any server.
     more: Notify,
+    /// Told to those who take urgent ones alone.
+    pressing: Notify,
 }
 
 /// Urgent servers that are looked at in a row while others wait: these are not to wait for ever.
 const IN_A_ROW: u32 = 8;
 
 /// In which turn a server is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
+    #[default]
     Usual,
     /// Before others, after those that were urgent before.
     Urgent,
@@ -48,9 +52,13 @@ struct Waiting {
 struct Entry {
     queued: Option<Turn>,
     running: bool,
+    /// In which turn it was taken last.
+    taken: Turn,
     /// It was asked for while it was being looked at.
     again: Option<Turn>,
     due: Option<Instant>,
+    /// In which turn it is looked at when it is due, at the least.
+    ripe: Turn,
     failures: u32,
 }
 
@@ -60,6 +68,7 @@ impl Waiting {
         if let Some(due) = entry.due.take() {
             self.later.remove(&(due, server.clone()));
         }
+        let turn = turn.max(std::mem::take(&mut entry.ripe));
         if entry.running {
             entry.again = entry.again.max(Some(turn));
         } else if entry.queued < Some(turn) {
@@ -78,14 +87,17 @@ impl Waiting {
     /// Takes the server whose turn it is.
     fn pop(&mut self) -> Option<ServerName> {
         let turns = if self.row < IN_A_ROW { [Turn::Urgent, Turn::Usual] } else { [Turn::Usual, Turn::Urgent] };
-        for turn in turns {
-            while let Some(server) = self.of(turn).pop_front() {
-                let entry = self.entries.get_mut(&server).filter(|entry| entry.queued == Some(turn));
-                if let Some(entry) = entry {
-                    (entry.queued, entry.running) = (None, true);
-                    self.row = if turn == Turn::Urgent { self.row.saturating_add(1) } else { 0 };
-                    return Some(server);
-                }
+        let (server, turn) = turns.into_iter().find_map(|turn| Some((self.pop_of(turn)?, turn)))?;
+        self.row = if turn == Turn::Urgent { self.row.saturating_add(1) } else { 0 };
+        Some(server)
+    }
+
+    /// Takes the first that waits for this turn.
+    fn pop_of(&mut self, turn: Turn) -> Option<ServerName> {
+        while let Some(server) = self.of(turn).pop_front() {
+            if let Some(entry) = self.entries.get_mut(&server).filter(|entry| entry.queued == Some(turn)) {
+                (entry.queued, entry.running, entry.taken) = (None, true, turn);
+                return Some(server);
             }
         }
         None
@@ -133,7 +145,25 @@ impl Queue {
     /// A server is to be looked at before others: a call waits.
     pub fn first(&self, server: &ServerName) {
         self.waiting().now(server, Turn::Urgent);
+        self.tell(true);
+    }
+
+    /// Wakes one of those who wait for servers, and where one is urgent one of those who wait for such alone.
+    fn tell(&self, urgent: bool) {
         self.more.notify_one();
+        if urgent {
+            self.pressing.notify_one();
+        }
+    }
+
+    /// Whether a server is looked at because a call waits there.
+    pub fn is_urgent(&self, server: &ServerName) -> bool {
+        self.waiting().entries.get(server).is_some_and(|entry| entry.running && entry.taken == Turn::Urgent)
+    }
+
+    /// Whether an urgent server waits that nobody has taken.
+    pub fn presses(&self) -> bool {
+        !self.waiting().urgent.is_empty()
     }
 
     /// A server is to be looked at after that time, unless it is sooner anyway.
@@ -148,11 +178,12 @@ impl Queue {
             let due = {
                 let mut waiting = self.waiting();
                 let due = waiting.ripen();
+                let urgent = !waiting.urgent.is_empty();
                 if let Some(server) = waiting.pop() {
                     let more = !(waiting.urgent.is_empty() && waiting.usual.is_empty());
                     drop(waiting);
                     if more {
-                        self.more.notify_one();
+                        self.tell(urgent);
                     }
                     return server;
                 }
@@ -168,12 +199,31 @@ impl Queue {
         }
     }
 
+    /// The next urgent server, and no other. Whoever takes these alone is there for them while looks at others are
+    /// slow.
+    pub async fn next_urgent(&self) -> ServerName {
+        loop {
+            let (taken, more) = {
+                let mut waiting = self.waiting();
+                (waiting.pop_of(Turn::Urgent), !waiting.urgent.is_empty())
+            };
+            if let Some(server) = taken {
+                if more {
+                    self.pressing.notify_one();
+                }
+                return server;
+            }
+            self.pressing.notified().await;
+        }
+    }
+
     /// A server was looked at: again after that time, or when it is asked for.
     pub fn done(&self, server: &ServerName, again: Option<Duration>) {
         let mut waiting = self.waiting();
         let Some(entry) = waiting.entries.get_mut(server) else { return };
         (entry.running, entry.failures) = (false, 0);
-        if let Some(turn) = entry.again.take() {
+        let asked = entry.again.take();
+        if let Some(turn) = asked {
             waiting.now(server, turn);
         } else if let Some(again) = again {
             waiting.at(server, Instant::now() + again);
@@ -181,14 +231,16 @@ impl Queue {
             waiting.entries.remove(server);
         }
         drop(waiting);
-        self.more.notify_one();
+        self.tell(asked == Some(Turn::Urgent));
     }
 
-    /// A server could not be looked at to the end: again after a pause that grows with each time.
+    /// A server could not be looked at to the end: again after a pause that grows with each time, and before others as
+    /// it was or has become meanwhile.
     pub fn failed(&self, server: &ServerName) {
         let mut waiting = self.waiting();
         let Some(entry) = waiting.entries.get_mut(server) else { return };
-        (entry.running, entry.again) = (false, None);
+        entry.running = false;
+        entry.ripe = entry.again.take().unwrap_or_default().max(entry.taken);
         entry.failures = entry.failures.saturating_add(1);
         let pause = (PAUSES.0 * 2_u32.saturating_pow(entry.failures.min(16) - 1)).min(PAUSES.1);
         waiting.at(server, Instant::now() + pause);
@@ -260,6 +312,41 @@ mod tests {
             before += 1;
         }
         assert_eq!(before, 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_urgent_servers_alone_takes_no_other_and_misses_none() {
+        let queue = std::sync::Arc::new(Queue::default());
+        let taking = std::sync::Arc::clone(&queue);
+        let taken = tokio::spawn(async move { [taking.next_urgent().await, taking.next_urgent().await] });
+        queue.now(&name("m/usual"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!taken.is_finished() && !queue.presses(), "nothing is urgent yet");
+        queue.first(&name("m/a"));
+        queue.first(&name("m/b"));
+        assert!(queue.presses());
+        assert_eq!(taken.await.expect("it ends"), [name("m/a"), name("m/b")]);
+        assert!(!queue.presses());
+        assert_eq!(queue.next().await, name("m/usual"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_urgent_and_failed_comes_before_others_again() {
+        let queue = Queue::default();
+        queue.first(&name("m/taken"));
+        let taken = queue.next().await;
+        queue.now(&name("m/asked"));
+        let asked = queue.next().await;
+        assert!(queue.is_urgent(&taken) && !queue.is_urgent(&asked));
+        queue.first(&asked);
+        queue.failed(&taken);
+        queue.failed(&asked);
+        tokio::time::sleep(PAUSES.0).await;
+        queue.now(&name("m/usual"));
+        let mut first = [queue.next().await, queue.next().await];
+        first.sort();
+        assert_eq!(first, [name("m/asked"), name("m/taken")]);
+        assert_eq!(queue.next().await, name("m/usual"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,16 +1,17 @@
 //! Writing to the API server: each request asks first whether this process still leads, is over before its rights
 //! could be another's, and names the very object that it means.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use echotune_api::demand::ServerName;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    build::{Child, Children, DRAINING_SINCE, FINALIZER, MANAGER, SERVING},
+    build::{Child, Children, DRAINING_SINCE, FINALIZER, MANAGED_BY, MANAGER, REVISION, SERVER, SERVING},
     crd::{MCPServer, MCPServerStatus},
     lease::{Lost, Permit},
     metrics::Metrics,
@@ -36,6 +37,16 @@ pub enum WriteError {
         /// What.
         what: &'static str,
         /// Why.
+        why: String,
+    },
+    /// Something that is not the operator's has the name.
+    #[error("{what} {name} is there already and is not the operator's: {why}")]
+    Foreign {
+        /// What.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// How that is known.
         why: String,
     },
     /// The API server refuses it.
@@ -64,6 +75,7 @@ impl WriteError {
         match self {
             Self::Lost(_) => "fenced",
             Self::Conflict { .. } => "conflict",
+            Self::Foreign { .. } => "foreign",
             Self::Refused { code: 429, .. } => "throttled",
             Self::Refused { .. } => "refused",
             Self::Unknown { .. } => "unknown",
@@ -72,7 +84,7 @@ impl WriteError {
 
     /// Whether it would be refused again as it is, so that people have to know of it.
     pub const fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { code: 400 | 403 | 422, .. })
+        matches!(self, Self::Foreign { .. } | Self::Refused { code: 400 | 403 | 422, .. })
     }
 }
 
@@ -120,17 +132,48 @@ impl Writer {
         answer
     }
 
-    /// Makes a pod; `false` when it is there already.
+    /// Makes a pod. One of its name that is there already is looked at: it may be the very one.
     ///
     /// # Errors
-    /// It could not be made, or nobody knows.
-    pub async fn create(&self, pod: &Pod) -> Result<bool, WriteError> {
+    /// It could not be made, or nobody knows; or another has its name.
+    pub async fn create(&self, pod: &Pod) -> Result<(), WriteError> {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         match self.within("pod", self.api::<Pod>().create(&params, pod)).await {
-            Ok(_) => Ok(true),
-            Err(WriteError::Conflict { .. }) => Ok(false),
+            Ok(_) => Ok(()),
+            Err(conflict @ WriteError::Conflict { .. }) => self.meet(pod, conflict).await,
             Err(cause) => Err(cause),
         }
+    }
+
+    /// Looks at what has the name of a pod that could not be made. A list of one needs no right but that by which pods
+    /// are watched.
+    async fn meet(&self, wanted: &Pod, conflict: WriteError) -> Result<(), WriteError> {
+        let (api, name) = (self.api::<Pod>(), wanted.name_any());
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = self.within("read", api.list_metadata(&params)).await?;
+        // It has gone meanwhile, or what stood in the way was something else, such as a quota that was being counted.
+        let Some(found) = found.items.into_iter().find(|found| found.metadata.name.as_ref() == Some(&name)) else {
+            return Err(conflict);
+        };
+        match met(&found.metadata, &wanted.metadata) {
+            Met::Ours => Ok(()),
+            Met::Lost => self.claim(&name, &found.metadata, &wanted.metadata).await,
+            Met::Foreign(why) => Err(WriteError::Foreign { what: "pod", name, why }),
+        }
+    }
+
+    /// Gives a pod that is ours the labels and the owner back that it has lost.
+    async fn claim(&self, name: &str, found: &ObjectMeta, wanted: &ObjectMeta) -> Result<(), WriteError> {
+        let labels = claimed(found, wanted);
+        let told = json!({
+            "apiVersion": Pod::api_version(&()),
+            "kind": Pod::kind(&()),
+            "metadata": { "uid": found.uid, "labels": labels, "ownerReferences": wanted.owner_references },
+        });
+        tracing::warn!("pod {name} of {} had lost what it is known by, and gets it back", self.server);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), force: true, ..PatchParams::default() };
+        let api = self.api::<Pod>();
+        self.within("claim", api.patch_metadata(name, &params, &Patch::Apply(told))).await.map(drop)
     }
 
     /// Marks a pod as one that drains since then, or takes the mark away.
@@ -255,6 +298,44 @@ impl Writer {
     }
 }
 
+/// What a pod is that has the name of another that was to be made.
+#[derive(Debug, PartialEq, Eq)]
+enum Met {
+    /// The very one.
+    Ours,
+    /// The very one, which has lost a label or its owner: nobody sees it.
+    Lost,
+    /// Somebody else's.
+    Foreign(String),
+}
+
+/// Whose a pod is: its owner's, or where it has none, whose labels it has.
+fn met(found: &ObjectMeta, wanted: &ObjectMeta) -> Met {
+    let owner = |metadata: &ObjectMeta| {
+        metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).cloned()
+    };
+    let label = |metadata: &ObjectMeta, name: &str| metadata.labels.as_ref()?.get(name).cloned();
+    let known = [MANAGED_BY, SERVER, REVISION].map(|name| label(found, name) == label(wanted, name));
+    match owner(found) {
+        Some(other) if owner(wanted).is_none_or(|ours| ours.uid != other.uid) => {
+            Met::Foreign(format!("it is {} {}'s", other.kind, other.name))
+        }
+        Some(_) if known == [true; 3] => Met::Ours,
+        Some(_) => Met::Lost,
+        None if known[..2] == [true; 2] => Met::Lost,
+        None => Met::Foreign("it has neither the labels nor the owner of the server's pods".to_owned()),
+    }
+}
+
+/// The labels that a pod gets back. One that drains goes on draining.
+fn claimed(found: &ObjectMeta, wanted: &ObjectMeta) -> BTreeMap<String, String> {
+    let mut labels = wanted.labels.clone().unwrap_or_default();
+    if found.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(DRAINING_SINCE)) {
+        labels.insert(SERVING.to_owned(), "false".to_owned());
+    }
+    labels
+}
+
 fn unfit(what: &'static str, cause: &serde_json::Error) -> WriteError {
     WriteError::Refused { what, code: 0, why: cause.to_string() }
 }
@@ -266,5 +347,47 @@ fn failure(what: &'static str, cause: kube::Error) -> WriteError {
         kube::Error::Api(status) if status.code >= 500 => WriteError::Unknown { what, why: status.message },
         kube::Error::Api(status) => WriteError::Refused { what, code: status.code, why: status.message },
         cause => WriteError::Unknown { what, why: cause.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::{Subject, Surroundings, pod, template};
+
+    fn wanted(uid: &str) -> ObjectMeta {
+        let spec = serde_json::from_value(json!({ "image": "localhost/demo:1" })).expect("a spec");
+        let subject = Subject { namespace: "m", name: "s", uid, spec: &spec };
+        let template = template(subject, &Surroundings::default()).expect("a template");
+        pod(subject, &template, 0).metadata
+    }
+
+    #[test]
+    fn a_pod_is_its_owners_and_without_one_whose_labels_it_has() {
+        let ours = wanted("one");
+        assert_eq!(met(&ours, &ours), Met::Ours);
+        let changed = |change: fn(&mut ObjectMeta)| {
+            let mut found = ours.clone();
+            change(&mut found);
+            met(&found, &ours)
+        };
+        assert_eq!(changed(|found| found.labels = None), Met::Lost);
+        assert_eq!(changed(|found| drop(found.labels.as_mut().and_then(|labels| labels.remove(REVISION)))), Met::Lost);
+        assert_eq!(changed(|found| found.owner_references = None), Met::Lost);
+        let theirs = changed(|found| (found.labels, found.owner_references) = (None, None));
+        assert!(matches!(theirs, Met::Foreign(_)), "{theirs:?}");
+        // As one of before that had the same name, whose pods are not gone yet.
+        let before = met(&wanted("another"), &ours);
+        assert_eq!(before, Met::Foreign("it is MCPServer s's".to_owned()));
+    }
+
+    #[test]
+    fn a_pod_that_drains_goes_on_draining_when_it_gets_its_labels_back() {
+        let ours = wanted("one");
+        let mut found = ObjectMeta::default();
+        assert_eq!(Some(claimed(&found, &ours)), ours.labels);
+        found.annotations = Some(BTreeMap::from([(DRAINING_SINCE.to_owned(), "1".to_owned())]));
+        let labels = claimed(&found, &ours);
+        assert_eq!((labels[SERVING].as_str(), labels[SERVER].as_str()), ("false", "s"));
     }
 }

@@ -20,6 +20,9 @@ const SIGNALS: usize = 4;
 /// The first pause before work that failed is taken up again, doubled up to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// What consumers have for their end at the least, however long servers took: they give back what others wait for.
+const LEAST: Duration = Duration::from_secs(10);
+
 /// Whether it is worth to try again what ended by this.
 pub trait Passing: fmt::Display {
     /// What a caller can do about it.
@@ -111,7 +114,8 @@ pub fn signals() -> std::io::Result<mpsc::Receiver<Signal>> {
 pub struct Patience {
     /// Between "not ready" and taking no more requests.
     pub notice: Duration,
-    /// For the servers to answer what is under way, then again for the consumers to end.
+    /// For the servers to answer what is under way, and for the consumers to end in what is left of it, who have ten
+    /// seconds whatever is left: whoever kills what has not ended by then counts it once.
     pub drain: Duration,
 }
 
@@ -305,8 +309,10 @@ impl Life {
     async fn down(&mut self, failures: &mut Vec<String>) {
         self.not_ready.cancel();
         tokio::time::sleep(self.patience.notice).await;
-        self.servers.end(Instant::now() + self.patience.drain, failures).await;
-        self.consumers.end(Instant::now() + self.patience.drain, failures).await;
+        let deadline = Instant::now() + self.patience.drain;
+        self.servers.end(deadline, failures).await;
+        let least = Instant::now() + self.patience.drain.min(LEAST);
+        self.consumers.end(deadline.max(least), failures).await;
         for (name, flush) in self.flushes.drain(..) {
             match tokio::task::spawn_blocking(flush).await {
                 Ok(Ok(())) => {}

@@ -6,7 +6,8 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -76,9 +77,12 @@ impl Process {
         stat(pid).map(|(_, start)| Self { pid, start })
     }
 
-    /// Its mount namespace, if it may be known.
-    pub(crate) fn mounts(self) -> Option<PathBuf> {
-        fs::read_link(format!("/proc/{}/ns/mnt", self.pid)).ok()
+    /// Whether this folder is what it finds at a place, which depends on its mounts.
+    pub(crate) fn finds(self, place: &Path, folder: &Path) -> bool {
+        let root = Path::new("/proc").join(self.pid.to_string()).join("root");
+        let found = fs::metadata(root.join(place.strip_prefix("/").unwrap_or(place)));
+        let (Ok(found), Ok(wanted)) = (found, fs::metadata(folder)) else { return false };
+        (found.dev(), found.ino()) == (wanted.dev(), wanted.ino())
     }
 
     pub(crate) fn pid(self) -> i32 {
@@ -217,6 +221,20 @@ mod tests {
         assert!(process.end(Signal::TERM, Duration::from_secs(5)).await);
         assert_eq!(process.state(), State::Down);
         assert_eq!(Process::find(&folder.path().join("pid")), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_process_finds_at_a_place_is_told_from_other_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        for made in [&one, &other] {
+            fs::create_dir(made).unwrap();
+        }
+        let process = sleeper(folder.path());
+        assert!(process.finds(&one, &one) && !process.finds(&one, &other));
+        assert!(!process.finds(&folder.path().join("none"), &folder.path().join("none")), "nothing is no folder");
+        assert!(process.end(Signal::KILL, Duration::from_secs(5)).await);
+        assert!(!process.finds(&one, &one), "it finds nothing any more");
     }
 
     #[test]

@@ -37,6 +37,21 @@ fn it_holds_bit_for_bit() {
 }
 
 #[test]
+fn what_is_missing_is_told_and_the_rest_holds() {
+    let (lines, state) = ledger();
+    let policy = Policy { tick_ms: 1_000, hold_ms: 10_000, ..Policy::default() };
+    assert!(!lines[0].contains("lost"), "a ledger that is whole says nothing of it");
+    let until = replay(lines[..100].iter().map(String::as_str)).expect("it holds").state;
+    let LedgerLine::Begin(mut anew) = LedgerLine::begin(&policy, &until) else { panic!("no beginning") };
+    anew.lost = 50;
+    let mut gap = lines[..50].to_vec();
+    gap.push(LedgerLine::Begin(anew).to_json());
+    gap.extend_from_slice(&lines[100..]);
+    let replayed = replay(gap.iter().map(String::as_str)).expect("it holds");
+    assert_eq!((replayed.decisions, replayed.lost, replayed.state), (150, 50, state));
+}
+
+#[test]
 fn what_was_altered_is_named() {
     let (lines, _) = ledger();
     let mut altered = lines.clone();

@@ -56,15 +56,27 @@ impl Demand for Exchange {
 }
 
 impl Exchange {
-    /// Until the gateway ends, or this process must.
+    /// Until the gateway ends, or this process must. What it reports is taken however slowly it reads what it is told:
+    /// a call that waits must not wait for that.
     async fn carry(
         &self,
         hello: Hello,
-        mut reports: Reports,
+        reports: Reports,
         send: &mpsc::Sender<Result<Update, Fault>>,
     ) -> Result<(), Fault> {
-        let mut changes = self.board.changes();
         let mut leads = self.leads.clone();
+        tokio::select! {
+            told = self.tell(send) => told,
+            () = self.hear(&hello, reports) => Ok(()),
+            () = leads.lost() => Err(away("this replica of the operator leads no more")),
+            () = self.stop.cancelled() => Err(away("the operator ends")),
+            () = send.closed() => Ok(()),
+        }
+    }
+
+    /// Tells a gateway of what changes, until it ends.
+    async fn tell(&self, send: &mpsc::Sender<Result<Update, Fault>>) -> Result<(), Fault> {
+        let mut changes = self.board.changes();
         let mut seen = 0;
         loop {
             changes.mark_unchanged();
@@ -74,16 +86,15 @@ impl Exchange {
                     return Ok(());
                 }
             }
-            tokio::select! {
-                report = reports.next() => match report {
-                    Some(report) => self.take(&hello, report),
-                    None => return Ok(()),
-                },
-                _ = changes.changed() => {}
-                () = leads.lost() => return Err(away("this replica of the operator leads no more")),
-                () = self.stop.cancelled() => return Err(away("the operator ends")),
-                () = send.closed() => return Ok(()),
-            }
+            // The board is there for as long as this is.
+            let _changed = changes.changed().await;
+        }
+    }
+
+    /// Takes what a gateway reports, until it ends.
+    async fn hear(&self, hello: &Hello, mut reports: Reports) {
+        while let Some(report) = reports.next().await {
+            self.take(hello, report);
         }
     }
 
@@ -92,5 +103,48 @@ impl Exchange {
         for (server, waits) in self.gateways.report(hello, report, Instant::now()) {
             (self.touched)(server, waits);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use echotune_api::demand::{ClassDemand, Report, ServerDemand};
+
+    use super::*;
+    use crate::testing::served;
+
+    fn name(text: &str) -> ServerName {
+        text.parse().expect("a server")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_reads_nothing_is_heard_all_the_same() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&heard);
+        let exchange = Exchange {
+            gateways: Arc::new(Gateways::new(Duration::from_secs(60), Duration::ZERO, Instant::now())),
+            board: Arc::new(Board::default()),
+            leads: Leads::none(1),
+            touched: Arc::new(move |server, waits| noted.lock().expect("nobody panicked").push((server, waits))),
+            metrics: Arc::new(Metrics::default()),
+            stop: CancellationToken::new(),
+        };
+        exchange.board.post(&name("m/a"), Some(served("m/a")));
+        let class = ClassDemand { queued: 1, arrivals: 1, ..ClassDemand::default() };
+        let server =
+            ServerDemand { server: name("m/a"), classes: vec![class], cold_calls: 1, sessions: 0, pods: Vec::new() };
+        let report = Report { time_ms: 1, servers: vec![server] };
+        let hello = Hello { gateway: "g".into(), region: String::new(), incarnation: 1 };
+        // There is room for none of what it is told.
+        let (send, _unread) = mpsc::channel(1);
+        send.send(Ok(Update::default())).await.expect("room for one");
+        let hearing = exchange.hear(&hello, stream::iter([report]).boxed());
+        tokio::select! {
+            told = exchange.tell(&send) => panic!("it cannot have been told: {told:?}"),
+            () = hearing => {}
+        }
+        assert_eq!(*heard.lock().expect("nobody panicked"), [(name("m/a"), true)]);
     }
 }

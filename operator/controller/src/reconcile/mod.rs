@@ -5,13 +5,16 @@ mod status;
 mod validate;
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use echotune_api::demand::ServerName;
 use echotune_autoscaler::Policy;
+use futures::{FutureExt as _, future::join_all};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +40,8 @@ use crate::{
 
 /// A server whose parts are not to be had is looked at again after that.
 const LATER: Duration = Duration::from_secs(30);
+/// Pods of one server that are made at one time.
+const AT_ONCE: usize = 8;
 /// What stands beside pods, as [`Writer::apply`] names it.
 const BESIDE: [&str; 4] = ["account", "service", "network", "budget"];
 /// A pod that does not become ready for that long is stuck, whatever it says.
@@ -118,6 +123,12 @@ impl Seen {
     }
 }
 
+/// What a panic says.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+}
+
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -134,29 +145,48 @@ struct Plan {
 }
 
 impl Reconciler {
-    /// Looks at servers, one after the other, until told to stop; what it has begun it ends.
-    pub async fn work(&self, stop: CancellationToken) {
+    /// Looks at servers, one after the other, until told to stop; what it has begun it ends. Whoever looks at urgent
+    /// ones alone is free for them however slow the API server is to answer for others.
+    pub async fn work(&self, urgent_alone: bool, stop: CancellationToken) {
         loop {
+            let next = async { if urgent_alone { self.queue.next_urgent().await } else { self.queue.next().await } };
             let server = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                server = self.queue.next() => server,
+                server = next => server,
             };
-            let began = Instant::now();
-            let looked = self.reconcile(&server).await;
-            self.looked(&server);
-            match looked {
-                Ok(again) => {
-                    self.metrics.reconciled(began.elapsed(), "ok");
-                    self.queue.done(&server, again);
-                }
-                Err(cause) => {
-                    self.metrics.reconciled(began.elapsed(), cause.name());
-                    tracing::warn!(%cause, "{server} is looked at again");
-                    self.queue.failed(&server);
-                }
-            }
+            self.attend(&server, self.reconcile(&server)).await;
         }
+    }
+
+    /// Sees a look at a server through to its end. One that panics harms that server alone, and not for good: whoever
+    /// looked goes on with others, and it is looked at again after a pause as after any failure.
+    pub(crate) async fn attend(
+        &self,
+        server: &ServerName,
+        look: impl Future<Output = Result<Option<Duration>, WriteError>>,
+    ) {
+        let began = Instant::now();
+        let ended = AssertUnwindSafe(look).catch_unwind().await;
+        self.looked(server);
+        let result = match ended {
+            Ok(Ok(again)) => {
+                self.queue.done(server, again);
+                "ok"
+            }
+            Ok(Err(cause)) => {
+                tracing::warn!(%cause, "{server} is looked at again");
+                self.queue.failed(server);
+                cause.name()
+            }
+            Err(panic) => {
+                let cause = panic_message(panic.as_ref());
+                tracing::error!(cause, "looking at {server} panicked; it is looked at again");
+                self.queue.failed(server);
+                "panicked"
+            }
+        };
+        self.metrics.reconciled(began.elapsed(), result);
     }
 
     /// Looks at one server, and says when it is to be looked at again.
@@ -175,6 +205,7 @@ impl Reconciler {
             Err(rejection) => return self.reject(&writer, &seen, &rejection).await,
         };
         let demand = self.gateways.take(name, Duration::from_millis(accepted.policy.stale_ms), Instant::now());
+        self.count(name);
         let plan = self.plan(&seen, &accepted, &demand);
         self.post(&seen, &accepted, &plan);
         let applied = self.apply(&writer, &seen, &accepted, &plan).await;
@@ -183,12 +214,21 @@ impl Reconciler {
             Err(WriteError::Conflict { what, why }) if BESIDE.contains(&what) => {
                 (Some((Reason::ChildConflict, format!("{what}: {why}"))), None)
             }
+            Err(foreign @ WriteError::Foreign { .. }) => (Some((Reason::ChildConflict, foreign.to_string())), None),
             // Whoever can mend it looks at the status, not at the log.
             Err(refused) if refused.is_final() => (Some((Reason::PodsStuck, refused.to_string())), Some(refused)),
             other => other.map(|()| (None, None))?,
         };
         let again = if trouble.is_some() { LATER } else { plan.again };
-        self.tell(&writer, &seen, &accepted, &plan, (trouble, demand.age)).await?;
+        if !self.tell(&writer, &seen, &accepted, &plan, (trouble, demand.age)).await? {
+            // Pods that came or went have it looked at again, else it is as soon as it is its turn among others.
+            return Ok(Some(if plan.moves.any() { again } else { Duration::ZERO }));
+        }
+        if !accepted.ends
+            && let Some(state) = self.fleet.to_keep(&seen.name, Instant::now())
+        {
+            writer.keep(&kept(seen.subject(&accepted.spec), &state)).await?;
+        }
         failed.map_or(Ok(Some(again)), Err)
     }
 
@@ -227,6 +267,16 @@ impl Reconciler {
             permit,
             server: seen.name.clone(),
             uid: seen.server.uid.clone(),
+        }
+    }
+
+    /// Before anything is decided on a server of a shard, what all of them have counts.
+    fn count(&self, name: &ServerName) {
+        let shard = self.leads.shard(name);
+        if !self.fleet.is_counted(shard) {
+            let mut there = self.world.there();
+            there.retain(|(server, ..)| self.leads.shard(server) == shard);
+            self.fleet.count(shard, there);
         }
     }
 
@@ -307,7 +357,6 @@ impl Reconciler {
         if let Some(cause) = refused {
             return Err(cause);
         }
-        let moved = !(create.is_empty() && drain.is_empty() && undrain.is_empty() && delete.is_empty());
         let said = seen.server.replicas.value.and_then(|value| u32::try_from(value).ok());
         let foreign = seen.server.replicas.foreign.is_some();
         if !foreign && !seen.server.deleting && said != Some(*replicas) {
@@ -317,14 +366,11 @@ impl Reconciler {
                 other => other?,
             }
         }
-        if moved {
+        if plan.moves.any() {
             if let Some(told) = plan.told {
                 self.metrics.acted(told.elapsed());
             }
-            self.notes.moved(&seen.name, &seen.server.uid, &plan.moves, plan.decided.as_ref()).await;
-        }
-        if let Some(state) = self.fleet.to_keep(&seen.name, Instant::now()) {
-            writer.keep(&kept(seen.subject(&accepted.spec), &state)).await?;
+            self.notes.moved(&seen.name, &seen.server.uid, &plan.moves, plan.decided.as_ref());
         }
         Ok(())
     }
@@ -352,12 +398,21 @@ impl Reconciler {
         let subject = seen.subject(&accepted.spec);
         // Validation has made one already.
         let Ok(template) = template(subject, &self.around) else { return Ok(()) };
-        for number in numbers {
-            writer.create(&pod(subject, &template, *number)).await?;
+        // One whose name is another's keeps none of the rest from being made.
+        let mut foreign = None;
+        for some in numbers.chunks(AT_ONCE) {
+            let pods: Vec<_> = some.iter().map(|number| pod(subject, &template, *number)).collect();
+            for made in join_all(pods.iter().map(|pod| writer.create(pod))).await {
+                match made {
+                    Err(cause @ WriteError::Foreign { .. }) => foreign = Some(cause),
+                    other => other?,
+                }
+            }
         }
-        Ok(())
+        foreign.map_or(Ok(()), Err)
     }
 
+    /// Tells what became of the server; `false` when that is put off, since pods of others come first.
     async fn tell(
         &self,
         writer: &Writer,
@@ -365,18 +420,22 @@ impl Reconciler {
         accepted: &Accepted,
         plan: &Plan,
         (trouble, age): (Option<(Reason, String)>, Duration),
-    ) -> Result<(), WriteError> {
+    ) -> Result<bool, WriteError> {
         if seen.server.deleting && (!seen.server.held || seen.pods.is_empty()) {
-            return Ok(());
+            return Ok(true);
         }
+        let can_wait = trouble.is_none() && (plan.moves.any() || self.queue.is_urgent(&seen.name));
         let stale = age > Duration::from_millis(accepted.policy.stale_ms);
         let told = Told { seen, accepted, trouble, stale, decided: plan.decided.as_ref(), rolls: plan.sorted.rolls() };
         let status = told.status();
         if status::same(&seen.server.status, &status) {
-            return Ok(());
+            return Ok(true);
         }
-        self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status).await;
-        writer.status(&status).await
+        if can_wait && self.queue.presses() {
+            return Ok(false);
+        }
+        self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status);
+        writer.status(&status).await.map(|()| true)
     }
 
     /// What is written cannot be followed: pods stay as they are, and it is told why.
@@ -391,12 +450,13 @@ impl Reconciler {
         } else if !seen.pods.is_empty() {
             self.board.post(&seen.name, left(seen));
         }
+        self.fleet.stays(&seen.name, &seen.server.tenant, seen.there());
         if seen.server.deleting {
             return self.end(writer, seen).await;
         }
         let status = status::rejected(seen, rejection);
         if !status::same(&seen.server.status, &status) {
-            self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status).await;
+            self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status);
             writer.status(&status).await?;
         }
         Ok(None)
@@ -451,6 +511,7 @@ impl Reconciler {
     pub fn end_lost(&self) {
         let lost = self.world.servers().into_iter().filter(|server| self.leads.permit(server).is_none());
         lost.for_each(|server| self.forget(&server));
+        self.fleet.leads(&self.leads.shards());
         self.board.complete(self.leads.all());
     }
 

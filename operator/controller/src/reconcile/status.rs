@@ -51,7 +51,6 @@ impl Told<'_> {
         let rolls = if self.rolls { ", and pods of an older template are replaced" } else { "" };
         let some = if ready > 0 { State::True } else { State::False };
         let (state, reason, message) = match (&self.trouble, self.seen.trouble()) {
-            (Some((Reason::ChildConflict, why)), _) => (State::False, Reason::ChildConflict, why.clone()),
             (Some((reason, why)), _) => (some, *reason, why.clone()),
             (None, Some(why)) => (some, Reason::PodsStuck, why),
             _ if self.accepted.ends => (State::False, Reason::NotAccepted, "no pods are wanted here".to_owned()),

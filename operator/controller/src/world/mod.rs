@@ -133,6 +133,17 @@ impl World {
         (index.servers.len(), index.pods.values().map(BTreeMap::len).sum())
     }
 
+    /// Servers that have pods, each with its tenant and how many pods it has that are not being deleted.
+    pub fn there(&self) -> Vec<(ServerName, String, u32)> {
+        let index = self.index();
+        let of = |(name, pods): (&ServerName, &BTreeMap<String, PodSeen>)| {
+            let there = pods.values().filter(|pod| !pod.deleting).count();
+            let tenant = index.servers.get(name)?.tenant.clone();
+            Some((name.clone(), tenant, u32::try_from(there).unwrap_or(u32::MAX)))
+        };
+        index.pods.iter().filter_map(of).collect()
+    }
+
     /// All servers.
     pub fn servers(&self) -> Vec<ServerName> {
         self.index().servers.keys().cloned().collect()

@@ -285,7 +285,11 @@ impl Cluster {
             return found.map_or_else(|| failure(404, "it is not there"), |object| told(200, object));
         }
         let selector = query.get("labelSelector").cloned().unwrap_or_default();
-        let within = |place: &Place| target.namespace.as_ref().is_none_or(|namespace| *namespace == place.0);
+        let named = query.get("fieldSelector").and_then(|text| text.strip_prefix("metadata.name="));
+        let within = |place: &Place| {
+            let there = target.namespace.as_ref().is_none_or(|namespace| *namespace == place.0);
+            there && named.is_none_or(|name| name == place.1)
+        };
         let all = all.into_iter().flatten().filter(|(place, _)| within(place)).map(|(_, object)| object);
         let items: Vec<_> = all.filter(|object| selected(object, &selector)).collect();
         told(

@@ -46,12 +46,18 @@ fn again(file: &Path) -> anyhow::Result<()> {
         _ => anyhow::Error::new(cause).context(format!("{} cannot be read", file.display())),
     })?;
     match echotune_autoscaler::replay(text.lines()) {
-        Ok(replayed) => say(format_args!(
-            "{}: {} decisions came out the same, to the last bit of the state ({:016x})",
-            file.display(),
-            replayed.decisions,
-            replayed.state.digest()
-        )),
+        Ok(replayed) => {
+            say(format_args!(
+                "{}: {} decisions came out the same, to the last bit of the state ({:016x})",
+                file.display(),
+                replayed.decisions,
+                replayed.state.digest()
+            ))?;
+            if replayed.lost == 0 {
+                return Ok(());
+            }
+            say(format_args!("{}: {} decisions are missing that could not be written", file.display(), replayed.lost))
+        }
         Err(error) => Err(Fault::Invalid(format!("{}, {error}", file.display())).into()),
     }
 }

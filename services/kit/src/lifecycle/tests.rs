@@ -65,6 +65,21 @@ async fn what_does_not_end_in_time_is_cut_off_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn servers_and_consumers_share_the_time_and_consumers_have_some_whatever_servers_took() {
+    let slow = std::future::pending::<Result<(), Infallible>>;
+    for (slow_servers, wanted) in [(false, PATIENCE.drain), (true, PATIENCE.drain + LEAST)] {
+        let mut life = life(&Notes::default());
+        life.consumer("slow consumer", slow());
+        if slow_servers {
+            life.server("slow server", slow());
+        }
+        let started = Instant::now();
+        let exit = life.end().await;
+        assert_eq!((exit.code(), started.elapsed()), (1, PATIENCE.notice + wanted), "{exit:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_task_that_fails_takes_the_rest_down_in_order() {
     let notes = Notes::default();
     let (_sender, signals) = mpsc::channel(1);

@@ -77,7 +77,7 @@ pub struct LimitsConfig {
 pub struct ShutdownConfig {
     /// Between "not ready" and taking no more requests.
     pub notice: Period,
-    /// For requests under way, then again for background work.
+    /// For requests under way, and for background work in what is left of it.
     pub drain_timeout: Period,
     /// For spans that wait to be sent.
     pub flush_timeout: Period,

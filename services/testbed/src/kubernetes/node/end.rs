@@ -1,6 +1,6 @@
 //! The end of the node: its containers, processes, mounts, network namespace, routes and groups, and no others.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use tokio::time;
@@ -11,6 +11,9 @@ use crate::{TestbedError, kubernetes::Component, process};
 /// For containers, after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(100);
+/// Where the kubelet keeps its own, and the folder of the run that shows there.
+const KUBELET: &str = "/var/lib/kubelet";
+const KEPT: &str = "kubelet";
 
 /// Ends all of the node. A signal other than SIGKILL gives its processes a while.
 pub(crate) async fn end(context: Context<'_>, signal: Signal) -> Result<(), TestbedError> {
@@ -77,15 +80,11 @@ async fn containers(name: &str, signal: Signal) -> Result<(), TestbedError> {
     Err(TestbedError::Immortal(format!("a container of {name}")))
 }
 
-/// Kills those that stand between containerd and its containers: all others in the node's mount namespace.
+/// Kills those that stand between containerd and its containers: all others that have the node's mounts. They are known
+/// by what they find where the kubelet keeps its own, for the holder of the mounts may have died before them.
 fn shims(context: &Context<'_>) {
-    let Ok(holder) = context.holder() else { return };
-    let Some(namespace) = holder.mounts() else { return };
-    // A holder that has only just begun is still in the machine's own, as is everything else on the machine.
-    if fs::read_link("/proc/self/ns/mnt").ok().is_none_or(|own| own == namespace) {
-        return;
-    }
-    let others = process::all().filter(|process| *process != holder && process.mounts() == Some(namespace.clone()));
+    let (holder, kept) = (context.holder().ok(), context.folder.node(KEPT));
+    let others = process::all().filter(|process| Some(*process) != holder && process.finds(Path::new(KUBELET), &kept));
     for process in others {
         process.signal(Signal::KILL);
     }
