@@ -30,7 +30,12 @@ struct Pass {
 
 /// All faults, then an outage that is longer than hints are kept: no other would pass without hints.
 const PASSES: [Pass; 2] = [
-    Pass { servers: &["--disk", "1024"], any_servers: &[], faults: &["--operations", "100000"], report: "faults-report" },
+    Pass {
+        servers: &["--disk", "1024"],
+        any_servers: &[],
+        faults: &["--operations", "100000"],
+        report: "faults-report",
+    },
     Pass {
         servers: &["--hint-window", "15"],
         any_servers: &["--hint-window", "15"],
