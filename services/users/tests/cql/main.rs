@@ -4,6 +4,7 @@ mod apart;
 mod crowd;
 mod erasure;
 mod faces;
+mod held;
 mod moves;
 mod place;
 mod regions;
