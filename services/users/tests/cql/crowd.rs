@@ -44,7 +44,7 @@ pub(crate) fn all() -> PageRequest {
 }
 
 /// Waits until an account has come to the region of a store.
-async fn seen_by(store: &CqlUserStore, created: &User) {
+pub(crate) async fn seen_by(store: &CqlUserStore, created: &User) {
     let found = timeout(Duration::from_secs(30), async {
         loop {
             match store.by_name(&created.name).await.expect("read") {

@@ -1,6 +1,6 @@
 //! What cannot be read of one user holds up the events of that user alone, which stay in their order.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use echotune_api::events::{Event, Payload};
 use echotune_kit::cql::{CqlSession, WriteClock};
@@ -27,7 +27,7 @@ enum Damaged {
 
 async fn put(session: &CqlSession, statement: &str, values: impl echotune_kit::cql::SerializeRow) {
     let put = session.write("put", statement).await.expect("prepared");
-    session.put(&put, values, WriteClock::new(std::sync::Arc::new(Clock::default())).now()).await.expect("put");
+    session.put(&put, values, WriteClock::new(Arc::new(Clock::default())).now()).await.expect("put");
 }
 
 impl Damaged {

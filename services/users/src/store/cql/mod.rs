@@ -7,6 +7,7 @@
 
 mod accounts;
 mod blobs;
+mod claims;
 mod counts;
 mod draft;
 mod erase;

@@ -156,8 +156,16 @@ statements! {
     }
     looks {
         erasure_counts: "SELECT value FROM users_erasure_counts WHERE user_id = ?";
+        token_claim: "SELECT attempt, at, asked, done FROM users_token_claims WHERE token_id = ?";
     }
     decides {
         count_erasure: "INSERT INTO users_erasure_counts (user_id, value) VALUES (?, ?) IF NOT EXISTS";
+        // For a minute longer than keys: a token whose key has not ended is not made again.
+        claim_token: "INSERT INTO users_token_claims (attempt, at, asked, done, token_id) VALUES (?, ?, ?, false, ?) \
+                      IF NOT EXISTS USING TTL 86460";
+        take_claim: "UPDATE users_token_claims USING TTL 86460 SET attempt = ?, at = ?, asked = ?, done = false \
+                     WHERE token_id = ? IF attempt = ? AND done = false";
+        end_claim: "UPDATE users_token_claims USING TTL 86460 SET attempt = ?, at = ?, asked = ?, done = true \
+                    WHERE token_id = ? IF attempt = ?";
     }
 }
