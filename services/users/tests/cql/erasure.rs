@@ -30,6 +30,9 @@ pub(crate) async fn live(store: &CqlUserStore, of: &str, friend: &UserName) -> U
     store.add_taggings(ann.clone(), checked(vec![tagging]), keyed("5")).await.expect("added");
     store.add_friends(ann.clone(), checked(vec![friend.clone()]), keyed("6")).await.expect("added");
     store.add_tracks(ann.clone(), checked(vec![listen("Hunter", 0).track]), keyed("7")).await.expect("added");
+    let removed = listen("Unravel", 0).track;
+    store.add_tracks(ann.clone(), checked(vec![removed.clone()]), Stamp::default()).await.expect("added");
+    assert!(store.remove_track(ann.clone(), removed.id(), Stamp::default()).await.expect("removed"));
     let content = NewPlaylist {
         title: "Rain on the roof".into(),
         description: String::new(),

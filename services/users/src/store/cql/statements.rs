@@ -72,6 +72,7 @@ statements! {
         library: "SELECT track_id, value FROM users_library WHERE user_id = ? AND track_id > ? LIMIT ?";
         library_known: "SELECT track_id FROM users_library WHERE user_id = ? AND track_id IN ?";
         track_written: "SELECT WRITETIME(value) FROM users_library WHERE user_id = ? AND track_id = ?";
+        tracks_removed: "SELECT at FROM users_library_removed WHERE user_id = ? AND track_id IN ?";
         library_counted: "SELECT count(*) FROM users_library WHERE user_id = ?";
         playlists: "SELECT playlist_id, created_at_ms, version, parts FROM users_playlists WHERE user_id = ?";
         playlist: "SELECT playlist_id, created_at_ms, version, parts FROM users_playlists \
@@ -122,6 +123,8 @@ statements! {
         drop_friends: "DELETE FROM users_friends WHERE user_id = ?";
         put_track: "INSERT INTO users_library (user_id, track_id, value) VALUES (?, ?, ?)";
         drop_track: "DELETE FROM users_library WHERE user_id = ? AND track_id = ?";
+        put_track_removed: "INSERT INTO users_library_removed (user_id, track_id, at) VALUES (?, ?, ?) USING TTL 3600";
+        drop_tracks_removed: "DELETE FROM users_library_removed WHERE user_id = ?";
         drop_library: "DELETE FROM users_library WHERE user_id = ?";
         put_playlist: "INSERT INTO users_playlists (user_id, playlist_id, created_at_ms, version, parts) \
                        VALUES (?, ?, ?, ?, ?)";
