@@ -78,7 +78,7 @@ pub const WATERMARK: Name = Name {
 pub const OUTBOX_HELD: Name = Name {
     name: "echotune.outbox.held",
     unit: "{user}",
-    description: "Users whose events wait in an outbox because something of theirs cannot be read; those of others go on.",
+    description: "Users whose events wait in an outbox because something of theirs cannot be read.",
 };
 
 /// Looks for values in caches, by the attributes `cache`, `tier` (`process` or `shared`) and `outcome`. Of the first tier:

@@ -101,9 +101,9 @@ impl CqlRunStore {
         Ok(rows)
     }
 
-    /// Forgets that this region has runs in a period that is empty, once none can be put into it any more: a start that is
-    /// repeated puts the run there that its key has led to for a day. Those of other regions may not have come here, and
-    /// nobody would find them again, not even who erases.
+    /// Forgets that this region has runs in a period that is empty, once none can be put into it any more: a start
+    /// that is repeated puts the run there that its key has led to for a day. Those of other regions may not have
+    /// come here, and nobody would find them again, not even who erases.
     async fn close(&self, owner: &str, number: i32) -> Answer<()> {
         let before = RunId::new(self.now_ms().saturating_sub(2 * DAY_MS));
         if number < period(owner, before) {

@@ -1,10 +1,11 @@
 //! Tokens under idempotency keys. The id of a token follows from the key, so that calls at the same time write one row,
 //! and a claim says which of them makes it: the last that claimed it before one was done.
 //!
-//! A secret is told once, to the call that made it, so it must be certain whose the row is. A call claims the token, by
-//! the time that its write will carry, writes, and ends its claim; only then its secret is told. A claim that is not ended
-//! is of a call that is at it, or failed, or died: nobody can tell, so the next call takes it over, and writes later
-//! by the time that is told. Whatever of the earlier call arrives afterwards gives way, and it cannot end its claim.
+//! A secret is told once, to the call that made it, so it must be certain whose the row is. A call claims the token,
+//! by the time that its write will carry, writes, and ends its claim; only then its secret is told. A claim that is
+//! not ended is of a call that is at it, or failed, or died: nobody can tell, so the next call takes it over, and
+//! writes later by the time that is told. Whatever of the earlier call arrives afterwards gives way, and it cannot
+//! end its claim.
 
 use echotune_kit::cql::{CqlError, Seen, WriteTime};
 use echotune_model::{ErrorKind, TokenId, UserId};
@@ -51,8 +52,8 @@ fn derived(key: &Key) -> TokenId {
 }
 
 impl CqlUserStore {
-    /// The id of the token that is to be made under a key. One that was made under it before it ended leaves its id, and
-    /// the next one follows.
+    /// The id of the token that is to be made under a key. One that was made under it before it ended leaves its id,
+    /// and the next one follows.
     pub(super) async fn next_token_id(&self, user: UserId, stamp: &Stamp) -> Answer<TokenId> {
         let now_ms = self.inner.times.wall_ms();
         let Some(idempotency) = &stamp.idempotency else { return Ok(TokenId::new(now_ms)) };
@@ -106,8 +107,8 @@ impl CqlUserStore {
         Err(UserStoreError::Failed { kind: ErrorKind::Unavailable, message })
     }
 
-    /// Puts a claim where there is none, or in the place of another that was seen; whether that was so. A claim of which
-    /// nobody knows whether it was made is no unknown outcome: nothing else was sent.
+    /// Puts a claim where there is none, or in the place of another that was seen; whether that was so. A claim of
+    /// which nobody knows whether it was made is no unknown outcome: nothing else was sent.
     async fn settle_claim(&self, id: TokenId, own: &Claim, before: Option<&Kept>) -> Answer<bool> {
         let look = || async {
             Ok(match self.kept_claim(id).await? {

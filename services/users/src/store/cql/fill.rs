@@ -110,8 +110,8 @@ struct Opened {
 }
 
 impl CqlUserStore {
-    /// Fills in the events of a list that can be given out, by user. Those of a user that come after one that cannot wait
-    /// with it, and nobody else's do. Events of the erased are forgotten, but for the erasure itself.
+    /// Fills in the events of a list that can be given out, by user. Those of a user that come after one that cannot
+    /// wait with it, and nobody else's do. Events of the erased are forgotten, but for the erasure itself.
     pub(super) async fn fill(&self, events: Vec<Kept>) -> Vec<Turn> {
         let mut by_user = BTreeMap::<Uuid, Vec<Kept>>::new();
         for event in events {

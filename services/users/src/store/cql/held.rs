@@ -2,8 +2,8 @@
 //! yet.
 //!
 //! Their events stay where they are. They are left out of what is read until they have rested, and are then read from
-//! the oldest on, in a look at all minutes, so that none passes another. The mark of their shard stays before them where
-//! it is kept and not in this process, so that minutes which hold nothing else are not read again and again.
+//! the oldest on, in a look at all minutes, so that none passes another. The mark of their shard stays before them
+//! where it is kept and not in this process, so that minutes which hold nothing else are not read again and again.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -88,8 +88,8 @@ impl HeldBack {
         u32::try_from(failing).unwrap_or(u32::MAX)
     }
 
-    /// Holds a user back whose events wait from a minute on, by what cannot be read; nothing when it is only not seen yet.
-    /// Whether that is to be told.
+    /// Holds a user back whose events wait from a minute on, by what cannot be read; nothing when it is only not seen
+    /// yet. Whether that is to be told.
     pub(super) fn hold(&mut self, user: Uuid, from: i64, cause: Option<ErrorKind>, at: Instant) -> bool {
         let new = Held { from, until: at, pause: Duration::ZERO, told: None };
         let held = self.users.entry(user).or_insert(new);

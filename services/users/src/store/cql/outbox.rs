@@ -225,9 +225,10 @@ impl CqlUserStore {
             let is_told = progress.held.hold(user, from, cause.as_ref().map(UserStoreError::kind), at);
             let Some(cause) = cause else { continue };
             if is_told {
-                tracing::warn!(%user, %cause, "events of a user wait, for something cannot be read; those of others go on");
+                tracing::warn!(%user, %cause, "events of a user wait, for something cannot be read; others' go on");
             }
-            // Nobody can be read: the servers are away, and the relay with them. Who was held back before proves nothing.
+            // Nobody can be read: the servers are away, and the relay with them. Who was held back before proves
+            // nothing.
             if !answered && is_new && cause.is_passing() {
                 away = Some(cause);
             }

@@ -100,12 +100,13 @@ const MOVES: &[&str] = &[
 ];
 
 const CLAIMS_AND_REMOVALS: &[&str] = &[
-    // Which call makes the token of an idempotency key: a row for a day, found by the id that follows from the key. Only
-    // conditional writes.
+    // Which call makes the token of an idempotency key: a row for a day, found by the id that follows from the key.
+    // Only conditional writes.
     "CREATE TABLE IF NOT EXISTS users_token_claims (token_id uuid PRIMARY KEY, attempt uuid, at bigint, asked blob, \
      done boolean)",
     // When tracks were removed from a library within the last hour: of a row that is gone nobody can see when it went.
-    "CREATE TABLE IF NOT EXISTS users_library_removed (user_id uuid, track_id uuid, at bigint, PRIMARY KEY (user_id, track_id))",
+    "CREATE TABLE IF NOT EXISTS users_library_removed (user_id uuid, track_id uuid, at bigint, \
+     PRIMARY KEY (user_id, track_id))",
 ];
 
 /// All but the first, which is of names.
