@@ -103,6 +103,18 @@ fn told(events: &[Event], user: &User) -> Vec<Option<u32>> {
     events.iter().filter(|event| event.user == user.id).map(payload).collect()
 }
 
+/// Erases a user of whom the settings cannot be read.
+async fn erased_while_held(store: &CqlUserStore, session: &CqlSession, user: &User) {
+    store.set_settings(user.clone(), Settings::default(), Stamp::default()).await.expect("set");
+    Damaged::settings_of(session, user).await.put(session, user, false).await;
+    let none = timeout(Duration::from_secs(1), store.next_events(LIMIT)).await;
+    assert!(none.is_err(), "nothing can be given out: {none:?}");
+    store.erase(user.name.clone(), Stamp::default()).await.expect("erased");
+    let events = until(store, user, 1).await;
+    let of_user: Vec<_> = events.into_iter().filter(|event| event.user == user.id).map(|event| event.payload).collect();
+    assert_eq!(of_user, [Payload::UserErased]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_of_a_user_holds_up_the_events_of_that_user_alone() {
     for of_settings in [true, false] {
@@ -137,6 +149,10 @@ async fn what_cannot_be_read_of_a_user_holds_up_the_events_of_that_user_alone() 
         record(&store, &ben, 6).await;
         events = until(&store, &ben, 1).await;
         assert_eq!((told(&events, &ben), told(&events, &ann)), (vec![Some(7)], vec![]));
+        let dan = account(&store, "dan").await;
+        until(&store, &dan, 1).await;
+        erased_while_held(&store, session, &dan).await;
+
         damaged.put(session, &ann, true).await;
         let events = until(&store, &ann, 6).await;
         assert_eq!(told(&events, &ann), [None, Some(6), Some(6), Some(6), Some(6), Some(6)], "all of it, in its order");

@@ -114,6 +114,13 @@ impl HeldBack {
         true
     }
 
+    /// Has a user rest no longer, and wait for the next look at all minutes alone.
+    pub(super) fn wake(&mut self, user: Uuid, at: Instant) {
+        if let Some(held) = self.users.get_mut(&user) {
+            held.until = held.until.min(at);
+        }
+    }
+
     /// Holds a user back no longer; whether it was told that this user was.
     pub(super) fn release(&mut self, user: Uuid) -> bool {
         self.users.remove(&user).is_some_and(|held| held.told.is_some())

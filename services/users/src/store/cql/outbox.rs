@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use echotune_api::events::Payload;
+use echotune_api::events::{Event, Payload};
 use echotune_eventlog::Record;
 use echotune_kit::{
     cql::decode,
@@ -31,6 +31,7 @@ use super::{
     fill::{Kept, Pending, Rest, Turn},
     held::HeldBack,
     schema::{SHARDS, minute, shard},
+    sealed::is_sealed,
 };
 use crate::store::{Answer, UserStoreError, Waiting};
 
@@ -64,6 +65,8 @@ struct Progress {
     marks: BTreeMap<i32, i64>,
     /// By shard and minute: up to which time events were published.
     published: BTreeMap<(i32, i64), i64>,
+    /// Events that were given out and are not known to be on the log.
+    given: usize,
     read_through: Option<Instant>,
     read_ahead: Option<Instant>,
 }
@@ -125,10 +128,25 @@ impl Scan {
         rested.into_iter().map(|(user, _)| user).collect()
     }
 
-    /// Rows of a minute without those of users who are held back.
+    /// Begins a look: at all minutes when something that was given out did not come to the log, before which nothing
+    /// newer is to come there.
+    fn begin(&self) {
+        let mut progress = self.progress();
+        if std::mem::take(&mut progress.given) > 0 {
+            progress.read_through = None;
+        }
+    }
+
+    /// Rows of a minute without those of users who are held back. Whoever is erased meanwhile rests no longer.
     fn awake(&self, rows: Vec<Row>, (shard, minute): (i32, i64), span: Span) -> Vec<Kept> {
         let mut progress = self.progress();
-        let awake = |(_, _, user, ..): &Row| !progress.held.rests(*user, minute, (span.at, span.through));
+        let awake = |(_, _, user, event, _): &Row| {
+            let rests = progress.held.rests(*user, minute, (span.at, span.through));
+            if rests && is_erasure(event) {
+                progress.held.wake(*user, span.at);
+            }
+            !rests
+        };
         let kept = |(at, id, user, event, needs): Row| Kept { place: (shard, minute, at, id), user, event, needs };
         rows.into_iter().filter(awake).map(kept).collect()
     }
@@ -184,6 +202,7 @@ impl CqlUserStore {
     async fn look_for_events(&self, limit: usize) -> Answer<Vec<Waiting>> {
         let (now, written) = (self.inner.times.wall_ms(), self.inner.times.now().hlc.ms());
         let began = Instant::now();
+        self.inner.scan.begin();
         let span = self.inner.scan.span(minute(now), minute(written), began);
         let rested = self.inner.scan.take_up_rested(span);
         let shards = try_join_all((0..SHARDS).map(|shard| self.look_into(shard, span, limit))).await?;
@@ -199,6 +218,7 @@ impl CqlUserStore {
         // Of whom nothing waits any more.
         let gone = if is_whole { rested } else { Vec::new() };
         let mut ready = self.settle_turns(turns, &gone, began)?;
+        self.inner.scan.progress().given = ready.len();
         ready.sort_by_key(|one| (one.place.2, one.place.3));
         ready.into_iter().map(wait).collect()
     }
@@ -321,12 +341,18 @@ impl CqlUserStore {
         let drop = |(shard, minute, at, id): Place| self.put(&self.of().drop_outbox, (region, shard, minute, at, id));
         try_join_all(places.iter().copied().map(drop)).await?;
         let mut progress = self.inner.scan.progress();
+        progress.given = progress.given.saturating_sub(places.len());
         for (shard, minute, at, _) in places {
             let last = progress.published.entry((shard, minute)).or_insert(at);
             *last = at.max(*last);
         }
         Ok(())
     }
+}
+
+/// Whether an event tells of an erasure, which is in clear.
+fn is_erasure(event: &[u8]) -> bool {
+    !is_sealed(event) && matches!(Event::decode(event), Ok(Some(Event { payload: Payload::UserErased, .. })))
 }
 
 fn wait(one: Pending) -> Answer<Waiting> {
@@ -387,5 +413,36 @@ mod tests {
         assert_eq!(scan.take_up_rested(rested), [ann]);
         assert_eq!(scan.minutes(0, rested).first(), Some(&(950, i64::MIN)));
         assert_eq!(awake(rested).collect::<Vec<_>>(), [ann, ben]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_erasure_ends_the_rest_of_its_user() {
+        let (scan, ann) = (Scan::default(), echotune_model::UserId(Uuid::from_u128(4)));
+        let (id, written_at) = (echotune_model::EventId(Uuid::from_u128(9)), Hlc(7));
+        let event = |payload| {
+            Event { id, user: ann, region: "us".into(), written_at, traceparent: String::new(), payload }.encode()
+        };
+        let span = Span { now: 1_000, until: 1_000, through: false, at: Instant::now() };
+        scan.progress().held.hold(ann.0, 950, Some(echotune_model::ErrorKind::DataLoss), span.at);
+        let look = |event| scan.awake(vec![(7, id.0, ann.0, event, Vec::new())], (0, 950), span).len();
+        assert_eq!(look(event(Payload::UserCreated { name: "ann".parse().expect("a name") })), 0);
+        assert!(scan.progress().held.rested(span.at).is_empty());
+        assert_eq!(look(event(Payload::UserErased)), 0, "what is newest is not read before what is older");
+        assert_eq!(scan.progress().held.rested(span.at), [(ann.0, 950)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_did_not_come_to_the_log_is_looked_for_from_the_oldest_on() {
+        let (scan, at) = (Scan::default(), Instant::now());
+        scan.has_read(scan.span(1_000, 1_000, at), at);
+        scan.begin();
+        assert!(!scan.span(1_000, 1_000, at).through);
+        scan.progress().given = 2;
+        scan.begin();
+        let next = scan.span(1_000, 1_000, at);
+        assert!(next.through);
+        scan.has_read(next, at);
+        scan.begin();
+        assert!(!scan.span(1_000, 1_000, at).through, "that is told once");
     }
 }
