@@ -121,6 +121,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let (residency, replica) = (residency(&config.region)?, &config.region.region.replica);
     let reads = near(&config.cache, &keys, &mut process)?;
     let store = CqlUserStore::connect_apart(session, residency.as_ref(), keys, replica, clock).await?;
+    store.tell_held(&process.telemetry.meter());
     let homes = Arc::new(Homes::new(store.clone()));
     let mut peers = BTreeMap::new();
     for (name, address) in config.peers() {

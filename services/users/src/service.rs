@@ -321,7 +321,7 @@ impl Users for UsersService {
         let now_ms = self.store.now_ms();
         check_token(&token, now_ms).map_err(Fault::invalid)?;
         let stamp = stamp(call, "create_token", &token)?;
-        let minted = self.tokens.mint(now_ms).await?;
+        let minted = self.tokens.mint(self.store.token_id(user.id, &stamp).await?).await?;
         let draft = TokenDraft { id: minted.id, wanted: token, hash: minted.hash };
         Ok((self.store.create_token(user, draft, stamp).await?, minted.secret))
     }

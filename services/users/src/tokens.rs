@@ -133,11 +133,10 @@ impl Tokens {
         work.await.map_err(|cause| Fault::new(ErrorKind::Internal, format!("a hash was given up: {cause}")))
     }
 
-    pub(crate) async fn mint(&self, now_ms: u64) -> Result<Minted, Fault> {
+    pub(crate) async fn mint(&self, id: TokenId) -> Result<Minted, Fault> {
         let internal = |cause: String| Fault::new(ErrorKind::Internal, format!("no token can be made: {cause}"));
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|cause| internal(cause.to_string()))?;
-        let id = TokenId::new(now_ms);
         let secret = format!("{PREFIX}{}_{}", id.0.simple(), URL_SAFE_NO_PAD.encode(bytes));
         let hashed = secret.clone();
         let hash = self.hash(move || Argon2::default().hash_password(hashed.as_bytes()).map(|hash| hash.to_string()));

@@ -60,3 +60,35 @@ async fn a_row_of_another_region_whose_run_has_not_come_stays_on_the_list() {
     assert_eq!(left, [(other.0,)], "that of this region leads nowhere, and goes");
     all.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_closed_by_the_region_whose_runs_it_has_not_and_by_no_other() {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    let all = Stores::open("regions").await;
+    let (session, store) = (&all.sessions[0], &all.stores[0]);
+    let times = WriteClock::new(Default::default());
+    let started = store.start(draft(store, "ann"), None).await.expect("started");
+    let own = session.config().datacenter.as_str();
+    let periods = [3, 4].map(|days| i32::try_from(times.wall_ms() / DAY_MS - days).expect("a day"));
+    let open = "INSERT INTO run_region_periods (owner, period, region) VALUES (?, ?, ?)";
+    let open = session.write("open", open).await.expect("prepared");
+    for (period, region) in [(periods[0], own), (periods[0], "far_away"), (periods[1], own)] {
+        session.put(&open, ("*", period, region), times.now()).await.expect("opened");
+    }
+    let page = PageRequest { size: 100, token: String::new() };
+    let listed = store.runs(None, page).await.expect("listed").rows;
+    assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), [started.id]);
+    let left = "SELECT period, region FROM run_region_periods WHERE owner = ? AND period < ?";
+    let left = session.read("left", left).await.expect("prepared");
+    let today = i32::try_from(started.id.made_ms() / DAY_MS).expect("a day");
+    let left: Vec<(i32, String)> = session.rows(&left, ("*", today), usize::MAX).await.expect("read");
+    assert_eq!(left, [(periods[0], "far_away".to_owned())], "what is of no run here goes, and nothing else");
+
+    // What was put on that list there comes at last.
+    let late = RunId::new(u64::try_from(periods[0]).expect("a day") * DAY_MS);
+    let list = "INSERT INTO runs_listed (owner, period, run_id, region) VALUES (?, ?, ?, ?)";
+    let list = session.write("list", list).await.expect("prepared");
+    session.put(&list, ("*", periods[0], late.0, "far_away"), times.now()).await.expect("listed");
+    assert_eq!(store.count().await.expect("counted"), 2, "it is found");
+    all.close().await;
+}

@@ -74,6 +74,13 @@ pub const WATERMARK: Name = Name {
     description: "When the newest record applied of a stream was written, since the Unix epoch.",
 };
 
+/// Users whose events the relay of an outbox holds back, by the attribute `region` of the outbox.
+pub const OUTBOX_HELD: Name = Name {
+    name: "echotune.outbox.held",
+    unit: "{user}",
+    description: "Users whose events wait in an outbox because something of theirs cannot be read.",
+};
+
 /// Looks for values in caches, by the attributes `cache`, `tier` (`process` or `shared`) and `outcome`. Of the first tier:
 /// `hit`, `early` (made anew before its end), `miss`, `joined` (waited for one who made it) and `held` (not kept, after a
 /// change). Of the second: `hit`, `early`, `miss`, `waited` (in vain for another process), `held`, `foreign` (of another

@@ -20,6 +20,7 @@ macro_rules! each_promise {
             totals_tell_the_strongest_mark,
             pages_hold_everything_once,
             keys_give_the_first_answer,
+            calls_at_once_under_a_key_make_one_token,
             erasure_leaves_nothing,
             what_is_restored_keeps_its_identity
         );
@@ -154,16 +155,57 @@ pub async fn keys_give_the_first_answer(store: &dyn UserStore) {
     let reused = make(keyed("k", 2)).await.expect_err("another request");
     assert!(matches!(reused, UserStoreError::KeyReused(_)), "{reused}");
     assert_ne!(make(keyed("other", 1)).await.expect("made").id, first.id);
-    let token = |stamp| {
-        let wanted = NewToken { label: "cli".into(), role: Role::Reader, expires_at_ms: 0 };
-        let draft = TokenDraft { id: TokenId::new(store.now_ms()), wanted, hash: "hash".into() };
-        store.create_token(ann.clone(), draft, stamp)
+    let token = async |stamp: Stamp| {
+        let draft = token_draft(store, &ann, &stamp, "hash").await;
+        store.create_token(ann.clone(), draft, stamp).await
     };
     let made = token(keyed("t", 1)).await.expect("made");
     let gone = token(keyed("t", 1)).await.expect_err("no secret is kept");
     assert!(matches!(gone, UserStoreError::SecretGone(id) if id == made.id), "{gone}");
     assert_eq!(store.sweep_keys(store.now_ms()).await.expect("swept"), 0, "none has ended");
     assert_eq!(make(keyed("k", 1)).await.expect("made before"), first);
+}
+
+/// A token as it is asked for under a key, with the hash of a secret of its own.
+async fn token_draft(store: &dyn UserStore, user: &User, stamp: &Stamp, hash: &str) -> TokenDraft {
+    let wanted = NewToken { label: "cli".into(), role: Role::Reader, expires_at_ms: 0 };
+    let id = store.token_id(user.id, stamp).await.expect("an id");
+    TokenDraft { id, wanted, hash: hash.into() }
+}
+
+/// Of calls at the same time under one key one makes a token, whose secret it alone tells; the others learn why they do
+/// not.
+///
+/// # Panics
+/// The store does not conform.
+pub async fn calls_at_once_under_a_key_make_one_token(store: &dyn UserStore) {
+    let ann = account(store, "ann").await;
+    let ask = async |key: &str, request: u8, hash: &'static str| {
+        let stamp = keyed(key, request);
+        let draft = token_draft(store, &ann, &stamp, hash).await;
+        (hash, store.create_token(ann.clone(), draft, stamp).await)
+    };
+    let told = tokio::join!(ask("t", 1, "one"), ask("t", 1, "two"), ask("t", 1, "three"), ask("t", 1, "four"));
+    let (mut made, mut lost) = (Vec::new(), Vec::new());
+    for (hash, told) in <[_; 4]>::from(told) {
+        match told {
+            Ok(token) => made.push((hash, token)),
+            Err(cause) => lost.push(cause),
+        }
+    }
+    let [(hash, token)] = made.as_slice() else { panic!("one is made: {made:?}, {lost:?}") };
+    let gone = |cause: &UserStoreError| matches!(cause, UserStoreError::SecretGone(id) if *id == token.id);
+    assert!(lost.iter().all(gone), "{lost:?}");
+    let (kept, _) = store.token(token.id).await.expect("read").expect("it is there");
+    assert_eq!((kept.hash.as_str(), &kept.token), (*hash, token), "the secret that was told opens it");
+    assert_eq!(store.tokens(ann.id).await.expect("listed"), std::slice::from_ref(token), "and no other is there");
+    let (_, again) = ask("t", 1, "five").await;
+    assert!(again.as_ref().is_err_and(gone), "{again:?}");
+
+    let ((_, one), (_, two)) = tokio::join!(ask("u", 1, "one"), ask("u", 2, "two"));
+    let reused = |told: &Result<ApiToken, UserStoreError>| matches!(told, Err(UserStoreError::KeyReused(_)));
+    assert!(one.is_ok() && reused(&two) || two.is_ok() && reused(&one), "one key is of one request: {one:?}, {two:?}");
+    assert_eq!(store.tokens(ann.id).await.expect("listed").len(), 2);
 }
 
 /// A key that has ended is forgotten. For stores that are told the time; those whose rows end by themselves are not.

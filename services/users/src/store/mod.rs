@@ -77,7 +77,7 @@ pub struct StoredToken {
 /// A token to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenDraft {
-    /// Identity, which is also part of the secret.
+    /// Identity, which is also part of the secret; as [`UserStore::token_id`] gives it.
     pub id: TokenId,
     /// What its owner wants.
     pub wanted: NewToken,
@@ -228,7 +228,13 @@ pub trait UserStore: Send + Sync {
     async fn delete_playlist(&self, user: User, id: PlaylistId, stamp: Stamp) -> Answer<bool>;
     /// Playlists, by creation.
     async fn playlists(&self, user: UserId, page: PageRequest) -> Answer<Page<Playlist>>;
-    /// Keeps a token.
+    /// The id of a token that is to be made: with an idempotency key one that follows from it, where calls at the
+    /// same time could make two otherwise.
+    async fn token_id(&self, _user: UserId, _stamp: &Stamp) -> Answer<TokenId> {
+        Ok(TokenId::new(self.now_ms()))
+    }
+    /// Keeps a token, whose id is what [`UserStore::token_id`] gave for this stamp. Of several calls under one key,
+    /// also at the same time, one makes the token, and the others learn that its secret is gone.
     async fn create_token(&self, user: User, draft: TokenDraft, stamp: Stamp) -> Answer<ApiToken>;
     /// A token and its account; `None` when either is gone.
     async fn token(&self, id: TokenId) -> Answer<Option<(StoredToken, User)>>;
@@ -255,7 +261,8 @@ pub trait UserStore: Send + Sync {
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>>;
     /// How much is held, by name.
     async fn counts(&self) -> Answer<BTreeMap<String, u64>>;
-    /// The oldest events that wait for the log, waiting until there is one.
+    /// The oldest events that wait for the log, waiting until there is one. Where the parts of an event can be
+    /// unreadable by themselves, they hold up its user's events and nobody else's.
     async fn next_events(&self, limit: usize) -> Answer<Vec<Waiting>>;
     /// Forgets events that are on the log.
     async fn published(&self, places: Vec<Vec<u8>>) -> Answer<()>;

@@ -44,7 +44,7 @@ pub(crate) fn all() -> PageRequest {
 }
 
 /// Waits until an account has come to the region of a store.
-async fn seen_by(store: &CqlUserStore, created: &User) {
+pub(crate) async fn seen_by(store: &CqlUserStore, created: &User) {
     let found = timeout(Duration::from_secs(30), async {
         loop {
             match store.by_name(&created.name).await.expect("read") {
@@ -286,6 +286,12 @@ async fn what_is_changed_by_a_process_with_a_slower_clock_is_changed() {
     let slow = place.store("a fourth").await;
     assert!(slow.remove_track(ann.clone(), track.id(), Stamp::default()).await.expect("removed"));
     assert!(slow.library(ann.id, all()).await.expect("listed").rows.is_empty());
+    fast.add_tracks(ann.clone(), checked(vec![track.clone()]), Stamp::default()).await.expect("added");
+    assert!(fast.remove_track(ann.clone(), track.id(), Stamp::default()).await.expect("removed"));
+    let slow = place.store("another fourth").await;
+    let added = slow.add_tracks(ann.clone(), checked(vec![track.clone()]), Stamp::default()).await.expect("added");
+    let kept = slow.library(ann.id, all()).await.expect("listed").rows;
+    assert_eq!((added.recorded, kept.len()), (1, 1), "what was removed is there again");
     let slow = place.store("a fifth").await;
     slow.set_counts(ann.clone(), count(4), Stamp::default()).await.expect("set");
     let told = slow.export(ann.clone(), all()).await.expect("exported").rows;

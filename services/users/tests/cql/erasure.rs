@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use echotune_api::events::Payload;
 use echotune_kit::cql::{WriteClock, encode};
-use echotune_model::{NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging, TokenId, User, UserName};
+use echotune_model::{NewPlaylist, NewToken, PlayCount, Profile, Role, Settings, Tagging, User, UserName};
 use echotune_users::{CqlUserStore, Stamp, TokenDraft, UserStore, UserStoreError, conformance::drain};
 use futures::future::join;
 use tokio::time::timeout;
@@ -30,6 +30,9 @@ pub(crate) async fn live(store: &CqlUserStore, of: &str, friend: &UserName) -> U
     store.add_taggings(ann.clone(), checked(vec![tagging]), keyed("5")).await.expect("added");
     store.add_friends(ann.clone(), checked(vec![friend.clone()]), keyed("6")).await.expect("added");
     store.add_tracks(ann.clone(), checked(vec![listen("Hunter", 0).track]), keyed("7")).await.expect("added");
+    let removed = listen("Unravel", 0).track;
+    store.add_tracks(ann.clone(), checked(vec![removed.clone()]), Stamp::default()).await.expect("added");
+    assert!(store.remove_track(ann.clone(), removed.id(), Stamp::default()).await.expect("removed"));
     let content = NewPlaylist {
         title: "Rain on the roof".into(),
         description: String::new(),
@@ -39,7 +42,8 @@ pub(crate) async fn live(store: &CqlUserStore, of: &str, friend: &UserName) -> U
     let gone = store.create_playlist(ann.clone(), content, Stamp::default()).await.expect("made");
     assert!(store.delete_playlist(ann.clone(), gone.id, Stamp::default()).await.expect("deleted"));
     let wanted = NewToken { label: "kitchen".into(), role: Role::Reader, expires_at_ms: 0 };
-    let draft = TokenDraft { id: TokenId::new(store.now_ms()), wanted, hash: "hash".into() };
+    let id = store.token_id(ann.id, &keyed("9")).await.expect("an id");
+    let draft = TokenDraft { id, wanted, hash: "hash".into() };
     store.create_token(ann.clone(), draft, keyed("9")).await.expect("made");
     ann
 }

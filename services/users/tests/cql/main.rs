@@ -4,6 +4,7 @@ mod apart;
 mod crowd;
 mod erasure;
 mod faces;
+mod held;
 mod moves;
 mod place;
 mod regions;
@@ -11,6 +12,7 @@ mod residents;
 mod seals;
 #[path = "../it/serve.rs"]
 mod serve;
+mod tokens;
 // Every call of the service, over this store.
 #[path = "../it/suite.rs"]
 mod suite;

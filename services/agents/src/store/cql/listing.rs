@@ -1,6 +1,8 @@
 //! Lists of runs, newest first: by user and month, and all of them by day. A row leads to a run; one whose run is
 //! gone is passed over, and removed by its region once it is old.
 
+use std::collections::BTreeMap;
+
 use echotune_model::{Page, PageRequest, RunId};
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
 use uuid::Uuid;
@@ -38,7 +40,7 @@ impl CqlRunStore {
         let (period, at) = (period(owner, run), self.inner.times.now());
         let opened = Opened::Period(owner.to_owned(), period);
         if self.is_new(&opened) {
-            self.session().put(&self.statements().put_period, (owner, period), at).await?;
+            self.session().put(&self.statements().put_period, (owner, period, self.region()), at).await?;
             self.open_up(opened);
         }
         let row = (owner, period, run.0, self.region());
@@ -57,11 +59,26 @@ impl CqlRunStore {
         Ok(self.session().put_at(&self.statements().drop_listed, row, self.inner.times.now().ahead()).await?)
     }
 
+    /// The periods of a list, newest first, and whether this region has runs in each, as far as is known.
+    async fn periods(&self, owner: &str) -> Answer<Vec<(i32, bool)>> {
+        let (session, statements) = (self.session(), self.statements());
+        let (old, told) = try_join(
+            session.rows::<(i32,)>(&statements.read_old_periods, (owner,), usize::MAX),
+            session.rows::<(i32, String)>(&statements.read_periods, (owner,), usize::MAX),
+        )
+        .await?;
+        let mut periods: BTreeMap<i32, bool> = old.into_iter().map(|(number,)| (number, false)).collect();
+        for (number, region) in told {
+            *periods.entry(number).or_default() |= region == self.region();
+        }
+        Ok(periods.into_iter().rev().collect())
+    }
+
     /// Rows of a list that come after a run, `limit` at the most.
     pub(super) async fn listed(&self, owner: &str, after: Option<RunId>, limit: usize) -> Answer<Vec<Listed>> {
         let (newest, mut rows) = (after.map_or(i32::MAX, |after| period(owner, after)), Vec::new());
         let (session, statements) = (self.session(), self.statements());
-        for (number,) in session.rows::<(i32,)>(&statements.read_periods, (owner,), usize::MAX).await? {
+        for (number, is_own) in self.periods(owner).await? {
             if number > newest {
                 continue;
             }
@@ -73,7 +90,7 @@ impl CqlRunStore {
                 }
                 None => session.rows(&statements.read_listed, (owner, number, most), room).await?,
             };
-            if found.is_empty() && number < newest {
+            if found.is_empty() && number < newest && is_own {
                 self.close(owner, number).await?;
             }
             rows.extend(found.into_iter().map(|(run, region)| Listed { run: RunId(run), region }));
@@ -84,12 +101,15 @@ impl CqlRunStore {
         Ok(rows)
     }
 
-    /// Forgets a period without runs, once none can be put into it any more.
+    /// Forgets that this region has runs in a period that is empty, once none can be put into it any more: a start
+    /// that is repeated puts the run there that its key has led to for a day. Those of other regions may not have
+    /// come here, and nobody would find them again, not even who erases.
     async fn close(&self, owner: &str, number: i32) -> Answer<()> {
-        let before = RunId::new(self.now_ms().saturating_sub(DAY_MS));
+        let before = RunId::new(self.now_ms().saturating_sub(2 * DAY_MS));
         if number < period(owner, before) {
             let ahead = self.inner.times.now().ahead();
-            self.session().put_at(&self.statements().drop_period, (owner, number), ahead).await?;
+            let row = (owner, number, self.region());
+            self.session().put_at(&self.statements().drop_period, row, ahead).await?;
         }
         Ok(())
     }
@@ -141,7 +161,7 @@ impl CqlRunStore {
     pub(super) async fn count_all(&self) -> Answer<u64> {
         let (session, statements) = (self.session(), self.statements());
         let mut runs = 0;
-        for (number,) in session.rows::<(i32,)>(&statements.read_periods, (ALL,), usize::MAX).await? {
+        for (number, _) in self.periods(ALL).await? {
             let counted = session.one::<(i64,)>(&statements.count_listed, (ALL, number)).await?;
             runs += counted.map_or(0, |(counted,)| counted);
         }

@@ -12,6 +12,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
         Migration { version: 2, name: "lists of runs and keys", statements: &[LISTED, PERIODS, KEYS, ERASURES] },
         Migration { version: 3, name: "followed accounts", statements: &[ACCOUNTS] },
         Migration { version: 4, name: "keys of runs", statements: &[SEALS] },
+        Migration { version: 5, name: "lists of runs by region", statements: &[REGION_PERIODS] },
     ],
 };
 
@@ -33,9 +34,13 @@ const BUCKETS: &str = "CREATE TABLE IF NOT EXISTS run_buckets (region text, queu
 /// Runs by user and month, and all of them by day (owner '*'), newest first. About 60 bytes a run.
 const LISTED: &str = "CREATE TABLE IF NOT EXISTS runs_listed (owner text, period int, run_id uuid, region text, \
     PRIMARY KEY ((owner, period), run_id)) WITH CLUSTERING ORDER BY (run_id DESC)";
-/// In which months or days an owner has runs.
+/// In which months or days an owner has runs, from before regions told it each for itself. Read, and not written any
+/// more: of which region's runs a row tells is not known, so that nobody may remove it.
 const PERIODS: &str = "CREATE TABLE IF NOT EXISTS run_periods (owner text, period int, PRIMARY KEY (owner, period)) \
     WITH CLUSTERING ORDER BY (period DESC)";
+/// In which months or days an owner has runs of a region, which alone removes its row.
+const REGION_PERIODS: &str = "CREATE TABLE IF NOT EXISTS run_region_periods (owner text, period int, region text, \
+    PRIMARY KEY (owner, period, region)) WITH CLUSTERING ORDER BY (period DESC, region ASC)";
 /// Idempotency keys of starts, by the SHA-256 of region, user and key. Rows end after a day.
 const KEYS: &str = "CREATE TABLE IF NOT EXISTS run_keys (key blob PRIMARY KEY, request blob, run_id uuid)";
 /// Until when the runs of a user were erased last, by the SHA-256 of region and user. Rows end after two days. And when
@@ -79,9 +84,10 @@ const READ_LISTED: &str = "SELECT run_id, region FROM runs_listed WHERE owner = 
 const READ_LISTED_BEFORE: &str =
     "SELECT run_id, region FROM runs_listed WHERE owner = ? AND period = ? AND run_id < ? LIMIT ?";
 const COUNT_LISTED: &str = "SELECT count(*) FROM runs_listed WHERE owner = ? AND period = ?";
-const PUT_PERIOD: &str = "INSERT INTO run_periods (owner, period) VALUES (?, ?)";
-const DROP_PERIOD: &str = "DELETE FROM run_periods WHERE owner = ? AND period = ?";
-const READ_PERIODS: &str = "SELECT period FROM run_periods WHERE owner = ?";
+const PUT_PERIOD: &str = "INSERT INTO run_region_periods (owner, period, region) VALUES (?, ?, ?)";
+const DROP_PERIOD: &str = "DELETE FROM run_region_periods WHERE owner = ? AND period = ? AND region = ?";
+const READ_PERIODS: &str = "SELECT period, region FROM run_region_periods WHERE owner = ?";
+const READ_OLD_PERIODS: &str = "SELECT period FROM run_periods WHERE owner = ?";
 
 const TAKE_KEY: &str = "INSERT INTO run_keys (key, request, run_id) VALUES (?, ?, ?) IF NOT EXISTS USING TTL 86400";
 const PASS_KEY: &str = "UPDATE run_keys USING TTL 86400 SET request = ?, run_id = ? WHERE key = ? IF run_id = ?";
@@ -141,6 +147,7 @@ statements! {
     put_period: Write = write("open a list of runs", PUT_PERIOD),
     drop_period: Write = write("close a list of runs", DROP_PERIOD),
     read_periods: Read = read("read which lists of runs there are", READ_PERIODS),
+    read_old_periods: Read = read("read which lists of runs there were", READ_OLD_PERIODS),
     take_key: Decide = conditional("take an idempotency key", TAKE_KEY, Scope::Here),
     pass_key: Decide = conditional("pass an idempotency key on", PASS_KEY, Scope::Here),
     look_key: Read = look("look up an idempotency key", READ_KEY, Scope::Here),

@@ -33,7 +33,11 @@ pub(super) struct Draft<'s> {
 impl CqlUserStore {
     /// A batch of this name, at a time of its own.
     pub(super) fn draft<'s>(&'s self, name: &'static str, traceparent: &'s str) -> Draft<'s> {
-        let at = self.inner.times.now();
+        self.draft_at(name, traceparent, self.inner.times.now())
+    }
+
+    /// A batch at a time that was settled before.
+    pub(super) fn draft_at<'s>(&'s self, name: &'static str, traceparent: &'s str, at: WriteTime) -> Draft<'s> {
         Draft { store: self, batch: Batch::new(name, at), at, counts: Vec::new(), traceparent, answer: None }
     }
 }

@@ -268,6 +268,7 @@ impl CqlUserStore {
             &statements.drop_taggings,
             &statements.drop_friends,
             &statements.drop_library,
+            &statements.drop_tracks_removed,
             &statements.drop_playlists,
             &statements.drop_tokens_of,
         ];

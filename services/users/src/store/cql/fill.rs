@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use echotune_api::events::{Event, Payload};
 use echotune_kit::cql::CqlError;
-use echotune_model::{Tally, UserId};
-use futures::future::try_join_all;
+use echotune_model::{Settings, Tally, UserId};
+use futures::future::{join_all, try_join_all};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
     CqlUserStore,
+    held::is_answer,
     schema::{bucket, minute},
     sealed::{Opener, Place, is_sealed},
 };
-use crate::store::Answer;
+use crate::store::{Answer, UserStoreError};
 
 /// Keys in one query at the most.
 pub(super) const KEYS: usize = 100;
@@ -74,33 +75,78 @@ pub(super) struct Pending {
 /// Plays, the latest of them and the strongest mark, by track.
 type Totals = HashMap<Uuid, (u32, i64, Option<bool>)>;
 
+/// What a look found of the events of one user.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) user: Uuid,
+    /// Those that can be given out, in their order.
+    pub(super) ready: Vec<Pending>,
+    /// Why the rest waits, when there is one.
+    pub(super) rest: Option<Rest>,
+}
+
+/// Events that wait.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// The minute of the first of them.
+    pub(super) from: i64,
+    /// What cannot be read; nothing when what they tell of is not seen yet.
+    pub(super) cause: Option<UserStoreError>,
+}
+
+impl Turn {
+    /// Whether servers told what there is, although it may be damaged.
+    pub(super) fn is_answered(&self) -> bool {
+        let cause = self.rest.as_ref().and_then(|rest| rest.cause.as_ref());
+        !self.ready.is_empty() || cause.is_none_or(|cause| is_answer(cause.kind()))
+    }
+}
+
+/// What the events of a user say, up to the first that cannot be read.
+struct Opened {
+    erased: bool,
+    events: Vec<Pending>,
+    rest: Option<Rest>,
+}
+
 impl CqlUserStore {
-    /// Fills in the events of a list that can be given out, in its order. Those of a user that come after one that
-    /// cannot wait with it. Events of the erased are forgotten, but for the erasure itself.
-    pub(super) async fn fill(&self, events: Vec<Kept>) -> Answer<Vec<Pending>> {
+    /// Fills in the events of a list that can be given out, by user. Those of a user that come after one that cannot
+    /// wait with it, and nobody else's do. Events of the erased are forgotten, but for the erasure itself.
+    pub(super) async fn fill(&self, events: Vec<Kept>) -> Vec<Turn> {
         let mut by_user = BTreeMap::<Uuid, Vec<Kept>>::new();
         for event in events {
             by_user.entry(event.user).or_default().push(event);
         }
-        let filled = try_join_all(by_user.into_values().map(|events| self.fill_of_user(events))).await?;
-        let mut ready: Vec<_> = filled.into_iter().flatten().collect();
-        ready.sort_by_key(|one| (one.place.2, one.place.3));
-        Ok(ready)
+        let turn = |(user, events): (Uuid, Vec<Kept>)| async move {
+            let from = events.iter().map(|event| event.place.1).min().unwrap_or_default();
+            match self.fill_of_user(UserId(user), events).await {
+                Ok((ready, rest)) => Turn { user, ready, rest },
+                Err(cause) => Turn { user, ready: Vec::new(), rest: Some(Rest { from, cause: Some(cause) }) },
+            }
+        };
+        join_all(by_user.into_iter().map(turn)).await
     }
 
     /// What the events of a user say. Forgets those that nobody can read any more, and those of the erased but for the
-    /// erasure itself; whether the user is erased.
-    async fn open(&self, user: UserId, events: Vec<Kept>) -> Answer<(bool, Vec<Pending>)> {
+    /// erasure itself.
+    async fn open(&self, user: UserId, events: Vec<Kept>) -> Answer<Opened> {
         let erased = self.is_erased(user).await?;
         // An erasure is in clear. For the rest no key is looked for: it is being destroyed.
         let sealed = !erased && events.iter().any(|event| is_sealed(&event.event));
         let opener = self.opener(user, sealed).await?;
-        let (mut opened, mut dropped) = (Vec::new(), Vec::new());
+        let (mut opened, mut dropped, mut rest) = (Vec::new(), Vec::new(), None);
         for event in events {
             let place = event.place;
-            match event.opened(&self.inner.region, &opener)? {
-                Some(event) if !erased || event.event.payload == Payload::UserErased => opened.push(event),
-                _ => dropped.push(echotune_kit::cql::encode(&place)),
+            match event.opened(&self.inner.region, &opener) {
+                Ok(Some(event)) if !erased || event.event.payload == Payload::UserErased => opened.push(event),
+                Ok(_) => dropped.push(echotune_kit::cql::encode(&place)),
+                Err(cause) => {
+                    rest.get_or_insert(Rest { from: place.1, cause: Some(cause) });
+                    // Of the erased nothing is told that an erasure would have to wait for.
+                    if !erased {
+                        break;
+                    }
+                }
             }
         }
         if !dropped.is_empty() {
@@ -109,14 +155,14 @@ impl CqlUserStore {
             }
             self.forget_events(&dropped).await?;
         }
-        Ok((erased, opened))
+        Ok(Opened { erased, events: opened, rest })
     }
 
-    async fn fill_of_user(&self, events: Vec<Kept>) -> Answer<Vec<Pending>> {
-        let Some(user) = events.first().map(|event| UserId(event.user)) else { return Ok(Vec::new()) };
-        let (erased, events) = self.open(user, events).await?;
+    /// Those that can be given out, and why the rest cannot.
+    async fn fill_of_user(&self, user: UserId, events: Vec<Kept>) -> Answer<(Vec<Pending>, Option<Rest>)> {
+        let Opened { erased, events, rest } = self.open(user, events).await?;
         if erased {
-            return Ok(events);
+            return Ok((events, rest));
         }
         let listens: BTreeSet<_> = events
             .iter()
@@ -128,31 +174,23 @@ impl CqlUserStore {
             .collect();
         let seen = self.seen(user, &listens).await?;
         let wants_settings = events.iter().any(|event| matches!(event.needs, Needs::Settings(_)));
-        let settings = if wants_settings { self.stored_settings(user).await? } else { None };
-        let (now, latest) = (minute(self.inner.times.wall_ms()), settings.as_ref().map(|(version, _)| *version));
-        let ready = events.into_iter().take_while(|event| {
-            let there = match &event.needs {
-                Needs::Nothing => true,
-                Needs::Listens(listens) => listens.iter().all(|(_, _, id)| seen.contains(id)),
-                Needs::Settings(version) => latest >= Some(*version),
-            };
-            there || given_up(event, now)
-        });
-        let mut ready: Vec<_> = ready.collect();
+        let settings = if wants_settings { self.stored_settings(user).await } else { Ok(None) };
+        let now = minute(self.inner.times.wall_ms());
+        let (mut ready, waits) = until_one_waits(events, &seen, &settings, now);
         // Counted after they were seen: a total that lacks one of them cannot be read.
         let totals = self.totals(user, &ready).await?;
         for event in &mut ready {
             match &mut event.event.payload {
                 Payload::HistoryChanged { tallies } => tallies.iter_mut().for_each(|tally| complete(tally, &totals)),
                 Payload::SettingsChanged { settings: told } => {
-                    if let Some((_, stored)) = &settings {
+                    if let Ok(Some((_, stored))) = &settings {
                         told.clone_from(stored);
                     }
                 }
                 _ => {}
             }
         }
-        Ok(ready)
+        Ok((ready, waits.or(rest)))
     }
 
     /// Which of these listens can be seen, by id.
@@ -187,6 +225,31 @@ impl CqlUserStore {
         };
         Ok(rows.map(total).collect())
     }
+}
+
+/// Events up to the first that has to wait, and why that one has to. One that tells of settings which cannot be read is
+/// never given up: without them it would tell what nobody set.
+fn until_one_waits(
+    events: Vec<Pending>,
+    seen: &HashSet<Uuid>,
+    settings: &Answer<Option<(i64, Settings)>>,
+    now: i64,
+) -> (Vec<Pending>, Option<Rest>) {
+    let mut ready = Vec::new();
+    for event in events {
+        let from = event.place.1;
+        let there = match (&event.needs, settings) {
+            (Needs::Nothing, _) => true,
+            (Needs::Listens(listens), _) => listens.iter().all(|(_, _, id)| seen.contains(id)),
+            (Needs::Settings(version), Ok(found)) => found.as_ref().is_some_and(|(latest, _)| latest >= version),
+            (Needs::Settings(_), Err(cause)) => return (ready, Some(Rest { from, cause: Some(cause.clone()) })),
+        };
+        if !(there || given_up(&event, now)) {
+            return (ready, Some(Rest { from, cause: None }));
+        }
+        ready.push(event);
+    }
+    (ready, None)
 }
 
 /// Whether an event has waited for too long.

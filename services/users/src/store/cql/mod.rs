@@ -7,11 +7,13 @@
 
 mod accounts;
 mod blobs;
+mod claims;
 mod counts;
 mod draft;
 mod erase;
 mod export;
 mod fill;
+mod held;
 mod holding;
 mod homes;
 mod keys;
@@ -143,6 +145,7 @@ impl CqlUserStore {
         let servers = (session.clone(), keys.clone(), Arc::clone(world));
         let store = Self::over(servers, region.to_owned(), writer, Arc::clone(times), true).await?;
         store.take_up_marks().await?;
+        store.tell_held_as(self);
         Ok(store)
     }
 

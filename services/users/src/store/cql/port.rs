@@ -118,6 +118,10 @@ impl UserStore for CqlUserStore {
         self.playlists_page(user, &page).await
     }
 
+    async fn token_id(&self, user: UserId, stamp: &Stamp) -> Answer<TokenId> {
+        self.next_token_id(user, stamp).await
+    }
+
     async fn create_token(&self, user: User, draft: TokenDraft, stamp: Stamp) -> Answer<ApiToken> {
         self.insert_token(&user, draft, stamp).await
     }

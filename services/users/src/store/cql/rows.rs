@@ -8,7 +8,7 @@ use echotune_model::{
     ItemId, LibraryEntry, ListenReceipt, Page, PageRequest, PlayCount, Rejection, Tagging, Track, User, UserId,
     UserName, fold,
 };
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use uuid::Uuid;
 
 use super::{
@@ -174,8 +174,16 @@ impl CqlUserStore {
         }
         let keys: Vec<_> = fresh.keys().copied().collect();
         let ask = |keys| self.rows::<(Uuid,)>(&self.of().library_known, (user.id.0, keys));
-        for (known,) in try_join_all(keys.chunks(KEYS).map(ask)).await?.into_iter().flatten() {
+        let ask_removed = |keys| self.rows::<(Option<i64>,)>(&self.of().tracks_removed, (user.id.0, keys));
+        let known = try_join_all(keys.chunks(KEYS).map(ask));
+        let removed = try_join_all(keys.chunks(KEYS).map(ask_removed));
+        let (known, removed) = try_join(known, removed).await?;
+        for (known,) in known.into_iter().flatten() {
             fresh.remove(&known);
+        }
+        // What another process with a faster clock took away is there again all the same.
+        for (at,) in removed.into_iter().flatten() {
+            self.inner.times.follow(at.unwrap_or_default());
         }
         let receipt = ListenReceipt {
             recorded: sized(fresh.len()),
@@ -207,6 +215,8 @@ impl CqlUserStore {
         let mut draft = self.draft("remove a track", &stamp.traceparent);
         if !found.is_empty() {
             draft.batch.add(&self.of().drop_track, (user.id.0, track.0));
+            let at = draft.at.micros;
+            draft.batch.add(&self.of().put_track_removed, (user.id.0, track.0, at));
             draft.count("library", -1);
         }
         draft.give(&seal, key, &!found.is_empty())?;

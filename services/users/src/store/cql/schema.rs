@@ -47,6 +47,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
         Migration { version: 1, name: "users", statements: TABLES },
         Migration { version: 2, name: "home regions", statements: REGIONS },
         Migration { version: 3, name: "moves of homes", statements: MOVES },
+        Migration { version: 4, name: "claims and removals", statements: CLAIMS_AND_REMOVALS },
     ],
 };
 
@@ -56,6 +57,7 @@ pub(super) const RESIDENTS: Migrations = Migrations {
     steps: &[
         Migration { version: 1, name: "users of a jurisdiction", statements: OF_USERS },
         Migration { version: 2, name: "moves of homes", statements: MOVES },
+        Migration { version: 3, name: "claims and removals", statements: CLAIMS_AND_REMOVALS },
     ],
 };
 
@@ -95,6 +97,16 @@ const REGIONS: &[&str] = &[
 const MOVES: &[&str] = &[
     // Users who move: those under way at once. What is under way is told by the home itself.
     "CREATE TABLE IF NOT EXISTS users_moves (part int, user_id uuid, PRIMARY KEY (part, user_id))",
+];
+
+const CLAIMS_AND_REMOVALS: &[&str] = &[
+    // Which call makes the token of an idempotency key: a row for a day, found by the id that follows from the key.
+    // Only conditional writes.
+    "CREATE TABLE IF NOT EXISTS users_token_claims (token_id uuid PRIMARY KEY, attempt uuid, at bigint, asked blob, \
+     done boolean)",
+    // When tracks were removed from a library within the last hour: of a row that is gone nobody can see when it went.
+    "CREATE TABLE IF NOT EXISTS users_library_removed (user_id uuid, track_id uuid, at bigint, \
+     PRIMARY KEY (user_id, track_id))",
 ];
 
 /// All but the first, which is of names.

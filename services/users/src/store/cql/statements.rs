@@ -72,6 +72,7 @@ statements! {
         library: "SELECT track_id, value FROM users_library WHERE user_id = ? AND track_id > ? LIMIT ?";
         library_known: "SELECT track_id FROM users_library WHERE user_id = ? AND track_id IN ?";
         track_written: "SELECT WRITETIME(value) FROM users_library WHERE user_id = ? AND track_id = ?";
+        tracks_removed: "SELECT at FROM users_library_removed WHERE user_id = ? AND track_id IN ?";
         library_counted: "SELECT count(*) FROM users_library WHERE user_id = ?";
         playlists: "SELECT playlist_id, created_at_ms, version, parts FROM users_playlists WHERE user_id = ?";
         playlist: "SELECT playlist_id, created_at_ms, version, parts FROM users_playlists \
@@ -122,6 +123,8 @@ statements! {
         drop_friends: "DELETE FROM users_friends WHERE user_id = ?";
         put_track: "INSERT INTO users_library (user_id, track_id, value) VALUES (?, ?, ?)";
         drop_track: "DELETE FROM users_library WHERE user_id = ? AND track_id = ?";
+        put_track_removed: "INSERT INTO users_library_removed (user_id, track_id, at) VALUES (?, ?, ?) USING TTL 3600";
+        drop_tracks_removed: "DELETE FROM users_library_removed WHERE user_id = ?";
         drop_library: "DELETE FROM users_library WHERE user_id = ?";
         put_playlist: "INSERT INTO users_playlists (user_id, playlist_id, created_at_ms, version, parts) \
                        VALUES (?, ?, ?, ?, ?)";
@@ -156,8 +159,16 @@ statements! {
     }
     looks {
         erasure_counts: "SELECT value FROM users_erasure_counts WHERE user_id = ?";
+        token_claim: "SELECT attempt, at, asked, done FROM users_token_claims WHERE token_id = ?";
     }
     decides {
         count_erasure: "INSERT INTO users_erasure_counts (user_id, value) VALUES (?, ?) IF NOT EXISTS";
+        // For a minute longer than keys: a token whose key has not ended is not made again.
+        claim_token: "INSERT INTO users_token_claims (attempt, at, asked, done, token_id) VALUES (?, ?, ?, false, ?) \
+                      IF NOT EXISTS USING TTL 86460";
+        take_claim: "UPDATE users_token_claims USING TTL 86460 SET attempt = ?, at = ?, asked = ?, done = false \
+                     WHERE token_id = ? IF attempt = ? AND done = false";
+        end_claim: "UPDATE users_token_claims USING TTL 86460 SET attempt = ?, at = ?, asked = ?, done = true \
+                    WHERE token_id = ? IF attempt = ?";
     }
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     CqlUserStore,
+    claims::Claim,
     keys::{Known, unless_answered},
     sealed::{Place, is_sealed, owner},
 };
@@ -23,6 +24,10 @@ impl CqlUserStore {
             return Err(UserStoreError::TooMany { user: user.name.clone(), what: "tokens", limit: MAX_TOKENS });
         }
         let TokenDraft { id, wanted, hash } = draft;
+        let claim = match (&key, &stamp.idempotency) {
+            (Some(key), Some(idempotency)) => Some(self.claim_token(id, key, &idempotency.key).await?),
+            _ => None,
+        };
         let token = ApiToken {
             id,
             label: wanted.label,
@@ -31,7 +36,9 @@ impl CqlUserStore {
             expires_at_ms: wanted.expires_at_ms,
         };
         let stored = StoredToken { user: user.id, token, hash };
-        let mut draft = self.draft("create a token", &stamp.traceparent);
+        // At the time that the claim tells: whoever takes it over writes later.
+        let at = claim.as_ref().map_or_else(|| self.inner.times.now(), Claim::at);
+        let mut draft = self.draft_at("create a token", &stamp.traceparent, at);
         draft.batch.add(&self.of().put_token, (id.0, seal.owned(Place::Token(id.0), &stored)?));
         draft.batch.add(&self.of().put_token_of, (user.id.0, id.0));
         draft.tell_token(id);
@@ -40,6 +47,9 @@ impl CqlUserStore {
         if self.is_erased(user.id).await? {
             self.put(&self.of().drop_token, (id.0,)).await?;
             return Err(UserStoreError::UnknownUser(user.name.clone()));
+        }
+        if let Some(claim) = claim {
+            self.end_claim(id, &claim).await?;
         }
         Ok(stored.token)
     }
