@@ -5,6 +5,7 @@ mod bad;
 mod beside;
 mod catalogue;
 mod eras;
+mod errors;
 mod everything;
 mod fixture;
 mod hosted;
