@@ -31,6 +31,8 @@ impl Asking {
         let served = Revision::parse(&version).filter(|asked| !asked.is_modern() && Revision::SERVED.contains(asked));
         let revision = served.unwrap_or(LATEST_LEGACY);
         let abilities = Abilities::read(incoming.params.get("capabilities"));
+        // It may open sessions with servers, which is more than most calls cost.
+        self.hub.access.take(&self.caller)?;
         let told = self.told().await?;
         let lasts = self.hub.limits.session_lasts;
         let mut ticket = Ticket::open_for(self.caller.owner, revision, abilities, lasts);
