@@ -281,7 +281,7 @@ impl Lists {
     }
 
     async fn fetch(&self, server: &Arc<Server>, kind: Kind, asker: &Asker) -> Result<Listed, Failed> {
-        let info = server.info().await?;
+        let info = server.info_now().await?;
         let changes = server.changes.count(kind.changed());
         let mut listed =
             Listed { entries: Vec::new(), fetched: Instant::now(), kept: KEPT_MAX, is_public: true, changes };

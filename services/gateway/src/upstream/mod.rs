@@ -21,6 +21,7 @@ mod endpoints;
 mod era;
 mod gate;
 mod http_link;
+mod known;
 mod links;
 mod open;
 mod places;

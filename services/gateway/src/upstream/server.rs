@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -23,6 +23,7 @@ use super::{
     era::Info,
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
+    known::Known,
     links::{Link, LinkKey, Links, Way, links},
     subscriptions::Subscriptions,
 };
@@ -35,8 +36,6 @@ use crate::{
     ticket::{Held, number_of},
 };
 
-/// How long a server may take to say which era it is of and to open a session.
-const GREETING: Duration = Duration::from_secs(10);
 /// How long a child may take to answer the probe before it is taken for one of before 2026-07-28.
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 /// Servers that are woken at once so that their lists can be read.
@@ -94,8 +93,7 @@ pub(super) enum Kind {
 
 /// What is open with a server, and what it says of itself.
 pub(super) struct Ways {
-    info: Mutex<Option<Arc<Info>>>,
-    asking: AsyncMutex<()>,
+    pub(super) known: Known,
     pub(super) links: Links,
     /// Sessions of tokens that the server has forgotten.
     pub(super) spent: moka::sync::Cache<LinkKey, ()>,
@@ -187,44 +185,6 @@ impl Server {
         Arc::ptr_eq(&self.ways, &other.ways)
     }
 
-    /// What the server says of itself, as far as it was asked.
-    pub(crate) fn known(&self) -> Option<Arc<Info>> {
-        self.ways.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn learn(&self, info: Option<Info>) -> Option<Arc<Info>> {
-        let mut held = self.ways.info.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another of its kind may have what this one had not.
-        self.has_no_stream.fetch_and(info.is_some(), Ordering::Relaxed);
-        *held = info.map(Arc::new);
-        held.clone()
-    }
-
-    /// What the server says of itself; it is asked when that is not known.
-    pub(crate) async fn info(&self) -> Result<Arc<Info>, Failed> {
-        if let Some(info) = self.known() {
-            return Ok(info);
-        }
-        let _one = self.ways.asking.lock().await;
-        if let Some(info) = self.known() {
-            return Ok(info);
-        }
-        if !self.awake(Duration::MAX).await {
-            return Err(Failed::not_sent(format!("'{}' is asleep, and no pod came in time", self.config.name)));
-        }
-        let greeted = timeout(self.greeting(), self.greet()).await;
-        let greeted = greeted.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))?;
-        let info = greeted.map_err(|failed| self.not_yet_sent(failed))?;
-        Ok(self.learn(Some(info)).expect("just learnt"))
-    }
-
-    fn greeting(&self) -> Duration {
-        match &self.kind {
-            Kind::Http { .. } => GREETING,
-            Kind::Process(process) => process.start,
-        }
-    }
-
     pub(crate) const fn is_process(&self) -> bool {
         matches!(self.kind, Kind::Process(_))
     }
@@ -308,7 +268,7 @@ impl Server {
 
     /// What failed before a request was sent. A program that dies as it starts is not started again for as long as one
     /// waits for a server that cannot be reached: it takes more than that does.
-    fn not_yet_sent(&self, failed: Failed) -> Failed {
+    pub(super) fn not_yet_sent(&self, failed: Failed) -> Failed {
         match failed {
             Failed::Cut(why) if self.is_process() => Failed::Unmet(why),
             failed => failed.before_sending(),
@@ -380,7 +340,7 @@ impl Server {
             let (route, pass) = self.route(on, ask.pod.as_ref())?;
             let sent = route.send(ask, self.id(), pass).await;
             if matches!(sent, Err(Failed::OtherEra)) {
-                self.learn(None);
+                self.unlearn();
             }
             return Ok(Exchange::Http(Box::new(sent?)));
         }
@@ -388,19 +348,20 @@ impl Server {
         let linked = self.in_time(ask, linking).await.inspect_err(|failed| {
             // What it was taken for may be what it is no more: it is asked again.
             if matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_)) {
-                self.learn(None);
+                self.unlearn();
             }
         });
         let (key, link) = linked.map_err(|failed| self.not_yet_sent(failed))?;
         let sent = self.send_by(on, &link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
-                self.learn(None);
+                self.unlearn();
                 self.forget(&key, &link).await;
             }
             Err(Failed::Gone) => {
                 self.meters.event(&self.config.name, "renewed");
                 self.forget(&key, &link).await;
+                self.doubt();
             }
             _ => {}
         }
@@ -538,6 +499,6 @@ impl Ways {
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .time_to_live(limits.session_lasts)
             .build();
-        Self { info: Mutex::default(), asking: AsyncMutex::default(), links, spent }
+        Self { known: Known::new(), links, spent }
     }
 }

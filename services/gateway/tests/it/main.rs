@@ -17,6 +17,7 @@ mod pods;
 #[cfg(feature = "region")]
 mod program;
 mod recovery;
+mod replaced;
 mod sessions;
 mod subscriptions;
 mod traces;
