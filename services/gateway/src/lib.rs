@@ -27,6 +27,7 @@ mod edge;
 mod flow;
 mod hosted;
 mod hub;
+mod kept;
 mod lists;
 mod message;
 pub mod metering;

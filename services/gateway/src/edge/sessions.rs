@@ -33,6 +33,7 @@ impl Asking {
         let abilities = Abilities::read(incoming.params.get("capabilities"));
         // It may open sessions with servers, which is more than most calls cost.
         self.hub.access.take(&self.caller)?;
+        self.hub.check_room()?;
         let told = self.told().await?;
         let lasts = self.hub.limits.session_lasts;
         let mut ticket = Ticket::open_for(self.caller.owner, revision, abilities, lasts);

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     caller::{Digest, digest},
+    hub::Parked,
     message::{Id, Json, Object, Outcome, request},
     refusal::{METHOD_NOT_FOUND, Refusal},
     token::{Purpose, Writer},
@@ -65,6 +66,8 @@ pub(crate) struct Asks {
     results: Object,
     gather: Option<Instant>,
     parked: Option<(Instant, Duration)>,
+    /// By which its client finds it when it is back.
+    waits: Option<Parked>,
     /// Since when a client of before 2026-07-28 is asked: that time is not the server's.
     since: Option<Instant>,
     rounds: u32,
@@ -82,6 +85,7 @@ impl Asks {
             results: Object::default(),
             gather: None,
             parked: None,
+            waits: None,
             since: None,
             rounds: 0,
             wait,
@@ -119,10 +123,8 @@ impl Asks {
         self.gather.is_some() && self.parked.is_none()
     }
 
-    pub(super) fn forget(&self, live: Option<&Live>) {
-        if let Some(live) = live {
-            self.open.iter().for_each(|open| live.not_asked(open.number));
-        }
+    pub(super) fn forget(&self, live: &Live) {
+        self.open.iter().for_each(|open| live.not_asked(open.number));
     }
 
     /// A name for what is asked, the same when it is asked again.
@@ -222,11 +224,12 @@ impl Conversation {
         let parked = self.hub.park(self.asks.me.clone());
         let state = Writer::default()
             .bytes(self.hub.advertise.as_bytes())
-            .fixed(&parked)
+            .fixed(&parked.key)
             .fixed(&self.on.owner)
             .fixed(&self.asks.about)
             .fixed(&self.hub.input_ends().to_be_bytes())
             .done();
+        self.asks.waits = Some(parked);
         let state = self.hub.keys.seal(Purpose::State, &self.asks.scope, &state);
         let requests: BTreeMap<_, _> = self.asks.open.iter().map(|open| (&open.key, asked_json(open))).collect();
         let result = json!({ "resultType": "input_required", "inputRequests": requests, "requestState": state });
@@ -246,6 +249,7 @@ impl Conversation {
                 self.client.stream = Some(stream);
                 self.client.id = id;
                 self.client.gone = gone;
+                self.asks.waits = None;
                 if let Some((_, left)) = self.asks.parked.take() {
                     self.deadline = Instant::now() + left;
                 }

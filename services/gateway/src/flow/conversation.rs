@@ -102,10 +102,11 @@ impl Conversation {
         let outcome = self.converse().await;
         let usage = self.usage(&outcome, begun.elapsed());
         let outcome = self.brought(outcome).await;
-        if let Some(live) = &self.client.live {
+        // Whoever has the answer is not taken for one who still waits for it.
+        if let Some(live) = self.client.live.take() {
             live.ended(&self.client.id);
+            self.asks.forget(&live);
         }
-        self.asks.forget(self.client.live.as_deref());
         let error = match outcome {
             Ok(outcome) => {
                 self.finish(&outcome, convert::status(&outcome, self.client.revision).into());

@@ -1,5 +1,5 @@
-//! What is known of a server: it is asked when nothing is, and each session, child and stream that is opened with it later
-//! tells whether it is still the same, for it may have been replaced by another version.
+//! What is known of a server: it is asked when nothing is, and each session, child and stream that is opened with it
+//! later tells whether it is still the same, for it may have been replaced by another version.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -82,8 +82,8 @@ impl Server {
         self.ways.known.with(|inner| inner.info = None);
     }
 
-    /// Takes what the server has just said of itself. When it can something else than before, what was read of it is read
-    /// anew, and clients are told so.
+    /// Takes what the server has just said of itself. When it can something else than before, what was read of it is
+    /// read anew, and clients are told so.
     pub(super) fn learn(&self, info: Info) -> Arc<Info> {
         let info = Arc::new(info);
         // Each child tells by itself, and none is started only to be asked.
@@ -120,8 +120,8 @@ impl Server {
         Ok(self.learn(greeted.map_err(|failed| self.not_yet_sent(failed))?))
     }
 
-    /// The same as it is now: asked again where what was said before does not hold any more. One that cannot be asked is
-    /// taken for what it was.
+    /// The same as it is now: asked again where what was said before does not hold any more. One that cannot be asked
+    /// is taken for what it was.
     pub(crate) async fn info_now(&self) -> Result<Arc<Info>, Failed> {
         let info = self.info().await?;
         let known = &self.ways.known;

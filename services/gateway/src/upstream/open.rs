@@ -26,7 +26,7 @@ impl Server {
                 Probed::Legacy => {
                     let on = OnBehalf::gateway();
                     let (link, info) = self.open_session(&on, Abilities::default(), None).await?;
-                    self.ways.links.insert(LinkKey::new(&on, Abilities::default(), self.sharing()), link).await;
+                    self.ways.links.keep(LinkKey::new(&on, Abilities::default(), self.sharing()), link);
                     Ok(info)
                 }
             },
@@ -34,7 +34,7 @@ impl Server {
                 let (link, info) = self.open_child(process, Abilities::default(), None).await?;
                 let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), process.sharing);
                 // It has started, so it may as well serve.
-                self.ways.links.insert(key, link).await;
+                self.ways.links.keep(key, link);
                 Ok(info)
             }
         }
@@ -89,7 +89,7 @@ impl Server {
         Ok((Link::new(Way::Session(Box::new(route)), on, &self.config.name, &self.meters), info))
     }
 
-    /// Starts a child. One of before 2026-07-28 is taken for such again; of others it is found out, as what they can is.
+    /// Starts a child. One of before 2026-07-28 is taken for such again; others say what they are and what they can.
     async fn open_child(
         &self,
         process: &ProcessConfig,

@@ -24,7 +24,7 @@ use super::{
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
     known::Known,
-    links::{Link, LinkKey, Links, Way, links},
+    links::{Link, LinkKey, Links, Way},
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -247,14 +247,14 @@ impl Server {
         pod: Option<&Arc<Endpoint>>,
     ) -> Result<(LinkKey, Link), Failed> {
         let key = LinkKey::new(on, abilities, self.sharing());
-        if let Some(link) = self.ways.links.get(&key).await {
+        if let Some(link) = self.ways.links.get(&key) {
             if !link.is_gone() {
                 return Ok((key, link));
             }
             self.meters.event(&self.config.name, "restarted");
-            self.forget(&key, &link).await;
+            self.forget(&key, &link);
         }
-        let opened = self.ways.links.try_get_with(key, async {
+        let opening = async {
             if let Some(link) =
                 held.filter(|_| !self.ways.spent.contains_key(&key)).and_then(|held| self.adopt(held, on))
             {
@@ -262,8 +262,13 @@ impl Server {
             }
             let opened = timeout(self.greeting(), self.open(on, key_abilities(&key, abilities), pod)).await;
             opened.unwrap_or_else(|_| Err(Failed::not_sent(format!("'{}' does not open a session", self.config.name))))
-        });
-        Ok((key, opened.await.map_err(|failed: Arc<Failed>| Failed::clone(&failed))?))
+        };
+        let full = || {
+            self.event("crowded");
+            let what = if self.is_process() { "children" } else { "sessions" };
+            Failed::not_sent(format!("'{}' has as many {what} as it may, and all of them are in use", self.config.name))
+        };
+        Ok((key, self.ways.links.get_or_open(key, opening, full).await?))
     }
 
     /// What failed before a request was sent. A program that dies as it starts is not started again for as long as one
@@ -314,19 +319,16 @@ impl Server {
     }
 
     /// Takes out a link that is of no use any more, unless another has taken its place already.
-    async fn forget(&self, key: &LinkKey, link: &Link) {
+    fn forget(&self, key: &LinkKey, link: &Link) {
         self.ways.spent.insert(*key, ());
-        let held = self.ways.links.get(key).await;
-        if held.is_some_and(|held| Arc::ptr_eq(&held.0, &link.0)) {
-            self.ways.links.invalidate(key).await;
-        }
+        self.ways.links.forget(key, link);
     }
 
     /// Ends what was opened for somebody.
     pub(crate) async fn part(&self, on: &OnBehalf, abilities: Abilities) {
         let key = LinkKey::new(on, abilities, self.sharing());
         if self.sharing() == Sharing::Session
-            && let Some(link) = self.ways.links.remove(&key).await
+            && let Some(link) = self.ways.links.remove(&key)
             && let Way::Session(route) = &link.0.way
         {
             route.end().await;
@@ -356,11 +358,11 @@ impl Server {
         match &sent {
             Err(Failed::OtherEra) => {
                 self.unlearn();
-                self.forget(&key, &link).await;
+                self.forget(&key, &link);
             }
             Err(Failed::Gone) => {
                 self.meters.event(&self.config.name, "renewed");
-                self.forget(&key, &link).await;
+                self.forget(&key, &link);
                 self.doubt();
             }
             _ => {}
@@ -380,7 +382,8 @@ impl Server {
                 let mut route = route.clone();
                 // A session is its account's, whose tokens do not all have the same role.
                 route.on_behalf = on_behalf(on, self.config.forward_caller);
-                let exchange = Box::new(route.send(ask, self.id(), pass).await?);
+                let mut exchange = Box::new(route.send(ask, self.id(), pass).await?);
+                exchange.used = Some(Arc::clone(&link.0.used));
                 Ok(match hearing {
                     Some(hearing) => Exchange::Heard(exchange, hearing),
                     None => Exchange::Http(exchange),
@@ -392,7 +395,7 @@ impl Server {
     /// Tells a session or child something, if there is one.
     pub(crate) async fn tell(&self, on: &OnBehalf, abilities: Abilities, message: Json) {
         let key = LinkKey::new(on, abilities, self.sharing());
-        let Some(link) = self.ways.links.get(&key).await else { return };
+        let Some(link) = self.ways.links.get(&key) else { return };
         let told = match &link.0.way {
             Way::Session(route) => route.tell(message).await,
             Way::Child { child, .. } => child.tell(&message),
@@ -415,28 +418,27 @@ impl Server {
         let pass = route.endpoint.breaker.pass().map_err(|_| Failed::not_sent("its endpoint is left alone"))?;
         let opened = route.clone().listen(pass).await;
         if matches!(opened, Err(Failed::Gone)) {
-            self.forget(&key, &link).await;
+            self.forget(&key, &link);
         }
-        Ok(opened?.map(|exchange| Exchange::Http(Box::new(exchange))))
+        Ok(opened?.map(|mut exchange| {
+            exchange.used = Some(Arc::clone(&link.0.used));
+            Exchange::Http(Box::new(exchange))
+        }))
     }
 
     /// Lets go what nobody has used for long. Called now and then: nothing else does it while nothing is asked.
-    pub(crate) async fn tidy(&self) {
-        self.ways.links.run_pending_tasks().await;
+    pub(crate) fn tidy(&self) {
+        self.ways.links.tidy();
         self.ways.spent.run_pending_tasks();
     }
 
     /// Ends all sessions and children.
     pub(crate) async fn close(&self) {
-        let open: Vec<_> = self.ways.links.iter().map(|(_, link)| link).collect();
-        self.ways.links.invalidate_all();
-        self.ways.links.run_pending_tasks().await;
+        let open = self.ways.links.remove_all();
         let ends = open.iter().filter_map(|link| match &link.0.way {
             Way::Session(route) => Some(route.end()),
-            Way::Child { child, .. } => {
-                child.retire();
-                None
-            }
+            // They are told to by being taken out.
+            Way::Child { .. } => None,
         });
         futures::future::join_all(ends).await;
     }
@@ -490,8 +492,8 @@ impl Kind {
 impl Ways {
     fn of(config: &ServerConfig, limits: &Limits) -> Self {
         let links = match &config.reach {
-            Reach::Http { .. } | Reach::Pods(_) => links(limits.sessions, limits.session_idle),
-            Reach::Process(process) => links(u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
+            Reach::Http { .. } | Reach::Pods(_) => Links::new(limits.sessions, limits.session_idle),
+            Reach::Process(process) => Links::new(u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
         };
         // By how often they were used, one that is new would go at once, and its session be tried again and again.
         let spent = moka::sync::Cache::builder()

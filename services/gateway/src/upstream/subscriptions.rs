@@ -206,7 +206,7 @@ impl Server {
     /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
     pub(super) async fn own_link(&self) -> Option<usize> {
         let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
-        let link = self.ways.links.get(&key).await.filter(|link| !link.is_gone())?;
+        let link = self.ways.links.get(&key).filter(|link| !link.is_gone())?;
         Some(Arc::as_ptr(&link.0).addr())
     }
 

@@ -4,6 +4,7 @@ mod access;
 mod bad;
 mod beside;
 mod catalogue;
+mod crowded;
 mod eras;
 mod errors;
 mod everything;
