@@ -155,7 +155,7 @@ impl Links {
                 return Ok(link);
             }
             let Ok((room, gone)) = self.kept.reserve() else { return Err(full()) };
-            gone.iter().for_each(Link::let_go);
+            gone.into_iter().for_each(|link| link.let_go());
             let link = open.await?;
             room.put(key, link.clone()).iter().for_each(Link::let_go);
             Ok(link)

@@ -13,6 +13,7 @@ mod hosted;
 mod house;
 mod ledger;
 mod lists;
+mod missed;
 mod operator;
 mod pods;
 #[cfg(feature = "region")]
