@@ -186,7 +186,8 @@ impl Hub {
         }
     }
 
-    async fn close_servers(&self) {
+    /// Ends sessions with servers and children, each with the last that is under way in it.
+    pub(crate) async fn close_servers(&self) {
         futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
     }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -103,6 +106,8 @@ pub(crate) struct Links {
     kept: Kept<LinkKey, Link>,
     /// What is being opened, by all who wait for it.
     opening: Mutex<HashMap<LinkKey, Opened>>,
+    /// Nothing is opened any more.
+    is_closed: AtomicBool,
 }
 
 /// Somebody who waits for what is being opened.
@@ -128,7 +133,7 @@ impl Drop for Waits<'_> {
 impl Links {
     /// Links that are let go when nobody used them for `idle`, or another wants the place of one of `most`.
     pub(crate) fn new(most: u64, idle: Duration) -> Self {
-        Self { kept: Kept::new(most, idle), opening: Mutex::default() }
+        Self { kept: Kept::new(most, idle), opening: Mutex::default(), is_closed: AtomicBool::new(false) }
     }
 
     fn opening<T>(&self, work: impl FnOnce(&mut HashMap<LinkKey, Opened>) -> T) -> T {
@@ -140,7 +145,7 @@ impl Links {
     }
 
     /// The link of a key: the one that there is, or one that is opened, once for all who want it meanwhile. `full` is
-    /// why not where all that may be open are in use.
+    /// why not where all that may be open are in use, or nothing is opened any more.
     pub(crate) async fn get_or_open(
         &self,
         key: LinkKey,
@@ -154,10 +159,20 @@ impl Links {
             if let Some(link) = self.kept.get(&key).filter(|link| !link.is_gone()) {
                 return Ok(link);
             }
+            if self.is_closed() {
+                return Err(full());
+            }
             let Ok((room, gone)) = self.kept.reserve() else { return Err(full()) };
             gone.into_iter().for_each(|link| link.let_go());
             let link = open.await?;
             room.put(key, link.clone()).iter().for_each(Link::let_go);
+            // What was opened while all was ended would be ended by nobody.
+            if self.is_closed()
+                && let Some(late) = self.kept.take_if(&key, |held| Arc::ptr_eq(&held.0, &link.0))
+            {
+                late.let_go();
+                return Err(full());
+            }
             Ok(link)
         };
         waits.opened.get_or_init(|| opening).await.clone()
@@ -169,6 +184,9 @@ impl Links {
             Ok((room, gone)) => {
                 let before = room.put(key, link);
                 before.iter().chain(&gone).for_each(Link::let_go);
+                if self.is_closed() {
+                    self.kept.take(&key).iter().for_each(Link::let_go);
+                }
             }
             Err(AllInUse) => link.let_go(),
         }
@@ -188,8 +206,14 @@ impl Links {
         removed
     }
 
-    /// The same with all.
-    pub(crate) fn remove_all(&self) -> Vec<Link> {
+    /// Whether nothing is opened any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// The same with all, for good.
+    pub(crate) fn close(&self) -> Vec<Link> {
+        self.is_closed.store(true, Ordering::SeqCst);
         let removed = self.kept.take_all();
         removed.iter().for_each(Link::retire);
         removed

@@ -126,6 +126,11 @@ impl Server {
     }
 
     fn start(&self, process: &ProcessConfig) -> Result<Arc<Child>, Failed> {
+        // Whoever waits for the end of all children counts this one before it is known whether it may start at all.
+        let _counted = self.tasks.token();
+        if self.ways.links.is_closed() {
+            return Err(self.ended());
+        }
         Child::start(&self.config.name, process, self.answer_bytes, self.changes.clone(), &self.tasks)
     }
 

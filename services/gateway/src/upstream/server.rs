@@ -271,6 +271,9 @@ impl Server {
             opened.unwrap_or_else(|_| Err(Failed::not_sent(format!("'{}' does not open a session", self.config.name))))
         };
         let full = || {
+            if self.ways.links.is_closed() {
+                return self.ended();
+            }
             self.event("crowded");
             let what = if self.is_process() { "children" } else { "sessions" };
             Failed::not_sent(format!("'{}' has as many {what} as it may, and all of them are in use", self.config.name))
@@ -439,9 +442,14 @@ impl Server {
         self.ways.spent.run_pending_tasks();
     }
 
-    /// Ends all sessions and children.
+    /// Why nothing is opened any more.
+    pub(super) fn ended(&self) -> Failed {
+        Failed::not_sent(format!("'{}' was taken away, or the gateway is stopping", self.config.name))
+    }
+
+    /// Ends all sessions and children; no others are opened.
     pub(crate) async fn close(&self) {
-        let open = self.ways.links.remove_all();
+        let open = self.ways.links.close();
         let ends = open.iter().filter_map(|link| match &link.0.way {
             Way::Session(route) => Some(route.end()),
             // They are told to by being taken out.

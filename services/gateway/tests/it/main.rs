@@ -21,5 +21,6 @@ mod program;
 mod recovery;
 mod replaced;
 mod sessions;
+mod stopping;
 mod subscriptions;
 mod traces;
