@@ -22,7 +22,7 @@ use crate::{
     access::Access,
     caller::Digest,
     config::Limits,
-    flow::{Control, Live},
+    flow::{Control, Live, Shelf},
     hosted::Hosts,
     kept::{AllInUse, Kept},
     lists::{Asker, Lists},
@@ -77,6 +77,8 @@ pub(crate) struct Hub {
     pub(crate) stop: CancellationToken,
     pub(crate) peers: crate::peer::Peers,
     pub(crate) metering: Option<Metering>,
+    /// Streams of all sessions that have ended and are kept.
+    pub(crate) shelf: Arc<Shelf>,
     lives: Kept<Digest, Arc<Live>>,
     /// Sessions that their clients have ended. Other replicas do not learn of it; there they end by their own clock.
     ended: Cache<Digest, ()>,
@@ -103,6 +105,7 @@ impl Hub {
             lists: Arc::new(Lists::new(&limits)),
             requests: Arc::new(Semaphore::new(limits.requests.min(1 << 20))),
             streams: Arc::new(Semaphore::new(limits.streams.min(1 << 20))),
+            shelf: Arc::new(Shelf::new(limits.resumable_bytes)),
             lives: Kept::new(limits.sessions, limits.session_idle),
             ended: newest(limits.sessions, limits.session_lasts),
             parked: Mutex::default(),

@@ -127,6 +127,11 @@ impl Asks {
         self.open.iter().for_each(|open| live.not_asked(open.number));
     }
 
+    /// Bytes of what is asked and not answered yet.
+    fn bytes(&self) -> usize {
+        self.open.iter().filter_map(|open| open.params.as_ref()).map(|params| params.bytes().len()).sum()
+    }
+
     /// A name for what is asked, the same when it is asked again.
     fn key(&self, method: &str, params: Option<&Json>) -> String {
         let digest = digest(&[method.as_bytes(), params.map_or(&b""[..], Json::bytes)]);
@@ -149,7 +154,8 @@ impl Conversation {
             return Ok(exchange.answer(&id, &Outcome::result(&json!({}))).await?);
         }
         let lacks = self.ask.abilities.lacks(&method, params.as_ref()).is_some();
-        if lacks || self.asks.open.len() == AT_ONCE {
+        let bytes = self.asks.bytes() + params.as_ref().map_or(0, |params| params.bytes().len());
+        if lacks || self.asks.open.len() >= AT_ONCE || bytes > self.hub.limits.stream_bytes {
             let why = if lacks { "the client does not do this" } else { "too much is asked at once" };
             return Ok(exchange.answer(&id, &Outcome::error(METHOD_NOT_FOUND, why)).await?);
         }

@@ -170,9 +170,16 @@ impl Conversation {
         }
     }
 
-    /// Tells the server that nobody waits any more. Nobody waits for that either: it may hang.
+    /// Tells the server that nobody waits any more. Nobody waits for that either: it may hang. One that has as much of
+    /// this to hear as it may have at once is told by the end of the connection alone.
     fn give_up(&self, exchange: Exchange, why: &'static str) {
-        self.hub.tasks.spawn(async move { exchange.cancel(why).await });
+        let Ok(one) = Arc::clone(&self.server.given_up).try_acquire_owned() else {
+            return self.server.event("untold");
+        };
+        self.hub.tasks.spawn(async move {
+            exchange.cancel(why).await;
+            drop(one);
+        });
     }
 
     fn finish(&self, outcome: &Outcome, ending: Ending) {

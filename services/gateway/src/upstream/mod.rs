@@ -33,7 +33,7 @@ mod wake;
 mod watch;
 
 pub(crate) use self::{
-    changes::{Changed, Told, changes},
+    changes::{Changed, MAX_URI_BYTES, Told, changes},
     connect::Connector,
     endpoints::Endpoint,
     era::{Info, gateway_info},

@@ -40,6 +40,8 @@ use crate::{
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 /// Servers that are woken at once so that their lists can be read.
 const WAKES: usize = 8;
+/// Requests of which a server is told at once that nobody waits for them any more.
+const GIVEN_UP: usize = 256;
 
 /// What all servers share.
 pub(crate) struct Common {
@@ -117,6 +119,8 @@ pub(crate) struct Server {
     pub(super) waking: Arc<AsyncMutex<()>>,
     pub(super) wakes: Arc<Semaphore>,
     next: AtomicU64,
+    /// Held by what the server is told of requests that were given up.
+    pub(crate) given_up: Arc<Semaphore>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) answer_bytes: usize,
     pub(super) tasks: TaskTracker,
@@ -156,6 +160,7 @@ impl Server {
             waking: Arc::default(),
             wakes: Arc::clone(&common.wakes),
             next: AtomicU64::new(1),
+            given_up: Arc::new(Semaphore::new(GIVEN_UP)),
             subscriptions: before.map_or_else(Arc::default, |before| Arc::clone(&before.subscriptions)),
             answer_bytes: common.limits.answer_bytes,
             has_no_stream: same_way.map_or_else(Arc::default, |before| Arc::clone(&before.has_no_stream)),

@@ -137,3 +137,37 @@ async fn no_more_children_run_than_may_though_all_have_something_to_do() {
     assert_eq!(result_of(called).await["structuredContent"]["server"], "a");
     house.close().await;
 }
+
+/// A server of 2026-07-28 whose list of tools never ends, with much in each page.
+async fn endless(body: Bytes) -> Response {
+    let request: Value = serde_json::from_slice(&body).expect("JSON");
+    let result = match request["method"].as_str().unwrap_or_default() {
+        "server/discover" => json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 60_000,
+            "cacheScope": "public", "capabilities": {"tools": {}, "resources": {"subscribe": true}}}),
+        "tools/list" => {
+            let cursor = request["params"]["cursor"].as_str().unwrap_or("0");
+            let page: u64 = cursor.parse().expect("a number");
+            let tool = json!({"name": format!("t{page}"), "description": "x".repeat(300_000), "inputSchema": {}});
+            json!({"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public", "tools": [tool],
+                "nextCursor": (page + 1).to_string()})
+        }
+        _ => json!({"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public", "resources": [],
+            "resourceTemplates": []}),
+    };
+    axum::Json(json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).into_response()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_addresses_are_kept_up_to_a_size() {
+    let served = serve("127.0.0.1:0", Router::new().route("/mcp", post(endless))).await;
+    let limits = Limits { answer_bytes: 1 << 20, ..Limits::default() };
+    let house = House::with(config(vec![http("a", &served.url())], limits)).await;
+    assert_eq!(house.tools(PATH, OPERATOR).await, ["t0", "t1", "t2"]);
+    let session = house.session(PATH, OPERATOR).await;
+    let long = json!({"uri": format!("x:{}", "y".repeat(3_000))});
+    let refused = house.legacy(PATH, &session, 2, "resources/subscribe", long).send().await.expect("answered");
+    let message = message_of(refused).await;
+    assert_eq!(message["error"]["code"], -32602, "{message}");
+    assert!(message["error"]["message"].as_str().is_some_and(|why| why.contains("2048 bytes")), "{message}");
+    house.close().await;
+}
