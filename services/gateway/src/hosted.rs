@@ -47,7 +47,12 @@ impl Hosts {
     }
 
     /// Hosts a server with what ends it, or no more, if the change of what is served goes well.
-    fn change<E>(&self, name: &str, end: Option<&End>, serve: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    fn change(
+        &self,
+        name: &str,
+        end: Option<&End>,
+        serve: impl FnOnce() -> Result<(), Vec<String>>,
+    ) -> Result<(), Vec<String>> {
         self.with(|hosts| {
             serve()?;
             let before = match end {
@@ -148,7 +153,7 @@ impl Hub {
         let mut was_there = false;
         let removed = self.hosted.change(name, None, || {
             was_there = self.remove(Source::Configured, name);
-            Ok::<_, std::convert::Infallible>(())
+            Ok(())
         });
         removed.is_ok() && was_there
     }
@@ -383,13 +388,13 @@ mod tests {
             has_shown
         };
         assert!(!shows(&first));
-        hosts.change("a", Some(&first), || Ok::<_, ()>(())).expect("served");
+        hosts.change("a", Some(&first), || Ok(())).expect("served");
         assert!(shows(&first));
-        hosts.change("a", Some(&second), || Err(())).expect_err("wrong");
+        hosts.change("a", Some(&second), || Err(Vec::new())).expect_err("wrong");
         assert!(shows(&first) && !first.is_cancelled(), "it is left as it was");
-        hosts.change("a", Some(&second), || Ok::<_, ()>(())).expect("served");
+        hosts.change("a", Some(&second), || Ok(())).expect("served");
         assert!(!shows(&first) && first.is_cancelled() && shows(&second));
-        hosts.change("a", None, || Ok::<_, ()>(())).expect("taken away");
+        hosts.change("a", None, || Ok(())).expect("taken away");
         assert!(!shows(&second) && second.is_cancelled());
     }
 }

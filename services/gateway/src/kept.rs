@@ -124,7 +124,7 @@ impl<K: Copy + Eq + Hash, V: InUse> Kept<K, V> {
         let gone = self.with(|inner| {
             let gone = inner.make_room(self.most)?;
             inner.reserved += 1;
-            Ok(gone)
+            Ok::<_, AllInUse>(gone)
         })?;
         Ok((Room { kept: self, is_taken: false }, gone))
     }
