@@ -67,7 +67,7 @@ pub(crate) struct Asks {
     gather: Option<Instant>,
     parked: Option<(Instant, Duration)>,
     /// By which its client finds it when it is back.
-    waits: Option<Parked>,
+    _waits: Option<Parked>,
     /// Since when a client of before 2026-07-28 is asked: that time is not the server's.
     since: Option<Instant>,
     rounds: u32,
@@ -85,7 +85,7 @@ impl Asks {
             results: Object::default(),
             gather: None,
             parked: None,
-            waits: None,
+            _waits: None,
             since: None,
             rounds: 0,
             wait,
@@ -235,7 +235,7 @@ impl Conversation {
             .fixed(&self.asks.about)
             .fixed(&self.hub.input_ends().to_be_bytes())
             .done();
-        self.asks.waits = Some(parked);
+        self.asks._waits = Some(parked);
         let state = self.hub.keys.seal(Purpose::State, &self.asks.scope, &state);
         let requests: BTreeMap<_, _> = self.asks.open.iter().map(|open| (&open.key, asked_json(open))).collect();
         let result = json!({ "resultType": "input_required", "inputRequests": requests, "requestState": state });
@@ -255,7 +255,7 @@ impl Conversation {
                 self.client.stream = Some(stream);
                 self.client.id = id;
                 self.client.gone = gone;
-                self.asks.waits = None;
+                self.asks._waits = None;
                 if let Some((_, left)) = self.asks.parked.take() {
                     self.deadline = Instant::now() + left;
                 }

@@ -205,7 +205,7 @@ pub(crate) struct HttpExchange {
     /// The session that the server has opened.
     pub(crate) opened: Option<HeaderValue>,
     /// Shows that the session which it is in is in use.
-    pub(crate) used: Option<Arc<()>>,
+    pub(crate) _used: Option<Arc<()>>,
     said: VecDeque<Said>,
     body: Option<Incoming>,
     parser: Parser,
@@ -223,7 +223,7 @@ impl HttpExchange {
             _busy: busy,
             pass: Some(pass),
             opened: None,
-            used: None,
+            _used: None,
             said: VecDeque::new(),
             body: None,
             parser,

@@ -134,10 +134,10 @@ impl Server {
             if !known.is_due() {
                 return Ok(None);
             }
-            self.greet().await.map(Some)
+            self.greet().await.map(|info| Some(self.learn(info)))
         });
         match asked.await {
-            Ok(Ok(Some(info))) => Ok(self.learn(info)),
+            Ok(Ok(Some(info))) => Ok(info),
             Ok(Ok(None)) => self.info().await,
             Ok(Err(_)) | Err(_) => {
                 known.ask_in(REST);

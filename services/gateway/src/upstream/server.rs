@@ -398,7 +398,7 @@ impl Server {
                 // A session is its account's, whose tokens do not all have the same role.
                 route.on_behalf = on_behalf(on, self.config.forward_caller);
                 let mut exchange = Box::new(route.send(ask, self.id(), pass).await?);
-                exchange.used = Some(Arc::clone(&link.0.used));
+                exchange._used = Some(Arc::clone(&link.0.used));
                 Ok(match hearing {
                     Some(hearing) => Exchange::Heard(exchange, hearing),
                     None => Exchange::Http(exchange),
@@ -436,7 +436,7 @@ impl Server {
             self.forget(&key, &link);
         }
         Ok(opened?.map(|mut exchange| {
-            exchange.used = Some(Arc::clone(&link.0.used));
+            exchange._used = Some(Arc::clone(&link.0.used));
             Exchange::Http(Box::new(exchange))
         }))
     }
