@@ -44,7 +44,8 @@ impl Server {
         if self.config.era == EraChoice::Legacy {
             return Ok(Probed::Legacy);
         }
-        let (route, pass) = self.route(&OnBehalf::gateway(), None)?;
+        let (mut route, pass) = self.route(&OnBehalf::gateway(), None)?;
+        route.revision = MODERN;
         match route.send(&Ask::own("server/discover"), self.id(), pass).await {
             Ok(exchange) => probed(&answer(&mut Exchange::Http(Box::new(exchange))).await?),
             Err(Failed::OtherEra | Failed::Gone) if self.config.era == EraChoice::Auto => Ok(Probed::Legacy),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use echotune_autoscaler::Policy;
+use echotune_autoscaler::{Keep, KeepRule, Policy};
 use echotune_gateway::{EraChoice, ProcessConfig, ServerConfig, Sharing};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -47,7 +47,8 @@ fn shown() -> String {
 }
 
 fn policy() -> Policy {
-    Policy { calls_per_pod: 2, max_pods: 1, tick_ms: 200, hold_ms: 1_000, start_ms: 300, ..Policy::default() }
+    let keep = Keep { rule: KeepRule::Fixed, fixed_ms: 1_000, ..Keep::default() };
+    Policy { calls_per_pod: 2, max_pods: 1, tick_ms: 200, hold_ms: 1_000, start_ms: 300, keep, ..Policy::default() }
 }
 
 /// Waits until a process is no more, which one that was not waited for is not.
