@@ -292,6 +292,11 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Bytes of a stream that wait for their reader, or for one who comes back.
     pub stream_bytes: usize,
+    /// Bytes of streams that have ended and are kept for who comes back, over all sessions. Those go first that ended
+    /// first; whoever comes back for one is told that it is not known what came of the request.
+    pub resumable_bytes: usize,
+    /// Bytes of lists of servers that are kept, over all servers and callers. Those beyond are asked for again.
+    pub lists_bytes: usize,
 }
 
 impl Default for Limits {
@@ -311,6 +316,8 @@ impl Default for Limits {
             stream_after: Duration::from_millis(250),
             keep_alive: Duration::from_secs(15),
             stream_bytes: 8 << 20,
+            resumable_bytes: 256 << 20,
+            lists_bytes: 256 << 20,
         }
     }
 }

@@ -33,26 +33,46 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How the server is called within its pods.
 const INNER: &str = "server";
 
-/// Which servers are hosted here, and what ends that.
+/// What ends the processes of a server, when they have done what they do.
+type End = Arc<CancellationToken>;
+
+/// Which servers are hosted here, and what ends that. Who shows a server, puts another in its place or takes it away
+/// holds this meanwhile: else processes could be shown of a server that has just been taken away.
 #[derive(Default)]
-pub(crate) struct Hosts(Mutex<BTreeMap<String, CancellationToken>>);
+pub(crate) struct Hosts(Mutex<BTreeMap<String, End>>);
 
 impl Hosts {
-    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, CancellationToken>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, End>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn begin(&self, name: &str, end: &CancellationToken) {
-        if let Some(before) = self.with(|hosts| hosts.insert(name.to_owned(), end.clone())) {
-            before.cancel();
-        }
+    /// Hosts a server with what ends it, or no more, if the change of what is served goes well.
+    fn change(
+        &self,
+        name: &str,
+        end: Option<&End>,
+        serve: impl FnOnce() -> Result<(), Vec<String>>,
+    ) -> Result<(), Vec<String>> {
+        self.with(|hosts| {
+            serve()?;
+            let before = match end {
+                Some(end) => hosts.insert(name.to_owned(), Arc::clone(end)),
+                None => hosts.remove(name),
+            };
+            if let Some(before) = before {
+                before.cancel();
+            }
+            Ok(())
+        })
     }
 
-    /// Ends the processes of a server, when they have done what they do.
-    pub(crate) fn end(&self, name: &str) {
-        if let Some(end) = self.with(|hosts| hosts.remove(name)) {
-            end.cancel();
-        }
+    /// Does something for a server if it is hosted by whom `end` ends, and by nobody else since.
+    fn if_hosted(&self, name: &str, end: &End, work: impl FnOnce()) {
+        self.with(|hosts| {
+            if hosts.get(name).is_some_and(|current| Arc::ptr_eq(current, end)) {
+                work();
+            }
+        });
     }
 }
 
@@ -92,12 +112,17 @@ impl Hub {
             ..PodsConfig::new(&server.name)
         };
         let shown = ServerConfig { reach: Reach::Pods(pods.clone()), ..server.clone() };
-        self.put(Source::Configured, shown.clone())?;
-        let Some(known) = self.servers.named(&server.name) else { return Ok(()) };
-        let end = self.stop.child_token();
-        self.hosted.begin(&server.name, &end);
+        let end = Arc::new(self.stop.child_token());
+        let mut known = None;
+        self.hosted.change(&server.name, Some(&end), || {
+            self.put(Source::Configured, shown.clone())?;
+            known = self.servers.named(&server.name);
+            Ok(())
+        })?;
+        let Some(known) = known else { return Ok(()) };
         let hosted = Hosted {
             hub: Arc::clone(self),
+            end,
             known,
             shown,
             pods_config: pods,
@@ -110,8 +135,27 @@ impl Hub {
             last: Counts::default(),
             policy,
         };
-        self.tasks.spawn(hosted.run(end));
+        self.tasks.spawn(hosted.run());
         Ok(())
+    }
+
+    /// Serves a server that is not hosted. One that is left as it was goes on with its processes.
+    ///
+    /// # Errors
+    /// What is wrong with it, in sentences.
+    pub(crate) fn put_configured(self: &Arc<Self>, server: ServerConfig) -> Result<(), Vec<String>> {
+        let name = server.name.clone();
+        self.hosted.change(&name, None, || self.put(Source::Configured, server))
+    }
+
+    /// Takes a server away, hosted or not; whether there was one.
+    pub(crate) fn remove_configured(self: &Arc<Self>, name: &str) -> bool {
+        let mut was_there = false;
+        let removed = self.hosted.change(name, None, || {
+            was_there = self.remove(Source::Configured, name);
+            Ok(())
+        });
+        removed.is_ok() && was_there
     }
 }
 
@@ -126,6 +170,7 @@ struct Process {
 
 struct Hosted {
     hub: Arc<Hub>,
+    end: End,
     /// As the hub has it: for what was counted.
     known: Arc<Server>,
     shown: ServerConfig,
@@ -149,32 +194,31 @@ fn few(count: impl TryInto<u32>) -> u32 {
 }
 
 impl Hosted {
-    async fn run(mut self, end: CancellationToken) {
-        loop {
+    async fn run(mut self) {
+        while !self.end.is_cancelled() {
             let (seen, is_busy) = self.observe();
             let decision = decide(&self.policy, &mut self.state, &seen);
             let again = if is_busy { self.policy.tick_ms } else { decision.again_ms };
             let due = Instant::now() + Duration::from_millis(again.clamp(1, 60_000));
             self.follow(&decision).await;
-            if !self.wait(due, &end).await {
-                return self.close().await;
-            }
+            self.wait(due).await;
         }
+        self.close().await;
     }
 
-    /// Waits until it has to be decided again; whether it has to be at all.
-    async fn wait(&mut self, due: Instant, end: &CancellationToken) -> bool {
-        let gate = Arc::clone(&self.known.gate);
+    /// Waits until it has to be decided again, or it is ended.
+    async fn wait(&mut self, due: Instant) {
+        let (gate, end) = (Arc::clone(&self.known.gate), Arc::clone(&self.end));
         loop {
             let starts = self.refresh();
             let until = if starts { due.min(Instant::now() + LOOK) } else { due };
             tokio::select! {
-                () = end.cancelled() => return false,
-                () = gate.cold() => return true,
+                () = end.cancelled() => return,
+                () = gate.cold() => return,
                 () = sleep_until(until) => {}
             }
             if Instant::now() >= due {
-                return true;
+                return;
             }
         }
     }
@@ -199,9 +243,11 @@ impl Hosted {
         let ready = self.pods.iter().filter(|pod| pod.phase != Phase::Starting);
         let pods = ready.map(|pod| pod.config.clone()).collect();
         let reach = Reach::Pods(PodsConfig { pods, ..self.pods_config.clone() });
-        if let Err(faults) = self.hub.put(Source::Configured, ServerConfig { reach, ..self.shown.clone() }) {
-            tracing::error!(server = self.shown.name, ?faults, "the processes of a server cannot be shown");
-        }
+        self.hub.hosted.if_hosted(&self.shown.name, &self.end, || {
+            if let Err(faults) = self.hub.put(Source::Configured, ServerConfig { reach, ..self.shown.clone() }) {
+                tracing::error!(server = self.shown.name, ?faults, "the processes of a server cannot be shown");
+            }
+        });
     }
 
     /// What is to be decided by, and whether anything runs or waits.
@@ -261,7 +307,7 @@ impl Hosted {
         for pod in gone {
             self.hub.tasks.spawn(end(pod, self.shown.deadline_max));
         }
-        while few(self.pods.len()) < decision.replicas {
+        while few(self.pods.len()) < decision.replicas && !self.end.is_cancelled() {
             match self.start().await {
                 Ok(pod) => self.pods.push(pod),
                 Err(why) => {
@@ -306,11 +352,12 @@ impl Hosted {
     }
 
     /// Ends all processes when what they do is done.
-    async fn close(self) {
+    async fn close(mut self) {
         let patience = self.shown.deadline_max;
         let until = Instant::now() + patience;
-        // Those that wait when the gateway stops get their places still.
+        // Those that wait when the gateway stops get their places still, also on what only starts.
         while self.hub.stop.is_cancelled() && !self.known.gate.is_idle() && Instant::now() < until {
+            self.refresh();
             sleep(LOOK).await;
         }
         futures::future::join_all(self.pods.into_iter().map(|pod| end(pod, patience))).await;
@@ -320,7 +367,34 @@ impl Hosted {
 /// Ends a process when it has done what it does.
 async fn end(pod: Process, patience: Duration) {
     pod.stop.cancel();
-    if !pod.gateway.close(patience).await {
+    if !pod.gateway.clone().close(patience).await {
         tracing::warn!(pod = pod.config.name, "a process of a server did not end in time");
+        // It ends with the last that it still does, and no other comes in its place.
+        pod.gateway.hub.close_servers().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_host_a_server_any_more_shows_nothing_of_it() {
+        let hosts = Hosts::default();
+        let [first, second] = [(); 2].map(|()| Arc::new(CancellationToken::new()));
+        let shows = |end: &End| {
+            let mut has_shown = false;
+            hosts.if_hosted("a", end, || has_shown = true);
+            has_shown
+        };
+        assert!(!shows(&first));
+        hosts.change("a", Some(&first), || Ok(())).expect("served");
+        assert!(shows(&first));
+        hosts.change("a", Some(&second), || Err(Vec::new())).expect_err("wrong");
+        assert!(shows(&first) && !first.is_cancelled(), "it is left as it was");
+        hosts.change("a", Some(&second), || Ok(())).expect("served");
+        assert!(!shows(&first) && first.is_cancelled() && shows(&second));
+        hosts.change("a", None, || Ok(())).expect("taken away");
+        assert!(!shows(&second) && second.is_cancelled());
     }
 }

@@ -1,18 +1,16 @@
 //! What all requests share.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use echotune_kit::auth::Callers;
-use moka::{
-    policy::EvictionPolicy,
-    sync::{Cache, CacheBuilder},
-};
+use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
     time::timeout,
@@ -24,10 +22,12 @@ use crate::{
     access::Access,
     caller::Digest,
     config::Limits,
-    flow::{Control, Live},
+    flow::{Control, Live, Shelf},
     hosted::Hosts,
+    kept::{AllInUse, Kept},
     lists::{Asker, Lists},
     metering::Metering,
+    refusal::Refusal,
     servers::{Servers, Snapshot, Source},
     telemetry::Meters,
     ticket::Ticket,
@@ -77,10 +77,13 @@ pub(crate) struct Hub {
     pub(crate) stop: CancellationToken,
     pub(crate) peers: crate::peer::Peers,
     pub(crate) metering: Option<Metering>,
-    lives: Cache<Digest, Arc<Live>>,
+    /// Streams of all sessions that have ended and are kept.
+    pub(crate) shelf: Arc<Shelf>,
+    lives: Kept<Digest, Arc<Live>>,
     /// Sessions that their clients have ended. Other replicas do not learn of it; there they end by their own clock.
     ended: Cache<Digest, ()>,
-    parked: Cache<Digest, mpsc::Sender<Control>>,
+    /// Each is a request under way, of which there is a bounded number.
+    parked: Mutex<HashMap<Digest, mpsc::Sender<Control>>>,
     /// Servers that were not asked yet what they are, and others on whom it is waited.
     pub(crate) unmet: AtomicUsize,
     /// Whether the servers of the configuration are still being put here.
@@ -102,9 +105,10 @@ impl Hub {
             lists: Arc::new(Lists::new(&limits)),
             requests: Arc::new(Semaphore::new(limits.requests.min(1 << 20))),
             streams: Arc::new(Semaphore::new(limits.streams.min(1 << 20))),
-            lives: newest(limits.sessions).time_to_idle(limits.session_idle).build(),
-            ended: newest(limits.sessions).time_to_live(limits.session_lasts).build(),
-            parked: newest(limits.sessions).time_to_live(limits.input_wait).build(),
+            shelf: Arc::new(Shelf::new(limits.resumable_bytes)),
+            lives: Kept::new(limits.sessions, limits.session_idle),
+            ended: newest(limits.sessions, limits.session_lasts),
+            parked: Mutex::default(),
             unmet: AtomicUsize::new(0),
             starting: AtomicBool::new(true),
             peers: crate::peer::Peers(http_client(common.connector.clone())),
@@ -140,10 +144,9 @@ impl Hub {
         self.tasks.spawn(async move {
             while hub.stop.run_until_cancelled(tokio::time::sleep(TIDY)).await.is_some() {
                 for server in hub.servers.all().iter() {
-                    server.tidy().await;
+                    server.tidy();
                 }
-                hub.lives.run_pending_tasks();
-                hub.parked.run_pending_tasks();
+                drop(hub.lives.take_idle());
             }
         });
     }
@@ -186,16 +189,25 @@ impl Hub {
         }
     }
 
-    async fn close_servers(&self) {
+    /// Ends sessions with servers and children, each with the last that is under way in it.
+    pub(crate) async fn close_servers(&self) {
         futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
     }
 
-    /// What is kept here of a session that was not ended.
-    pub(crate) fn live(&self, ticket: Ticket) -> Option<Arc<Live>> {
+    /// What is kept here of a session that was not ended. What is under way in others is not given up for it.
+    pub(crate) fn live(&self, ticket: Ticket) -> Result<Arc<Live>, Refusal> {
         if self.ended.contains_key(&ticket.key) {
-            return None;
+            return Err(Refusal::no_session());
         }
-        Some(self.lives.get_with(ticket.key, || Live::new(ticket)))
+        let made = self.lives.get_or_make(ticket.key, || Live::new(ticket));
+        let (live, gone) = made.map_err(|AllInUse| crowded())?;
+        drop(gone);
+        Ok(live)
+    }
+
+    /// Whether another session would find room here.
+    pub(crate) fn check_room(&self) -> Result<(), Refusal> {
+        if self.lives.has_room() { Ok(()) } else { Err(crowded()) }
     }
 
     /// Keeps what is held of a session whose client only listens.
@@ -206,21 +218,25 @@ impl Hub {
     /// Ends a session.
     pub(crate) fn end(&self, live: &Live) {
         self.ended.insert(live.ticket.key, ());
-        self.lives.invalidate(&live.ticket.key);
+        drop(self.lives.take(&live.ticket.key));
         live.end();
         let lasted = crate::ticket::now().saturating_sub(live.ticket.opened);
         self.meters.server_session(Duration::from_secs(lasted.into()));
     }
 
-    /// Keeps a conversation for a client that comes back; the name by which it finds it.
-    pub(crate) fn park(&self, conversation: mpsc::Sender<Control>) -> Digest {
+    fn parked<T>(&self, work: impl FnOnce(&mut HashMap<Digest, mpsc::Sender<Control>>) -> T) -> T {
+        work(&mut self.parked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps a conversation for a client that comes back, until what is returned is dropped.
+    pub(crate) fn park(self: &Arc<Self>, conversation: mpsc::Sender<Control>) -> Parked {
         let key = random();
-        self.parked.insert(key, conversation);
-        key
+        self.parked(|parked| parked.insert(key, conversation));
+        Parked { hub: Arc::clone(self), key }
     }
 
     pub(crate) fn unpark(&self, key: Digest) -> Option<mpsc::Sender<Control>> {
-        self.parked.remove(&key)
+        self.parked(|parked| parked.remove(&key))
     }
 
     /// When a client that was asked something has to be back, in seconds since the Unix epoch.
@@ -253,10 +269,27 @@ impl Hub {
     }
 }
 
+/// That a conversation waits for its client.
+pub(crate) struct Parked {
+    hub: Arc<Hub>,
+    /// By which its client finds it.
+    pub(crate) key: Digest,
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        drop(self.hub.unpark(self.key));
+    }
+}
+
+fn crowded() -> Refusal {
+    Refusal::unavailable("as many sessions as there may be are in use here", 1)
+}
+
 /// Keeps so many at the most. Those go first that were used longest ago: by how often they were used, which is what is
-/// asked otherwise, a session that has just been opened would go at once.
-fn newest<V: Clone + Send + Sync + 'static>(most: u64) -> CacheBuilder<Digest, V, Cache<Digest, V>> {
-    Cache::builder().max_capacity(most).eviction_policy(EvictionPolicy::lru())
+/// asked otherwise, one that has just come would go at once.
+fn newest(most: u64, lasts: Duration) -> Cache<Digest, ()> {
+    Cache::builder().max_capacity(most).time_to_live(lasts).eviction_policy(EvictionPolicy::lru()).build()
 }
 
 fn about(scope: &str, session: Digest) -> String {

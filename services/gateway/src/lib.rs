@@ -27,6 +27,7 @@ mod edge;
 mod flow;
 mod hosted;
 mod hub;
+mod kept;
 mod lists;
 mod message;
 pub mod metering;
@@ -87,11 +88,7 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn put(&self, server: ServerConfig) -> Result<(), Unusable> {
-        // One that is left as it was goes on with its processes.
-        if server.check().is_empty() {
-            self.hub.hosted.end(&server.name);
-        }
-        self.hub.put(servers::Source::Configured, server).map_err(Unusable)
+        self.hub.put_configured(server).map_err(Unusable)
     }
 
     /// Adds a server that is a program which keeps nothing, and runs as many processes of it as its calls need: none
@@ -112,8 +109,7 @@ impl Gateway {
     /// Takes a server away that was configured or put here; whether there was one. Its requests under way are let end,
     /// those that wait for their turn are turned away.
     pub fn remove(&self, name: &str) -> bool {
-        self.hub.hosted.end(name);
-        self.hub.remove(servers::Source::Configured, name)
+        self.hub.remove_configured(name)
     }
 
     /// Follows the operator from now on: its servers are served, and it is told of their demand. Until it has told of

@@ -175,7 +175,7 @@ impl Access {
         }
     }
 
-    /// Takes a request of a caller that calls nothing.
+    /// Takes a request of a caller that calls nothing: a list, or a session to be opened.
     pub(crate) fn take(&self, caller: &Caller) -> Result<(), Refusal> {
         self.rates.take(caller.owner).map_err(too_often)
     }

@@ -172,8 +172,10 @@ impl Asking {
         }
         let meters = hub.meters.clone();
         let begun = Instant::now();
+        let (shelf, ending) = (Arc::clone(&hub.shelf), Arc::clone(&stream));
         let running = async move {
             let error = conversation.run().await;
+            shelf.put(&ending);
             meters.served(begun.elapsed(), &method, error);
             admitted.ended(error);
             drop(permit);

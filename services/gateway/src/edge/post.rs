@@ -128,8 +128,7 @@ impl Asking {
         let Some(token) = self.original.headers.get(SESSION_ID) else { return Ok(None) };
         let opened = token.to_str().ok().and_then(|token| Ticket::open(&self.hub.keys, &self.name, token));
         let ticket = opened.filter(|ticket| ticket.owner == self.caller.owner);
-        let live = ticket.and_then(|ticket| self.hub.live(ticket));
-        live.map(Some).ok_or_else(Refusal::no_session)
+        self.hub.live(ticket.ok_or_else(Refusal::no_session)?).map(Some)
     }
 
     /// Whether the request says that it is of 2026-07-28, which has neither streams of GET nor sessions to end.

@@ -43,6 +43,9 @@ impl Kept {
     fn keep(&self, hub: &Hub, stream: &Arc<Stream>) -> String {
         let key: Digest = crate::token::random();
         self.live.keep(key, stream);
+        stream.keep();
+        // It may have ended meanwhile.
+        hub.shelf.put(stream);
         hub.seal_stream(&self.name, self.live.ticket.key, key, &self.request)
     }
 }

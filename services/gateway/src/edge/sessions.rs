@@ -20,7 +20,7 @@ use crate::{
 
 /// How long opening a session waits for the servers that are to be in it.
 const OPENING: Duration = Duration::from_secs(3);
-/// For how long clients may keep what they are told of the servers, in milliseconds.
+/// For how long clients may keep what they are told of the servers at the most, in milliseconds.
 const DISCOVERED_MS: u64 = 60_000;
 
 impl Asking {
@@ -31,10 +31,15 @@ impl Asking {
         let served = Revision::parse(&version).filter(|asked| !asked.is_modern() && Revision::SERVED.contains(asked));
         let revision = served.unwrap_or(LATEST_LEGACY);
         let abilities = Abilities::read(incoming.params.get("capabilities"));
+        // It may open sessions with servers, which is more than most calls cost.
+        self.hub.access.take(&self.caller)?;
+        self.hub.check_room()?;
         let told = self.told().await?;
         let lasts = self.hub.limits.session_lasts;
         let mut ticket = Ticket::open_for(self.caller.owner, revision, abilities, lasts);
         ticket.held = self.held(&ticket, abilities).await;
+        // Who has just opened a session with the server has heard from it what it can now.
+        let told = self.told().await.unwrap_or(told);
         let mut result = json!({
             "protocolVersion": revision.name(),
             "capabilities": told.capabilities(),
@@ -68,7 +73,7 @@ impl Asking {
             return Ok(Told::Many);
         }
         let server = &self.servers[0];
-        let info = server.info().await.map_err(|failed| {
+        let info = server.info_now().await.map_err(|failed| {
             let why = format!("server '{}' cannot be reached: {}", server.config.name, failed.why());
             Refusal::unavailable(why, 1)
         })?;
@@ -78,7 +83,7 @@ impl Asking {
     pub(super) async fn discover(&self, request: &Request) -> Result<Response, Refusal> {
         let told = self.told().await?;
         let mut result = Object::default();
-        Hints { ttl_ms: DISCOVERED_MS, is_public: true }.add(&mut result);
+        Hints { ttl_ms: told.kept_ms(), is_public: true }.add(&mut result);
         result.set("supportedVersions", Json::of(&Revision::served()));
         result.set("capabilities", Json::of(&told.capabilities()));
         result.set("_meta", Json::of(&json!({ META_SERVER: told.server() })));
@@ -160,6 +165,17 @@ impl Told {
                 });
                 json!(declared.collect::<BTreeMap<_, _>>())
             }
+        }
+    }
+
+    /// For how long clients may keep it, in milliseconds.
+    fn kept_ms(&self) -> u64 {
+        match self {
+            Self::One(info, _) => {
+                let kept = info.kept.map(|kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+                kept.map_or(DISCOVERED_MS, |kept| kept.min(DISCOVERED_MS))
+            }
+            Self::Many => DISCOVERED_MS,
         }
     }
 

@@ -42,7 +42,7 @@ impl Asking {
         let opened = self.hub.open_stream(&self.name, live.ticket.key, sealed);
         let (replica, key, request) = opened.ok_or_else(wrong)?;
         let keep_alive = self.hub.limits.keep_alive;
-        if let Some(stream) = live.stream(key) {
+        if let Some(stream) = live.stream(key).filter(|stream| !stream.has_lost(next)) {
             return Ok(respond::events(stream.read(next), Some(sealed.to_owned()), None, None, keep_alive));
         }
         if let Some(response) = self.bring(&replica).await {
@@ -53,7 +53,8 @@ impl Asking {
             return self.beside(live);
         };
         let lost = Refusal::unknown(
-            "the replica that had this request is gone, and what was asked may have been done; look before you repeat it",
+            "the replica that had this request is gone, or does not keep its answer any more, and what was asked may \
+             have been done; look before you repeat it",
         );
         let stream = Stream::new(self.hub.limits.stream_bytes, true);
         stream.finish(lost.outcome().message(&id), StatusCode::OK);

@@ -12,7 +12,7 @@ use crate::{
     config::Effect,
     message::{Json, Outcome},
     refusal::{INVALID_REQUEST, Refusal},
-    upstream::{NotSubscribed, Subscribed},
+    upstream::{MAX_URI_BYTES, NotSubscribed, Subscribed},
 };
 
 /// Resources in one `subscriptions/listen`.
@@ -60,6 +60,10 @@ impl Asking {
     }
 
     async fn subscribe(&self, request: &Request, uri: &str) -> Result<Result<Subscribed, NotSubscribed>, Refusal> {
+        if uri.len() > MAX_URI_BYTES {
+            let why = format!("the address of the resource has more than {MAX_URI_BYTES} bytes");
+            return Err(Refusal::params(why));
+        }
         let target = self.resource(request, uri).await?;
         let admitted = self.hub.access.admit(&Call {
             caller: &self.caller,

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     caller::{Digest, digest},
+    hub::Parked,
     message::{Id, Json, Object, Outcome, request},
     refusal::{METHOD_NOT_FOUND, Refusal},
     token::{Purpose, Writer},
@@ -65,6 +66,8 @@ pub(crate) struct Asks {
     results: Object,
     gather: Option<Instant>,
     parked: Option<(Instant, Duration)>,
+    /// By which its client finds it when it is back.
+    _waits: Option<Parked>,
     /// Since when a client of before 2026-07-28 is asked: that time is not the server's.
     since: Option<Instant>,
     rounds: u32,
@@ -82,6 +85,7 @@ impl Asks {
             results: Object::default(),
             gather: None,
             parked: None,
+            _waits: None,
             since: None,
             rounds: 0,
             wait,
@@ -119,10 +123,13 @@ impl Asks {
         self.gather.is_some() && self.parked.is_none()
     }
 
-    pub(super) fn forget(&self, live: Option<&Live>) {
-        if let Some(live) = live {
-            self.open.iter().for_each(|open| live.not_asked(open.number));
-        }
+    pub(super) fn forget(&self, live: &Live) {
+        self.open.iter().for_each(|open| live.not_asked(open.number));
+    }
+
+    /// Bytes of what is asked and not answered yet.
+    fn bytes(&self) -> usize {
+        self.open.iter().filter_map(|open| open.params.as_ref()).map(|params| params.bytes().len()).sum()
     }
 
     /// A name for what is asked, the same when it is asked again.
@@ -147,7 +154,8 @@ impl Conversation {
             return Ok(exchange.answer(&id, &Outcome::result(&json!({}))).await?);
         }
         let lacks = self.ask.abilities.lacks(&method, params.as_ref()).is_some();
-        if lacks || self.asks.open.len() == AT_ONCE {
+        let bytes = self.asks.bytes() + params.as_ref().map_or(0, |params| params.bytes().len());
+        if lacks || self.asks.open.len() >= AT_ONCE || bytes > self.hub.limits.stream_bytes {
             let why = if lacks { "the client does not do this" } else { "too much is asked at once" };
             return Ok(exchange.answer(&id, &Outcome::error(METHOD_NOT_FOUND, why)).await?);
         }
@@ -222,11 +230,12 @@ impl Conversation {
         let parked = self.hub.park(self.asks.me.clone());
         let state = Writer::default()
             .bytes(self.hub.advertise.as_bytes())
-            .fixed(&parked)
+            .fixed(&parked.key)
             .fixed(&self.on.owner)
             .fixed(&self.asks.about)
             .fixed(&self.hub.input_ends().to_be_bytes())
             .done();
+        self.asks._waits = Some(parked);
         let state = self.hub.keys.seal(Purpose::State, &self.asks.scope, &state);
         let requests: BTreeMap<_, _> = self.asks.open.iter().map(|open| (&open.key, asked_json(open))).collect();
         let result = json!({ "resultType": "input_required", "inputRequests": requests, "requestState": state });
@@ -246,6 +255,7 @@ impl Conversation {
                 self.client.stream = Some(stream);
                 self.client.id = id;
                 self.client.gone = gone;
+                self.asks._waits = None;
                 if let Some((_, left)) = self.asks.parked.take() {
                     self.deadline = Instant::now() + left;
                 }

@@ -102,10 +102,11 @@ impl Conversation {
         let outcome = self.converse().await;
         let usage = self.usage(&outcome, begun.elapsed());
         let outcome = self.brought(outcome).await;
-        if let Some(live) = &self.client.live {
+        // Whoever has the answer is not taken for one who still waits for it.
+        if let Some(live) = self.client.live.take() {
             live.ended(&self.client.id);
+            self.asks.forget(&live);
         }
-        self.asks.forget(self.client.live.as_deref());
         let error = match outcome {
             Ok(outcome) => {
                 self.finish(&outcome, convert::status(&outcome, self.client.revision).into());
@@ -169,9 +170,16 @@ impl Conversation {
         }
     }
 
-    /// Tells the server that nobody waits any more. Nobody waits for that either: it may hang.
+    /// Tells the server that nobody waits any more. Nobody waits for that either: it may hang. One that has as much of
+    /// this to hear as it may have at once is told by the end of the connection alone.
     fn give_up(&self, exchange: Exchange, why: &'static str) {
-        self.hub.tasks.spawn(async move { exchange.cancel(why).await });
+        let Ok(one) = Arc::clone(&self.server.given_up).try_acquire_owned() else {
+            return self.server.event("untold");
+        };
+        self.hub.tasks.spawn(async move {
+            exchange.cancel(why).await;
+            drop(one);
+        });
     }
 
     fn finish(&self, outcome: &Outcome, ending: Ending) {

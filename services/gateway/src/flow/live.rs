@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::stream::Stream;
 use crate::{
     caller::Digest,
+    kept::InUse,
     message::{Id, Json, Outcome},
     ticket::Ticket,
     upstream::Subscribed,
@@ -51,6 +52,13 @@ struct Inner {
     beside: Option<Arc<Stream>>,
     level: Option<Json>,
     subscribed: BTreeMap<String, Subscribed>,
+}
+
+impl InUse for Arc<Live> {
+    /// Requests and streams hold it for as long as they last; so does what keeps it.
+    fn is_in_use(&self) -> bool {
+        Self::strong_count(self) > 1
+    }
 }
 
 impl Live {

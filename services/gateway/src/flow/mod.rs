@@ -5,11 +5,13 @@ mod conversation;
 pub(crate) mod convert;
 mod live;
 mod metered;
+mod shelf;
 mod stream;
 
 pub(crate) use self::{
     asks::Asks,
     conversation::{Client, Conversation},
     live::{Control, Live},
+    shelf::Shelf,
     stream::{Ending, Reader, Stream},
 };

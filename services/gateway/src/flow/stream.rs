@@ -28,6 +28,10 @@ struct Inner {
     bytes: usize,
     is_done: bool,
     readers: u64,
+    /// Whether it is kept for who comes back, as far as that is known, and whether that was counted.
+    is_listed: bool,
+    is_shelved: bool,
+    is_forgotten: bool,
 }
 
 /// A message and, when it is the last, with which status it would be answered alone.
@@ -102,6 +106,36 @@ impl Stream {
     pub(crate) fn close(&self) {
         self.with(|inner| inner.is_done = true);
         self.told.notify_waiters();
+    }
+
+    /// Takes note that it is kept for who comes back.
+    pub(crate) fn keep(&self) {
+        self.with(|inner| inner.is_listed = true);
+    }
+
+    /// Its bytes, once, when it has ended and is kept.
+    pub(super) fn shelved(&self) -> Option<usize> {
+        self.with(|inner| {
+            let is_due = inner.is_listed && inner.is_done && !inner.is_shelved;
+            inner.is_shelved |= is_due;
+            is_due.then_some(inner.bytes)
+        })
+    }
+
+    /// Lets go of all that is in it.
+    pub(super) fn forget(&self) {
+        self.with(|inner| {
+            inner.is_forgotten = true;
+            while !inner.frames.is_empty() {
+                inner.drop_first();
+            }
+        });
+        self.told.notify_waiters();
+    }
+
+    /// Whether what stood from a place on was let go.
+    pub(crate) fn has_lost(&self, from: u64) -> bool {
+        self.with(|inner| inner.is_forgotten && from < inner.first)
     }
 
     /// Reads from a place on; whoever read before is ended, for no message goes to two.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::{
     sync::Mutex as AsyncMutex,
     time::{Instant, timeout},
@@ -37,6 +37,8 @@ const KEPT_MAX: Duration = Duration::from_secs(3_600);
 const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Pages of one list at the most.
 const PAGES: usize = 100;
+/// What is counted of a list beside what its server wrote, in bytes.
+const SLOT: usize = 256;
 
 /// Who asks for a list.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub(crate) struct Listed {
     pub(crate) fetched: Instant,
     pub(crate) kept: Duration,
     pub(crate) is_public: bool,
+    /// Of the messages that it is from, which are kept as a whole.
+    pub(super) bytes: usize,
     /// How many changes there had been before it was asked for.
     changes: u64,
 }
@@ -69,13 +73,22 @@ struct SlotKey {
     abilities: Abilities,
 }
 
-#[derive(Default)]
 struct Slot {
+    key: SlotKey,
     held: Mutex<Option<Arc<Listed>>>,
     fetching: AsyncMutex<()>,
 }
 
 impl Slot {
+    fn new(key: SlotKey) -> Arc<Self> {
+        Arc::new(Self { key, held: Mutex::default(), fetching: AsyncMutex::default() })
+    }
+
+    fn bytes(&self) -> u32 {
+        let held = self.with(|held| held.as_ref().map_or(0, |listed| listed.bytes));
+        u32::try_from(held.saturating_add(SLOT)).unwrap_or(u32::MAX)
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut Option<Arc<Listed>>) -> T) -> T {
         work(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -91,6 +104,8 @@ pub(crate) struct Lists {
     /// Since when servers sleep that were waited for in vain.
     asleep: Mutex<HashMap<u32, Instant>>,
     entries: usize,
+    /// Bytes of one list at the most.
+    bytes: usize,
 }
 
 /// How it stands with a list that could not be had.
@@ -109,13 +124,18 @@ pub(crate) struct Got {
 impl Lists {
     pub(crate) fn new(limits: &Limits) -> Self {
         let kept = Duration::from_secs(3_600);
+        // By their size, for who asks decides how many there are, and servers how large each is.
+        let most = u64::try_from(limits.lists_bytes).unwrap_or(u64::MAX);
+        let slots = Cache::builder().weigher(|_: &SlotKey, slot: &Arc<Slot>| slot.bytes());
+        let tables = Cache::builder().weigher(|_: &(Kind, Digest, Abilities), table: &Arc<Table>| table.bytes());
         Self {
-            slots: Cache::builder().max_capacity(limits.sessions).time_to_idle(kept).build(),
-            tables: Cache::builder().max_capacity(limits.sessions).time_to_idle(kept).build(),
+            slots: slots.max_capacity(most).eviction_policy(EvictionPolicy::lru()).time_to_idle(kept).build(),
+            tables: tables.max_capacity(most).eviction_policy(EvictionPolicy::lru()).time_to_idle(kept).build(),
             generation: AtomicU64::new(0),
             resting: Mutex::default(),
             asleep: Mutex::default(),
             entries: limits.entries,
+            bytes: limits.answer_bytes,
         }
     }
 
@@ -125,7 +145,7 @@ impl Lists {
     }
 
     fn slot(&self, key: SlotKey) -> Arc<Slot> {
-        self.slots.get_with(key, Arc::default)
+        self.slots.get_with(key, || Slot::new(key))
     }
 
     /// A server's list for somebody. `None` when it has none or it cannot be had.
@@ -251,6 +271,8 @@ impl Lists {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         if is_needed {
             let rest = resting.get(&(server.number, kind)).map_or(REST, |(_, rest)| (*rest * 2).min(REST_MAX));
+            // Of servers that were taken away nobody asks again.
+            resting.retain(|_, (until, _)| until.elapsed() < KEPT_MAX);
             resting.insert((server.number, kind), (Instant::now() + rest, rest)).is_some()
         } else {
             resting.remove(&(server.number, kind)).is_some()
@@ -270,27 +292,35 @@ impl Lists {
         }
     }
 
-    fn keep(&self, slot: &Slot, listed: &Arc<Listed>) {
+    fn keep(&self, slot: &Arc<Slot>, listed: &Arc<Listed>) {
         let differs = slot.with(|held| {
             let before = held.replace(Arc::clone(listed));
             before.is_none_or(|before| before.entries != listed.entries)
         });
+        // Put there anew, it is weighed anew.
+        self.slots.insert(slot.key, Arc::clone(slot));
         if differs {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     async fn fetch(&self, server: &Arc<Server>, kind: Kind, asker: &Asker) -> Result<Listed, Failed> {
-        let info = server.info().await?;
+        let info = server.info_now().await?;
         let changes = server.changes.count(kind.changed());
-        let mut listed =
-            Listed { entries: Vec::new(), fetched: Instant::now(), kept: KEPT_MAX, is_public: true, changes };
+        let (entries, fetched) = (Vec::new(), Instant::now());
+        let mut listed = Listed { entries, fetched, kept: KEPT_MAX, is_public: true, bytes: 0, changes };
         if info.capabilities.get(kind.capability()).is_none() {
             return Ok(listed);
         }
         let (mut cursor, mut known): (Option<String>, HashSet<String>) = Default::default();
         for _ in 0..PAGES {
             let Some(result) = self.page(server, kind, asker, cursor.as_deref()).await? else { break };
+            listed.bytes += result.bytes().len();
+            if listed.bytes > self.bytes {
+                let (server, list) = (&server.config.name, kind.method());
+                tracing::warn!(server, list, "a list of an MCP server is too long; its end is left out");
+                break;
+            }
             let page = read_page(kind, &result, &server.config.name).map_err(|why| Failed::Wrong(why.0))?;
             let kept = page.ttl_ms.map_or(server.config.lists_kept, Duration::from_millis);
             listed.kept = listed.kept.min(kept);

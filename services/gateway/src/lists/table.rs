@@ -40,6 +40,9 @@ pub(crate) struct Table {
 /// the same does not have all lists read with each call. A name that is not in it is looked for at once.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// What is counted of a name beside itself, in bytes.
+const NAME: usize = 64;
+
 /// For how long a list is kept in which a server is missing.
 const KEPT_WITHOUT: Duration = Duration::from_secs(2);
 
@@ -114,6 +117,13 @@ impl Table {
             });
             all.collect()
         };
+    }
+
+    /// What it takes of memory: its names, and the lists that are nobody else's.
+    pub(super) fn bytes(&self) -> u32 {
+        let names: usize = self.names.keys().map(|name| name.len() + NAME).sum();
+        let lists = self.lists.iter().flatten().filter(|listed| !listed.is_public).map(|listed| listed.bytes);
+        u32::try_from(lists.fold(names, usize::saturating_add)).unwrap_or(u32::MAX)
     }
 
     /// Whether nothing is known of any server that there is.

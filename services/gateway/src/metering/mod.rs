@@ -186,6 +186,17 @@ impl Metering {
         Ok(())
     }
 
+    /// Lets calls of a server cost nothing from now on.
+    pub fn clear_tariff(&self, server: &str) {
+        self.0.tariffs.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+    }
+
+    /// What calls of a server cost now.
+    pub fn tariff(&self, server: &str) -> Arc<Tariff> {
+        let tariffs = self.0.tariffs.read().unwrap_or_else(PoisonError::into_inner);
+        tariffs.get(server).map_or_else(|| Arc::clone(&self.0.free), Arc::clone)
+    }
+
     /// Enters a call and answers when that is durable, with its place in the ledger.
     ///
     /// # Errors
@@ -213,10 +224,7 @@ impl Metering {
     }
 
     fn entry(&self, usage: Usage) -> CallEntry {
-        let tariff = {
-            let tariffs = self.0.tariffs.read().unwrap_or_else(PoisonError::into_inner);
-            tariffs.get(&usage.server).map_or_else(|| Arc::clone(&self.0.free), Arc::clone)
-        };
+        let tariff = self.tariff(&usage.server);
         let mut entry = usage.entry(&tariff, &self.0.region);
         if entry.outcome.is_billed() && self.0.seen.is_first(&entry.idempotency_key) {
             entry.units = 1;

@@ -28,7 +28,10 @@ use self::{
     secure::Secure,
     servers::{Listed, ServersFile},
 };
-use crate::{AccessConfig, Gateway, GatewayConfig, Keys, Operator, metering::Metering};
+use crate::{
+    AccessConfig, Gateway, GatewayConfig, Keys, Operator,
+    metering::{Metering, MeteringConfig},
+};
 
 pub mod adapter;
 pub mod config;
@@ -78,6 +81,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let callers = config.process.callers(token, tokens, accounts, &mut process.life, &meter).await?;
     let (listener, secure) = listen(&config).await?;
     let (file, listed) = read_servers(&config)?;
+    let metering = metering(&config, &listed)?;
     let (fixed, hosted): (Vec<_>, Vec<_>) = listed.into_iter().partition(|listed| listed.policy.is_none());
     let servers = fixed.into_iter().map(|listed| listed.server).collect();
     let mcp = &config.mcp;
@@ -94,7 +98,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
             limits: mcp.limits(),
             meter,
             access: access(&config)?,
-            metering: metering(&config)?,
+            metering,
         },
         process.life.drain(),
     )?;
@@ -135,7 +139,8 @@ fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<Listed>
     if config.mcp.servers_file.as_os_str().is_empty() {
         return Ok((None, Vec::new()));
     }
-    let (file, servers) = ServersFile::read(&config.mcp.servers_file)?;
+    let is_metered = !config.metering.folder.as_os_str().is_empty();
+    let (file, servers) = ServersFile::read(&config.mcp.servers_file, is_metered)?;
     Ok((Some(file), servers))
 }
 
@@ -145,9 +150,11 @@ fn access(config: &Config) -> io::Result<AccessConfig> {
     if path.as_os_str().is_empty() { Ok(AccessConfig::default()) } else { AccessConfig::read(path) }
 }
 
-fn metering(config: &Config) -> Result<Option<Metering>, Failure> {
-    let asked = config.metering.config(&config.operator.region);
-    Ok(asked.map(Metering::open).transpose()?)
+/// The ledger, with what the file of servers says that calls cost.
+fn metering(config: &Config, listed: &[Listed]) -> Result<Option<Metering>, Failure> {
+    let Some(asked) = config.metering.config(&config.operator.region) else { return Ok(None) };
+    let tariffs = listed.iter().filter_map(|listed| Some((listed.server.name.clone(), listed.tariff.clone()?)));
+    Ok(Some(Metering::open(MeteringConfig { tariffs: tariffs.collect(), ..asked })?))
 }
 
 fn keys(config: &Config) -> io::Result<Keys> {

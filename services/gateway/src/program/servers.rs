@@ -12,7 +12,10 @@ use echotune_kit::config::{Period, Secret, Size};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable};
+use crate::{
+    BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
+    metering::{Metering, Tariff},
+};
 
 /// Longest file of servers, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
@@ -72,6 +75,7 @@ struct Table {
     failures: Option<u32>,
     rest: Option<Period>,
     rest_max: Option<Period>,
+    tariff: Option<Tariff>,
 }
 
 /// An amount of bytes, as a number or with its unit.
@@ -88,6 +92,8 @@ pub(super) struct Listed {
     pub(super) server: ServerConfig,
     /// How many processes it has, where they come and go with its calls.
     pub(super) policy: Option<Policy>,
+    /// What its calls cost; nothing without.
+    pub(super) tariff: Option<Tariff>,
 }
 
 impl Listed {
@@ -98,6 +104,35 @@ impl Listed {
             None => gateway.put(self.server),
         }
     }
+
+    /// Serves it in the place of what was of its name before, and charges for it from then on. What differs in its
+    /// price alone goes on with its processes.
+    fn serve_anew(self, before: Option<&Self>, gateway: &Gateway) -> Result<(), Unusable> {
+        let is_served = before.is_some_and(|before| before.server == self.server && before.policy == self.policy);
+        let (name, tariff) = (self.server.name.clone(), self.tariff.clone());
+        if !is_served {
+            self.serve(gateway)?;
+        }
+        charge(gateway.hub.metering.as_ref(), &name, tariff).map_err(|why| Unusable(vec![why]))
+    }
+}
+
+/// Lets calls of a server cost what its tariff says, where they are metered.
+fn charge(metering: Option<&Metering>, server: &str, tariff: Option<Tariff>) -> Result<(), String> {
+    match (metering, tariff) {
+        (Some(metering), Some(tariff)) => metering.set_tariff(server, tariff).map_err(|wrong| wrong.to_string()),
+        (Some(metering), None) => {
+            metering.clear_tariff(server);
+            Ok(())
+        }
+        (None, Some(_)) => Err(unmetered(server)),
+        (None, None) => Ok(()),
+    }
+}
+
+fn unmetered(server: &str) -> String {
+    let shown = server.escape_debug();
+    format!("server '{shown}': has a tariff, and calls are not metered; set metering.folder, or leave it out")
 }
 
 impl Table {
@@ -114,7 +149,11 @@ impl Table {
 
     fn listed(self) -> Result<Listed, String> {
         let policy = self.policy()?;
-        Ok(Listed { server: self.server()?, policy })
+        let tariff = self.tariff.clone();
+        if let Some(Err(why)) = tariff.as_ref().map(Tariff::check) {
+            return Err(format!("server '{}': tariff: {why}", self.name.escape_debug()));
+        }
+        Ok(Listed { server: self.server()?, policy, tariff })
     }
 
     fn server(self) -> Result<ServerConfig, String> {
@@ -219,11 +258,21 @@ fn parse(text: &str) -> Result<Vec<Listed>, String> {
     Ok(servers)
 }
 
+/// Reads servers for a gateway that meters calls, or does not: then none may cost anything.
+fn parse_for(text: &str, is_metered: bool) -> Result<Vec<Listed>, String> {
+    let servers = parse(text)?;
+    match servers.iter().find(|listed| listed.tariff.is_some() && !is_metered) {
+        Some(listed) => Err(unmetered(&listed.server.name)),
+        None => Ok(servers),
+    }
+}
+
 /// A file of servers, as it was read last.
 pub(super) struct ServersFile {
     path: PathBuf,
     text: String,
     known: BTreeMap<String, Listed>,
+    is_metered: bool,
 }
 
 impl ServersFile {
@@ -231,11 +280,11 @@ impl ServersFile {
     ///
     /// # Errors
     /// It cannot be read, or is wrong; the text names it.
-    pub(super) fn read(path: &Path) -> io::Result<(Self, Vec<Listed>)> {
+    pub(super) fn read(path: &Path, is_metered: bool) -> io::Result<(Self, Vec<Listed>)> {
         let text = read(path)?;
-        let servers = parse(&text).map_err(|why| wrong(path, &why))?;
+        let servers = parse_for(&text, is_metered).map_err(|why| wrong(path, &why))?;
         let known = by_name(&servers);
-        Ok((Self { path: path.to_owned(), text, known }, servers))
+        Ok((Self { path: path.to_owned(), text, known, is_metered }, servers))
     }
 
     /// Reads it again and again until the stop, and changes the gateway's servers as it says.
@@ -252,7 +301,7 @@ impl ServersFile {
                 Err(_) => continue,
             };
             if text != self.text {
-                match parse(&text) {
+                match parse_for(&text, self.is_metered) {
                     Ok(servers) => {
                         fault.clear();
                         self.apply(servers, &gateway);
@@ -268,12 +317,16 @@ impl ServersFile {
         let next = by_name(&servers);
         for gone in self.known.keys().filter(|name| !next.contains_key(*name)) {
             gateway.remove(gone);
+            if let Some(metering) = &gateway.hub.metering {
+                metering.clear_tariff(gone);
+            }
         }
         for listed in servers {
-            if self.known.get(&listed.server.name) == Some(&listed) {
+            let before = self.known.get(&listed.server.name);
+            if before == Some(&listed) {
                 continue;
             }
-            if let Err(wrong) = listed.serve(gateway) {
+            if let Err(wrong) = listed.serve_anew(before, gateway) {
                 tracing::error!(file = %self.path.display(), %wrong, "a server is left as it was");
             }
         }
@@ -309,7 +362,10 @@ fn read(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use echotune_kit::{auth::Callers, telemetry::metrics::Meter};
+
     use super::*;
+    use crate::{AccessConfig, GatewayConfig, Keys, Limits, metering::MeteringConfig};
 
     #[test]
     fn servers_of_both_kinds_are_read_with_what_they_say_and_nothing_else_changed() {
@@ -342,7 +398,7 @@ mod tests {
         let endpoints = vec!["https://far.example.org/mcp".to_owned()];
         let mut far = ServerConfig::new("far", Reach::Http { endpoints, authorization });
         (far.era, far.deadline) = (EraChoice::Legacy, Duration::from_secs(5));
-        let fixed = |server| Listed { server, policy: None };
+        let fixed = |server| Listed { server, policy: None, tariff: None };
         assert_eq!(servers, [time, far].map(fixed));
         let text = "[[servers]]\nname = \"a\"\ncommand = \"b\"\nsharing = \"all\"\nchildren = 3\ncalls_per_child = 2\n";
         let policy = parse(text).expect("right").pop().and_then(|listed| listed.policy).expect("it comes and goes");
@@ -365,5 +421,56 @@ mod tests {
             let told = parse(text).expect_err("wrong");
             assert!(told.contains(why), "{why} is not in {told}");
         }
+    }
+
+    const SERVER: &str = "[[servers]]\nname = \"a\"\nurl = \"http://127.0.0.1:9/mcp\"\n";
+
+    #[test]
+    fn what_calls_cost_is_right_and_written_down_or_the_file_is_wrong() {
+        let priced = |tariff: &str| parse_for(&format!("{SERVER}[servers.tariff]\n{tariff}"), true);
+        let listed = priced("unit_price_micros = 5\ncurrency = \"EUR\"\nplan = \"all\"\n").expect("right");
+        let tariff = listed[0].tariff.as_ref().expect("a tariff");
+        assert_eq!((tariff.unit_price_micros, tariff.currency.as_str(), tariff.plan.as_str()), (5, "EUR", "all"));
+        for (tariff, why) in [("unit_price_micros = 5\n", "'a': tariff: currency"), ("price = 5\n", "price")] {
+            let told = priced(tariff).expect_err("wrong");
+            assert!(told.contains(why), "{why} is not in {told}");
+        }
+        let unmetered = parse_for(&format!("{SERVER}[servers.tariff]\nplan = \"free\"\n"), false);
+        let told = unmetered.expect_err("nobody would write it down");
+        assert!(told.contains("'a'") && told.contains("metering.folder"), "{told}");
+        assert_eq!(parse_for(SERVER, false).map(|servers| servers.len()), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn what_calls_cost_follows_the_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let metering = Metering::open(MeteringConfig::new(folder.path())).expect("a ledger");
+        let stop = CancellationToken::new();
+        let config = GatewayConfig {
+            servers: Vec::new(),
+            callers: Callers::new("t".repeat(32).into(), None),
+            access: AccessConfig::default(),
+            keys: Keys::random().expect("random"),
+            advertise: String::new(),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            authorities: None,
+            limits: Limits::default(),
+            meter: Meter::default(),
+            metering: Some(metering.clone()),
+        };
+        let gateway = Gateway::start(config, stop.clone()).expect("usable");
+        let mut file =
+            ServersFile { path: "servers.toml".into(), text: String::new(), known: BTreeMap::new(), is_metered: true };
+        let mut price = |text: &str| {
+            file.apply(parse_for(text, true).expect("right"), &gateway);
+            metering.tariff("a").unit_price_micros
+        };
+        let priced =
+            |price: u32| format!("{SERVER}[servers.tariff]\nunit_price_micros = {price}\ncurrency = \"EUR\"\n");
+        let prices = [priced(5), priced(7), SERVER.to_owned(), priced(9), String::new()];
+        assert_eq!(prices.map(|text| price(&text)), [5, 7, 0, 9, 0]);
+        stop.cancel();
+        assert!(gateway.close(Duration::from_secs(20)).await);
     }
 }

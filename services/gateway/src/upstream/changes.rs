@@ -11,6 +11,8 @@ use crate::message::{Json, Object};
 
 /// Changes that one who is told of them may be behind.
 const CHANGES: usize = 256;
+/// Longest address of a resource that can be subscribed to, in bytes: they are kept for as long as they are.
+pub(crate) const MAX_URI_BYTES: usize = 2_048;
 
 /// What has changed at a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,7 +75,10 @@ impl Changes {
             return true;
         }
         let is_updated = method == "notifications/resources/updated";
-        if is_updated && let Some(uri) = Object::read_optional(params).ok().and_then(|told| told.text("uri")) {
+        if is_updated
+            && let Some(uri) = Object::read_optional(params).ok().and_then(|told| told.text("uri"))
+            && uri.len() <= MAX_URI_BYTES
+        {
             self.updated(uri.into());
         }
         is_updated

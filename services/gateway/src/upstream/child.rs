@@ -102,6 +102,11 @@ impl Child {
         self.state.gone.load(Ordering::Acquire)
     }
 
+    /// Whether a request is under way.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.state.waiting(|waiting| !waiting.is_empty())
+    }
+
     /// Ends it once the last request under way has ended.
     pub(crate) fn retire(&self) {
         self.state.retiring.store(true, Ordering::Release);

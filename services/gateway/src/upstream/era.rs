@@ -1,5 +1,7 @@
 //! Which era a server is of, and what it says of itself (2026-07-28, Versioning, "Backward Compatibility").
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Ask, Exchange, Failed, META_SERVER, Said, http_link::code_of};
@@ -16,6 +18,17 @@ pub(crate) struct Info {
     pub(crate) capabilities: Object,
     pub(crate) server: Option<Json>,
     pub(crate) instructions: Option<Json>,
+    /// For how long a server of 2026-07-28 says that this holds.
+    pub(crate) kept: Option<Duration>,
+}
+
+impl Info {
+    /// Whether both say the same of what can be asked of the server, in whichever order and form.
+    pub(super) fn can_the_same(&self, other: &Self) -> bool {
+        let capabilities = |info: &Self| info.capabilities.write().read::<Value>();
+        self.revision == other.revision
+            && (self.capabilities == other.capabilities || capabilities(self) == capabilities(other))
+    }
 }
 
 /// What the gateway says of itself.
@@ -44,6 +57,7 @@ pub(super) fn probed(outcome: &Outcome) -> Result<Probed, Failed> {
                 capabilities: result.object("capabilities").unwrap_or_default(),
                 server: result.object("_meta").and_then(|meta| meta.get(META_SERVER).cloned()),
                 instructions: result.get("instructions").cloned(),
+                kept: Some(kept(&result)),
             })))
         }
         Outcome::Error(error) => match code_of(error) {
@@ -63,6 +77,12 @@ pub(super) fn probed(outcome: &Outcome) -> Result<Probed, Failed> {
             _ => Ok(Probed::Legacy),
         },
     }
+}
+
+/// For how long what was discovered holds; not at all where that is not said.
+fn kept(result: &Object) -> Duration {
+    let ttl_ms = result.get("ttlMs").and_then(|ttl| ttl.read::<i64>());
+    Duration::from_millis(ttl_ms.unwrap_or_default().max(0).unsigned_abs())
 }
 
 /// The handshake of revisions before 2026-07-28.
@@ -94,6 +114,7 @@ pub(super) fn initialized(outcome: &Outcome) -> Result<Info, Failed> {
         capabilities: result.object("capabilities").unwrap_or_default(),
         server: result.get("serverInfo").cloned(),
         instructions: result.get("instructions").cloned(),
+        kept: None,
     })
 }
 

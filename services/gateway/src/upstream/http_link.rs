@@ -204,6 +204,8 @@ pub(crate) struct HttpExchange {
     pass: Option<Pass>,
     /// The session that the server has opened.
     pub(crate) opened: Option<HeaderValue>,
+    /// Shows that the session which it is in is in use.
+    pub(crate) _used: Option<Arc<()>>,
     said: VecDeque<Said>,
     body: Option<Incoming>,
     parser: Parser,
@@ -221,6 +223,7 @@ impl HttpExchange {
             _busy: busy,
             pass: Some(pass),
             opened: None,
+            _used: None,
             said: VecDeque::new(),
             body: None,
             parser,
@@ -312,7 +315,15 @@ impl HttpExchange {
                 let retry_after = Some(Duration::from_secs(seconds.unwrap_or(1)));
                 Err(Failed::NotSent { why: why(), retry_after, by_server: true })
             }
-            status if status.is_server_error() => Err(Failed::Cut(why())),
+            status if status.is_server_error() => match answer {
+                // It names this request, so it is the answer to it, whatever the status says besides. One without its
+                // id may be of somebody before the server, who does not know what came of the request.
+                Some((Some(id), error)) if id == self.id => {
+                    self.said.push_back(Said::Answer(Outcome::Error(error)));
+                    Ok(())
+                }
+                _ => Err(Failed::Cut(why())),
+            },
             _ => match answer {
                 Some((_, error)) if modern && code_of(&error) == Some(UNSUPPORTED_VERSION) => Err(Failed::OtherEra),
                 // A server need not have read so far as to know the id.

@@ -1,15 +1,25 @@
 //! Sessions and children of one server, each for those it may serve.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 
-use super::{OnBehalf, beside::Beside, child::Child, http_link::Route};
-use crate::{abilities::Abilities, caller::Digest, config::Sharing, message::Revision, telemetry::Meters};
+use super::{Failed, OnBehalf, beside::Beside, child::Child, http_link::Route};
+use crate::{
+    abilities::Abilities,
+    caller::Digest,
+    config::Sharing,
+    kept::{AllInUse, InUse, Kept},
+    message::Revision,
+    telemetry::Meters,
+};
 
 /// Who shares a link: what one learns from a session or a child must not be another's to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +54,8 @@ pub(crate) struct Open {
     /// Whether it is a session of a client: those of the gateway itself keep no pod.
     counts: bool,
     pub(super) beside: Arc<Beside>,
+    /// Held by each request and stream of a session.
+    pub(super) used: Arc<()>,
     since: Instant,
     meters: Meters,
     server: String,
@@ -61,8 +73,8 @@ impl Link {
         if let Way::Session(route) = &way {
             route.endpoint.sessions.fetch_add(usize::from(counts), Ordering::Relaxed);
         }
-        let (since, beside) = (Instant::now(), Arc::default());
-        Self(Arc::new(Open { way, counts, beside, since, meters: meters.clone(), server: server.to_owned() }))
+        let (since, beside, used) = (Instant::now(), Arc::default(), Arc::default());
+        Self(Arc::new(Open { way, counts, beside, used, since, meters: meters.clone(), server: server.to_owned() }))
     }
 
     /// Whether it is of no use any more: it has ended, or the pod that it was on is gone. What the gateway has for
@@ -85,24 +97,161 @@ impl Drop for Open {
     }
 }
 
-pub(crate) type Links = Cache<LinkKey, Link>;
+/// How the session or child that somebody waits for was opened.
+type Opened = Arc<OnceCell<Result<Link, Failed>>>;
 
-/// Links that are let go when nobody used them for `idle`, or there are more than `most`.
-pub(crate) fn links(most: u64, idle: Duration) -> Links {
-    let ended = |_: Arc<LinkKey>, link: Link, cause: RemovalCause| {
-        match &link.0.way {
-            // What was taken out for a reason is seen to by whoever did.
-            Way::Session(route) if cause != RemovalCause::Explicit => {
-                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    let route = route.clone();
-                    runtime.spawn(async move { route.end().await });
+/// What is open with a server: as much as there may be, each until nobody used it for a while. Whoever has a request or
+/// a stream under way is not let go for another.
+pub(crate) struct Links {
+    kept: Kept<LinkKey, Link>,
+    /// What is being opened, by all who wait for it.
+    opening: Mutex<HashMap<LinkKey, Opened>>,
+    /// Nothing is opened any more.
+    is_closed: AtomicBool,
+}
+
+/// Somebody who waits for what is being opened.
+struct Waits<'a> {
+    links: &'a Links,
+    key: LinkKey,
+    opened: Opened,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.links.opening(|opening| {
+            let is_mine = opening.get(&self.key).is_some_and(|opened| Arc::ptr_eq(opened, &self.opened));
+            // What has been opened is kept, and what failed is tried anew by who comes next. Of those that wait for one
+            // that nobody opens any more the last is left: it, and this one.
+            if is_mine && (self.opened.initialized() || Arc::strong_count(&self.opened) <= 2) {
+                opening.remove(&self.key);
+            }
+        });
+    }
+}
+
+impl Links {
+    /// Links that are let go when nobody used them for `idle`, or another wants the place of one of `most`.
+    pub(crate) fn new(most: u64, idle: Duration) -> Self {
+        Self { kept: Kept::new(most, idle), opening: Mutex::default(), is_closed: AtomicBool::new(false) }
+    }
+
+    fn opening<T>(&self, work: impl FnOnce(&mut HashMap<LinkKey, Opened>) -> T) -> T {
+        work(&mut self.opening.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn get(&self, key: &LinkKey) -> Option<Link> {
+        self.kept.get(key)
+    }
+
+    /// The link of a key: the one that there is, or one that is opened, once for all who want it meanwhile. `full` is
+    /// why not where all that may be open are in use, or nothing is opened any more.
+    pub(crate) async fn get_or_open(
+        &self,
+        key: LinkKey,
+        open: impl Future<Output = Result<Link, Failed>>,
+        full: impl FnOnce() -> Failed,
+    ) -> Result<Link, Failed> {
+        let opened = self.opening(|opening| Arc::clone(opening.entry(key).or_default()));
+        let waits = Waits { links: self, key, opened };
+        let opening = async {
+            // Another may have opened it just before.
+            if let Some(link) = self.kept.get(&key).filter(|link| !link.is_gone()) {
+                return Ok(link);
+            }
+            if self.is_closed() {
+                return Err(full());
+            }
+            let Ok((room, gone)) = self.kept.reserve() else { return Err(full()) };
+            gone.into_iter().for_each(|link| link.let_go());
+            let link = open.await?;
+            room.put(key, link.clone()).iter().for_each(Link::let_go);
+            // What was opened while all was ended would be ended by nobody.
+            if self.is_closed()
+                && let Some(late) = self.kept.take_if(&key, |held| Arc::ptr_eq(&held.0, &link.0))
+            {
+                late.let_go();
+                return Err(full());
+            }
+            Ok(link)
+        };
+        waits.opened.get_or_init(|| opening).await.clone()
+    }
+
+    /// Keeps one that was opened to look at the server, where there is room.
+    pub(crate) fn keep(&self, key: LinkKey, link: Link) {
+        match self.kept.reserve() {
+            Ok((room, gone)) => {
+                let before = room.put(key, link);
+                before.iter().chain(&gone).for_each(Link::let_go);
+                if self.is_closed() {
+                    self.kept.take(&key).iter().for_each(Link::let_go);
                 }
             }
-            Way::Session(_) => {}
-            Way::Child { child, .. } => child.retire(),
+            Err(AllInUse) => link.let_go(),
         }
-    };
-    // Not by how often: one that has just been opened would have to go first.
-    let policy = EvictionPolicy::lru();
-    Cache::builder().max_capacity(most).time_to_idle(idle).eviction_policy(policy).eviction_listener(ended).build()
+    }
+
+    /// Takes out one that is of no use any more, unless another has taken its place already.
+    pub(crate) fn forget(&self, key: &LinkKey, link: &Link) {
+        if let Some(forgotten) = self.kept.take_if(key, |held| Arc::ptr_eq(&held.0, &link.0)) {
+            forgotten.retire();
+        }
+    }
+
+    /// Takes one out for who sees to its end; a child sees to that by itself.
+    pub(crate) fn remove(&self, key: &LinkKey) -> Option<Link> {
+        let removed = self.kept.take(key);
+        removed.iter().for_each(Link::retire);
+        removed
+    }
+
+    /// Whether nothing is opened any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// The same with all, for good.
+    pub(crate) fn close(&self) -> Vec<Link> {
+        self.is_closed.store(true, Ordering::SeqCst);
+        let removed = self.kept.take_all();
+        removed.iter().for_each(Link::retire);
+        removed
+    }
+
+    /// Lets go what nobody has used for long.
+    pub(crate) fn tidy(&self) {
+        self.kept.take_idle().iter().for_each(Link::let_go);
+    }
+}
+
+impl InUse for Link {
+    fn is_in_use(&self) -> bool {
+        let is_asked = match &self.0.way {
+            Way::Child { child, .. } => child.is_asked(),
+            Way::Session(_) => Arc::strong_count(&self.0.used) > 1,
+        };
+        // Or somebody is about to ask: one is held by the table.
+        is_asked || Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl Link {
+    /// Ends a child once the last request under way has ended.
+    fn retire(&self) {
+        if let Way::Child { child, .. } = &self.0.way {
+            child.retire();
+        }
+    }
+
+    /// Ends it beside whatever else is done.
+    fn let_go(&self) {
+        self.retire();
+        if let Way::Session(route) = &self.0.way
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let route = route.clone();
+            runtime.spawn(async move { route.end().await });
+        }
+    }
 }

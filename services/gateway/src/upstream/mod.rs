@@ -21,6 +21,7 @@ mod endpoints;
 mod era;
 mod gate;
 mod http_link;
+mod known;
 mod links;
 mod open;
 mod places;
@@ -32,7 +33,7 @@ mod wake;
 mod watch;
 
 pub(crate) use self::{
-    changes::{Changed, Told, changes},
+    changes::{Changed, MAX_URI_BYTES, Told, changes},
     connect::Connector,
     endpoints::Endpoint,
     era::{Info, gateway_info},

@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -23,7 +23,8 @@ use super::{
     era::Info,
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
-    links::{Link, LinkKey, Links, Way, links},
+    known::Known,
+    links::{Link, LinkKey, Links, Way},
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -35,12 +36,12 @@ use crate::{
     ticket::{Held, number_of},
 };
 
-/// How long a server may take to say which era it is of and to open a session.
-const GREETING: Duration = Duration::from_secs(10);
 /// How long a child may take to answer the probe before it is taken for one of before 2026-07-28.
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 /// Servers that are woken at once so that their lists can be read.
 const WAKES: usize = 8;
+/// Requests of which a server is told at once that nobody waits for them any more.
+const GIVEN_UP: usize = 256;
 
 /// What all servers share.
 pub(crate) struct Common {
@@ -94,8 +95,7 @@ pub(super) enum Kind {
 
 /// What is open with a server, and what it says of itself.
 pub(super) struct Ways {
-    info: Mutex<Option<Arc<Info>>>,
-    asking: AsyncMutex<()>,
+    pub(super) known: Known,
     pub(super) links: Links,
     /// Sessions of tokens that the server has forgotten.
     pub(super) spent: moka::sync::Cache<LinkKey, ()>,
@@ -119,6 +119,8 @@ pub(crate) struct Server {
     pub(super) waking: Arc<AsyncMutex<()>>,
     pub(super) wakes: Arc<Semaphore>,
     next: AtomicU64,
+    /// Held by what the server is told of requests that were given up.
+    pub(crate) given_up: Arc<Semaphore>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) answer_bytes: usize,
     pub(super) tasks: TaskTracker,
@@ -158,6 +160,7 @@ impl Server {
             waking: Arc::default(),
             wakes: Arc::clone(&common.wakes),
             next: AtomicU64::new(1),
+            given_up: Arc::new(Semaphore::new(GIVEN_UP)),
             subscriptions: before.map_or_else(Arc::default, |before| Arc::clone(&before.subscriptions)),
             answer_bytes: common.limits.answer_bytes,
             has_no_stream: same_way.map_or_else(Arc::default, |before| Arc::clone(&before.has_no_stream)),
@@ -185,44 +188,6 @@ impl Server {
 
     pub(crate) fn shares_links_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.ways, &other.ways)
-    }
-
-    /// What the server says of itself, as far as it was asked.
-    pub(crate) fn known(&self) -> Option<Arc<Info>> {
-        self.ways.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn learn(&self, info: Option<Info>) -> Option<Arc<Info>> {
-        let mut held = self.ways.info.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another of its kind may have what this one had not.
-        self.has_no_stream.fetch_and(info.is_some(), Ordering::Relaxed);
-        *held = info.map(Arc::new);
-        held.clone()
-    }
-
-    /// What the server says of itself; it is asked when that is not known.
-    pub(crate) async fn info(&self) -> Result<Arc<Info>, Failed> {
-        if let Some(info) = self.known() {
-            return Ok(info);
-        }
-        let _one = self.ways.asking.lock().await;
-        if let Some(info) = self.known() {
-            return Ok(info);
-        }
-        if !self.awake(Duration::MAX).await {
-            return Err(Failed::not_sent(format!("'{}' is asleep, and no pod came in time", self.config.name)));
-        }
-        let greeted = timeout(self.greeting(), self.greet()).await;
-        let greeted = greeted.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))?;
-        let info = greeted.map_err(|failed| self.not_yet_sent(failed))?;
-        Ok(self.learn(Some(info)).expect("just learnt"))
-    }
-
-    fn greeting(&self) -> Duration {
-        match &self.kind {
-            Kind::Http { .. } => GREETING,
-            Kind::Process(process) => process.start,
-        }
     }
 
     pub(crate) const fn is_process(&self) -> bool {
@@ -278,6 +243,13 @@ impl Server {
         }
     }
 
+    /// The gateway's own session or child.
+    pub(super) async fn own_link(&self) -> Result<Link, Failed> {
+        let linking = timeout(self.greeting(), self.link(&OnBehalf::gateway(), Abilities::default(), None, None));
+        let linked = linking.await.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))?;
+        Ok(linked?.1)
+    }
+
     /// The session or child for somebody, opened when there is none.
     async fn link(
         &self,
@@ -287,14 +259,14 @@ impl Server {
         pod: Option<&Arc<Endpoint>>,
     ) -> Result<(LinkKey, Link), Failed> {
         let key = LinkKey::new(on, abilities, self.sharing());
-        if let Some(link) = self.ways.links.get(&key).await {
+        if let Some(link) = self.ways.links.get(&key) {
             if !link.is_gone() {
                 return Ok((key, link));
             }
             self.meters.event(&self.config.name, "restarted");
-            self.forget(&key, &link).await;
+            self.forget(&key, &link);
         }
-        let opened = self.ways.links.try_get_with(key, async {
+        let opening = async {
             if let Some(link) =
                 held.filter(|_| !self.ways.spent.contains_key(&key)).and_then(|held| self.adopt(held, on))
             {
@@ -302,13 +274,21 @@ impl Server {
             }
             let opened = timeout(self.greeting(), self.open(on, key_abilities(&key, abilities), pod)).await;
             opened.unwrap_or_else(|_| Err(Failed::not_sent(format!("'{}' does not open a session", self.config.name))))
-        });
-        Ok((key, opened.await.map_err(|failed: Arc<Failed>| Failed::clone(&failed))?))
+        };
+        let full = || {
+            if self.ways.links.is_closed() {
+                return self.ended();
+            }
+            self.event("crowded");
+            let what = if self.is_process() { "children" } else { "sessions" };
+            Failed::not_sent(format!("'{}' has as many {what} as it may, and all of them are in use", self.config.name))
+        };
+        Ok((key, self.ways.links.get_or_open(key, opening, full).await?))
     }
 
     /// What failed before a request was sent. A program that dies as it starts is not started again for as long as one
     /// waits for a server that cannot be reached: it takes more than that does.
-    fn not_yet_sent(&self, failed: Failed) -> Failed {
+    pub(super) fn not_yet_sent(&self, failed: Failed) -> Failed {
         match failed {
             Failed::Cut(why) if self.is_process() => Failed::Unmet(why),
             failed => failed.before_sending(),
@@ -354,19 +334,16 @@ impl Server {
     }
 
     /// Takes out a link that is of no use any more, unless another has taken its place already.
-    async fn forget(&self, key: &LinkKey, link: &Link) {
+    fn forget(&self, key: &LinkKey, link: &Link) {
         self.ways.spent.insert(*key, ());
-        let held = self.ways.links.get(key).await;
-        if held.is_some_and(|held| Arc::ptr_eq(&held.0, &link.0)) {
-            self.ways.links.invalidate(key).await;
-        }
+        self.ways.links.forget(key, link);
     }
 
     /// Ends what was opened for somebody.
     pub(crate) async fn part(&self, on: &OnBehalf, abilities: Abilities) {
         let key = LinkKey::new(on, abilities, self.sharing());
         if self.sharing() == Sharing::Session
-            && let Some(link) = self.ways.links.remove(&key).await
+            && let Some(link) = self.ways.links.remove(&key)
             && let Way::Session(route) = &link.0.way
         {
             route.end().await;
@@ -380,7 +357,7 @@ impl Server {
             let (route, pass) = self.route(on, ask.pod.as_ref())?;
             let sent = route.send(ask, self.id(), pass).await;
             if matches!(sent, Err(Failed::OtherEra)) {
-                self.learn(None);
+                self.unlearn();
             }
             return Ok(Exchange::Http(Box::new(sent?)));
         }
@@ -388,19 +365,20 @@ impl Server {
         let linked = self.in_time(ask, linking).await.inspect_err(|failed| {
             // What it was taken for may be what it is no more: it is asked again.
             if matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_)) {
-                self.learn(None);
+                self.unlearn();
             }
         });
         let (key, link) = linked.map_err(|failed| self.not_yet_sent(failed))?;
         let sent = self.send_by(on, &link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
-                self.learn(None);
-                self.forget(&key, &link).await;
+                self.unlearn();
+                self.forget(&key, &link);
             }
             Err(Failed::Gone) => {
                 self.meters.event(&self.config.name, "renewed");
-                self.forget(&key, &link).await;
+                self.forget(&key, &link);
+                self.doubt();
             }
             _ => {}
         }
@@ -419,7 +397,8 @@ impl Server {
                 let mut route = route.clone();
                 // A session is its account's, whose tokens do not all have the same role.
                 route.on_behalf = on_behalf(on, self.config.forward_caller);
-                let exchange = Box::new(route.send(ask, self.id(), pass).await?);
+                let mut exchange = Box::new(route.send(ask, self.id(), pass).await?);
+                exchange._used = Some(Arc::clone(&link.0.used));
                 Ok(match hearing {
                     Some(hearing) => Exchange::Heard(exchange, hearing),
                     None => Exchange::Http(exchange),
@@ -431,7 +410,7 @@ impl Server {
     /// Tells a session or child something, if there is one.
     pub(crate) async fn tell(&self, on: &OnBehalf, abilities: Abilities, message: Json) {
         let key = LinkKey::new(on, abilities, self.sharing());
-        let Some(link) = self.ways.links.get(&key).await else { return };
+        let Some(link) = self.ways.links.get(&key) else { return };
         let told = match &link.0.way {
             Way::Session(route) => route.tell(message).await,
             Way::Child { child, .. } => child.tell(&message),
@@ -454,28 +433,32 @@ impl Server {
         let pass = route.endpoint.breaker.pass().map_err(|_| Failed::not_sent("its endpoint is left alone"))?;
         let opened = route.clone().listen(pass).await;
         if matches!(opened, Err(Failed::Gone)) {
-            self.forget(&key, &link).await;
+            self.forget(&key, &link);
         }
-        Ok(opened?.map(|exchange| Exchange::Http(Box::new(exchange))))
+        Ok(opened?.map(|mut exchange| {
+            exchange._used = Some(Arc::clone(&link.0.used));
+            Exchange::Http(Box::new(exchange))
+        }))
     }
 
     /// Lets go what nobody has used for long. Called now and then: nothing else does it while nothing is asked.
-    pub(crate) async fn tidy(&self) {
-        self.ways.links.run_pending_tasks().await;
+    pub(crate) fn tidy(&self) {
+        self.ways.links.tidy();
         self.ways.spent.run_pending_tasks();
     }
 
-    /// Ends all sessions and children.
+    /// Why nothing is opened any more.
+    pub(super) fn ended(&self) -> Failed {
+        Failed::not_sent(format!("'{}' was taken away, or the gateway is stopping", self.config.name))
+    }
+
+    /// Ends all sessions and children; no others are opened.
     pub(crate) async fn close(&self) {
-        let open: Vec<_> = self.ways.links.iter().map(|(_, link)| link).collect();
-        self.ways.links.invalidate_all();
-        self.ways.links.run_pending_tasks().await;
+        let open = self.ways.links.close();
         let ends = open.iter().filter_map(|link| match &link.0.way {
             Way::Session(route) => Some(route.end()),
-            Way::Child { child, .. } => {
-                child.retire();
-                None
-            }
+            // They are told to by being taken out.
+            Way::Child { .. } => None,
         });
         futures::future::join_all(ends).await;
     }
@@ -529,8 +512,8 @@ impl Kind {
 impl Ways {
     fn of(config: &ServerConfig, limits: &Limits) -> Self {
         let links = match &config.reach {
-            Reach::Http { .. } | Reach::Pods(_) => links(limits.sessions, limits.session_idle),
-            Reach::Process(process) => links(u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
+            Reach::Http { .. } | Reach::Pods(_) => Links::new(limits.sessions, limits.session_idle),
+            Reach::Process(process) => Links::new(u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
         };
         // By how often they were used, one that is new would go at once, and its session be tried again and again.
         let spent = moka::sync::Cache::builder()
@@ -538,6 +521,6 @@ impl Ways {
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .time_to_live(limits.session_lasts)
             .build();
-        Self { info: Mutex::default(), asking: AsyncMutex::default(), links, spent }
+        Self { known: Known::new(), links, spent }
     }
 }

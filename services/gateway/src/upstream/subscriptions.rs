@@ -20,7 +20,7 @@ use tokio::{sync::Notify, time::timeout};
 use super::{
     Ask, Exchange, Failed, OnBehalf, Said,
     era::{Info, answer},
-    links::LinkKey,
+    links::{Link, LinkKey},
     server::Server,
 };
 use crate::{
@@ -60,6 +60,8 @@ struct Inner {
 struct Wanted {
     holders: usize,
     state: State,
+    /// Whether it may have changed while nobody was told of it: those who were promised to be are told that it has.
+    is_missed: bool,
 }
 
 #[derive(Clone)]
@@ -119,7 +121,11 @@ impl Subscriptions {
                 return Err(NotSubscribed::Full);
             }
             inner.left.remove(uri);
-            let wanted = inner.wanted.entry(Arc::clone(uri)).or_insert(Wanted { holders: 0, state: State::New });
+            let wanted = inner.wanted.entry(Arc::clone(uri)).or_insert(Wanted {
+                holders: 0,
+                state: State::New,
+                is_missed: false,
+            });
             wanted.holders += 1;
             // What was refused to one is asked for again for another.
             if matches!(wanted.state, State::Refused(_)) {
@@ -136,8 +142,11 @@ impl Subscriptions {
             let Some(wanted) = inner.wanted.get_mut(uri) else { return };
             wanted.holders -= 1;
             if wanted.holders == 0 {
+                // A server that was not asked for it, or has too much to be told, need not be told.
+                if matches!(wanted.state, State::Active) && inner.left.len() < MOST {
+                    inner.left.insert(Arc::clone(uri));
+                }
                 inner.wanted.remove(uri);
-                inner.left.insert(Arc::clone(uri));
             }
         });
         self.changed.notify_one();
@@ -156,20 +165,24 @@ impl Subscriptions {
         self.with(|inner| std::mem::take(&mut inner.left))
     }
 
-    fn settle(&self, uri: &Arc<str>, state: State) {
-        self.with(|inner| {
-            if let Some(wanted) = inner.wanted.get_mut(uri) {
-                wanted.state = state;
-            }
+    /// It is known what the server says to it; whether a change of it may have been missed before the server tells of
+    /// it from now on.
+    fn settle(&self, uri: &Arc<str>, state: State) -> bool {
+        let is_missed = self.with(|inner| {
+            let Some(wanted) = inner.wanted.get_mut(uri) else { return false };
+            let is_active = matches!(state, State::Active);
+            wanted.state = state;
+            is_active && std::mem::take(&mut wanted.is_missed)
         });
         self.settled.notify_waiters();
+        is_missed
     }
 
-    /// All has to be asked for again.
+    /// All has to be asked for again, and what was not told until then may have been missed.
     pub(super) fn renew(&self) {
         self.with(|inner| {
             for wanted in inner.wanted.values_mut() {
-                wanted.state = State::New;
+                (wanted.state, wanted.is_missed) = (State::New, true);
             }
         });
         self.changed.notify_one();
@@ -203,11 +216,11 @@ impl Server {
         !self.is_process() || self.sharing() == Sharing::All
     }
 
-    /// The gateway's own session or child, as a number that is another's for another; looking keeps it.
-    pub(super) async fn own_link(&self) -> Option<usize> {
+    /// Whether this is the gateway's own session or child still; looking keeps it.
+    fn is_own(&self, link: &Link) -> bool {
         let key = LinkKey::new(&OnBehalf::gateway(), Abilities::default(), self.sharing());
-        let link = self.ways.links.get(&key).await.filter(|link| !link.is_gone())?;
-        Some(Arc::as_ptr(&link.0).addr())
+        let own = self.ways.links.get(&key).filter(|own| !own.is_gone());
+        own.is_some_and(|own| Arc::ptr_eq(&own.0, &link.0))
     }
 
     /// Whether single resources can be subscribed to, of a server that says this of itself.
@@ -295,16 +308,19 @@ impl Server {
                 Ok(honoured) => {
                     for uri in &wanted {
                         let is_honoured = honoured.contains(&**uri);
-                        // It may have changed before this stream was open.
-                        if is_honoured && open.is_some() {
+                        let state = if is_honoured { State::Active } else { refused("it does not tell of this one") };
+                        let is_missed = self.subscriptions.settle(uri, state);
+                        // It may have changed before this stream was open, which that before has not told yet, or
+                        // cannot as there was none.
+                        if is_missed || (is_honoured && open.is_some()) {
                             self.changes.updated(Arc::clone(uri));
                         }
-                        let state = if is_honoured { State::Active } else { refused("it does not tell of this one") };
-                        self.subscriptions.settle(uri, state);
                     }
                 }
                 Err(error) => {
-                    wanted.iter().for_each(|uri| self.subscriptions.settle(uri, State::Refused(error.clone())));
+                    for uri in &wanted {
+                        self.subscriptions.settle(uri, State::Refused(error.clone()));
+                    }
                 }
             }
             let exchange = open.insert(opening);
@@ -358,7 +374,8 @@ impl Server {
 
     /// Asks a server of before 2026-07-28 for each resource, until its session is another or nothing is wanted.
     async fn subscribe_in_session(&self) -> Result<(), Failed> {
-        let mut session = None;
+        // It is known before anything is asked in it, so that nothing is taken to be asked in one that comes after it.
+        let session = self.own_link().await?;
         loop {
             for uri in self.subscriptions.left() {
                 // It is no harm when it goes on to tell of it.
@@ -369,13 +386,11 @@ impl Server {
                     Outcome::Result(_) => State::Active,
                     Outcome::Error(error) => State::Refused(error),
                 };
-                self.subscriptions.settle(&uri, state);
+                if self.subscriptions.settle(&uri, state) {
+                    self.changes.updated(uri);
+                }
             }
-            if self.subscriptions.wanted().is_empty() {
-                return Ok(());
-            }
-            let now = self.own_link().await;
-            if now.is_none() || *session.get_or_insert(now) != now {
+            if self.subscriptions.wanted().is_empty() || !self.is_own(&session) {
                 return Ok(());
             }
             drop(timeout(CHECK, self.subscriptions.changed.notified()).await);

@@ -91,7 +91,7 @@ impl Server {
             return None;
         }
         let key = LinkKey::new(on, abilities, self.sharing());
-        if let Some(link) = self.ways.links.get(&key).await.filter(|link| !link.is_gone())
+        if let Some(link) = self.ways.links.get(&key).filter(|link| !link.is_gone())
             && let Way::Session(route) = &link.0.way
         {
             return Some(Arc::clone(&route.endpoint));

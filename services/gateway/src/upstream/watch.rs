@@ -15,10 +15,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// What came of following a server.
 enum Followed {
-    /// It tells nothing, now and later.
+    /// It tells nothing, for as long as it is what it is.
     Nothing,
     /// The stream ended after it was open.
     Ended,
+    /// It can something else than before.
+    Changed,
 }
 
 impl Server {
@@ -29,14 +31,27 @@ impl Server {
             if stop.run_until_cancelled(self.until_awake()).await.is_none() {
                 return;
             }
-            let followed = stop.run_until_cancelled(self.follow()).await;
+            let mut news = self.news();
+            let followed = stop.run_until_cancelled(self.follow(&mut news)).await;
             match followed {
-                None | Some(Ok(Followed::Nothing)) => return,
-                Some(Ok(Followed::Ended)) => pause = PAUSE,
+                None => return,
+                Some(Ok(Followed::Nothing)) => {
+                    if stop.run_until_cancelled(another(&mut news)).await.is_none() {
+                        return;
+                    }
+                    pause = PAUSE;
+                }
+                Some(Ok(Followed::Changed)) => pause = PAUSE,
+                Some(Ok(Followed::Ended)) => {
+                    // It may be another that is there next.
+                    self.doubt();
+                    pause = PAUSE;
+                }
                 // It has gone to sleep meanwhile, which is no fault.
                 Some(Err(_)) if self.is_asleep() => pause = PAUSE,
                 Some(Err(failed)) => {
                     tracing::warn!(server = self.config.name, why = failed.why(), "an MCP server cannot be followed");
+                    self.doubt();
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
@@ -49,8 +64,8 @@ impl Server {
         }
     }
 
-    async fn follow(&self) -> Result<Followed, Failed> {
-        let info = self.info().await?;
+    async fn follow(&self, news: &mut watch::Receiver<()>) -> Result<Followed, Failed> {
+        let info = self.info_now().await?;
         let wanted = wanted(&info);
         if (wanted.is_empty() && !self.needs_stream(&info)) || self.is_process() {
             return Ok(Followed::Nothing);
@@ -73,6 +88,8 @@ impl Server {
                     }
                     continue;
                 }
+                // It may tell more than it was asked for.
+                () = another(news) => return Ok(Followed::Changed),
             };
             match said {
                 Ok(Said::Notice { method, params }) => drop(self.changes.hear(&method, params.as_ref())),
@@ -105,6 +122,12 @@ async fn changed(changes: &mut Option<watch::Receiver<()>>) {
     if !told {
         std::future::pending().await
     }
+}
+
+/// Waits until the server can something else than before.
+async fn another(news: &mut watch::Receiver<()>) {
+    // The sender is the server's, as this is.
+    drop(news.changed().await);
 }
 
 /// The changes that a server says it tells of, as a filter of subscriptions.

@@ -185,11 +185,13 @@ async fn who_calls_too_often_is_told_when_to_come_back() {
     let rate = |calls, burst| Some(Rate { calls, per: Period(Duration::from_secs(3_600)), burst });
     let rates = RatesConfig { caller: rate(5, 5), caller_and_tool: rate(2, 2), tools: Vec::new() };
     let (house, _served) = guarded(AccessConfig { rates, ..AccessConfig::default() }).await;
+    // To open a session counts as a call does.
+    let session = house.session("/mcp", "user-1").await;
     let mut statuses = Vec::new();
-    for tool in ["echo", "echo", "echo", "count", "count"] {
+    for tool in ["echo", "echo", "echo", "count"] {
         statuses.push(called(&house, "/mcp", "user-1", tool, json!({})).await.status().as_u16());
     }
-    assert_eq!(statuses, [200, 200, 429, 200, 200], "one tool too often");
+    assert_eq!(statuses, [200, 200, 429, 200], "one tool too often");
     let refused = called(&house, "/mcp", "user-1-other", "slow", json!({})).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "the account as a whole, by whichever token");
     let wait: u64 = refused.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
@@ -197,10 +199,16 @@ async fn who_calls_too_often_is_told_when_to_come_back() {
     let message = message_of(refused).await;
     assert_eq!(message["error"]["data"]["kind"], "RESOURCE_EXHAUSTED", "{message}");
     assert_eq!(called(&house, "/mcp", "user-2", "echo", json!({})).await.status(), 200, "another");
-    let session = house.session("/mcp", "user-1").await;
     let body = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/list"});
     let request = house.post("/mcp", "user-1", &body).header("mcp-session-id", session);
     assert_eq!(request.send().await.expect("answered").status(), 429, "in a session too");
+    let body = json!({"jsonrpc": "2.0", "id": 8, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
+    let refused = house.post("/mcp", "user-1", &body).send().await.expect("answered");
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "and no other is opened");
+    assert!(refused.headers().contains_key("retry-after") && !refused.headers().contains_key("mcp-session-id"));
+    let message = message_of(refused).await;
+    assert_eq!((&message["id"], &message["error"]["data"]["kind"]), (&json!(8), &json!("RESOURCE_EXHAUSTED")));
     house.close().await;
 }
 

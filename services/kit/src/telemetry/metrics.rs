@@ -146,8 +146,9 @@ pub const MCP_CLIENT_SESSION: Name = Name {
 };
 
 /// What the gateway did beside passing requests on, by `server` and `event`: `shed`, `repeated`, `renewed` (a session),
-/// `unknown` (an outcome), `ejected` (an endpoint), `absent` (from a list), `restarted` (a child) and
-/// `unmetered` (a call that could not be entered).
+/// `unknown` (an outcome), `ejected` (an endpoint), `absent` (from a list), `restarted` (a child), `crowded` (no
+/// session or child for somebody), `untold` (a request that was given up) and `unmetered` (a call that could not be
+/// entered).
 pub const GATEWAY_EVENTS: Name = Name {
     name: "echotune.gateway.events",
     unit: "{event}",

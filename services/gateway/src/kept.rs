@@ -1,0 +1,266 @@
+//! Bounded tables: what was used longest ago gives way to what is new, and what is in use never does.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// What may be in somebody's use at a moment.
+pub(crate) trait InUse: Clone {
+    fn is_in_use(&self) -> bool;
+}
+
+/// There are as many as there may be, and all of them are in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AllInUse;
+
+/// As many as there may be, each until nobody has used it for a while.
+#[derive(Debug)]
+pub(crate) struct Kept<K, V> {
+    inner: Mutex<Inner<K, V>>,
+    most: usize,
+    idle: Duration,
+}
+
+#[derive(Debug)]
+struct Inner<K, V> {
+    held: HashMap<K, Held<V>>,
+    /// By their turns, those first that were used longest ago.
+    by_turn: BTreeMap<u64, K>,
+    turn: u64,
+    /// Places for what is being made.
+    reserved: usize,
+}
+
+#[derive(Debug)]
+struct Held<V> {
+    value: V,
+    turn: u64,
+    used: Instant,
+}
+
+impl<K: Copy + Eq + Hash, V: InUse> Inner<K, V> {
+    fn touch(&mut self, key: &K) -> Option<V> {
+        let held = self.held.get_mut(key)?;
+        self.turn += 1;
+        self.by_turn.remove(&held.turn);
+        self.by_turn.insert(self.turn, *key);
+        (held.turn, held.used) = (self.turn, Instant::now());
+        Some(held.value.clone())
+    }
+
+    fn take(&mut self, key: &K) -> Option<V> {
+        let held = self.held.remove(key)?;
+        self.by_turn.remove(&held.turn);
+        Some(held.value)
+    }
+
+    fn put(&mut self, key: K, value: V) -> Option<V> {
+        let before = self.take(&key);
+        self.turn += 1;
+        self.by_turn.insert(self.turn, key);
+        self.held.insert(key, Held { value, turn: self.turn, used: Instant::now() });
+        before
+    }
+
+    /// The one that was used longest ago of those that are not in use. Those that are count as used just now, so that
+    /// they are not looked at each time.
+    fn oldest(&mut self) -> Option<K> {
+        for _ in 0..self.held.len() {
+            let (_, key) = self.by_turn.first_key_value()?;
+            let key = *key;
+            if !self.held.get(&key)?.value.is_in_use() {
+                return Some(key);
+            }
+            self.touch(&key);
+        }
+        None
+    }
+
+    /// Makes room for one more: what had to go for it.
+    fn make_room(&mut self, most: usize) -> Result<Option<V>, AllInUse> {
+        if self.held.len() + self.reserved < most {
+            return Ok(None);
+        }
+        let oldest = self.oldest().ok_or(AllInUse)?;
+        Ok(self.take(&oldest))
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: InUse> Kept<K, V> {
+    /// At most `most`, at least one, each for `idle` after its last use.
+    pub(crate) fn new(most: u64, idle: Duration) -> Self {
+        let inner = Inner { held: HashMap::new(), by_turn: BTreeMap::new(), turn: 0, reserved: 0 };
+        Self { inner: Mutex::new(inner), most: usize::try_from(most).unwrap_or(usize::MAX).max(1), idle }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Inner<K, V>) -> T) -> T {
+        work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        self.with(|inner| inner.touch(key))
+    }
+
+    /// What is there, or is made: a value, and what had to go for it.
+    pub(crate) fn get_or_make(&self, key: K, make: impl FnOnce() -> V) -> Result<(V, Option<V>), AllInUse> {
+        self.with(|inner| {
+            if let Some(value) = inner.touch(&key) {
+                return Ok((value, None));
+            }
+            let gone = inner.make_room(self.most)?;
+            let value = make();
+            inner.put(key, value.clone());
+            Ok((value, gone))
+        })
+    }
+
+    /// A place for what is about to be made, and what had to go for it.
+    pub(crate) fn reserve(&self) -> Result<(Room<'_, K, V>, Option<V>), AllInUse> {
+        let gone = self.with(|inner| {
+            let gone = inner.make_room(self.most)?;
+            inner.reserved += 1;
+            Ok::<_, AllInUse>(gone)
+        })?;
+        Ok((Room { kept: self, is_taken: false }, gone))
+    }
+
+    /// Whether there is room for one more.
+    pub(crate) fn has_room(&self) -> bool {
+        self.with(|inner| inner.held.len() + inner.reserved < self.most || inner.oldest().is_some())
+    }
+
+    pub(crate) fn take(&self, key: &K) -> Option<V> {
+        self.with(|inner| inner.take(key))
+    }
+
+    /// Takes one out if it is the one that is meant, for another may have come in its place.
+    pub(crate) fn take_if(&self, key: &K, is_meant: impl FnOnce(&V) -> bool) -> Option<V> {
+        self.with(|inner| {
+            let is_meant = inner.held.get(key).is_some_and(|held| is_meant(&held.value));
+            if is_meant { inner.take(key) } else { None }
+        })
+    }
+
+    pub(crate) fn take_all(&self) -> Vec<V> {
+        self.with(|inner| {
+            inner.by_turn.clear();
+            inner.held.drain().map(|(_, held)| held.value).collect()
+        })
+    }
+
+    /// Takes out what nobody has used for long. What is in use is used until now.
+    pub(crate) fn take_idle(&self) -> Vec<V> {
+        self.with(|inner| {
+            let mut gone = Vec::new();
+            for _ in 0..inner.held.len() {
+                let Some((_, key)) = inner.by_turn.first_key_value() else { break };
+                let key = *key;
+                let Some(held) = inner.held.get(&key).filter(|held| held.used.elapsed() >= self.idle) else { break };
+                if held.value.is_in_use() {
+                    inner.touch(&key);
+                } else {
+                    gone.extend(inner.take(&key));
+                }
+            }
+            gone
+        })
+    }
+}
+
+/// A place in a table, given back when it is not taken.
+#[derive(Debug)]
+pub(crate) struct Room<'a, K: Copy + Eq + Hash, V: InUse> {
+    kept: &'a Kept<K, V>,
+    is_taken: bool,
+}
+
+impl<K: Copy + Eq + Hash, V: InUse> Room<'_, K, V> {
+    /// Puts something here; what was there under its key.
+    pub(crate) fn put(mut self, key: K, value: V) -> Option<V> {
+        self.is_taken = true;
+        self.kept.with(|inner| {
+            inner.reserved -= 1;
+            inner.put(key, value)
+        })
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: InUse> Drop for Room<'_, K, V> {
+    fn drop(&mut self) {
+        if !self.is_taken {
+            self.kept.with(|inner| inner.reserved -= 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    impl InUse for Arc<&'static str> {
+        fn is_in_use(&self) -> bool {
+            Arc::strong_count(self) > 1
+        }
+    }
+
+    const IDLE: Duration = Duration::from_secs(10);
+
+    fn kept(most: u64, names: &[(u8, &'static str)]) -> Kept<u8, Arc<&'static str>> {
+        let kept = Kept::new(most, IDLE);
+        for (key, name) in names {
+            drop(kept.get_or_make(*key, || Arc::new(*name)).expect("room"));
+        }
+        kept
+    }
+
+    #[test]
+    fn what_is_in_use_stays_and_the_oldest_of_the_others_goes() {
+        let kept = kept(3, &[(1, "a"), (2, "b"), (3, "c")]);
+        let (a, b, c) = (kept.get(&1), kept.get(&2), kept.get(&3));
+        assert!(!kept.has_room());
+        assert_eq!(kept.get_or_make(4, || Arc::new("d")).map(|_| ()), Err(AllInUse));
+        assert_eq!(kept.get_or_make(2, || Arc::new("d")).map(|(value, _)| *value), Ok("b"), "no newcomer");
+        drop(c);
+        assert!(kept.has_room());
+        let (_, gone) = kept.get_or_make(4, || Arc::new("d")).expect("room");
+        assert_eq!(gone.map(|gone| *gone), Some("c"), "though the others were used longer ago");
+        assert!(kept.get(&3).is_none());
+        drop((a, b));
+        let (_, gone) = kept.get_or_make(5, || Arc::new("e")).expect("room");
+        assert_eq!(gone.map(|gone| *gone), Some("a"), "the one that was used longest ago");
+    }
+
+    #[test]
+    fn a_place_for_what_is_being_made_is_nobody_elses() {
+        let kept = kept(2, &[(1, "a")]);
+        let (room, gone) = kept.reserve().expect("room");
+        assert_eq!(gone, None);
+        let (other, gone) = kept.reserve().expect("room");
+        assert_eq!(gone.map(|gone| *gone), Some("a"));
+        assert!(kept.reserve().is_err());
+        drop(other);
+        assert_eq!(room.put(2, Arc::new("b")), None);
+        assert!(kept.get_or_make(3, || Arc::new("c")).expect("room").1.is_none());
+        assert!(kept.take_if(&2, |value| **value == "c").is_none());
+        assert_eq!(kept.take_all().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_uses_goes_and_time_counts_from_the_end_of_its_use() {
+        let kept = kept(3, &[(1, "a"), (2, "b")]);
+        let a = kept.get(&1).expect("there");
+        tokio::time::sleep(IDLE).await;
+        assert_eq!(kept.take_idle().iter().map(|gone| **gone).collect::<Vec<_>>(), ["b"]);
+        drop(a);
+        assert_eq!(kept.take_idle().len(), 0);
+        tokio::time::sleep(IDLE).await;
+        assert_eq!(kept.take_idle().len(), 1);
+    }
+}

@@ -1,0 +1,163 @@
+//! What is known of a server: it is asked when nothing is, and each session, child and stream that is opened with it
+//! later tells whether it is still the same, for it may have been replaced by another version.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    time::{Instant, timeout},
+};
+
+use super::{
+    Changed, Failed,
+    era::Info,
+    server::{Kind, Server},
+};
+
+/// How long a server may take to say which era it is of and to open a session.
+const GREETING: Duration = Duration::from_secs(10);
+/// How long one that is known may take to say what it is now: until then it is taken for what it was.
+const ANEW: Duration = Duration::from_secs(1);
+/// For how long what it said is taken to hold when it does not say so now.
+const REST: Duration = Duration::from_secs(10);
+/// For how long what a server of 2026-07-28 says of itself holds at the least and at the most, whatever it says.
+const KEPT_MIN: Duration = Duration::from_secs(1);
+const KEPT_MAX: Duration = Duration::from_secs(3_600);
+
+/// What is known of a server.
+pub(super) struct Known {
+    inner: Mutex<Inner>,
+    /// Held by who asks it.
+    asking: AsyncMutex<()>,
+    /// Told when it can something else than before.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// `None` while nobody knows.
+    info: Option<Arc<Info>>,
+    /// What it said last, also when that is not believed any more.
+    said: Option<Arc<Info>>,
+    /// When it has to be asked again; never by itself where each session tells.
+    due: Option<Instant>,
+}
+
+impl Known {
+    pub(super) fn new() -> Self {
+        Self { inner: Mutex::default(), asking: AsyncMutex::default(), changed: watch::Sender::new(()) }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
+        work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_due(&self) -> bool {
+        self.with(|inner| inner.due.is_some_and(|due| due <= Instant::now()))
+    }
+
+    fn ask_in(&self, wait: Duration) {
+        self.with(|inner| inner.due = Some(Instant::now() + wait));
+    }
+}
+
+impl Server {
+    /// What the server says of itself, as far as it was asked.
+    pub(crate) fn known(&self) -> Option<Arc<Info>> {
+        self.ways.known.with(|inner| inner.info.clone())
+    }
+
+    /// Tells each time from now on that the server can something else than before.
+    pub(super) fn news(&self) -> watch::Receiver<()> {
+        self.ways.known.changed.subscribe()
+    }
+
+    /// It is not what it was taken for: the next who needs to know asks.
+    pub(super) fn unlearn(&self) {
+        // Another of its kind may have what this one had not.
+        self.has_no_stream.store(false, Ordering::Relaxed);
+        self.ways.known.with(|inner| inner.info = None);
+    }
+
+    /// Takes what the server has just said of itself. When it can something else than before, what was read of it is
+    /// read anew, and clients are told so.
+    pub(super) fn learn(&self, info: Info) -> Arc<Info> {
+        let info = Arc::new(info);
+        // Each child tells by itself, and none is started only to be asked.
+        let kept = info.kept.filter(|_| !self.is_process()).map(|kept| kept.clamp(KEPT_MIN, KEPT_MAX));
+        let differs = self.ways.known.with(|inner| {
+            inner.info = Some(Arc::clone(&info));
+            inner.due = kept.map(|kept| Instant::now() + kept);
+            let before = inner.said.replace(Arc::clone(&info));
+            before.is_some_and(|before| !before.can_the_same(&info))
+        });
+        if differs {
+            tracing::info!(server = self.config.name, "an MCP server says that it can something else than before");
+            self.has_no_stream.store(false, Ordering::Relaxed);
+            Changed::ALL.into_iter().for_each(|changed| self.changes.tell(changed));
+            self.ways.known.changed.send_replace(());
+        }
+        info
+    }
+
+    /// What the server says of itself; it is asked when that is not known.
+    pub(crate) async fn info(&self) -> Result<Arc<Info>, Failed> {
+        if let Some(info) = self.known() {
+            return Ok(info);
+        }
+        let _one = self.ways.known.asking.lock().await;
+        if let Some(info) = self.known() {
+            return Ok(info);
+        }
+        if !self.awake(Duration::MAX).await {
+            return Err(Failed::not_sent(format!("'{}' is asleep, and no pod came in time", self.config.name)));
+        }
+        let greeted = timeout(self.greeting(), self.greet()).await;
+        let greeted = greeted.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))?;
+        Ok(self.learn(greeted.map_err(|failed| self.not_yet_sent(failed))?))
+    }
+
+    /// The same as it is now: asked again where what was said before does not hold any more. One that cannot be asked
+    /// is taken for what it was.
+    pub(crate) async fn info_now(&self) -> Result<Arc<Info>, Failed> {
+        let info = self.info().await?;
+        let known = &self.ways.known;
+        if !known.is_due() || self.is_asleep() {
+            return Ok(info);
+        }
+        let asked = timeout(ANEW, async {
+            let _one = known.asking.lock().await;
+            // Another has just asked.
+            if !known.is_due() {
+                return Ok(None);
+            }
+            self.greet().await.map(|info| Some(self.learn(info)))
+        });
+        match asked.await {
+            Ok(Ok(Some(info))) => Ok(info),
+            Ok(Ok(None)) => self.info().await,
+            Ok(Err(_)) | Err(_) => {
+                known.ask_in(REST);
+                Ok(info)
+            }
+        }
+    }
+
+    /// What it is has to be asked again where nothing else would tell: something has ended that a restart ends.
+    pub(super) fn doubt(&self) {
+        let is_told = |info: Arc<Info>| !info.revision.is_modern() && self.is_alike();
+        if !self.is_process() && !self.known().is_some_and(is_told) {
+            self.ways.known.ask_in(Duration::ZERO);
+        }
+    }
+
+    pub(super) fn greeting(&self) -> Duration {
+        match &self.kind {
+            Kind::Http { .. } => GREETING,
+            Kind::Process(process) => process.start,
+        }
+    }
+}
