@@ -302,8 +302,7 @@ mod tests {
             let seen = Observation { now_ms, cold_calls: 1, ..Observation::default() };
             LedgerLine::Decided(Box::new(LedgerEntry::decide(&policy, state, seen)))
         };
-        let append =
-            |files: &mut Files, line: &LedgerLine| files.append(folder.path(), 1 << 20, &server, line).ok();
+        let append = |files: &mut Files, line: &LedgerLine| files.append(folder.path(), 1 << 20, &server, line).ok();
         assert_eq!(append(&mut files, &LedgerLine::begin(&policy, &state)), Some(true));
         assert_eq!(append(&mut files, &decided(&mut state)), Some(true));
         // Something else stands in its place for a while.

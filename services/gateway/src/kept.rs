@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    impl InUse for Arc<&'static str> {
+    impl InUse for Arc<char> {
         fn is_in_use(&self) -> bool {
             Arc::strong_count(self) > 1
         }
@@ -212,7 +212,7 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(10);
 
-    fn kept(most: u64, names: &[(u8, &'static str)]) -> Kept<u8, Arc<&'static str>> {
+    fn kept(most: u64, names: &[(u8, char)]) -> Kept<u8, Arc<char>> {
         let kept = Kept::new(most, IDLE);
         for (key, name) in names {
             drop(kept.get_or_make(*key, || Arc::new(*name)).expect("room"));
@@ -222,42 +222,42 @@ mod tests {
 
     #[test]
     fn what_is_in_use_stays_and_the_oldest_of_the_others_goes() {
-        let kept = kept(3, &[(1, "a"), (2, "b"), (3, "c")]);
+        let kept = kept(3, &[(1, 'a'), (2, 'b'), (3, 'c')]);
         let (a, b, c) = (kept.get(&1), kept.get(&2), kept.get(&3));
         assert!(!kept.has_room());
-        assert_eq!(kept.get_or_make(4, || Arc::new("d")).map(|_| ()), Err(AllInUse));
-        assert_eq!(kept.get_or_make(2, || Arc::new("d")).map(|(value, _)| *value), Ok("b"), "no newcomer");
+        assert_eq!(kept.get_or_make(4, || Arc::new('d')).map(|_| ()), Err(AllInUse));
+        assert_eq!(kept.get_or_make(2, || Arc::new('d')).map(|(value, _)| *value), Ok('b'), "no newcomer");
         drop(c);
         assert!(kept.has_room());
-        let (_, gone) = kept.get_or_make(4, || Arc::new("d")).expect("room");
-        assert_eq!(gone.map(|gone| *gone), Some("c"), "though the others were used longer ago");
+        let (_, gone) = kept.get_or_make(4, || Arc::new('d')).expect("room");
+        assert_eq!(gone.map(|gone| *gone), Some('c'), "though the others were used longer ago");
         assert!(kept.get(&3).is_none());
         drop((a, b));
-        let (_, gone) = kept.get_or_make(5, || Arc::new("e")).expect("room");
-        assert_eq!(gone.map(|gone| *gone), Some("a"), "the one that was used longest ago");
+        let (_, gone) = kept.get_or_make(5, || Arc::new('e')).expect("room");
+        assert_eq!(gone.map(|gone| *gone), Some('a'), "the one that was used longest ago");
     }
 
     #[test]
     fn a_place_for_what_is_being_made_is_nobody_elses() {
-        let kept = kept(2, &[(1, "a")]);
+        let kept = kept(2, &[(1, 'a')]);
         let (room, gone) = kept.reserve().expect("room");
         assert_eq!(gone, None);
         let (other, gone) = kept.reserve().expect("room");
-        assert_eq!(gone.map(|gone| *gone), Some("a"));
+        assert_eq!(gone.map(|gone| *gone), Some('a'));
         assert!(kept.reserve().is_err());
         drop(other);
-        assert_eq!(room.put(2, Arc::new("b")), None);
-        assert!(kept.get_or_make(3, || Arc::new("c")).expect("room").1.is_none());
-        assert!(kept.take_if(&2, |value| **value == "c").is_none());
+        assert_eq!(room.put(2, Arc::new('b')), None);
+        assert!(kept.get_or_make(3, || Arc::new('c')).expect("room").1.is_none());
+        assert!(kept.take_if(&2, |value| **value == 'c').is_none());
         assert_eq!(kept.take_all().len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_uses_goes_and_time_counts_from_the_end_of_its_use() {
-        let kept = kept(3, &[(1, "a"), (2, "b")]);
+        let kept = kept(3, &[(1, 'a'), (2, 'b')]);
         let a = kept.get(&1).expect("there");
         tokio::time::sleep(IDLE).await;
-        assert_eq!(kept.take_idle().iter().map(|gone| **gone).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(kept.take_idle().iter().map(|gone| **gone).collect::<Vec<_>>(), ['b']);
         drop(a);
         assert_eq!(kept.take_idle().len(), 0);
         tokio::time::sleep(IDLE).await;

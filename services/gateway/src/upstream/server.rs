@@ -245,7 +245,8 @@ impl Server {
 
     /// The gateway's own session or child.
     pub(super) async fn own_link(&self) -> Result<Link, Failed> {
-        let linking = timeout(self.greeting(), self.link(&OnBehalf::gateway(), Abilities::default(), None, None));
+        let gateway = OnBehalf::gateway();
+        let linking = timeout(self.greeting(), self.link(&gateway, Abilities::default(), None, None));
         let linked = linking.await.map_err(|_| Failed::not_sent(format!("'{}' does not answer", self.config.name)))?;
         Ok(linked?.1)
     }
