@@ -176,8 +176,9 @@ impl Fleet {
         };
         remembered.serving = Some(decision.serving);
         remembered.decision = Some(decision.clone());
-        let wanted = decision.replicas.max(there);
-        known.set_reserved(server, wanted);
+        // What is always to be there is made also where nothing is decided, as while nobody reports.
+        let least = policy.min_pods.min(policy.max_pods).min(ceiling.unwrap_or(u32::MAX));
+        known.set_reserved(server, decision.replicas.max(there).max(least));
         drop(known);
         self.metrics.decided(&decision.reason);
         Decided { decision, ceiling }

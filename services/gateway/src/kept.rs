@@ -233,6 +233,7 @@ mod tests {
         assert_eq!(gone.map(|gone| *gone), Some('c'), "though the others were used longer ago");
         assert!(kept.get(&3).is_none());
         drop((a, b));
+        assert!(kept.get(&2).is_some());
         let (_, gone) = kept.get_or_make(5, || Arc::new('e')).expect("room");
         assert_eq!(gone.map(|gone| *gone), Some('a'), "the one that was used longest ago");
     }

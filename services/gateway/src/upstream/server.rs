@@ -273,7 +273,9 @@ impl Server {
             {
                 return Ok(link);
             }
-            let opened = timeout(self.greeting(), self.open(on, key_abilities(&key, abilities), pod)).await;
+            // Rare and large: whoever has a session already need not carry it.
+            let opening = Box::pin(self.open(on, key_abilities(&key, abilities), pod));
+            let opened = timeout(self.greeting(), opening).await;
             opened.unwrap_or_else(|_| Err(Failed::not_sent(format!("'{}' does not open a session", self.config.name))))
         };
         let full = || {
