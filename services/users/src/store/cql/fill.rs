@@ -139,7 +139,7 @@ impl CqlUserStore {
             let place = event.place;
             match event.opened(&self.inner.region, &opener) {
                 Ok(Some(event)) if !erased || event.event.payload == Payload::UserErased => opened.push(event),
-                Ok(_) => dropped.push(echotune_kit::cql::encode(&place)),
+                Ok(_) => dropped.push(place),
                 Err(cause) => {
                     rest.get_or_insert(Rest { from: place.1, cause: Some(cause) });
                     // Of the erased nothing is told that an erasure would have to wait for.
@@ -153,7 +153,7 @@ impl CqlUserStore {
             if !erased {
                 tracing::warn!(%user, events = dropped.len(), "events whose key was destroyed are dropped");
             }
-            self.forget_events(&dropped).await?;
+            self.drop_events(&dropped).await?;
         }
         Ok(Opened { erased, events: opened, rest })
     }

@@ -156,6 +156,16 @@ impl Scan {
         self.progress().held.oldest(shard).map_or(mark, |oldest| oldest.min(mark))
     }
 
+    /// Notes that events that were given out are on the log, after which the latest are read from then on.
+    fn has_published(&self, places: &[Place]) {
+        let mut progress = self.progress();
+        progress.given = progress.given.saturating_sub(places.len());
+        for (shard, minute, at, _) in places {
+            let last = progress.published.entry((*shard, *minute)).or_insert(*at);
+            *last = (*at).max(*last);
+        }
+    }
+
     /// Notes that all of a span was read at a moment.
     fn has_read(&self, span: Span, at: Instant) {
         let mut progress = self.progress();
@@ -332,20 +342,23 @@ impl CqlUserStore {
         }
     }
 
+    /// Forgets events that are on the log.
     pub(super) async fn forget_events(&self, places: &[Vec<u8>]) -> Answer<()> {
         let places: Vec<Place> =
             places.iter().map(|place| decode("the place of an event", place)).collect::<Result<_, _>>()?;
+        self.drop_events(&places).await?;
+        self.inner.scan.has_published(&places);
+        Ok(())
+    }
+
+    /// Removes events from the outbox. Those that nobody is told of move no mark: what is older than they are may not
+    /// have been given out yet, and is not if the look that came upon them is given up.
+    pub(super) async fn drop_events(&self, places: &[Place]) -> Answer<()> {
         let region = &self.inner.region;
         // A clock that is behind that of the writer would remove nothing.
         places.iter().for_each(|(_, _, at, _)| self.inner.times.observe(Hlc(at.cast_unsigned())));
         let drop = |(shard, minute, at, id): Place| self.put(&self.of().drop_outbox, (region, shard, minute, at, id));
         try_join_all(places.iter().copied().map(drop)).await?;
-        let mut progress = self.inner.scan.progress();
-        progress.given = progress.given.saturating_sub(places.len());
-        for (shard, minute, at, _) in places {
-            let last = progress.published.entry((shard, minute)).or_insert(at);
-            *last = at.max(*last);
-        }
         Ok(())
     }
 }
@@ -438,9 +451,11 @@ mod tests {
         scan.begin();
         assert!(!scan.span(1_000, 1_000, at).through);
         scan.progress().given = 2;
+        scan.has_published(&[(0, 1_000, 7, Uuid::nil())]);
+        assert_eq!(scan.minutes(0, scan.span(1_000, 1_000, at))[1], (1_000, 7));
         scan.begin();
         let next = scan.span(1_000, 1_000, at);
-        assert!(next.through);
+        assert!(next.through, "one of two came");
         scan.has_read(next, at);
         scan.begin();
         assert!(!scan.span(1_000, 1_000, at).through, "that is told once");
