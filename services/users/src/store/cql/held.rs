@@ -5,7 +5,10 @@
 //! the oldest on, in a look at all minutes, so that none passes another. The mark of their shard stays before them
 //! where it is kept and not in this process, so that minutes which hold nothing else are not read again and again.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use echotune_model::ErrorKind;
 use tokio::time::Instant;
@@ -75,6 +78,18 @@ impl HeldBack {
     pub(super) fn rested(&self, at: Instant) -> Vec<(Uuid, i64)> {
         let rested = self.users.iter().filter(|(_, held)| held.until <= at);
         rested.map(|(user, held)| (*user, held.from)).collect()
+    }
+
+    /// Takes up who has rested, and with them whoever of the same shards has for half of the time: their minutes may be
+    /// many, and would be read again soon for each of them alone.
+    pub(super) fn take_up(&mut self, at: Instant) -> Vec<(Uuid, i64)> {
+        let shards: HashSet<i32> = self.rested(at).iter().map(|(user, _)| shard(*user)).collect();
+        for (user, held) in &mut self.users {
+            if shards.contains(&shard(*user)) && held.until <= at + held.pause / 2 {
+                held.until = held.until.min(at);
+            }
+        }
+        self.rested(at)
     }
 
     /// The minute of the oldest event in a shard of those who are held back.
@@ -156,6 +171,34 @@ mod tests {
         assert_eq!(held.oldest(shard(Uuid::from_u128(2))), None, "another shard");
         assert!(held.release(ANN) && !held.holds(ANN) && !held.release(ANN));
         assert!(!held.rests(ANN, 9, (at, false)));
+    }
+
+    #[test]
+    fn those_of_a_shard_who_rest_for_long_are_soon_taken_up_together_however_they_began() {
+        let (mut held, mut at) = (HeldBack::default(), Instant::now());
+        // They fail a second after each other, until each rests for as long as it may.
+        let users: Vec<_> = (0..40_u8).map(|n| Uuid::from_u128(u128::from(n) * 4)).collect();
+        for _ in 0..12 {
+            for user in &users {
+                held.hold(*user, 7, LOST, at);
+                at += Duration::from_secs(1);
+            }
+        }
+        held.hold(Uuid::from_u128(1), 7, LOST, at);
+        let (mut looks, end) = (Vec::new(), at + LASTING * 4);
+        while at < end {
+            let taken = held.take_up(at);
+            let of_shard: Vec<_> = taken.iter().filter(|(user, _)| users.contains(user)).collect();
+            if !of_shard.is_empty() {
+                looks.push(of_shard.len());
+            }
+            for (user, from) in taken {
+                assert!(!held.rests(user, from, (at, true)), "who is taken up is read");
+                held.hold(user, from, LOST, at);
+            }
+            at += Duration::from_secs(1);
+        }
+        assert_eq!(looks, [40, 40, 40, 40], "one look for all of them at a time");
     }
 
     #[test]

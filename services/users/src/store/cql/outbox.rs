@@ -119,7 +119,7 @@ impl Scan {
             return Vec::new();
         }
         let mut progress = self.progress();
-        let rested = progress.held.rested(span.at);
+        let rested = progress.held.take_up(span.at);
         for (user, from) in &rested {
             if let Some(mark) = progress.marks.get_mut(&shard(*user)) {
                 *mark = (*from).min(*mark);
