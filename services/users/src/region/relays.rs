@@ -29,7 +29,12 @@ pub async fn relays(homes: &Homes, log: &dyn EventLog, stop: CancellationToken) 
             if outboxes.is_empty() {
                 turn.cancelled().await;
             }
-            try_join_all(outboxes.into_iter().map(|store| relay(store, log, turn.clone()))).await.map(drop)
+            let moved = try_join_all(outboxes.iter().map(|store| relay(store.clone(), log, turn.clone()))).await;
+            if moved.is_ok() {
+                // They are given out elsewhere from now on, and who is held back is told there.
+                outboxes.iter().for_each(CqlUserStore::tell_none_held);
+            }
+            moved.map(drop)
         };
         let changing = async {
             // The sender lives as long as the homes do.

@@ -235,7 +235,6 @@ impl CqlUserStore {
 
     /// What can be given out, when it is noted who is held back from now on and who no longer is.
     fn settle_turns(&self, turns: Vec<Turn>, gone: &[Uuid], at: Instant) -> Answer<Vec<Pending>> {
-        let Scan { gauge, .. } = &self.inner.scan;
         let answered = turns.iter().any(Turn::is_answered);
         let seen: HashSet<_> = turns.iter().map(|turn| turn.user).collect();
         let (mut ready, mut away) = (Vec::new(), None);
@@ -263,10 +262,9 @@ impl CqlUserStore {
                 away = Some(cause);
             }
         }
-        if let Some(gauge) = gauge.get() {
-            gauge.record(f64::from(progress.held.failing()), &[("region", self.inner.region.as_str())]);
-        }
+        let failing = progress.held.failing();
         drop(progress);
+        self.tell_failing(failing);
         away.map_or(Ok(ready), Err)
     }
 
@@ -333,6 +331,18 @@ impl CqlUserStore {
     pub fn tell_held(&self, meter: &Meter) {
         // Told once, by the program.
         let _ = self.inner.scan.gauge.set(meter.gauge(OUTBOX_HELD));
+    }
+
+    fn tell_failing(&self, failing: u32) {
+        if let Some(gauge) = self.inner.scan.gauge.get() {
+            gauge.record(f64::from(failing), &[("region", self.inner.region.as_str())]);
+        }
+    }
+
+    /// Has the collector told that nobody is held back here, when this outbox is no longer given out by this process:
+    /// it would be told the last number for ever.
+    pub(crate) fn tell_none_held(&self) {
+        self.tell_failing(0);
     }
 
     /// Has the same collector told as another store does.
