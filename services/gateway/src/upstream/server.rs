@@ -23,7 +23,7 @@ use super::{
     era::Info,
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
-    known::Known,
+    known::{KEPT_MIN, Known},
     links::{Link, LinkKey, Links, Way},
     subscriptions::Subscriptions,
 };
@@ -381,7 +381,8 @@ impl Server {
             Err(Failed::Gone) => {
                 self.meters.event(&self.config.name, "renewed");
                 self.forget(&key, &link);
-                self.doubt();
+                // Of many sessions each ends for itself, and it is asked once for all of them.
+                self.doubt(KEPT_MIN);
             }
             _ => {}
         }
@@ -444,9 +445,11 @@ impl Server {
         }))
     }
 
-    /// Lets go what nobody has used for long. Called now and then: nothing else does it while nothing is asked.
+    /// Lets go what nobody has used for long, and tells what was not told yet. Called now and then: nothing else does
+    /// it while nothing is asked.
     pub(crate) fn tidy(&self) {
         self.ways.links.tidy();
+        self.tell_news();
         self.ways.spent.run_pending_tasks();
     }
 
