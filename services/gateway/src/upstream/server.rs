@@ -366,8 +366,8 @@ impl Server {
         }
         let linking = self.link(on, ask.abilities, held, ask.pod.as_ref());
         let linked = self.in_time(ask, linking).await.inspect_err(|failed| {
-            // What it was taken for may be what it is no more: it is asked again. That it does not serve one of those of
-            // whom it is told says nothing of that.
+            // What it was taken for may be what it is no more: it is asked again. That it does not serve one of those
+            // of whom it is told says nothing of that.
             let is_theirs = matches!(failed, Failed::Refused { status: 401 | 403, .. }) && !self.is_alike();
             let is_other = matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_));
             if is_other && !is_theirs {
