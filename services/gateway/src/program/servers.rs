@@ -314,7 +314,7 @@ impl ServersFile {
     }
 
     fn apply(&mut self, servers: Vec<Listed>, gateway: &Gateway) {
-        let next = by_name(&servers);
+        let mut next = by_name(&servers);
         for gone in self.known.keys().filter(|name| !next.contains_key(*name)) {
             gateway.remove(gone);
             if let Some(metering) = &gateway.hub.metering {
@@ -322,12 +322,17 @@ impl ServersFile {
             }
         }
         for listed in servers {
-            let before = self.known.get(&listed.server.name);
+            let (name, before) = (listed.server.name.clone(), self.known.get(&listed.server.name));
             if before == Some(&listed) {
                 continue;
             }
             if let Err(wrong) = listed.serve_anew(before, gateway) {
                 tracing::error!(file = %self.path.display(), %wrong, "a server is left as it was");
+                // Nor is it taken for served when the file is read next.
+                match before {
+                    Some(before) => drop(next.insert(name, before.clone())),
+                    None => drop(next.remove(&name)),
+                }
             }
         }
         tracing::info!(file = %self.path.display(), servers = next.len(), "the servers were read anew");
@@ -365,7 +370,7 @@ mod tests {
     use echotune_kit::{auth::Callers, telemetry::metrics::Meter};
 
     use super::*;
-    use crate::{AccessConfig, GatewayConfig, Keys, Limits, metering::MeteringConfig};
+    use crate::{AccessConfig, GatewayConfig, Keys, Limits, metering::MeteringConfig, servers::Source};
 
     #[test]
     fn servers_of_both_kinds_are_read_with_what_they_say_and_nothing_else_changed() {
@@ -441,11 +446,7 @@ mod tests {
         assert_eq!(parse_for(SERVER, false).map(|servers| servers.len()), Ok(1));
     }
 
-    #[tokio::test]
-    async fn what_calls_cost_follows_the_file() {
-        let folder = tempfile::tempdir().expect("folder");
-        let metering = Metering::open(MeteringConfig::new(folder.path())).expect("a ledger");
-        let stop = CancellationToken::new();
+    fn gateway(metering: Option<Metering>, stop: &CancellationToken) -> Gateway {
         let config = GatewayConfig {
             servers: Vec::new(),
             callers: Callers::new("t".repeat(32).into(), None),
@@ -457,11 +458,37 @@ mod tests {
             authorities: None,
             limits: Limits::default(),
             meter: Meter::default(),
-            metering: Some(metering.clone()),
+            metering,
         };
-        let gateway = Gateway::start(config, stop.clone()).expect("usable");
-        let mut file =
-            ServersFile { path: "servers.toml".into(), text: String::new(), known: BTreeMap::new(), is_metered: true };
+        Gateway::start(config, stop.clone()).expect("usable")
+    }
+
+    fn file(is_metered: bool) -> ServersFile {
+        ServersFile { path: "servers.toml".into(), text: String::new(), known: BTreeMap::new(), is_metered }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_served_is_tried_again_with_the_next_file() {
+        let stop = CancellationToken::new();
+        let (gateway, mut file) = (gateway(None, &stop), file(false));
+        let servers = || parse(SERVER).expect("right");
+        let source = || gateway.hub.servers.named("a").map(|server| server.source);
+        gateway.hub.put(Source::Operator, servers().remove(0).server).expect("free");
+        file.apply(servers(), &gateway);
+        assert_eq!(source(), Some(Source::Operator), "it is another's");
+        assert!(gateway.hub.remove(Source::Operator, "a"));
+        file.apply(servers(), &gateway);
+        assert_eq!(source(), Some(Source::Configured));
+        stop.cancel();
+        assert!(gateway.close(Duration::from_secs(20)).await);
+    }
+
+    #[tokio::test]
+    async fn what_calls_cost_follows_the_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let metering = Metering::open(MeteringConfig::new(folder.path())).expect("a ledger");
+        let stop = CancellationToken::new();
+        let (gateway, mut file) = (gateway(Some(metering.clone()), &stop), file(true));
         let mut price = |text: &str| {
             file.apply(parse_for(text, true).expect("right"), &gateway);
             metering.tariff("a").unit_price_micros

@@ -24,8 +24,11 @@ const ANEW: Duration = Duration::from_secs(1);
 /// For how long what it said is taken to hold when it does not say so now.
 const REST: Duration = Duration::from_secs(10);
 /// For how long what a server of 2026-07-28 says of itself holds at the least and at the most, whatever it says.
-const KEPT_MIN: Duration = Duration::from_secs(1);
+pub(super) const KEPT_MIN: Duration = Duration::from_secs(1);
 const KEPT_MAX: Duration = Duration::from_secs(3_600);
+/// How often clients are told at the most that it can something else: while its replicas are of two versions, each
+/// that is asked would say so, and clients who are told ask again.
+const NEWS: Duration = Duration::from_secs(5);
 
 /// What is known of a server.
 pub(super) struct Known {
@@ -40,10 +43,41 @@ pub(super) struct Known {
 struct Inner {
     /// `None` while nobody knows.
     info: Option<Arc<Info>>,
-    /// What it said last, also when that is not believed any more.
-    said: Option<Arc<Info>>,
+    /// What it said when clients were told last, or first.
+    told: Option<Arc<Info>>,
+    /// Until when they are not told again, and whether it said something else meanwhile.
+    rests: Option<Instant>,
+    has_varied: bool,
     /// When it has to be asked again; never by itself where each session tells.
     due: Option<Instant>,
+}
+
+impl Inner {
+    /// Whether clients have to be told now that it can something else than they know.
+    fn has_news(&mut self) -> bool {
+        let Some(info) = &self.info else { return false };
+        let Some(told) = &self.told else {
+            self.told = Some(Arc::clone(info));
+            return false;
+        };
+        let differs = !told.can_the_same(info);
+        if self.rests.is_some_and(|until| until > Instant::now()) {
+            self.has_varied |= differs;
+            return false;
+        }
+        // Whoever looked in between has seen what it is no more.
+        if !std::mem::take(&mut self.has_varied) && !differs {
+            return false;
+        }
+        (self.told, self.rests) = (Some(Arc::clone(info)), Some(Instant::now() + NEWS));
+        true
+    }
+
+    /// It has to be asked again after a while, if not before.
+    fn ask_within(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
 }
 
 impl Known {
@@ -88,19 +122,23 @@ impl Server {
         let info = Arc::new(info);
         // Each child tells by itself, and none is started only to be asked.
         let kept = info.kept.filter(|_| !self.is_process()).map(|kept| kept.clamp(KEPT_MIN, KEPT_MAX));
-        let differs = self.ways.known.with(|inner| {
+        self.ways.known.with(|inner| {
             inner.info = Some(Arc::clone(&info));
             inner.due = kept.map(|kept| Instant::now() + kept);
-            let before = inner.said.replace(Arc::clone(&info));
-            before.is_some_and(|before| !before.can_the_same(&info))
         });
-        if differs {
+        self.tell_news();
+        info
+    }
+
+    /// Tells clients when the server can something else than they were told. Called now and then too, for what is not
+    /// told while they were told something a moment ago.
+    pub(super) fn tell_news(&self) {
+        if self.ways.known.with(Inner::has_news) {
             tracing::info!(server = self.config.name, "an MCP server says that it can something else than before");
             self.has_no_stream.store(false, Ordering::Relaxed);
             Changed::ALL.into_iter().for_each(|changed| self.changes.tell(changed));
             self.ways.known.changed.send_replace(());
         }
-        info
     }
 
     /// What the server says of itself; it is asked when that is not known.
@@ -146,11 +184,12 @@ impl Server {
         }
     }
 
-    /// What it is has to be asked again where nothing else would tell: something has ended that a restart ends.
-    pub(super) fn doubt(&self) {
+    /// What it is has to be asked again within a while where nothing else would tell: something has ended that a
+    /// restart ends.
+    pub(super) fn doubt(&self, within: Duration) {
         let is_told = |info: Arc<Info>| !info.revision.is_modern() && self.is_alike();
         if !self.is_process() && !self.known().is_some_and(is_told) {
-            self.ways.known.ask_in(Duration::ZERO);
+            self.ways.known.with(|inner| inner.ask_within(within));
         }
     }
 
@@ -159,5 +198,37 @@ impl Server {
             Kind::Http { .. } => GREETING,
             Kind::Process(process) => process.start,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::message::{Json, MODERN};
+
+    fn info(can: &str) -> Info {
+        let capabilities = [(can.to_owned(), Json::of(&json!({})))].into_iter().collect();
+        Info { revision: MODERN, capabilities, server: None, instructions: None, kept: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_replicas_of_two_versions_say_is_told_once_in_a_while() {
+        let mut inner = Inner::default();
+        let mut says = |can| {
+            inner.info = Some(Arc::new(info(can)));
+            inner.has_news()
+        };
+        assert!(!says("tools"), "nobody was told of anything else");
+        assert!(says("prompts"), "the first change is told at once");
+        assert!(!says("tools") && !says("prompts") && !says("tools"));
+        tokio::time::sleep(NEWS).await;
+        assert!(says("tools"), "how it ended is told");
+        assert!(!says("prompts") && !says("tools"));
+        tokio::time::sleep(NEWS).await;
+        assert!(says("tools"), "it was another in between");
+        tokio::time::sleep(NEWS).await;
+        assert!(!says("tools"), "it stays what it is");
     }
 }

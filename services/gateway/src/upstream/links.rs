@@ -119,13 +119,16 @@ struct Waits<'a> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
+        // Let go while nobody else looks: of two who leave at once each would take the other for one who waits still.
+        let (key, opened) = (self.key, std::mem::take(&mut self.opened));
         self.links.opening(|opening| {
-            let is_mine = opening.get(&self.key).is_some_and(|opened| Arc::ptr_eq(opened, &self.opened));
+            let is_mine = opening.get(&key).is_some_and(|known| Arc::ptr_eq(known, &opened));
             // What has been opened is kept, and what failed is tried anew by who comes next. Of those that wait for one
             // that nobody opens any more the last is left: it, and this one.
-            if is_mine && (self.opened.initialized() || Arc::strong_count(&self.opened) <= 2) {
-                opening.remove(&self.key);
+            if is_mine && (opened.initialized() || Arc::strong_count(&opened) <= 2) {
+                opening.remove(&key);
             }
+            drop(opened);
         });
     }
 }
@@ -178,8 +181,12 @@ impl Links {
         waits.opened.get_or_init(|| opening).await.clone()
     }
 
-    /// Keeps one that was opened to look at the server, where there is room.
+    /// Keeps one that was opened to look at the server, where there is room and none of its key has anything under way:
+    /// its stream would end with it, which would be taken for a sign that the server has to be looked at once more.
     pub(crate) fn keep(&self, key: LinkKey, link: Link) {
+        if self.kept.get(&key).is_some_and(|held| held.is_followed()) {
+            return link.let_go();
+        }
         match self.kept.reserve() {
             Ok((room, gone)) => {
                 let before = room.put(key, link);
@@ -237,6 +244,11 @@ impl InUse for Link {
 }
 
 impl Link {
+    /// Whether it is a session with a request or a stream under way, and not gone.
+    fn is_followed(&self) -> bool {
+        matches!(self.0.way, Way::Session(_)) && Arc::strong_count(&self.0.used) > 1 && !self.is_gone()
+    }
+
     /// Ends a child once the last request under way has ended.
     fn retire(&self) {
         if let Way::Child { child, .. } = &self.0.way {

@@ -23,7 +23,7 @@ use super::{
     era::Info,
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
-    known::Known,
+    known::{KEPT_MIN, Known},
     links::{Link, LinkKey, Links, Way},
     subscriptions::Subscriptions,
 };
@@ -366,8 +366,11 @@ impl Server {
         }
         let linking = self.link(on, ask.abilities, held, ask.pod.as_ref());
         let linked = self.in_time(ask, linking).await.inspect_err(|failed| {
-            // What it was taken for may be what it is no more: it is asked again.
-            if matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_)) {
+            // What it was taken for may be what it is no more: it is asked again. That it does not serve one of those
+            // of whom it is told says nothing of that.
+            let is_theirs = matches!(failed, Failed::Refused { status: 401 | 403, .. }) && !self.is_alike();
+            let is_other = matches!(failed, Failed::OtherEra | Failed::Refused { .. } | Failed::Wrong(_));
+            if is_other && !is_theirs {
                 self.unlearn();
             }
         });
@@ -381,7 +384,8 @@ impl Server {
             Err(Failed::Gone) => {
                 self.meters.event(&self.config.name, "renewed");
                 self.forget(&key, &link);
-                self.doubt();
+                // Of many sessions each ends for itself, and it is asked once for all of them.
+                self.doubt(KEPT_MIN);
             }
             _ => {}
         }
@@ -444,9 +448,11 @@ impl Server {
         }))
     }
 
-    /// Lets go what nobody has used for long. Called now and then: nothing else does it while nothing is asked.
+    /// Lets go what nobody has used for long, and tells what was not told yet. Called now and then: nothing else does
+    /// it while nothing is asked.
     pub(crate) fn tidy(&self) {
         self.ways.links.tidy();
+        self.tell_news();
         self.ways.spent.run_pending_tasks();
     }
 

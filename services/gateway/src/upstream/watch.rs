@@ -44,14 +44,14 @@ impl Server {
                 Some(Ok(Followed::Changed)) => pause = PAUSE,
                 Some(Ok(Followed::Ended)) => {
                     // It may be another that is there next.
-                    self.doubt();
+                    self.doubt(Duration::ZERO);
                     pause = PAUSE;
                 }
                 // It has gone to sleep meanwhile, which is no fault.
                 Some(Err(_)) if self.is_asleep() => pause = PAUSE,
                 Some(Err(failed)) => {
                     tracing::warn!(server = self.config.name, why = failed.why(), "an MCP server cannot be followed");
-                    self.doubt();
+                    self.doubt(Duration::ZERO);
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
@@ -66,6 +66,9 @@ impl Server {
 
     async fn follow(&self, news: &mut watch::Receiver<()>) -> Result<Followed, Failed> {
         let info = self.info_now().await?;
+        // What was found out until here is no news for what follows.
+        news.mark_unchanged();
+        let info = self.known().unwrap_or(info);
         let wanted = wanted(&info);
         if (wanted.is_empty() && !self.needs_stream(&info)) || self.is_process() {
             return Ok(Followed::Nothing);

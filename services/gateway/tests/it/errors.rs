@@ -1,5 +1,10 @@
 //! Errors of servers: which are answers, and which leave open what came of a request.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use axum::{
     Router,
     body::Bytes,
@@ -8,6 +13,7 @@ use axum::{
     routing::post,
 };
 use echotune_gateway::EraChoice;
+use http::HeaderMap;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -68,4 +74,41 @@ async fn an_error_of_its_own_request_is_an_answer_whatever_its_status() {
             house.close().await;
         }
     }
+}
+
+/// A server that opens sessions for the gateway itself and for nobody else, and how many it has opened.
+async fn choosy(State(opened): State<Arc<AtomicU64>>, headers: HeaderMap, body: Bytes) -> Response {
+    let request: Value = serde_json::from_slice(&body).expect("JSON");
+    let result = match request["method"].as_str().unwrap_or_default() {
+        "initialize" if headers.contains_key(echotune_kit::auth::ON_BEHALF_OF) => {
+            return StatusCode::FORBIDDEN.into_response();
+        }
+        "initialize" => {
+            opened.fetch_add(1, Ordering::SeqCst);
+            json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                "serverInfo": {"name": "choosy", "version": "1"}})
+        }
+        "tools/list" => json!({"tools": [{"name": "t", "inputSchema": {}}]}),
+        _ => return StatusCode::ACCEPTED.into_response(),
+    };
+    let answer = axum::Json(json!({"jsonrpc": "2.0", "id": request["id"], "result": result}));
+    ([("mcp-session-id", "one")], answer).into_response()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_server_refuses_does_not_have_it_asked_again_what_it_is() {
+    let opened = Arc::new(AtomicU64::new(0));
+    let router = Router::new().route("/mcp", post(choosy)).with_state(Arc::clone(&opened));
+    let served = serve("127.0.0.1:0", router).await;
+    let mut server = http("a", &served.url());
+    (server.era, server.forward_caller) = (EraChoice::Legacy, true);
+    let house = House::of(vec![server]).await;
+    for _ in 0..3 {
+        let params = json!({"name": "t"});
+        let response = house.modern("/servers/a/mcp", "user-1", "tools/call", params).send().await.expect("answered");
+        let message = message_of(response).await;
+        assert!(message.to_string().contains("403"), "{message}");
+    }
+    assert_eq!(opened.load(Ordering::SeqCst), 1, "the gateway's own");
+    house.close().await;
 }
