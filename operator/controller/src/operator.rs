@@ -92,7 +92,7 @@ impl Operator {
             stop: drain,
         };
         let reconciler = Reconciler {
-            notes: Arc::new(Notes::new(client.clone(), options.terms.identity.clone())),
+            notes: Arc::new(Notes::new(client.clone(), options.terms.identity.clone(), Arc::clone(&metrics))),
             client,
             world,
             queue,
