@@ -56,6 +56,8 @@ struct Remembered {
     decision: Option<Decision>,
     /// Decisions since the ledger began; none when it has to.
     told: Option<u32>,
+    /// What was learned of it before was taken up, or there was nothing.
+    recalled: bool,
     /// When the state was last kept, and whether it has changed by calls since.
     kept: Option<Instant>,
     learned: bool,
@@ -80,16 +82,17 @@ impl Fleet {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up what was learned before, of servers of which nothing is known.
+    /// Takes up what was learned before, of servers of which it was not yet. Some were decided on by now, as where a
+    /// call waited: what they have learned since is little, and what they had learned before would be lost for good.
     pub fn recall(&self, learned: HashMap<ServerName, State>) {
         let mut known = self.known();
         for (server, state) in learned {
             let remembered = known.servers.entry(server).or_default();
-            // One that was decided on has begun to learn anew.
-            if remembered.serving.is_none() {
-                remembered.state = state;
+            if !remembered.recalled {
+                (remembered.state, remembered.told) = (state, None);
             }
         }
+        known.servers.values_mut().for_each(|remembered| remembered.recalled = true);
     }
 
     /// Whether what the servers of a shard have is counted.
@@ -346,6 +349,24 @@ mod tests {
         assert_eq!(decide("b/two", "b"), Some(2), "of one that nothing is decided on counts what is there");
         fleet.leads(&[1]);
         assert!(!fleet.is_counted(0), "another may lead it in the meantime");
+    }
+
+    #[test]
+    fn what_was_learned_before_is_taken_up_once_also_of_one_that_was_decided_on() {
+        let learned = |now_ms: u64| {
+            let before = self::fleet(0, 0);
+            before.decide(&name("a/one"), ("a", 0), &Policy::default(), waiting(now_ms, 1));
+            before.all_to_keep().remove(0)
+        };
+        let fleet = fleet(0, 0);
+        fleet.decide(&name("a/one"), ("a", 0), &Policy::default(), waiting(1_010_000, 1));
+        let (before, other) = (learned(1_000_000), learned(1_005_000));
+        let state = || fleet.known().servers[&name("a/one")].state.clone();
+        assert_ne!(state(), before.1);
+        fleet.recall(HashMap::from([before.clone()]));
+        assert_eq!(state(), before.1);
+        fleet.recall(HashMap::from([other]));
+        assert_eq!(state(), before.1, "as when another shard is won");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub async fn learned(
     };
     let mut params = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{LEARNED}=true")).limit(PAGE);
     let (mut states, mut faults) = (HashMap::new(), Vec::new());
-    // No server is looked at before this is over.
+    // Servers are looked at meanwhile, but nobody is told that they are all.
     let late = |_| kube::Error::Service("the API server did not answer in time".into());
     loop {
         let page = timeout(patience, api.list(&params)).await.map_err(late)??;

@@ -66,13 +66,14 @@ pub struct Gauges {
     pub ages: Vec<(&'static str, f64)>,
 }
 
-const COUNTS: [(&str, &str); 6] = [
+const COUNTS: [(&str, &str); 7] = [
     ("echotune_operator_reconciles_total", "Servers that were looked at, by how it ended."),
     ("echotune_operator_decisions_total", "Decisions of how many pods there are, by reason."),
     ("echotune_operator_writes_total", "Requests that write, by what and how they ended."),
     ("echotune_operator_watch_errors_total", "Times that a watch broke, by kind."),
     ("echotune_operator_reports_total", "Reports of gateways."),
     ("echotune_operator_ledger_dropped_total", "Lines of the ledger that could not be written."),
+    ("echotune_operator_events_dropped_total", "Events for people that could not be written."),
 ];
 
 impl Metrics {
@@ -123,6 +124,11 @@ impl Metrics {
     /// A line of the ledger could not be written.
     pub fn dropped(&self) {
         self.count(COUNTS[5].0, String::new());
+    }
+
+    /// An event could not be written.
+    pub fn event_dropped(&self) {
+        self.count(COUNTS[6].0, String::new());
     }
 
     /// Pods or their number were written, so long after demand was told.

@@ -1,7 +1,7 @@
 //! Events, for people who look at a server: what changed, never what goes on. Whoever has one to tell does not wait for
 //! it to be written: they are written one after the other beside the work, and left out where that is too slow.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use echotune_api::demand::ServerName;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -15,6 +15,7 @@ use crate::{
     build::MANAGER,
     crd::{ConditionKind, MCPServer, MCPServerStatus, State},
     fleet::Decided,
+    metrics::Metrics,
     pods::Moves,
 };
 
@@ -22,23 +23,26 @@ use crate::{
 const NOTE: usize = 250;
 /// How long an event may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Events that wait to be written; those beyond are left out.
+/// Events that wait to be written; those beyond are left out and counted.
 const WAITING: usize = 1_024;
 
 /// The way to where events are written.
 #[derive(Clone)]
-pub struct Notes(mpsc::Sender<Note>);
+pub struct Notes {
+    notes: mpsc::Sender<Note>,
+    metrics: Arc<Metrics>,
+}
 
 /// An event, and what it is about.
 type Note = (Event, ObjectReference);
 
 impl Notes {
     /// Events of this process, which are written until nobody has any more to tell.
-    pub fn new(client: Client, instance: String) -> Self {
+    pub fn new(client: Client, instance: String, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter { controller: format!("mcp.echotune.internal/{MANAGER}"), instance: Some(instance) };
         let (notes, receive) = mpsc::channel(WAITING);
-        tokio::spawn(write(Recorder::new(client, reporter), receive));
-        Self(notes)
+        tokio::spawn(write(Recorder::new(client, reporter), receive, Arc::clone(&metrics)));
+        Self { notes, metrics }
     }
 
     /// Pods come or go.
@@ -94,16 +98,21 @@ impl Notes {
             ..ObjectReference::default()
         };
         // An event is for people: without it, nothing is worse.
-        if self.0.try_send((event, about)).is_err() {
+        if self.notes.try_send((event, about)).is_err() {
+            self.metrics.event_dropped();
             tracing::debug!("an event on {server} is left out: too many wait");
         }
     }
 }
 
-async fn write(recorder: Recorder, mut notes: mpsc::Receiver<Note>) {
+async fn write(recorder: Recorder, mut notes: mpsc::Receiver<Note>, metrics: Arc<Metrics>) {
     while let Some((event, about)) = notes.recv().await {
         let server = about.name.as_deref().unwrap_or_default();
-        match timeout(PATIENCE, recorder.publish(&event, &about)).await {
+        let written = timeout(PATIENCE, recorder.publish(&event, &about)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            metrics.event_dropped();
+        }
+        match written {
             Ok(Ok(())) => {}
             Ok(Err(cause)) => tracing::debug!(%cause, "an event on {server} is not written"),
             Err(_) => tracing::debug!("an event on {server} is not written in time"),
@@ -118,7 +127,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_too_much_to_tell_leaves_it_out_and_waits_for_nothing() {
         let (notes, mut receive) = mpsc::channel(2);
-        let notes = Notes(notes);
+        let metrics = Arc::new(Metrics::default());
+        let notes = Notes { notes, metrics: Arc::clone(&metrics) };
         let server = "m/s".parse().expect("a server");
         let moves = Moves { create: vec![0], ..Moves::default() };
         for _ in 0..5 {
@@ -130,5 +140,6 @@ mod tests {
             told.push((event.reason, about.name));
         }
         assert_eq!(told, vec![("PodsAdded".to_owned(), Some("s".to_owned())); 2]);
+        assert_eq!(metrics.total("echotune_operator_events_dropped_total"), 3);
     }
 }

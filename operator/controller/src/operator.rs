@@ -92,7 +92,7 @@ impl Operator {
             stop: drain,
         };
         let reconciler = Reconciler {
-            notes: Arc::new(Notes::new(client.clone(), options.terms.identity.clone())),
+            notes: Arc::new(Notes::new(client.clone(), options.terms.identity.clone(), Arc::clone(&metrics))),
             client,
             world,
             queue,
@@ -153,16 +153,24 @@ impl Operator {
     /// Takes up what was learned whenever a shard is won, and forgets the servers of one that is lost.
     async fn lead(&self, stop: CancellationToken) {
         let mut changes = self.reconciler.leads.changes();
-        let mut led = Vec::new();
+        let mut led: Vec<usize> = Vec::new();
+        // Whether what was learned of something that is led is not taken up yet. It is looked at all the same.
+        let mut begins = false;
         loop {
             let leads = self.reconciler.leads.shards();
+            let lost = led.iter().any(|shard| !leads.contains(shard));
             let won = leads.iter().any(|shard| !led.contains(shard));
-            if !leads.is_empty() && led.iter().any(|shard| !leads.contains(shard)) {
+            if lost && leads.is_empty() {
+                tracing::warn!("this process leads no more");
+                self.reconciler.end_all();
+            } else if lost {
                 tracing::warn!(?leads, "this process leads fewer shards");
                 self.reconciler.end_lost();
             }
-            if won {
-                tracing::info!(?leads, "this process leads");
+            begins = (begins || won) && !leads.is_empty();
+            led = leads;
+            if begins {
+                tracing::info!(leads = ?led, "this process leads");
                 if let Err(cause) = self.reconciler.begin(self.options.namespace.as_deref()).await {
                     tracing::warn!(%cause, "what was learned cannot be read yet");
                     tokio::select! {
@@ -170,11 +178,8 @@ impl Operator {
                         () = stop.cancelled() => return,
                     }
                 }
-            } else if leads.is_empty() && !led.is_empty() {
-                tracing::warn!("this process leads no more");
-                self.reconciler.end_all();
+                begins = false;
             }
-            led = leads;
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(TICK) => {}

@@ -27,6 +27,8 @@ pub struct Queue {
 
 /// Urgent servers that are looked at in a row while others wait: these are not to wait for ever.
 const IN_A_ROW: u32 = 8;
+/// Looks at one server in a row of which nothing is told while others press: people are not to wait for ever.
+const PUT_OFF: u32 = 8;
 
 /// In which turn a server is looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +62,8 @@ struct Entry {
     /// In which turn it is looked at when it is due, at the least.
     ripe: Turn,
     failures: u32,
+    /// Looks in a row of which nothing was told.
+    put_off: u32,
 }
 
 impl Waiting {
@@ -138,8 +142,12 @@ impl Queue {
 
     /// A server is to be looked at.
     pub fn now(&self, server: &ServerName) {
-        self.waiting().now(server, Turn::Usual);
-        self.more.notify_one();
+        let mut waiting = self.waiting();
+        waiting.now(server, Turn::Usual);
+        // One that was urgent and failed is so again.
+        let urgent = !waiting.urgent.is_empty();
+        drop(waiting);
+        self.tell(urgent);
     }
 
     /// A server is to be looked at before others: a call waits.
@@ -164,6 +172,16 @@ impl Queue {
     /// Whether an urgent server waits that nobody has taken.
     pub fn presses(&self) -> bool {
         !self.waiting().urgent.is_empty()
+    }
+
+    /// Whether what is to be told of a server that is looked at is put off, since urgent ones wait; not more often in a
+    /// row than people can wait.
+    pub fn puts_off(&self, server: &ServerName) -> bool {
+        let presses = self.presses();
+        let mut waiting = self.waiting();
+        let Some(entry) = waiting.entries.get_mut(server) else { return false };
+        entry.put_off = if presses && entry.put_off < PUT_OFF { entry.put_off + 1 } else { 0 };
+        entry.put_off > 0
     }
 
     /// A server is to be looked at after that time, unless it is sooner anyway.
@@ -328,6 +346,39 @@ mod tests {
         assert_eq!(taken.await.expect("it ends"), [name("m/a"), name("m/b")]);
         assert!(!queue.presses());
         assert_eq!(queue.next().await, name("m/usual"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_press_what_is_put_off_is_told_now_and_then() {
+        let queue = Queue::default();
+        let (waits, other) = (name("m/waits"), name("m/other"));
+        queue.first(&waits);
+        assert_eq!(queue.next().await, waits);
+        assert!(!queue.puts_off(&waits), "nobody else waits");
+        queue.done(&waits, Some(Duration::ZERO));
+        let mut put_off = Vec::new();
+        for _ in 0..10 {
+            queue.first(&waits);
+            while queue.next().await != waits {}
+            queue.done(&other, None);
+            queue.first(&other);
+            put_off.push(queue.puts_off(&waits));
+            queue.done(&waits, Some(Duration::ZERO));
+        }
+        assert_eq!(put_off, [true, true, true, true, true, true, true, true, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_urgent_and_is_asked_for_again_finds_who_takes_urgent_ones_alone() {
+        let queue = std::sync::Arc::new(Queue::default());
+        queue.first(&name("m/a"));
+        queue.failed(&queue.next_urgent().await);
+        let taking = std::sync::Arc::clone(&queue);
+        let taken = tokio::spawn(async move { taking.next_urgent().await });
+        tokio::task::yield_now().await;
+        queue.now(&name("m/a"));
+        let taken = tokio::time::timeout(Duration::from_secs(100), taken).await;
+        assert_eq!(taken.expect("it is told").expect("it ends"), name("m/a"));
     }
 
     #[tokio::test(start_paused = true)]

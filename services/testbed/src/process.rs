@@ -77,6 +77,11 @@ impl Process {
         stat(pid).map(|(_, start)| Self { pid, start })
     }
 
+    /// This very process.
+    pub(crate) fn own() -> Option<Self> {
+        Self::of(i32::try_from(std::process::id()).ok()?)
+    }
+
     /// Whether this folder is what it finds at a place, which depends on its mounts.
     pub(crate) fn finds(self, place: &Path, folder: &Path) -> bool {
         let root = Path::new("/proc").join(self.pid.to_string()).join("root");

@@ -431,7 +431,7 @@ impl Reconciler {
         if status::same(&seen.server.status, &status) {
             return Ok(true);
         }
-        if can_wait && self.queue.presses() {
+        if can_wait && self.queue.puts_off(&seen.name) {
             return Ok(false);
         }
         self.notes.changed(&seen.name, &seen.server.uid, &seen.server.status, &status);

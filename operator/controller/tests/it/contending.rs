@@ -150,6 +150,12 @@ async fn gateways_are_no_longer_told_of_servers_that_another_leads() {
         cluster.put("mcpservers", server(name, json!({})));
     }
     let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
+    loses_one_of_two_shards(&cluster, &operator, &gateway, &names).await;
+    operator.end().await;
+}
+
+/// Once a gateway knows all servers another leads a part of them, and it knows the rest alone.
+async fn loses_one_of_two_shards(cluster: &Cluster, operator: &Running, gateway: &Gateway, names: &[String]) {
     let known = || names.iter().filter(|name| gateway.knows(name).is_some()).cloned().collect::<Vec<_>>();
     until("all to be known", || if known() == names { Ok(()) } else { Err(known()) }).await;
     let taken = json!({ "spec": {
@@ -163,5 +169,24 @@ async fn gateways_are_no_longer_told_of_servers_that_another_leads() {
     let left: Vec<_> = names.iter().filter(|name| shard(name) == 1).cloned().collect();
     assert!(!left.is_empty() && left.len() < names.len(), "{left:?}");
     until("those of the other shard alone", || if known() == left { Ok(()) } else { Err(known()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_before_it_was_taken_up_is_forgotten_all_the_same() {
+    let cluster = Cluster::start().await;
+    // What was learned cannot be read, for as long as this lasts.
+    cluster.script(|verb, target| (verb == "GET" && target.plural == "configmaps").then_some(Fault::Status(500)));
+    let mut shared = options("one");
+    shared.terms.shards = 2;
+    let operator = start_with(&cluster, shared, Place::Nowhere);
+    let leads = &operator.operator.exchange.leads;
+    until("both shards", || if leads.all() { Ok(()) } else { Err(leads.shards()) }).await;
+    // Servers that are new are looked at meanwhile.
+    let names: Vec<_> = (0..8).map(|at| format!("s{at}")).collect();
+    for name in &names {
+        cluster.put("mcpservers", server(name, json!({})));
+    }
+    let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
+    loses_one_of_two_shards(&cluster, &operator, &gateway, &names).await;
     operator.end().await;
 }

@@ -6,7 +6,11 @@ use rustix::process::Signal;
 use tokio::time;
 
 use super::{Context, cgroup, network};
-use crate::{TestbedError, kubernetes::Component, process};
+use crate::{
+    TestbedError,
+    kubernetes::Component,
+    process::{self, Process},
+};
 
 /// For containers, after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -83,11 +87,21 @@ async fn containers(name: &str, signal: Signal) -> Result<(), TestbedError> {
 /// Kills those that stand between containerd and its containers: all others that have the node's mounts. They are known
 /// by what they find where the kubelet keeps its own, for the holder of the mounts may have died before them.
 fn shims(context: &Context<'_>) {
-    let (holder, kept) = (context.holder().ok(), context.folder.node(KEPT));
-    let others = process::all().filter(|process| Some(*process) != holder && process.finds(Path::new(KUBELET), &kept));
-    for process in others {
-        process.signal(Signal::KILL);
+    let holder = context.holder().ok();
+    for process in within(Path::new(KUBELET), &context.folder.node(KEPT)) {
+        if Some(process) != holder {
+            process.signal(Signal::KILL);
+        }
     }
+}
+
+/// Processes that find this folder at a place by mounts of their own. Where this very process finds it there too, all
+/// of the machine does, and none of them is known to be the node's.
+fn within(place: &Path, folder: &Path) -> Vec<Process> {
+    if Process::own().is_none_or(|own| own.finds(place, folder)) {
+        return Vec::new();
+    }
+    process::all().filter(|process| process.finds(place, folder)).collect()
 }
 
 /// Tries to remove what processes that just ended may hold for a moment.
@@ -99,4 +113,17 @@ async fn removed(mut remove: impl FnMut() -> Result<(), TestbedError>) -> Result
         time::sleep(LOOK).await;
     }
     remove()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_of_the_machine_finds_tells_no_process_of_the_node() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = Process::own().expect("this runs");
+        assert!(own.finds(folder.path(), folder.path()));
+        assert_eq!(within(folder.path(), folder.path()), []);
+    }
 }
