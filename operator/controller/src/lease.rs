@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -61,6 +61,8 @@ struct Shared {
     base: Instant,
     /// Until when each shard is led, in ms since `base`; 0 for not.
     until: Vec<AtomicU64>,
+    /// How often a shard was won.
+    wins: AtomicUsize,
     changes: watch::Sender<u64>,
 }
 
@@ -80,7 +82,8 @@ impl Leads {
     /// Nothing is led yet.
     pub fn none(shards: u16) -> Self {
         let until = (0..shards.clamp(1, MAX_SHARDS)).map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Shared { base: Instant::now(), until, changes: watch::Sender::new(0) }))
+        let (wins, changes) = (AtomicUsize::new(0), watch::Sender::new(0));
+        Self(Arc::new(Shared { base: Instant::now(), until, wins, changes }))
     }
 
     fn until(&self, shard: usize) -> Option<Instant> {
@@ -94,6 +97,9 @@ impl Leads {
         let before = self.until(shard).is_some();
         let ms = until.map_or(0, |until| until.saturating_duration_since(self.0.base).as_millis());
         self.0.until[shard].store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Release);
+        if until.is_some() && !before {
+            self.0.wins.fetch_add(1, Ordering::AcqRel);
+        }
         if before != until.is_some() {
             self.0.changes.send_modify(|number| *number += 1);
         }
@@ -110,6 +116,11 @@ impl Leads {
     /// Shards that are led.
     pub fn shards(&self) -> Vec<usize> {
         (0..self.0.until.len()).filter(|shard| self.until(*shard).is_some()).collect()
+    }
+
+    /// How often a shard was won. Those that are led are the last of these, and the rest was lost again.
+    pub fn wins(&self) -> usize {
+        self.0.wins.load(Ordering::Acquire)
     }
 
     /// How many shards there are.

@@ -153,13 +153,14 @@ impl Operator {
     /// Takes up what was learned whenever a shard is won, and forgets the servers of one that is lost.
     async fn lead(&self, stop: CancellationToken) {
         let mut changes = self.reconciler.leads.changes();
-        let mut led: Vec<usize> = Vec::new();
+        let (mut led, mut wins) = (0, 0);
         // Whether what was learned of something that is led is not taken up yet. It is looked at all the same.
         let mut begins = false;
         loop {
             let leads = self.reconciler.leads.shards();
-            let lost = led.iter().any(|shard| !leads.contains(shard));
-            let won = leads.iter().any(|shard| !led.contains(shard));
+            let won = self.reconciler.leads.wins() - wins;
+            // Also one that was won and lost since this was here last.
+            let lost = led + won > leads.len();
             if lost && leads.is_empty() {
                 tracing::warn!("this process leads no more");
                 self.reconciler.end_all();
@@ -167,10 +168,10 @@ impl Operator {
                 tracing::warn!(?leads, "this process leads fewer shards");
                 self.reconciler.end_lost();
             }
-            begins = (begins || won) && !leads.is_empty();
-            led = leads;
+            begins = (begins || won > 0) && !leads.is_empty();
+            (led, wins) = (leads.len(), wins + won);
             if begins {
-                tracing::info!(leads = ?led, "this process leads");
+                tracing::info!(?leads, "this process leads");
                 if let Err(cause) = self.reconciler.begin(self.options.namespace.as_deref()).await {
                     tracing::warn!(%cause, "what was learned cannot be read yet");
                     tokio::select! {
