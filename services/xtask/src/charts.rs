@@ -2,14 +2,14 @@
 //! configuration that comes out is loaded by the very program that it is for.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{Excluded, e2e::target, image::text};
+use crate::{ALL, Excluded, e2e::target, image::text};
 
 const FOLDER: &str = "charts";
 /// The version that is rendered for, where there is no cluster to ask.
@@ -58,9 +58,7 @@ pub(crate) fn check(excluded: &mut Excluded) -> anyhow::Result<()> {
 
 /// Helm that the testbed has built.
 fn helm() -> anyhow::Result<Option<PathBuf>> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let words = ["run", "--quiet", "--locked", "--package", "echotune-testbed", "--", "where-helm"];
-    let told = Command::new(cargo).args(words).output()?;
+    let told = run("echotune-testbed", &["where-helm"])?;
     let path = String::from_utf8(told.stdout)?;
     Ok(told.status.success().then(|| PathBuf::from(path.trim())))
 }
@@ -77,13 +75,18 @@ fn resources() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a program of this workspace prints, built as the check of features builds it.
+/// What a program of this workspace prints.
 fn said(program: &str, words: &[&str]) -> anyhow::Result<String> {
-    crate::cargo(&["build", "--workspace", "--all-features", "--locked", "--quiet", "--bin", program])?;
-    let mut command = Command::new(target().join("debug").join(program));
-    let told = command.args(words).output().with_context(|| program.to_owned())?;
-    ensure!(told.status.success(), "{command:?}: {}", String::from_utf8_lossy(&told.stderr));
+    let told = run(program, words)?;
+    let words = words.join(" ");
+    ensure!(told.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&told.stderr));
     Ok(String::from_utf8(told.stdout)?)
+}
+
+/// Runs a program of this workspace, built as the check of features builds it.
+fn run(program: &str, words: &[&str]) -> anyhow::Result<Output> {
+    crate::cargo(&[&["build", "--bin", program], &ALL[..]].concat())?;
+    Command::new(target().join("debug").join(program)).args(words).output().with_context(|| program.to_owned())
 }
 
 impl Chart {

@@ -54,12 +54,14 @@ const CHECKS: [(&str, Check); 13] = [
     ("clippy", |_| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("docs", |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
     ("test", |_| cargo(&["test", "--workspace", "--locked"])),
+    // More seeds than `test` runs, of what it has built.
     ("simulation", |_| {
         let one = ["test", "--workspace", "--locked", "--test", "it", "--", "whatever_fails"];
         cargo_with(&one, &[("ECHOTUNE_SEEDS", SEEDS)])
     }),
     ("features", |_| features()),
     ("charts", charts::check),
+    // Whoever sends no spans need not build the sending.
     ("minimal", |_| cargo(&["check", "-p", "echotune", "--no-default-features", "--locked"])),
 ];
 
