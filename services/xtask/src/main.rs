@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         ["check"] => CHECKS.iter().try_for_each(|(name, check)| timed(name, *check, &mut excluded)),
         ["check", wanted] => match CHECKS.iter().find(|(name, _)| name == wanted) {
             Some((name, check)) => timed(name, *check, &mut excluded),
-            None => Err(anyhow::anyhow!("no check is named '{wanted}'")),
+            None => Err(anyhow::anyhow!("no check is named '{wanted}'; there are {}", names(", "))),
         },
         ["coverage"] => coverage::run(),
         ["e2e"] => e2e::run_all(None, &[]),
@@ -95,8 +95,7 @@ fn main() -> ExitCode {
         ["spark", words @ ..] => spark::run(words),
         ["testbed", words @ ..] => testbed::run(words),
         _ => {
-            let names: Vec<&str> = CHECKS.iter().map(|(name, _)| *name).collect();
-            let names = names.join("|");
+            let names = names("|");
             let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | \
                             image NAME|all | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
@@ -113,6 +112,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The names of all checks.
+fn names(between: &str) -> String {
+    CHECKS.map(|(name, _)| name).join(between)
 }
 
 fn timed(name: &str, check: Check, excluded: &mut Excluded) -> anyhow::Result<()> {
