@@ -133,13 +133,21 @@ impl View for WriteView<'_> {
     }
 }
 
-/// Tells of a writer that ends by a fault of the program.
-struct Ends<'b>(&'b Breaker);
+/// The queue of a writer, which tells of one that ends by a fault of the program.
+struct Queue<'b> {
+    requests: mpsc::Receiver<Request>,
+    breaker: &'b Breaker,
+}
 
-impl Drop for Ends<'_> {
+impl Drop for Queue<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail(writer_gone());
+            // Before anybody knows: a write that comes after it was not made, and is not one of unknown outcome.
+            self.requests.close();
+            while let Ok(request) = self.requests.try_recv() {
+                refuse(&mut vec![request], &writer_gone());
+            }
+            self.breaker.fail(writer_gone());
         }
     }
 }
@@ -147,14 +155,14 @@ impl Drop for Ends<'_> {
 /// Writes until the store is closed. What breaks the store for good is put into `breaker`.
 pub(super) fn write_groups(
     database: &Weak<Held>,
-    mut queue: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Request>,
     keeper: Option<&mpsc::Sender<Group>>,
     committed: &watch::Sender<u64>,
     breaker: &Breaker,
 ) {
-    let _ends = Ends(breaker);
+    let mut queue = Queue { requests, breaker };
     let mut group = Vec::with_capacity(GROUP);
-    while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+    while queue.requests.blocking_recv_many(&mut group, GROUP) > 0 {
         while !group.is_empty() {
             let Some(held) = database.upgrade() else { return };
             let Some(database) = held.database.to_write() else { return };
