@@ -395,9 +395,19 @@ mod tests {
         log.append("users", records).await.expect("appended");
         let mut commits = log.db.commits();
         commits.borrow_and_update();
+        // The writer is kept busy, so that the first write is not done before the forgetting is left alone.
+        let (go_on, until) = std::sync::mpsc::channel::<()>();
+        let mut busy = Box::pin(log.db.write(move |_| {
+            // Either way the writer is needed no longer.
+            until.recv().ok();
+            Ok::<_, LogError>(((), Batch::default()))
+        }));
+        assert!(timeout(Duration::ZERO, &mut busy).await.is_err());
         let mut forgetting = log.forget("users", "ann");
         let early = timeout(Duration::ZERO, &mut forgetting).await;
         assert!(early.is_err(), "its first write is under way: {early:?}");
+        drop(go_on);
+        busy.await.expect("written");
         let left = async || full(&log, "users").await.iter().filter(|full| **full).count();
         // A write is acknowledged before its commit is told of: the first that is told may be that of the records.
         while left().await == 3_000 {
