@@ -345,9 +345,13 @@ where
 #[cfg(test)]
 pub(crate) fn on_this_thread() -> (SpanStore, tracing::subscriber::DefaultGuard) {
     // Where there is one subscriber only, tracing asks the thread that meets a span first whether anybody
-    // wants it, and remembers a no of a thread that has none. A second one, for good, makes it ask all.
-    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
-    SECOND.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+    // wants it, and remembers a no of a thread that has none. Two more, for good, make it ask all; the first
+    // of them wants nothing, so that no thread meets a span while it is the only one.
+    static MORE: std::sync::OnceLock<[tracing::Dispatch; 2]> = std::sync::OnceLock::new();
+    MORE.get_or_init(|| {
+        let nothing = tracing_subscriber::registry().with(tracing_subscriber::filter::LevelFilter::OFF);
+        [tracing::Dispatch::new(nothing), tracing::Dispatch::new(tracing_subscriber::registry())]
+    });
     let spans = SpanStore::default();
     let subscriber = tracing_subscriber::registry().with(spans_to(&provider(&spans).build()));
     (spans, subscriber.set_default())
