@@ -184,6 +184,8 @@ async fn only_the_owner_sees_a_new_folder_and_its_store() {
 const CHUNKS: Table = Table("chunks");
 /// Set for the process that runs [`writes_beyond_the_room_there_is_say_so_and_lose_nothing_acknowledged`] with little room.
 const LITTLE_ROOM: &str = "ECHOTUNE_TEST_LITTLE_ROOM";
+/// The name of that test; its thread has another where tests are run one by one.
+const THIS: &str = "embedded::tests::writes_beyond_the_room_there_is_say_so_and_lose_nothing_acknowledged";
 
 async fn chunk(db: &Db, number: u64) -> Result<u64, StoreError> {
     db.write(move |_| {
@@ -235,12 +237,11 @@ async fn writes_beyond_the_room_there_is_say_so_and_lose_nothing_acknowledged() 
         return fill(&Db::open(Path::new(&folder)).expect("open")).await;
     }
     let folder = tempfile::tempdir().expect("folder");
-    let this = std::thread::current().name().expect("a test has a name").to_owned();
     // A limit on the size of files stands for a full disk: writes beyond it fail, the process lives.
     let output = std::process::Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 8192; exec \"$@\"", "sh"])
         .arg(std::env::current_exe().expect("this program"))
-        .args(["--exact", &this, "--nocapture"])
+        .args(["--exact", THIS, "--nocapture"])
         .env(LITTLE_ROOM, folder.path())
         .output()
         .expect("started");
