@@ -77,8 +77,7 @@ async fn what_a_frozen_server_has_is_not_believed_after_a_change_it_was_not_told
     let (server, keys, row) = (Server::start(), Keys::of(&["ann"]).await, Row::default());
     let one = Process::within(NOTHING, RedisOptions { timeout: ANSWER * 4, ..server.options() }, &keys, 1);
     one.used(true).await;
-    one.get("ann", &row).await;
-    crate::kept(&server).await;
+    crate::filled(&server, &one, &row).await;
     server.signal("STOP");
     let new = row.write();
     one.changed("ann").await;
@@ -94,11 +93,10 @@ async fn what_a_frozen_server_has_is_not_believed_after_a_change_it_was_not_told
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_away_is_told_of_changes_before_it_is_used_again() {
     let (server, keys, row) = (Server::start(), Keys::of(&["ann"]).await, Row::default());
-    let quick = RedisOptions { timeout: QUICK * 20, connect_timeout: QUICK * 20, ..server.options() };
+    let quick = RedisOptions { timeout: QUICK * 20, ..server.options() };
     let one = Process::within(NOTHING, quick, &keys, 1);
     one.used(true).await;
-    one.get("ann", &row).await;
-    crate::kept(&server).await;
+    crate::filled(&server, &one, &row).await;
     server.signal("STOP");
     while one.tier.is_up() {
         one.get("ann", &row).await;

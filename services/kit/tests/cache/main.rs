@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -49,12 +49,25 @@ impl Row {
     }
 }
 
+/// For how long one who makes a value is waited for by others at the most.
+const LEASE: Duration = Duration::from_secs(2);
+
+async fn has_value(server: &Server) -> bool {
+    server.holds().await.iter().any(|(field, _)| field.windows(2).any(|two| two == b"v:"))
+}
+
 /// Waits until the server has a value.
 async fn kept(server: &Server) {
-    eventually("the server has the value", || async {
-        server.holds().await.iter().any(|(field, _)| field.windows(2).any(|two| two == b"v:"))
-    })
-    .await;
+    eventually("the server has the value", || has_value(server)).await;
+}
+
+/// Reads until the server has the value, which it is not given when its answers are late.
+async fn filled(server: &Server, by: &Process, row: &Row) {
+    let filled = || async {
+        by.get("ann", row).await;
+        has_value(server).await
+    };
+    eventually("the server has the value", filled).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +138,7 @@ async fn a_thousand_callers_in_two_processes_make_one_value() {
     let options = server::patient(&server);
     let processes = [Process::ready(options.clone(), &keys).await, Process::ready(options, &keys).await];
     let row = Arc::new(Row { takes: Duration::from_millis(300), ..Row::default() });
+    let since = Instant::now();
     let callers = (0..1_000).map(|n| {
         let (cache, row) = (processes[n % 2].cache.clone(), Arc::clone(&row));
         tokio::spawn(
@@ -134,7 +148,9 @@ async fn a_thousand_callers_in_two_processes_make_one_value() {
     for answer in join_all(callers).await {
         answer.expect("joined").expect("read");
     }
-    assert_eq!(row.reads(), 1);
+    let reads = row.reads();
+    // On a machine that stood still for longer than others wait for one, two may have made it.
+    assert!(reads == 1 || (reads == 2 && since.elapsed() >= LEASE), "{reads} reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +158,7 @@ async fn who_makes_a_value_and_dies_is_waited_for_a_short_while() {
     let (server, keys) = (Server::start(), Keys::of(&["ann"]).await);
     let (one, two) = (Process::ready(server.options(), &keys).await, Process::ready(server.options(), &keys).await);
     let (reader, begun) = (one.cache.clone(), Arc::new(AtomicUsize::new(0)));
-    let flag = Arc::clone(&begun);
+    let (flag, before) = (Arc::clone(&begun), Instant::now());
     let dies = tokio::spawn(async move {
         let never = async move {
             flag.store(1, Relaxed);
@@ -152,10 +168,13 @@ async fn who_makes_a_value_and_dies_is_waited_for_a_short_while() {
     });
     eventually("it has begun", || async { begun.load(Relaxed) == 1 }).await;
     dies.abort();
-    let (row, since) = (Row::default(), std::time::Instant::now());
+    let (row, since) = (Row::default(), Instant::now());
     two.get("ann", &row).await;
+    let waited = since.elapsed();
     assert_eq!(row.reads(), 1);
-    assert!(since.elapsed() >= Duration::from_millis(50) && since.elapsed() < LONG / 2, "{:?}", since.elapsed());
+    // Nobody is waited for any more on a machine that stood still until the lease had ended.
+    let is_leased = before.elapsed() < LEASE;
+    assert!((waited >= Duration::from_millis(50) || !is_leased) && waited < LONG / 2, "{waited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,8 +39,12 @@ impl Drop for Server {
     }
 }
 
+/// A port below those that Linux gives to whoever asks for any (`ip_local_port_range`, from 32768 on), so that nobody is
+/// given it before the server has it, or while that is down.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a free port").port()
+    let draw = || 10_000 + u16::try_from(uuid::Uuid::new_v4().as_u128() % 20_000).expect("small");
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(draw).take(1_000).find(is_free).expect("a free port")
 }
 
 /// The program that is started, where there is one.
