@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::{NEVER, Place, journal_only, of, put, quick, words};
 use crate::way::Lost;
 
+/// Longer than a busy machine keeps a renewal waiting.
+const LEASE: Duration = Duration::from_secs(12);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_waits_until_the_first_has_ended() {
-    const LEASE: Duration = Duration::from_secs(4);
     let place = Place::new().await;
     let (first, tasks) = place.open(&place.session, KeptOptions { lease: LEASE, ..quick() }).await;
     put(&first, "a", "1").await.expect("written");
@@ -87,8 +89,9 @@ async fn a_write_that_was_on_its_way_when_the_store_was_lost_is_not_taken_for_ma
 async fn who_sees_that_another_has_the_lease_ends_though_nothing_is_written() {
     let place = Place::new().await;
     let (old, _old_tasks) = place.open(&place.far, quick()).await;
-    place.way.lose("kept_leases", Lost::Request, 3);
-    let (_new, new_tasks) = place.open(&place.session, quick()).await;
+    place.way.lose("kept_leases", Lost::Request, usize::MAX);
+    let (_new, new_tasks) = place.open(&place.session, KeptOptions { lease: LEASE, ..quick() }).await;
+    place.way.heal();
     let failed = old.failed().await;
     assert!(failed.to_string().contains("another process has taken"), "{failed}");
     new_tasks.close(NEVER).await;
