@@ -7,7 +7,7 @@ use echotune_gateway::{Effect, Sharing};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use crate::house::{House, SOON, child, effects, process};
+use crate::house::{House, OPERATOR, SOON, child, effects, message_of, process};
 
 fn policy() -> Policy {
     let keep = Keep { rule: KeepRule::Fixed, fixed_ms: 1_000, ..Keep::default() };
@@ -27,6 +27,21 @@ async fn gone(pids: &BTreeSet<u64>) {
     timeout(SOON, wait).await.expect("they end");
 }
 
+/// Waits until the tools of the one server are listed: its process may take longer to start than a list is waited for,
+/// and then it is asked for again after a while.
+async fn listed(house: &House) {
+    let looking = async {
+        loop {
+            let list = house.modern("/mcp", OPERATOR, "tools/list", json!({})).send().await.expect("answered");
+            if message_of(list).await["result"]["tools"].as_array().is_some_and(|tools| !tools.is_empty()) {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(SOON, looking).await.expect("it is listed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_come_with_calls_and_go_when_there_are_none_and_no_call_is_lost() {
     let house = Arc::new(House::of(Vec::new()).await);
@@ -39,6 +54,7 @@ async fn processes_come_with_calls_and_go_when_there_are_none_and_no_call_is_los
     // The first call finds none. What it has started may have gone again before the others come.
     let called = house.call("/servers/a/mcp", "echo", json!({})).await;
     let first = called["structuredContent"]["pid"].as_u64().expect("a number");
+    listed(&house).await;
     let callers = (0..8).map(|caller| {
         let house = Arc::clone(&house);
         tokio::spawn(async move {
@@ -60,7 +76,7 @@ async fn processes_come_with_calls_and_go_when_there_are_none_and_no_call_is_los
     // Nobody calls any more.
     pids.insert(first);
     gone(&pids).await;
-    assert_eq!(house.tools("/mcp", crate::house::OPERATOR).await.len(), 6, "it is listed while it sleeps");
+    assert_eq!(house.tools("/mcp", OPERATOR).await.len(), 6, "it is listed while it sleeps");
     let again = house.call("/servers/a/mcp", "echo", json!({})).await;
     let pid = again["structuredContent"]["pid"].as_u64().expect("a number");
     assert!(!pids.contains(&pid));
