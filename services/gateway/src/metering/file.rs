@@ -38,7 +38,16 @@ pub(super) struct Ledger {
     /// Whether there is more in the file than its length here: a group that could not be written.
     is_torn: bool,
     /// Held, so that no other process writes.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Ledger {
+    /// A program that is being started from here has all that is open here until it runs: to close the lock alone would
+    /// not let the ledger go before that.
+    fn drop(&mut self) {
+        // Where that fails it goes with the last who has it open.
+        drop(self.lock.unlock());
+    }
 }
 
 /// Where a ledger goes on.
@@ -73,7 +82,7 @@ impl Ledger {
         let file = OpenOptions::new().append(true).open(&end.path).map_err(LedgerError::file(&end.path))?;
         let End { name, path, length, next, head } = end;
         let (folder, region) = (folder.to_owned(), region.to_owned());
-        Ok(Self { folder, file_bytes, region, key, name, file, path, length, next, head, is_torn: false, _lock: lock })
+        Ok(Self { folder, file_bytes, region, key, name, file, path, length, next, head, is_torn: false, lock })
     }
 
     pub(super) fn public(&self) -> PublicKey {

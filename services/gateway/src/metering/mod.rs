@@ -218,7 +218,7 @@ impl Metering {
         self.0.queue.lost()
     }
 
-    /// Writes what waits, and ends. Entries that come later are lost.
+    /// Writes what waits, and ends; then another may open the ledger. Entries that come later are lost.
     pub async fn close(&self) {
         self.0.queue.close().await;
     }

@@ -110,10 +110,9 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        let (mut records, mut waiting) = (Vec::with_capacity(GROUP), Vec::new());
+        let (mut records, mut waiting, mut closed) = (Vec::with_capacity(GROUP), Vec::new(), Vec::new());
         while let Some(first) = self.queue.blocking_recv() {
             let mut next = Some(first);
-            let mut closed = None;
             while let Some(wanted) = next.take() {
                 match wanted {
                     Wanted::Entry(entry, told) => {
@@ -124,7 +123,7 @@ impl Writer {
                     }
                     Wanted::Close(done) => {
                         self.queue.close();
-                        closed = Some(done);
+                        closed.push(done);
                     }
                 }
                 if records.len() < GROUP {
@@ -132,13 +131,15 @@ impl Writer {
                 }
             }
             self.group(&mut records, &mut waiting);
-            if let Some(done) = closed {
-                // Whoever asked may have left.
-                let _ = done.send(());
-            }
         }
         // What was lost at the very end is told too.
         self.group(&mut records, &mut waiting);
+        // Whoever hears of the end may open the ledger again at once: it is let go before.
+        drop(self);
+        for done in closed {
+            // Whoever asked may have left.
+            let _ = done.send(());
+        }
     }
 
     /// Writes what has come together, and tells those who wait.
@@ -227,7 +228,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(Duration::from_secs(20), written).await.expect("written");
+        timeout(Duration::from_secs(60), written).await.expect("written");
         queue.close().await;
         let key = PublicKey::read(folder.path()).expect("a key");
         let report = verify(folder.path(), &key, None).expect("read");

@@ -96,7 +96,7 @@ async fn bad_server(how: &'static str) -> (ServerConfig, Served, Arc<AtomicU64>)
     let served = serve("127.0.0.1:0", Router::new().route("/mcp", post(bad)).with_state(state)).await;
     let mut server = http("bad", &served.url());
     // Enough for a call to get there on a machine that is busy.
-    server.deadline = Duration::from_secs(3);
+    server.deadline = Duration::from_secs(10);
     server.concurrency = 4;
     server.queue = 2;
     (server, served, calls)
@@ -114,8 +114,8 @@ fn with_status() -> Limits {
 /// So often is asked what must not wait for a server that is bad, and all of it takes less than this, however busy the
 /// machine is. Whoever waited each time would need longer: for each of those servers one waits for half a second at
 /// the least.
-const TIMES: u32 = 20;
-const WELL: Duration = Duration::from_secs(9);
+const TIMES: u32 = 60;
+const WELL: Duration = Duration::from_secs(29);
 
 /// One that is bad beside one that is good.
 async fn beside(how: &'static str) -> (House, Arc<AtomicU64>, Vec<Served>) {
@@ -302,9 +302,17 @@ async fn one_that_says_it_is_full_is_believed() {
     // No longer than the pause before it would be asked again.
     server.deadline = Duration::from_secs(1);
     let house = House::with(config(vec![server], with_status())).await;
-    let response = house.modern("/mcp", OPERATOR, "tools/call", json!({"name": "bad"})).send().await.expect("answered");
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(response.headers()["retry-after"], "7");
+    let refused = async {
+        loop {
+            let call = house.modern("/mcp", OPERATOR, "tools/call", json!({"name": "bad"}));
+            let response = call.send().await.expect("answered");
+            // On a machine that is busy the time may be over before the server has said anything.
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                return response.headers()["retry-after"].clone();
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(SOON, refused).await.expect("told"), "7");
     house.close().await;
 }
 

@@ -12,14 +12,17 @@ use rmcp::transport::streamable_http_server::{
     StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::Fixture;
 
 pub(crate) const OPERATOR: &str = "the token of the operator, which is long enough";
 /// How long a test waits for what must come.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A server that is served until it is dropped or stopped.
 pub(crate) struct Served {
@@ -30,6 +33,23 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) fn url(&self) -> String {
         format!("http://{}/mcp", self.address)
+    }
+}
+
+/// A port of this machine that is given to nobody else for as long as this is there, also while nobody listens on it.
+pub(crate) struct Port {
+    pub(crate) address: String,
+    _socket: TcpSocket,
+}
+
+impl Port {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // As whoever listens here says too: then one that does not listen is in nobody's way.
+        socket.set_reuseaddr(true).expect("set");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("bound");
+        let address = socket.local_addr().expect("an address").to_string();
+        Self { address, _socket: socket }
     }
 }
 
@@ -115,6 +135,7 @@ pub(crate) struct House {
     pub(crate) http: reqwest::Client,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) stop: CancellationToken,
+    served: JoinHandle<std::io::Result<()>>,
 }
 
 pub(crate) fn keys() -> Keys {
@@ -172,9 +193,9 @@ impl House {
         let gateway = Gateway::start(config, stop.clone()).expect("usable");
         let router = gateway.router();
         let asked = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(asked).await });
+        let served = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(asked).await });
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let house = Self { base, http, gateway: Some(gateway), stop };
+        let house = Self { base, http, gateway: Some(gateway), stop, served };
         let ready = async {
             while house.http.get(format!("{}/health/ready", house.base)).send().await.expect("answered").status() != 200
             {
@@ -256,6 +277,17 @@ impl House {
     }
 
     pub(crate) async fn close(mut self) {
+        self.end().await;
+    }
+
+    /// Closes, and waits until nobody is answered here any more, by a connection of before neither.
+    pub(crate) async fn vanish(mut self) {
+        self.end().await;
+        let served = tokio::time::timeout(SOON, self.served).await.expect("in time");
+        served.expect("no panic").expect("served to the end");
+    }
+
+    async fn end(&mut self) {
         self.stop.cancel();
         assert!(self.gateway.take().expect("open").close(SOON).await, "it did not end in time");
     }

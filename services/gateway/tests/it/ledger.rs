@@ -132,8 +132,7 @@ async fn who_opens_it_again_goes_on_and_knows_what_was_billed() {
     );
     let key = ledger.public_key();
     ledger.close().await;
-    drop(ledger);
-    let ledger = open_soon(folder.path()).await;
+    let ledger = open_again(folder.path());
     assert_eq!(ledger.public_key(), key);
     ledger.append(usage("one")).await.expect("written");
     ledger.append(usage("two")).await.expect("written");
@@ -144,18 +143,9 @@ async fn who_opens_it_again_goes_on_and_knows_what_was_billed() {
     assert!(check(folder.path()).is_whole());
 }
 
-/// Opens a ledger as soon as its writer's thread has let it go.
-async fn open_soon(folder: &Path) -> Metering {
-    let opening = async {
-        loop {
-            match Metering::open(MeteringConfig::new(folder)) {
-                Ok(ledger) => return ledger,
-                Err(LedgerError::InUse(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    };
-    tokio::time::timeout(crate::house::SOON, opening).await.expect("free")
+/// Opens a ledger whose writer has ended: nobody has it any more.
+fn open_again(folder: &Path) -> Metering {
+    Metering::open(MeteringConfig::new(folder)).expect("free")
 }
 
 #[tokio::test]
@@ -259,7 +249,7 @@ fn what_was_acknowledged_is_there_after_a_kill() {
         fs::write(&torn, text).expect("written");
         assert!(!check(path).is_whole(), "a tear is seen by who only reads");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async { open_soon(path).await.close().await });
+        runtime.block_on(async { open_again(path).close().await });
         let report = check(path);
         assert!(report.is_whole() && report.head_sequence >= last, "{report:?}");
     }
@@ -289,20 +279,11 @@ async fn damage_that_no_crash_makes_is_not_mended() {
     let ledger = open(folder.path(), 1 << 30);
     ledger.append(usage("one")).await.expect("written");
     ledger.close().await;
-    drop(ledger);
     let path = files(folder.path()).pop().expect("a file");
     let mut text = fs::read(&path).expect("bytes");
     text.extend_from_slice(&vec![b'x'; 40 << 20]);
     fs::write(&path, &text).expect("written");
-    let opened = async {
-        loop {
-            match Metering::open(MeteringConfig::new(folder.path())) {
-                Err(LedgerError::InUse(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
-                other => return other.err().map(|error| error.to_string()),
-            }
-        }
-    };
-    let error = tokio::time::timeout(crate::house::SOON, opened).await.expect("free").expect("refused");
+    let error = Metering::open(MeteringConfig::new(folder.path())).err().expect("refused").to_string();
     assert!(error.contains("Bring back the file"), "{error}");
     assert_eq!(fs::metadata(&path).expect("there").len(), text.len() as u64, "nothing was cut");
 }

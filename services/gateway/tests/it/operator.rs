@@ -140,7 +140,8 @@ pub(crate) fn operator(address: SocketAddr) -> Operator {
     Operator {
         demand: Arc::new(DemandClient::new(channel, credentials)),
         hello: Hello { gateway: "gateway-0".to_owned(), region: String::new(), incarnation: 7 },
-        pods: PodOptions::default(),
+        // A turn comes when the test lets it, however long that takes.
+        pods: PodOptions { queue_wait: SOON, ..PodOptions::default() },
         patience: Duration::from_secs(30),
     }
 }
@@ -159,7 +160,7 @@ pub(crate) fn served(name: &str) -> Served {
         classes: BTreeMap::new(),
         endpoints: Vec::new(),
         wakes: true,
-        wake_ms: 20_000,
+        wake_ms: 60_000,
         reason: "the test says so".to_owned(),
         spill: Vec::new(),
         tls: false,

@@ -1,7 +1,10 @@
 //! Servers that come and go, as the operator tells: pods that sleep, wake, drain and die.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -9,17 +12,25 @@ use echotune_api::demand::{Effect, Served, ServerDemand, Sessions};
 use echotune_gateway::Limits;
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     fixture::{Era, Fixture},
-    house::{House, OPERATOR, SOON, config, http, message_of, names, result_of, rmcp},
+    house::{House, OPERATOR, Port, SOON, config, http, message_of, names, result_of, rmcp},
     operator::{Running, Scripted, operator, served, with},
 };
 
 async fn house(limits: Limits) -> (House, Scripted, Running) {
+    following(limits, "127.0.0.1:0").await
+}
+
+/// A gateway that follows an operator at an address.
+async fn following(limits: Limits, address: &str) -> (House, Scripted, Running) {
     let (house, scripted) = (House::with(config(Vec::new(), limits)).await, Scripted::new());
-    let running = scripted.listen("127.0.0.1:0").await;
+    let running = scripted.listen(address).await;
     house.gateway.as_ref().expect("open").follow(operator(running.address));
     (house, scripted, running)
 }
@@ -203,6 +214,18 @@ async fn a_pod_that_drains_keeps_its_sessions_and_gets_no_others_and_they_move_w
     house.close().await;
 }
 
+/// Waits until each caller has ended two calls since, or one of them has failed: what was under way when a pod was
+/// killed has ended before the next one is, for a call is repeated a few times only.
+async fn all_go_on(made: &[Arc<AtomicU32>], before: &[u32], callers: &[JoinHandle<()>]) {
+    let go_on = async {
+        let lags = || made.iter().zip(before).any(|(made, before)| made.load(Ordering::SeqCst) < before + 2);
+        while lags() && !callers.iter().any(JoinHandle::is_finished) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, go_on).await.expect("calls go on");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_that_may_be_repeated_is_lost_while_pods_are_replaced_and_killed() {
     for (era, sessions) in [(Era::Modern, Sessions::Stateless), (Era::Legacy, Sessions::OnPod)] {
@@ -216,18 +239,23 @@ async fn no_call_that_may_be_repeated_is_lost_while_pods_are_replaced_and_killed
         scripted.put(with(server.clone(), &[("a-0", &held.0, false), ("a-1", &held.1, false)]));
         until_served(&house, "a", true).await;
         let session = house.session("/servers/a/mcp", OPERATOR).await;
-        let callers = (0..6_u32).map(|caller| {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let made: Vec<_> = (0..6).map(|_| Arc::new(AtomicU32::new(0))).collect();
+        let callers = (0_u32..).zip(&made).map(|(caller, made)| {
             let (house, session) = (Arc::clone(&house), session.clone());
+            let (made, is_over) = (Arc::clone(made), Arc::clone(&is_over));
             tokio::spawn(async move {
-                for call in 0..60_u32 {
+                while !is_over.load(Ordering::SeqCst) {
+                    let call = made.load(Ordering::SeqCst);
                     let arguments = json!({"ms": 5, "at": [caller, call]});
                     let called = if caller % 2 == 0 {
                         house.call("/servers/a/mcp", "slow", arguments).await
                     } else {
-                        let id = 100 + caller * 1_000 + call;
+                        let id = 100 + caller * 1_000_000 + call;
                         house.legacy_call("/servers/a/mcp", &session, id, "slow", arguments).await
                     };
                     assert_eq!(called["structuredContent"]["arguments"]["at"], json!([caller, call]), "{called}");
+                    made.fetch_add(1, Ordering::SeqCst);
                 }
             })
         });
@@ -237,10 +265,12 @@ async fn no_call_that_may_be_repeated_is_lost_while_pods_are_replaced_and_killed
             let (old, new) = (format!("a-{}", number - 1), format!("a-{number}"));
             // The older of two is killed while the gateway still takes it for one that serves.
             held = (held.1, next);
+            let before: Vec<_> = made.iter().map(|made| made.load(Ordering::SeqCst)).collect();
             sleep(Duration::from_millis(30)).await;
             scripted.put(with(server.clone(), &[(&old, &held.0, false), (&new, &held.1, false)]));
-            sleep(Duration::from_millis(60)).await;
+            all_go_on(&made, &before, &callers).await;
         }
+        is_over.store(true, Ordering::SeqCst);
         for caller in callers {
             caller.await.unwrap_or_else(|cause| panic!("{era:?}: a call was lost: {cause}"));
         }
@@ -250,19 +280,19 @@ async fn no_call_that_may_be_repeated_is_lost_while_pods_are_replaced_and_killed
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_operator_is_away_its_servers_stay_and_when_it_is_back_those_that_are_gone_go() {
-    let (house, scripted, running) = house(Limits::default()).await;
+    let port = Port::new();
+    let (house, scripted, running) = following(Limits::default(), &port.address).await;
     let pod = rmcp(Fixture::new("a-1", Era::Modern, &["echo"])).await;
     scripted.put(with(served("a"), &[("a-1", &pod, false)]));
     scripted.put(with(served("b"), &[("a-1", &pod, false)]));
     until_served(&house, "b", true).await;
     house.call("/servers/a/mcp", "echo", json!({})).await;
-    let address = running.address.to_string();
     drop(running);
     sleep(Duration::from_millis(300)).await;
     assert_eq!(server_of(&house.call("/servers/a/mcp", "echo", json!({})).await), "a-1");
     scripted.remove("music/b");
     assert_eq!(server_of(&house.call("/servers/b/mcp", "echo", json!({})).await), "a-1", "nobody has said otherwise");
-    let _again = scripted.listen(&address).await;
+    let _again = scripted.listen(&port.address).await;
     until_served(&house, "b", false).await;
     house.call("/servers/a/mcp", "echo", json!({})).await;
     scripted.hears("music/a", "all calls that there were", |told| told.classes[0].arrivals == 3).await;

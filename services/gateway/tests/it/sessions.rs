@@ -153,7 +153,14 @@ async fn a_stream_that_cannot_be_had_is_not_waited_for_by_each_request() {
     for _ in 0..8 {
         house.call("/servers/a/mcp", "t", json!({})).await;
     }
+    // Its request may be given up before the server looks at it.
+    let comes = async {
+        while odd.left.load(Ordering::SeqCst) == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, comes).await.expect("it is asked for");
     let asked = odd.left.load(Ordering::SeqCst);
-    assert!((1..8).contains(&asked), "it was asked for {asked} times");
+    assert!(asked < 8, "it was asked for {asked} times");
     house.close().await;
 }
