@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long a folder that another command holds is waited for.
-const FREE_WITHIN: Duration = Duration::from_secs(10);
+const FREE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Where the platform that holds a folder listens; `None` when none serves it.

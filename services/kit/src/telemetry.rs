@@ -364,7 +364,11 @@ fn install(provider: SdkTracerProvider, filter: EnvFilter) {
         .with_writer(std::io::stderr)
         .with_filter(EnvFilter::try_from_default_env().unwrap_or(filter));
     // A second call in one process (tests) keeps the first subscriber.
-    drop(tracing_subscriber::registry().with(spans).with(logs).try_init());
+    if tracing_subscriber::registry().with(spans).with(logs).try_init().is_ok() {
+        // A thread that first met a span between the making of the subscriber and its coming into force was told that
+        // nobody wants it, for good.
+        tracing::callsite::rebuild_interest_cache();
+    }
 }
 
 /// The trace of the current span; zero when not traced.

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
     sync::mpsc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use echotune_agents::Options;
@@ -22,6 +22,8 @@ use crate::{
 
 /// How often the process is killed.
 const KILLS: usize = 100;
+/// How long a victim may take to come as far as it must.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs at one time.
 const TOGETHER: usize = 4;
 
@@ -159,8 +161,17 @@ fn spawn(folder: &std::path::Path, address: &str) -> (Child, mpsc::Receiver<Stri
     (child, receive)
 }
 
+/// Waits until a victim that is ready calls a tool.
+fn until_called(toolbox: &Toolbox) {
+    let (before, began) = (toolbox.calls(), Instant::now());
+    while toolbox.calls() == before {
+        assert!(began.elapsed() < PATIENCE, "the victim calls no tool");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Kills the victim at random moments; the runs that it acknowledged.
-fn kill_often(folder: &std::path::Path, address: &str, random: &mut Random) -> BTreeSet<RunId> {
+fn kill_often(folder: &std::path::Path, address: &str, toolbox: &Toolbox, random: &mut Random) -> BTreeSet<RunId> {
     let mut acknowledged = BTreeSet::new();
     for kill in 0..KILLS {
         let (mut child, lines) = spawn(folder, address);
@@ -170,15 +181,18 @@ fn kill_often(folder: &std::path::Path, address: &str, random: &mut Random) -> B
             }
             line.contains("ready")
         };
-        // One in ten dies while it opens its folder, one in five after it has come far.
-        let (mut ready, within) = match random.below(10) {
-            0 => (true, 150_000),
-            1 | 2 => (false, 400_000),
-            _ => (false, 90_000),
+        // One in ten dies while it opens its folder, one in five after it has come far, however slow the machine is.
+        let (mut ready, far, within) = match random.below(10) {
+            0 => (true, false, 150_000),
+            1 | 2 => (false, true, 400_000),
+            _ => (false, false, 90_000),
         };
         while !ready {
-            let line = lines.recv_timeout(Duration::from_secs(60));
+            let line = lines.recv_timeout(PATIENCE);
             ready = take(line.unwrap_or_else(|_| panic!("kill {kill}: the victim says nothing")), &mut acknowledged);
+        }
+        if far {
+            until_called(toolbox);
         }
         std::thread::sleep(Duration::from_micros(random.below(within)));
         child.kill().expect("killed");
@@ -199,7 +213,9 @@ async fn killed_at_random_moments_nothing_is_lost_or_done_twice() {
     let (folder, toolbox) = (tempfile::tempdir().expect("folder"), tools());
     let served = toolbox.serve("test", None).await;
     let (path, address) = (folder.path().to_owned(), served.address.to_string());
-    let acknowledged = tokio::task::spawn_blocking(move || kill_often(&path, &address, &mut Random(seed))).await;
+    let called = toolbox.clone();
+    let kills = move || kill_often(&path, &address, &called, &mut Random(seed));
+    let acknowledged = tokio::task::spawn_blocking(kills).await;
     let acknowledged = acknowledged.unwrap_or_else(|cause| panic!("CRASH_SEED={seed}: {cause}"));
 
     let options = Options { concurrent: TOGETHER, ..quick() };

@@ -124,7 +124,7 @@ async fn events_that_cannot_be_applied_are_set_aside_and_replayed_without_touchi
     };
     tokio::select! {
         ended = consume(&store, &log, &pace, CancellationToken::new()) => panic!("{ended:?}"),
-        done = tokio::time::timeout(Duration::from_secs(30), failed_again) => done.expect("in time"),
+        done = tokio::time::timeout(Duration::from_secs(60), failed_again) => done.expect("in time"),
     }
     assert_eq!(log.committed(USERS_TOPIC, GROUP).await.expect("read"), before);
     let listed = letters.list(&DeadLetterFilter::default(), 10).await.expect("listed");

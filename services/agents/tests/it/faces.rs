@@ -1,6 +1,10 @@
 //! The two faces of one service, so that the same tests run on both.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use echotune_agents::{AgentsService, EmbeddedRunStore, LoadError, McpServer, Options};
 use echotune_api::{Agents, AgentsClient, agents_server};
@@ -8,6 +12,7 @@ use echotune_kit::{
     auth::{Authenticator, Token},
     edge::{Credentials, Edge, Patience},
     embedded::Db,
+    telemetry::{self, SpanStore},
 };
 use echotune_model::{
     Call, Clock, ErrorKind, Fault, NewRun, Principal, Role, Run, RunEvent, RunId, RunState, UserName,
@@ -20,6 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
 
 use crate::server::{Served, Toolbox, toolbox};
+
+/// The spans of this process, held from before the first run on: the rest of one that began untraced would be a trace of
+/// its own.
+pub(crate) fn spans() -> SpanStore {
+    static SPANS: OnceLock<SpanStore> = OnceLock::new();
+    SPANS.get_or_init(|| telemetry::init("off")).clone()
+}
 
 /// Options under which tests need not wait.
 pub(crate) fn quick() -> Options {
@@ -70,6 +82,7 @@ pub(crate) async fn load(
     texts: &[&str],
     options: Options,
 ) -> Result<AgentsService, LoadError> {
+    drop(spans());
     let store = open(folder).await;
     AgentsService::load(store, servers, &sources(texts), options, CancellationToken::new()).await
 }

@@ -47,11 +47,11 @@ async fn a_tool_that_is_unavailable_is_called_again_under_its_key() {
 
 #[tokio::test]
 async fn a_tool_that_hangs_ends_with_its_timeout() {
-    let (faces, run, _) = run_of("  - {id: read, type: tool, tool: hang, timeout_ms: 3000, attempts: 2}", "1").await;
+    let (faces, run, _) = run_of("  - {id: read, type: tool, tool: hang, timeout_ms: 10000, attempts: 2}", "1").await;
     assert_eq!(run.state, RunState::Failed);
-    assert!(run.message.contains("did not answer within 3000 ms"), "{run:?}");
+    assert!(run.message.contains("did not answer within 10000 ms"), "{run:?}");
     assert_eq!(faces.toolbox.seen("hang").len(), 2);
-    assert_eq!(faces.toolbox.seen("hang")[0].meta["echotune/timeout-ms"], 3_000);
+    assert_eq!(faces.toolbox.seen("hang")[0].meta["echotune/timeout-ms"], 10_000);
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn another_shape_than_promised_fails_the_step() {
 
 #[tokio::test]
 async fn an_unknown_outcome_of_a_call_that_must_not_be_repeated_goes_to_a_person() {
-    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 3000, attempts: 5}";
+    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 10000, attempts: 5}";
     let text = workflow("test", steps, r#""${ steps.pay.second }""#);
     let faces = Faces::new(&[&text]).await;
     for approved in [false, true] {
@@ -94,7 +94,7 @@ async fn an_unknown_outcome_of_a_call_that_must_not_be_repeated_goes_to_a_person
 
 #[tokio::test]
 async fn a_person_may_have_a_call_made_again() {
-    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 3000}";
+    let steps = "  - {id: pay, type: tool, tool: hang_once, timeout_ms: 10000}";
     let faces = Faces::new(&[&workflow("test", steps, r#""${ steps.pay.second }""#)]).await;
     let id = faces.object.start_run(&Call::internal(), new("test", "")).await.expect("started").id;
     until(&faces.object, id, |run| run.state == RunState::AwaitingApproval).await;
@@ -111,7 +111,7 @@ async fn a_server_that_died_fails_its_runs_only_and_is_found_again() {
     two.offer("other", Hint::Reads, json!({"type": "object"}), None, |_, _| Reply::Value(json!({"fine": true})));
     let (first, second) = (one.serve("one", None).await, two.serve("two", None).await);
     let texts = [
-        workflow("mortal", "  - {id: a, type: tool, tool: echo, attempts: 2, timeout_ms: 5000}", "1"),
+        workflow("mortal", "  - {id: a, type: tool, tool: echo, attempts: 2}", "1"),
         workflow("other", "  - {id: b, type: tool, tool: other}", r#""${ steps.b.fine }""#),
     ];
     let folder = tempfile::tempdir().expect("folder");

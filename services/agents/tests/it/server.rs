@@ -114,6 +114,11 @@ impl Toolbox {
         self.offered.lock().expect("lock").insert(name.into(), Offered { tool, answer: Arc::new(answer), delay });
     }
 
+    /// How many calls came.
+    pub(crate) fn calls(&self) -> usize {
+        self.seen.lock().expect("lock").len()
+    }
+
     pub(crate) fn seen(&self, tool: &str) -> Vec<Seen> {
         self.seen.lock().expect("lock").iter().filter(|call| call.tool == tool).cloned().collect()
     }
@@ -170,9 +175,11 @@ impl Served {
     }
 
     /// Goes down; its connections are closed.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         self.down.cancel();
         self.task.abort();
+        // However it ends, nobody listens then.
+        drop((&mut self.task).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

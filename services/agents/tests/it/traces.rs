@@ -6,10 +6,10 @@ use std::{
 };
 
 use echotune_api::Agents as _;
-use echotune_kit::telemetry::{self, FinishedSpan};
+use echotune_kit::telemetry::FinishedSpan;
 use echotune_model::{Approval, Call, RunState, TraceId};
 
-use crate::faces::{Faces, follow, new, until};
+use crate::faces::{Faces, follow, new, spans, until};
 
 const STEPS: &str = r#"
 name: traced
@@ -29,7 +29,7 @@ output: {value: 1}
 
 #[tokio::test]
 async fn a_run_is_one_trace_before_and_after_it_is_resumed() {
-    let spans = telemetry::init("off");
+    let spans = spans();
     let mut faces = Faces::new(&[STEPS]).await;
     let trace: TraceId = "4bf92f3577b34da6a3ce929d0e0e4736".parse().expect("a trace");
     let caller = "00f067aa0ba902b7";

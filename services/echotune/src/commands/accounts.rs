@@ -20,7 +20,7 @@ use crate::{Connection, import::ensure, output};
 /// Items in the list that a listen changes.
 const LIST: u32 = 10;
 /// How long a listen may take to show.
-const SHOWS_WITHIN: Duration = Duration::from_secs(10);
+const SHOWS_WITHIN: Duration = Duration::from_secs(30);
 /// How often the list is asked for meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 

@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(200);
 
 /// How long a cancelled run has to end; a step with effects that is under way is not cut off.
-const ENDS_WITHIN: Duration = Duration::from_secs(5);
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// A run to start.
@@ -226,13 +226,19 @@ async fn watch(agents: &dyn Agents, id: RunId, seen: u64, patience: Duration) ->
 /// The journal so far. Watching a run that goes on would wait for more.
 pub(super) async fn journal(agents: &dyn Agents, run: &Run) -> anyhow::Result<Vec<RunEvent>> {
     let mut journal: Vec<RunEvent> = Vec::new();
+    // Of a run that has ended all is told, and that it is all, without waiting.
+    let mut patience = if run.state.is_final() { LONG } else { SOON };
     loop {
         let seen = journal.last().map_or(0, |event| event.sequence);
-        let events = watch(agents, run.id, seen, SOON).await?;
-        let last = events.is_empty();
-        journal.extend(events);
-        if last {
-            return Ok(journal);
+        let call = Call { deadline: Some(Instant::now() + patience), ..call() };
+        match agents.watch_run(&call, run.id, seen).await {
+            Ok(events) if events.is_empty() => return Ok(journal),
+            Ok(events) => journal.extend(events),
+            Err(fault) if fault.kind != ErrorKind::DeadlineExceeded => return Err(fault.into()),
+            Err(_) if seen > 0 && !run.state.is_final() => return Ok(journal),
+            // The first entry is as old as the run: it is there, and was not told in time.
+            Err(_) if patience < LONG => patience = (patience * 2).min(LONG),
+            Err(fault) => return Err(fault.into()),
         }
     }
 }

@@ -35,6 +35,8 @@ pub(crate) async fn platform(data: &Path) -> (Child, Connection) {
 
 /// Starts a platform by a program that takes its arguments, and connects to it.
 async fn started(data: &Path, mut program: Command) -> (Child, Connection) {
+    // One that was killed left its address, which may be another's by now.
+    drop(std::fs::remove_file(data.join("address")));
     let child = program
         .arg("--data")
         .arg(data)

@@ -82,7 +82,7 @@ async fn recommend_after(
             }
         }
     };
-    timeout(Duration::from_secs(30), seen).await.expect("the list never saw the listens")
+    timeout(Duration::from_secs(60), seen).await.expect("the list never saw the listens")
 }
 
 fn assert_reasons_sum(list: &Recommendations) {
@@ -237,7 +237,7 @@ async fn one_trace_leads_from_the_request_to_the_consumer() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    let found = timeout(Duration::from_secs(30), found).await;
+    let found = timeout(Duration::from_secs(60), found).await;
     let spans = to.operations.trace(&Call::internal(), trace).await;
     assert!(found.is_ok(), "the request does not lead to its service and its consumer: {spans:#?}");
     recommend(&to, "ann").await;

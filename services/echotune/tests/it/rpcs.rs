@@ -165,7 +165,7 @@ async fn exported(to: &Connection, call: &Call) {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(30), all).await.expect("one listener with six rows");
+    timeout(Duration::from_secs(60), all).await.expect("one listener with six rows");
 }
 
 async fn models(to: &Connection, call: &Call) {
@@ -263,7 +263,7 @@ async fn every_rpc_is_exercised_and_the_services_say_that_they_serve() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    let ended = timeout(Duration::from_secs(30), ended).await;
+    let ended = timeout(Duration::from_secs(60), ended).await;
     assert!(ended.is_ok(), "not exercised: {:?}", missing());
 
     let mut health = HealthClient::new(channel);

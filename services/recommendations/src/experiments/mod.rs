@@ -44,6 +44,8 @@ pub(crate) struct Trials {
     served: Mutex<ServedLog>,
     /// Lists made that the store does not know of yet.
     notes: Mutex<HashMap<(UserId, String), ListNote>>,
+    /// Held while notes are on their way to the store: whoever reads there what was counted waits for them.
+    noting: tokio::sync::Mutex<()>,
     /// Held from the look at the traffic until an experiment has its part of it.
     changing: tokio::sync::Mutex<()>,
 }
@@ -68,6 +70,7 @@ impl Trials {
             previous: ArcSwapOption::empty(),
             served: Mutex::default(),
             notes: Mutex::default(),
+            noting: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
         };
         trials.run(&store.experiments().await?)?;

@@ -65,8 +65,9 @@ impl RecommendationsService {
         Ok(())
     }
 
-    /// Writes the lists that were made since the last time.
+    /// Writes the lists that were made since the last time. The store has all that were made before when this is done.
     pub(super) async fn write_notes(&self) -> Result<(), RecommendationStoreError> {
+        let _one = self.0.trials.noting.lock().await;
         let notes: Vec<_> = held(&self.0.trials.notes).drain().map(|(_, note)| note).collect();
         // A listener is in one experiment, but for a moment in which one ends and the next begins.
         let (mut now, mut later) = (Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! A destination with planted faults, behind gRPC.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -40,7 +40,7 @@ pub(crate) enum Planted {
     Doubled,
     /// The next batch of listens is written without its sources.
     Altered,
-    /// Every third write is refused in passing, and every other third is made and not answered.
+    /// Each write is refused in passing at first, made and not answered when it comes again, and answered after that.
     Shaky,
     /// Writes from this one on take so long that whoever makes them can be met in the middle of it.
     SlowFrom(u64),
@@ -51,6 +51,8 @@ struct Faulty {
     inner: Arc<dyn Users>,
     planted: Arc<Mutex<Planted>>,
     writes: Arc<AtomicU64>,
+    /// How often each write came, by its key: by their number alone one of many at once could be refused each time.
+    tries: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl Faulty {
@@ -67,12 +69,20 @@ impl Faulty {
         }
     }
 
+    /// How often a write has come, this time included.
+    fn tries(&self, call: &Call) -> u64 {
+        let mut tries = self.tries.lock().expect("lock");
+        let tried = tries.entry(call.idempotency_key.clone()).or_default();
+        *tried += 1;
+        *tried
+    }
+
     /// Makes a write, as well as is planted.
-    async fn write<T>(&self, write: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    async fn write<T>(&self, call: &Call, write: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
-        match (self.planted(), number % 3) {
-            (Planted::Shaky, 0) => Err(Fault::new(ErrorKind::Unavailable, "not now")),
-            (Planted::Shaky, 1) => {
+        match (self.planted(), self.tries(call)) {
+            (Planted::Shaky, 1) => Err(Fault::new(ErrorKind::Unavailable, "not now")),
+            (Planted::Shaky, 2) => {
                 write.await?;
                 Err(Fault::new(ErrorKind::Indeterminate, "nobody knows"))
             }
@@ -94,7 +104,7 @@ macro_rules! passed_on {
                 self.inner.$read(call, $($what),*).await
             })*
             $(async fn $write(&self, call: &Call, $($value: $kind),*) -> Result<$answer, Fault> {
-                self.write(self.inner.$write(call, $($value),*)).await
+                self.write(call, self.inner.$write(call, $($value),*)).await
             })*
 
             async fn authenticate(&self, secret: &str) -> Result<Principal, Fault> {
@@ -108,7 +118,7 @@ macro_rules! passed_on {
                 listens: Vec<Listen>,
             ) -> Result<ListenReceipt, Fault> {
                 let recorded = u32::try_from(listens.len()).expect("a batch");
-                let write = |listens| self.write(self.inner.record_listens(call, user, listens));
+                let write = |listens| self.write(call, self.inner.record_listens(call, user, listens));
                 match self.once() {
                     Planted::Dropped => Ok(ListenReceipt { recorded, ..ListenReceipt::default() }),
                     Planted::Doubled => {
@@ -185,7 +195,8 @@ impl There {
         let planted = Arc::new(Mutex::new(Planted::Nothing));
         let writes = Arc::new(AtomicU64::new(0));
         let inner = Arc::clone(&platform.users);
-        let users = Arc::new(Faulty { inner, planted: Arc::clone(&planted), writes: Arc::clone(&writes) });
+        let (planted_there, counted) = (Arc::clone(&planted), Arc::clone(&writes));
+        let users = Arc::new(Faulty { inner, planted: planted_there, writes: counted, tries: Arc::default() });
         let recommendations: Arc<dyn Recommendations> = Arc::clone(&platform.recommendations);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address");

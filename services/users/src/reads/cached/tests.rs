@@ -21,11 +21,11 @@ fn two() -> Two {
     two_for(LIFE)
 }
 
-/// The same, with what is read kept for this long.
+/// The same, with what is read kept for this long, also where nobody asks for it while the disk is slow.
 fn two_for(life: Duration) -> Two {
     let folder = tempfile::tempdir().expect("folder");
     let store = EmbeddedUserStore::new(Db::open(folder.path()).expect("open"), Default::default());
-    let section = CacheSection { time_to_live: Period(life), ..CacheSection::default() };
+    let section = CacheSection { time_to_live: Period(life), time_to_idle: Period(LIFE), ..CacheSection::default() };
     let reads = CachedReads::new(&section, None, &Meter::default());
     Two { near: UsersService::new(store.clone()).caching(reads), other: UsersService::new(store), _folder: folder }
 }
