@@ -17,7 +17,10 @@ use axum::{
 use futures::StreamExt as _;
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::{
+    net::TcpListener,
+    sync::{RwLock, RwLockWriteGuard, broadcast},
+};
 
 use crate::selectors::{Target, merge, parameters, selected};
 
@@ -39,6 +42,8 @@ pub(crate) struct Cluster {
     kept: Mutex<Kept>,
     /// Whose turn it is to change something: from what it is made of up to where watches are told.
     turn: Mutex<()>,
+    /// Held by whoever makes pods wait.
+    pods: RwLock<()>,
     events: broadcast::Sender<(String, Value)>,
     address: SocketAddr,
 }
@@ -63,7 +68,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
         let (kept, turn, events) = (Mutex::default(), Mutex::default(), broadcast::Sender::new(4_096));
-        let cluster = Arc::new(Self { kept, turn, events, address });
+        let cluster = Arc::new(Self { kept, turn, pods: RwLock::default(), events, address });
         let serving = Arc::clone(&cluster);
         let router = Router::new().fallback(move |request: Request<Body>| {
             let cluster = Arc::clone(&serving);
@@ -96,6 +101,11 @@ impl Cluster {
 
     pub(crate) fn behave(&self) {
         self.kept().script = None;
+    }
+
+    /// No pod is made until what this answers is dropped: whoever makes one waits.
+    pub(crate) async fn without_new_pods(&self) -> RwLockWriteGuard<'_, ()> {
+        self.pods.write().await
     }
 
     /// Every watch is told that its version is too old, and ends.
@@ -208,6 +218,9 @@ impl Cluster {
         let body = axum::body::to_bytes(body, 16 << 20).await.expect("a body");
         if parts.method == Method::GET && query.contains_key("watch") {
             return self.watch(&target, &query);
+        }
+        if parts.method == Method::POST && target.plural == "pods" {
+            drop(self.pods.read().await);
         }
         let fault = self.kept().script.as_mut().and_then(|script| script(parts.method.as_str(), &target));
         if let Some(Fault::Status(code)) = fault {

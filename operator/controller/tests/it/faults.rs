@@ -43,7 +43,7 @@ async fn refusals_failures_and_lost_answers_make_no_pod_twice_and_end_well() {
     });
     cluster.put("mcpservers", server("search", json!({ "spec": { "scaling": { "minPods": 3 } } })));
     let mut impatient = options("one");
-    impatient.patience = Duration::from_millis(500);
+    impatient.patience = Duration::from_secs(2);
     let operator = start_with(&cluster, impatient, Place::Nowhere);
     has_pods(&cluster, 3).await;
     cluster.behave();
@@ -146,6 +146,7 @@ async fn what_the_api_server_refuses_is_told_and_keeps_no_pod_from_going() {
     let operator = start(&cluster, "one");
     let _gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
     becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
+    has_pods(&cluster, 2).await;
     settles(&cluster).await;
     let old = pods(&cluster);
     // As by a quota that is used up.

@@ -74,7 +74,7 @@ async fn demand_wakes_a_server_and_the_emptied_pod_is_the_one_that_goes() {
     has_pods_after_load(&cluster, 1).await;
     assert_eq!(pods(&cluster), std::slice::from_ref(&busy), "the one with the call stays");
     gateway.report("search", 0, &[]);
-    has_pods(&cluster, 0).await;
+    has_pods_after_load(&cluster, 0).await;
     becomes(&cluster, "search", "Ready", "True", "ScaledToZero").await;
     operator.end().await;
     drop(gateway);
@@ -145,6 +145,7 @@ async fn a_changed_template_replaces_pods_one_by_one_and_waits_for_calls() {
     has_pods(&cluster, 2).await;
     let old = pods(&cluster);
     gateway.report("search", 0, &[&old[0]]);
+    gateway.heard().await;
     settles(&cluster).await;
     cluster.change("mcpservers", NAMESPACE, "search", &json!({ "spec": { "image": "localhost/demo:2" } }));
     let image = |pod: &serde_json::Value| pod["spec"]["containers"][0]["image"] == "localhost/demo:2";
@@ -175,8 +176,10 @@ async fn a_server_that_is_deleted_drains_before_it_goes() {
     let operator = start(&cluster, "one");
     let gateway = Gateway::start("gateway-0", vec![operator.operator.clone()]);
     becomes(&cluster, "search", "Ready", "True", "PodsReady").await;
+    has_pods(&cluster, 2).await;
     let all = pods(&cluster);
     gateway.report("search", 0, &[&all[1]]);
+    gateway.heard().await;
     settles(&cluster).await;
     cluster.delete("mcpservers", NAMESPACE, "search");
     has_pods(&cluster, 1).await;

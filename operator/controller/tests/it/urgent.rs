@@ -1,5 +1,7 @@
 //! Calls that wait, and what must not stand before the pods that they wait for.
 
+use std::time::Duration;
+
 use echotune_api::demand::{ClassDemand, Demand as _, Hello, Report, ServerDemand};
 use echotune_controller::ledger::Place;
 use echotune_model::Call;
@@ -21,6 +23,7 @@ async fn what_is_told_of_a_server_waits_for_the_pods_of_others() {
     }
     let mut alone = options("one");
     alone.workers = 1;
+    alone.patience = Duration::from_secs(60);
     let operator = start_with(&cluster, alone, Place::Nowhere);
     for name in &names {
         becomes(&cluster, name, "Ready", "True", "ScaledToZero").await;
@@ -43,7 +46,15 @@ async fn what_is_told_of_a_server_waits_for_the_pods_of_others() {
         pods: Vec::new(),
     };
     let servers = names.iter().map(waiting).collect();
+    // Whoever is looked at first is not to be done before the report is taken to its end.
+    let held = cluster.without_new_pods().await;
     send.send(Report { time_ms: 2, servers }).await.expect("it is taken");
+    until("all others to press", || {
+        let press = operator.operator.waiting();
+        if press == names.len() - 1 { Ok(()) } else { Err(press) }
+    })
+    .await;
+    drop(held);
     let mut writes = Vec::new();
     until("a status of each after its pods", || {
         writes.extend(cluster.writes());

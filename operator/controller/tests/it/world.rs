@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -83,12 +86,12 @@ pub(crate) fn options(identity: &str) -> Options {
     }
 }
 
-/// The same with a lease whose end is waited for.
+/// The same with a lease whose end is waited for, and which outlives pauses of some seconds all the same.
 pub(crate) fn short_lease(identity: &str) -> Options {
     let mut options = options(identity);
     options.patience = Duration::from_millis(1_500);
-    options.terms.duration = Duration::from_secs(6);
-    options.terms.margin = Duration::from_secs(2);
+    options.terms.duration = Duration::from_secs(10);
+    options.terms.margin = Duration::from_secs(3);
     options.terms.patience = options.patience;
     options
 }
@@ -178,6 +181,8 @@ pub(crate) fn nodes(cluster: &Arc<Cluster>) -> Nodes {
 pub(crate) struct Gateway {
     demand: Arc<Mutex<BTreeMap<String, ServerDemand>>>,
     known: Arc<Mutex<BTreeMap<String, Served>>>,
+    /// Reports that were handed over.
+    sent: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -191,8 +196,9 @@ impl Gateway {
     /// It connects to whichever leads, and again when that ends.
     pub(crate) fn start(name: &str, operators: Vec<Operator>) -> Self {
         let demand = Arc::new(Mutex::new(BTreeMap::<String, ServerDemand>::new()));
-        let known = Arc::new(Mutex::new(BTreeMap::new()));
+        let (known, sent) = (Arc::new(Mutex::new(BTreeMap::new())), Arc::new(AtomicU64::new(0)));
         let (told, heard, name) = (Arc::clone(&demand), Arc::clone(&known), name.to_owned());
+        let counted = Arc::clone(&sent);
         let task = tokio::spawn(async move {
             loop {
                 for operator in &operators {
@@ -200,13 +206,13 @@ impl Gateway {
                     let reports = futures::stream::poll_fn(move |context| receive.poll_recv(context)).boxed();
                     let hello = Hello { gateway: name.clone(), region: "us".into(), incarnation: 1 };
                     if let Ok(updates) = operator.exchange.exchange(&Call::internal(), hello, reports).await {
-                        exchange(updates, &send, &told, &heard).await;
+                        exchange(updates, &send, &counted, &told, &heard).await;
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        Self { demand, known, task }
+        Self { demand, known, sent, task }
     }
 
     /// What there is of calls at a server from now on; `busy` pods each have a call and a session.
@@ -236,6 +242,18 @@ impl Gateway {
         demand.insert(server, told);
     }
 
+    /// Waits until what it reports by now is known to whoever leads. A stream holds one report, so that another that is
+    /// handed over tells that it was taken: of five, one may have been made before this, and one may be lost with a
+    /// stream that ended.
+    pub(crate) async fn heard(&self) {
+        let before = self.sent.load(Ordering::Relaxed);
+        until("five more reports", || {
+            let sent = self.sent.load(Ordering::Relaxed) - before;
+            if sent >= 5 { Ok(()) } else { Err(sent) }
+        })
+        .await;
+    }
+
     /// What it knows of a server.
     pub(crate) fn knows(&self, server: &str) -> Option<Served> {
         self.known.lock().expect("nobody panicked").get(&format!("{NAMESPACE}/{server}")).cloned()
@@ -245,6 +263,7 @@ impl Gateway {
 async fn exchange(
     mut updates: Updates,
     send: &mpsc::Sender<Report>,
+    sent: &AtomicU64,
     told: &Mutex<BTreeMap<String, ServerDemand>>,
     heard: &Mutex<BTreeMap<String, Served>>,
 ) {
@@ -254,8 +273,10 @@ async fn exchange(
             _ = tick.tick() => {
                 let servers = told.lock().expect("nobody panicked").values().cloned().collect();
                 // An operator that is slow hears the next one: who waited for it would not hear what it has to tell.
-                if let Err(TrySendError::Closed(_)) = send.try_send(Report { time_ms: 1, servers }) {
-                    return;
+                match send.try_send(Report { time_ms: 1, servers }) {
+                    Ok(()) => _ = sent.fetch_add(1, Ordering::Relaxed),
+                    Err(TrySendError::Full(_)) => {}
+                    Err(TrySendError::Closed(_)) => return,
                 }
             }
             update = updates.next() => match update {
@@ -316,7 +337,10 @@ pub(crate) async fn settles(cluster: &Cluster) {
     let began = Instant::now();
     loop {
         cluster.writes();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        // In steps: while the machine stands still nobody writes, and that is one of them.
+        for _ in 0..35 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let written = cluster.writes();
         if written.is_empty() {
             return;

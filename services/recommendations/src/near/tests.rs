@@ -1,6 +1,6 @@
 use echotune_api::Recommendations as _;
 use echotune_eventlog::Positions;
-use echotune_kit::embedded::Db;
+use echotune_kit::{config::Period, embedded::Db};
 use echotune_model::{
     EventId, ExplicitContent, Feedback, Hlc, ItemId, ItemKind, PlayCount, Settings, Signal, Tagging, Tally, TraceId,
     Track,
@@ -32,7 +32,10 @@ impl World {
         let folder = tempfile::tempdir().expect("folder");
         let store = EmbeddedRecommendationStore::new(Db::open(folder.path()).expect("open"));
         let service = RecommendationsService::load(store).expect("loaded");
-        service.keep_lists(&CacheSection::default(), &Meter::default());
+        // What is kept ends by what changes alone, however slow the machine is.
+        let hour = Period(Duration::from_secs(3_600));
+        let section = CacheSection { time_to_live: hour, time_to_idle: hour, ..CacheSection::default() };
+        service.keep_lists(&section, &Meter::default());
         Self { service, seed, events: 0, _folder: folder }
     }
 

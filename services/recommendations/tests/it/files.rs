@@ -135,7 +135,7 @@ async fn a_fit_with_little_memory_is_smaller_and_says_so_and_none_is_tried_with_
     };
     // The file of more memory serves, and a fit with less takes its place.
     let threads = std::thread::available_parallelism().expect("known").get() as u64;
-    let little = with((9 << 20) + ((threads - 2) << 22));
+    let little = with((9 << 20) + (threads.saturating_sub(2) << 22));
     assert!(little.ready() && little.refit().await);
     let notes = little.model_notes();
     assert!(notes.iter().any(|note| note.starts_with("artist: ")), "{notes:?}");
