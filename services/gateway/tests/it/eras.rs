@@ -238,11 +238,13 @@ async fn who_is_not_known_and_pages_of_others_are_refused() {
         loop {
             // The answer may come before all of it has been sent; then the connection may end under it.
             if let Ok(response) = house.post("/mcp", OPERATOR, &long).send().await {
-                return response.status();
+                return response;
             }
         }
     };
-    assert_eq!(timeout(SOON, refused).await.expect("answered"), StatusCode::PAYLOAD_TOO_LARGE);
+    let refused = timeout(SOON, refused).await.expect("answered");
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(refused.headers()["connection"], "close", "the rest of it is not read");
     let session = house.session("/mcp", "user-1").await;
     let theirs = |token: &str| house.post("/mcp", token, &list).header("mcp-session-id", &session);
     assert_eq!(status(theirs("user-1-again")).await, StatusCode::OK, "another token of the account");

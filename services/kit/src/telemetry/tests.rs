@@ -11,12 +11,7 @@ fn end_span(telemetry: &Telemetry, name: &'static str) -> TraceId {
 }
 
 fn collector(endpoint: String, queue: usize) -> Options {
-    let otlp = OtlpOptions {
-        endpoint,
-        authorization: Secret::from("Bearer hunter2".to_owned()),
-        queue,
-        timeout: LONG,
-    };
+    let otlp = OtlpOptions { endpoint, authorization: Secret::from("Bearer hunter2".to_owned()), queue, timeout: LONG };
     Options { otlp: Some(otlp), ..Options::default() }
 }
 
