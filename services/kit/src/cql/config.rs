@@ -59,7 +59,8 @@ pub struct CqlConfig {
     /// How long a connection may take to be made.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: Period,
-    /// How long a change of the schema may take to reach all servers of all data centres.
+    /// How long a change of the schema may take to reach all servers of all data centres. A Cassandra that was not
+    /// told of one asks for it only after a minute (`cassandra.migration_delay_ms`).
     #[serde(default = "schema_timeout")]
     pub schema_timeout: Period,
     /// Requests under way at the most; others wait for as long as one may take, and are refused then.
@@ -79,7 +80,7 @@ const fn connect_timeout() -> Period {
 }
 
 const fn schema_timeout() -> Period {
-    Period(Duration::from_secs(60))
+    Period(Duration::from_secs(180))
 }
 
 const fn in_flight() -> u32 {
