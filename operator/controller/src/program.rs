@@ -288,6 +288,7 @@ pub async fn client() -> Result<Client, Failure> {
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
     let token = Token::read_file(&config.token_file)?;
     let listener = health::bind(config.health.listen).await?;
+    process.take_signals()?;
     println!("echotune-operator answers probes on http://{}", listener.local_addr()?);
     let options = config.options();
     let metrics = Arc::new(Metrics::default());

@@ -80,7 +80,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Waits until every event written so far shows in answers.
+    /// Waits until every event written so far shows in answers, but for those of users whose events cannot be read.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -204,6 +204,7 @@ impl Platform {
     /// With metrics that go to a meter, once it serves.
     #[must_use]
     pub fn metered(self, meter: Meter) -> Self {
+        self.flow.store.tell_held(&meter);
         Self { meter, ..self }
     }
 

@@ -115,6 +115,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let stop = process.life.stop();
     // Answers are small and must not wait for each other's acknowledgements.
     let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+    process.take_signals()?;
     process.life.consumer("the MCP servers", async move {
         axum::serve(listener, servers).with_graceful_shutdown(stop.cancelled_owned()).await
     });

@@ -113,6 +113,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         consume(&mut process.life, "the watch on servers", watched);
     }
     gateway.unready_after(process.life.not_ready());
+    process.take_signals()?;
     answer(&gateway, listener, secure, &config, &mut process.life);
     println!("{} speaks MCP on http://{here}/mcp", ABOUT.name);
     let edge = Edge::knowing(callers, config.process.limits.patience());

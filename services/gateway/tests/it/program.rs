@@ -1,6 +1,13 @@
 //! The program itself: what it prints, how it ends, the file of servers, and the adapter of a pod.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{
+    fs,
+    io::{ErrorKind, Write as _},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
 use echotune_gateway::{BreakerConfig, Limits, Reach, ServerConfig};
 use serde_json::{Value, json};
@@ -78,11 +85,20 @@ impl Running {
 
     /// Asks it to stop; its exit code.
     async fn stop(mut self) -> i32 {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.expect("sent").success());
-        let ended = timeout(SOON, self.child.wait()).await.expect("in time");
-        ended.expect("waited for").code().expect("a code")
+        terminate(&self.child).await;
+        code(&mut self.child).await
     }
+}
+
+async fn terminate(child: &Child) {
+    let pid = child.id().expect("it runs").to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.expect("sent").success());
+}
+
+/// With which code it ends.
+async fn code(child: &mut Child) -> i32 {
+    let ended = timeout(SOON, child.wait()).await.expect("in time").expect("waited for");
+    ended.code().unwrap_or_else(|| panic!("{ended}"))
 }
 
 fn token_file(folder: &Path) -> String {
@@ -116,6 +132,47 @@ async fn its_configuration_is_shown_and_a_wrong_one_is_told_with_the_code_for_it
     }
     let nothing = Command::new(PROGRAM).args(["adapter", "--listen", "127.0.0.1:0"]).output().await.expect("ran");
     assert_eq!(nothing.status.code(), Some(2));
+}
+
+/// Both ends of a stream that takes no more bytes until some are read.
+fn full() -> (UnixStream, UnixStream) {
+    let (reading, mut writing) = UnixStream::pair().expect("a pair");
+    writing.set_nonblocking(true).expect("set");
+    loop {
+        match writing.write(&[b'.'; 4_096]) {
+            Ok(written) => assert!(written > 0),
+            Err(cause) if cause.kind() == ErrorKind::WouldBlock => break,
+            Err(cause) => panic!("{cause}"),
+        }
+    }
+    writing.set_nonblocking(false).expect("set");
+    (reading, writing)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_down_in_order_though_it_is_asked_to_as_soon_as_it_answers() {
+    let folder = tempfile::tempdir().expect("folder");
+    let token = format!("token_file={}", token_file(folder.path()));
+    // An address that no other test takes ports of.
+    let free = std::net::TcpListener::bind("127.9.8.7:0").expect("bound").local_addr().expect("an address");
+    let listen = format!("mcp.listen={free}");
+    // What it says first is not taken from it, so that it comes no further than that.
+    let (reading, writing) = full();
+    let mut command = Command::new(PROGRAM);
+    command.args(["--listen", "127.0.0.1:0", "--set", &token, "--set", &listen]);
+    let mut child = command.stdout(OwnedFd::from(writing)).kill_on_drop(true).spawn().expect("started");
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answered = async {
+        while http.get(format!("http://{free}/health/live")).send().await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, answered).await.expect("in time");
+    terminate(&child).await;
+    reading.set_nonblocking(true).expect("set");
+    let mut reading = tokio::net::UnixStream::from_std(reading).expect("a stream");
+    tokio::spawn(async move { tokio::io::copy(&mut reading, &mut tokio::io::sink()).await });
+    assert_eq!(code(&mut child).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Arg, Args as _, Command, FromArgMatches as _};
+use tokio::sync::mpsc;
 
 use super::{ConfigFlags, Face, Settings, Ways};
 use crate::{
     config::{Config, Faults, Flag, Loaded},
     edge::Edge,
-    lifecycle::{self, Exit, Life},
+    lifecycle::{self, Exit, Life, Signal},
     telemetry::{self, Telemetry},
 };
 
@@ -42,9 +43,22 @@ pub struct Process {
     pub telemetry: Telemetry,
     name: &'static str,
     ways: Ways,
+    signals: Option<mpsc::Receiver<Signal>>,
 }
 
 impl Process {
+    /// Takes signals from now on, which [`Process::serve`] heeds; before, they end the process at once. To be called
+    /// before anything is said or answered elsewhere: whoever has heard of it may ask for the end.
+    ///
+    /// # Errors
+    /// The operating system refuses to hand them over.
+    pub fn take_signals(&mut self) -> Result<(), Failure> {
+        if self.signals.is_none() {
+            self.signals = Some(lifecycle::signals()?);
+        }
+        Ok(())
+    }
+
     /// Answers by `services` behind `edge` until a signal comes or a task fails, and then goes down in order.
     ///
     /// # Errors
@@ -55,7 +69,10 @@ impl Process {
         descriptors: &'static [u8],
         services: impl Fn(Face) -> Face,
     ) -> Result<Exit, Failure> {
-        let signals = lifecycle::signals()?;
+        let signals = match self.signals.take() {
+            Some(signals) => signals,
+            None => lifecycle::signals()?,
+        };
         let (address, tls) = (self.ways.address, self.ways.over_tls());
         self.ways.answer(|| Ok(services(Face::new(edge.clone(), descriptors)?)), &mut self.life).await?;
         let tls = tls.map(|at| format!(", over TLS on {at}")).unwrap_or_default();
@@ -129,7 +146,7 @@ where
     let telemetry = telemetry::start(&settings.telemetry.options())?;
     let ways = Ways::bind(&settings).await?;
     let life = Life::new(settings.shutdown.patience());
-    let done = body(config, Process { life, telemetry: telemetry.clone(), name, ways }).await;
+    let done = body(config, Process { life, telemetry: telemetry.clone(), name, ways, signals: None }).await;
     let patience = settings.shutdown.flush_timeout.0;
     let flushed = tokio::task::spawn_blocking(move || telemetry.shutdown(patience)).await?;
     if let Err(cause) = flushed {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -12,11 +13,10 @@ use futures::{Stream, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
-use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::Tls;
@@ -62,7 +62,7 @@ impl AsyncWrite for TlsConnection {
 
 impl Tls {
     /// Connections of this listener whose handshake is done, for a gRPC server. Slow callers keep nobody waiting: each
-    /// handshake has its own task and its time. Nothing is accepted any more when the stream is dropped.
+    /// handshake has its own task and its time. When the stream is dropped, the address is free.
     pub fn accept(self: &Arc<Self>, listener: TcpListener) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
         self.accepted(listener, Self::server)
     }
@@ -81,11 +81,12 @@ impl Tls {
         config: fn(&Self) -> Arc<ServerConfig>,
     ) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
         let (done, connections) = mpsc::channel(1);
-        let stop = CancellationToken::new();
-        tokio::spawn(accept(Arc::clone(self), config, listener, done, stop.clone()));
-        stream::unfold((connections, stop.drop_guard()), |(mut connections, guard): (_, DropGuard)| async move {
-            let connection: TlsConnection = mpsc::Receiver::recv(&mut connections).await?;
-            Some((Ok(connection), (connections, guard)))
+        let (tls, room) = (Arc::clone(self), Arc::new(Semaphore::new(MAX_HANDSHAKES)));
+        // Not a task of its own, which would hold the address for a moment longer than whoever serves.
+        let accepting = Accepting { tls, config, listener, room, done, connections };
+        stream::unfold(accepting, |mut accepting| async move {
+            let connection = accepting.next().await;
+            Some((Ok(connection), accepting))
         })
     }
 
@@ -103,28 +104,31 @@ impl Tls {
     }
 }
 
-async fn accept(
+/// A listener, and the handshakes with those who came.
+struct Accepting {
     tls: Arc<Tls>,
     config: fn(&Tls) -> Arc<ServerConfig>,
     listener: TcpListener,
+    room: Arc<Semaphore>,
     done: mpsc::Sender<TlsConnection>,
-    stop: CancellationToken,
-) {
-    let room = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    loop {
-        let permit = Arc::clone(&room).acquire_owned().await.expect("never closed");
-        let (connection, from) = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(cause) => {
-                    tracing::warn!(%cause, "a connection cannot be accepted");
-                    sleep(PAUSE).await;
-                    continue;
+    connections: mpsc::Receiver<TlsConnection>,
+}
+
+impl Accepting {
+    /// The next connection whose handshake is done.
+    async fn next(&mut self) -> TlsConnection {
+        loop {
+            tokio::select! {
+                Some(connection) = self.connections.recv() => return connection,
+                (connection, from, permit) = accept(&self.listener, &self.room) => {
+                    self.shake_hands(connection, from, permit);
                 }
-            },
-        };
-        let (tls, done) = (Arc::clone(&tls), done.clone());
+            }
+        }
+    }
+
+    fn shake_hands(&self, connection: TcpStream, from: SocketAddr, permit: OwnedSemaphorePermit) {
+        let (tls, config, done) = (Arc::clone(&self.tls), self.config, self.done.clone());
         tokio::spawn(async move {
             // Answers are small and must not wait for each other's acknowledgements.
             drop(connection.set_nodelay(true));
@@ -140,5 +144,19 @@ async fn accept(
             }
             drop(permit);
         });
+    }
+}
+
+/// The next caller, once there is room for a handshake.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    loop {
+        let permit = Arc::clone(room).acquire_owned().await.expect("never closed");
+        match listener.accept().await {
+            Ok((connection, from)) => return (connection, from, permit),
+            Err(cause) => {
+                tracing::warn!(%cause, "a connection cannot be accepted");
+                sleep(PAUSE).await;
+            }
+        }
     }
 }

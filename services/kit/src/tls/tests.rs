@@ -144,6 +144,22 @@ async fn certificates_are_read_anew_and_connections_keep_theirs() {
     watching.await.expect("stopped");
 }
 
+#[tokio::test]
+async fn the_address_is_free_as_soon_as_nobody_serves_there() {
+    let ours = authority();
+    let [server, client] = &folders();
+    let load = |folder: &TempDir| Tls::load(issue(folder.path(), &ours, &["localhost"], Some(&ours)), Vec::new());
+    let (server, client) = (load(server).expect("loaded"), load(client).expect("loaded"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let mut connections = Box::pin(server.accept(listener));
+    let (connected, served) = tokio::join!(connect(&client, address), connections.next());
+    assert!(connected.is_ok() && served.is_some_and(|served| served.is_ok()));
+    drop(connections);
+    // At once: nothing else has had its turn.
+    std::net::TcpListener::bind(address).expect("the address is free");
+}
+
 #[test]
 fn what_is_wrong_with_a_file_is_told_with_its_name() {
     let ours = authority();

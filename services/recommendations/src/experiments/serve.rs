@@ -1,6 +1,7 @@
 //! Lists within experiments.
 
 use std::{
+    collections::hash_map::Entry,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -181,5 +182,21 @@ impl Trials {
         note.lists += 1;
         note.empty += u64::from(list.items.is_empty());
         note.slow += u64::from(part.is_slow(took));
+    }
+
+    /// Takes out what the store has now; lists that were made meanwhile go on waiting.
+    pub(super) fn noted(&self, written: &[ListNote]) {
+        let mut notes = held(&self.notes);
+        for note in written {
+            let Entry::Occupied(mut waiting) = notes.entry((note.user, note.experiment.clone())) else { continue };
+            let left = waiting.get_mut();
+            // There may be less: the listener was forgotten meanwhile.
+            left.lists = left.lists.saturating_sub(note.lists);
+            left.empty = left.empty.saturating_sub(note.empty);
+            left.slow = left.slow.saturating_sub(note.slow);
+            if left.lists == 0 {
+                waiting.remove();
+            }
+        }
     }
 }

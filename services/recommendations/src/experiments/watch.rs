@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use echotune_model::{Decision, ErrorKind, ExperimentState, Fault, Verdict};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     explore, held,
@@ -67,8 +68,20 @@ impl RecommendationsService {
 
     /// Writes the lists that were made since the last time. The store has all that were made before when this is done.
     pub(super) async fn write_notes(&self) -> Result<(), RecommendationStoreError> {
+        let service = self.clone();
+        // A task of its own: when a caller leaves, what is under way is written, and is known to be.
+        let written = tokio::spawn(async move { service.write_waiting_notes().await }.in_current_span()).await;
+        let lost = |cause| RecommendationStoreError {
+            kind: ErrorKind::Indeterminate,
+            message: format!("the write of what was counted was cut off: {cause}"),
+        };
+        written.map_err(lost)?
+    }
+
+    async fn write_waiting_notes(&self) -> Result<(), RecommendationStoreError> {
         let _one = self.0.trials.noting.lock().await;
-        let notes: Vec<_> = held(&self.0.trials.notes).drain().map(|(_, note)| note).collect();
+        // They stay where they are until the store has them: what it refuses is written the next time.
+        let notes: Vec<_> = held(&self.0.trials.notes).values().cloned().collect();
         // A listener is in one experiment, but for a moment in which one ends and the next begins.
         let (mut now, mut later) = (Vec::new(), Vec::new());
         let mut seen = std::collections::HashSet::new();
@@ -77,6 +90,7 @@ impl RecommendationsService {
         }
         for part in now.chunks(NOTED).chain(later.chunks(1)) {
             self.0.store.note_lists(part.to_vec(), self.0.clock.now()).await?;
+            self.0.trials.noted(part);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use echotune_api::{Experiments, Recommendations, events::Payload};
+use echotune_kit::embedded::{Batch, Key, StoreError, Table};
 use echotune_model::{
     Call, ErrorKind, ExperimentKind, ExperimentSpec, ExperimentState, Exposure, Fault, Feedback, Guardrail, Impression,
     ItemId, ItemKind, Metric, PARTS, PageRequest, PolicyChange, Recommendations as List, ServedModel, Signal, TraceId,
@@ -14,6 +15,7 @@ use echotune_model::{
 use echotune_recommendations::{
     EmbeddedRecommendationStore, Fitting, Policy, RecommendationsService, ReleaseLimits, watch_experiments,
 };
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, call, call_of, played, query, user};
@@ -240,6 +242,70 @@ async fn an_erased_listener_leaves_the_figures() {
     let shown = Impression { trace: late.trace, model_version: late.model_version, items: shown };
     let gone = world.service.record_impression(&call(), &name(3), shown).await.expect_err("erased");
     assert_eq!((gone.kind, counted().await), (ErrorKind::NotFound, [0; 4]));
+}
+
+fn lists_counted(evidence: &echotune_model::Evidence) -> u64 {
+    evidence.arms.iter().map(|arm| arm.lists).sum()
+}
+
+#[tokio::test]
+async fn lists_are_counted_though_who_asks_for_the_figures_leaves_before_they_are_written() {
+    let world = crowd(4).await;
+    world.service.create_experiment(&call(), spec("left", popular())).await.expect("begun");
+    for n in 1..=3 {
+        list_of(&world.service, n, n).await;
+    }
+    let (busy, is_busy) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let db = world.db.clone();
+    let writing = tokio::spawn(async move {
+        db.write(move |_| {
+            busy.send(()).expect("the test waits");
+            released.recv().expect_err("it goes on when the test lets go");
+            Ok::<_, StoreError>(((), Batch::default()))
+        })
+        .await
+    });
+    is_busy.await.expect("the store writes");
+    let asked = world.service.get_experiment(&call(), "left").now_or_never();
+    assert!(asked.is_none(), "what was counted waits for the store");
+    tokio::task::yield_now().await;
+    list_of(&world.service, 4, 4).await;
+    drop(release);
+    writing.await.expect("joined").expect("written");
+    let (_, evidence) = world.service.get_experiment(&call(), "left").await.expect("known");
+    assert_eq!(lists_counted(&evidence), 4);
+}
+
+#[tokio::test]
+async fn lists_are_counted_once_though_the_store_refuses_them_or_some_of_them() {
+    const UNITS: Table = Table("recommendations.experiment_units");
+    // More than are written at once: some may be written before others are refused.
+    const LISTENERS: u128 = 1_500;
+    let world = crowd(LISTENERS).await;
+    world.service.create_experiment(&call(), spec("refused", popular())).await.expect("begun");
+    for n in 1..=LISTENERS {
+        list_of(&world.service, n, n).await;
+    }
+    let key = Key::new().fixed(user(7).0.as_bytes()).fixed(b"refused");
+    let row = async |damage: Option<Vec<u8>>| {
+        let (mut batch, key) = (Batch::default(), key.clone());
+        match damage {
+            Some(bytes) => batch.put_bytes(UNITS, key, bytes),
+            None => batch.delete(UNITS, key),
+        }
+        world.db.write(move |_| Ok::<_, StoreError>(((), batch))).await.expect("written");
+    };
+    row(Some(vec![0xc1])).await;
+    for _ in 0..2 {
+        kinds(ErrorKind::DataLoss, world.service.get_experiment(&call(), "refused").await);
+    }
+    list_of(&world.service, 7, LISTENERS + 1).await;
+    row(None).await;
+    for _ in 0..2 {
+        let (_, evidence) = world.service.get_experiment(&call(), "refused").await.expect("known");
+        assert_eq!(u128::from(lists_counted(&evidence)), LISTENERS + 1);
+    }
 }
 
 #[tokio::test]

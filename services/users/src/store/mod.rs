@@ -261,8 +261,8 @@ pub trait UserStore: Send + Sync {
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>>;
     /// How much is held, by name.
     async fn counts(&self) -> Answer<BTreeMap<String, u64>>;
-    /// The oldest events that wait for the log, waiting until there is one. Where the parts of an event can be
-    /// unreadable by themselves, they hold up its user's events and nobody else's.
+    /// The oldest events that wait for the log, waiting until there is one. What cannot be read of an event holds up
+    /// its user's later events and nobody else's.
     async fn next_events(&self, limit: usize) -> Answer<Vec<Waiting>>;
     /// Forgets events that are on the log.
     async fn published(&self, places: Vec<Vec<u8>>) -> Answer<()>;

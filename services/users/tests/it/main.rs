@@ -3,6 +3,7 @@
 mod access;
 mod events;
 mod faces;
+mod held;
 mod serve;
 mod store;
 mod suite;

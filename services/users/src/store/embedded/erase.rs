@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Draft, EmbeddedUserStore, give, given,
+    outbox::user_at,
     tables::{
         ACCOUNTS, ERASED, ERASING, FRIENDS, KEYS, LIBRARY, LISTENS, NAMES, OUTBOX, PLAY_COUNTS, PLAYLISTS,
         PLAYLISTS_OF, PROFILES, SETTINGS, TAGGINGS, TALLIES, TOKENS, TOKENS_OF, friend_key, name_key, of,
@@ -118,8 +119,12 @@ impl EmbeddedUserStore {
         let places = self.read_long(move |view| {
             let mut places = Vec::new();
             view.scan(OUTBOX, &Key::new(), None, Order::Ascending, &mut |place, value| {
-                let event = Event::decode(value).ok().flatten();
-                if event.is_some_and(|event| event.user == user && event.payload != Payload::UserErased) {
+                // What cannot be read goes too.
+                let (whose, is_erasure) = match Event::decode(value) {
+                    Ok(Some(event)) => (Some(event.user), event.payload == Payload::UserErased),
+                    _ => (user_at(place), false),
+                };
+                if whose == Some(user) && !is_erasure {
                     places.push(place.to_vec());
                 }
                 Ok(true)

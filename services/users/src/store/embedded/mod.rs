@@ -2,6 +2,7 @@
 
 mod erase;
 mod lists;
+mod outbox;
 mod port;
 mod restore;
 mod rows;
@@ -10,14 +11,19 @@ mod tables;
 use std::{collections::BTreeMap, sync::Arc};
 
 use echotune_api::events::{Event, Payload};
-use echotune_eventlog::Record;
-use echotune_kit::embedded::{Batch, Db, Key, Order, StoreError, View, get};
+use echotune_kit::{
+    embedded::{Batch, Db, Key, StoreError, View, get},
+    telemetry::metrics::Meter,
+};
 use echotune_model::{Clock, EventId, Hlc, User, UserId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
-use self::tables::{ACCOUNTS, COUNTS, KEYS, OUTBOX, of};
-use super::{Answer, Idempotency, KEY_LIFE_MS, Stamp, UserStoreError, Waiting};
+use self::{
+    outbox::Outbox,
+    tables::{ACCOUNTS, COUNTS, KEYS, OUTBOX, of},
+};
+use super::{Answer, Idempotency, KEY_LIFE_MS, Stamp, UserStoreError};
 
 /// Row of the counts that holds the time of the latest event.
 const LATEST: &str = "latest";
@@ -33,6 +39,7 @@ impl From<StoreError> for UserStoreError {
 pub struct EmbeddedUserStore {
     db: Db,
     clock: Arc<Clock>,
+    outbox: Arc<Outbox>,
 }
 
 /// An answer given before.
@@ -71,12 +78,12 @@ impl Draft<'_> {
         let event = Event {
             id: EventId::of(&user.to_string(), written_at.0, 0),
             user,
-            region: "local".into(),
+            region: outbox::REGION.into(),
             written_at,
             traceparent: self.traceparent.clone(),
             payload,
         };
-        self.batch.put_bytes(OUTBOX, Key::new().u64(written_at.0), event.encode());
+        self.batch.put_bytes(OUTBOX, outbox::place(written_at, user), event.encode());
         self.batch.put(COUNTS, Key::new().text(LATEST), &written_at.0);
         self.count("events", 1);
         written_at
@@ -130,7 +137,7 @@ impl EmbeddedUserStore {
             Ok(latest) => clock.observe(Hlc(latest.unwrap_or(0))),
             Err(cause) => tracing::warn!(%cause, "the time of the latest event cannot be read"),
         }
-        Self { db, clock }
+        Self { db, clock, outbox: Arc::default() }
     }
 
     /// Takes note of a time given out before: later writes get later times.
@@ -204,26 +211,16 @@ impl EmbeddedUserStore {
         self.db.read_aside(read).await
     }
 
-    /// Whether every event has been published.
+    /// Whether every event has been published, but for those of users who are held back.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn all_published(&self) -> Result<bool, UserStoreError> {
-        Ok(self.db.read(|view| Self::waiting(view, 1))?.is_empty())
+        Ok(self.db.read(|view| self.outbox.is_given_out(view))?)
     }
 
-    fn waiting(view: &dyn View, limit: usize) -> Result<Vec<Waiting>, StoreError> {
-        let mut waiting = Vec::new();
-        view.scan(OUTBOX, &Key::new(), None, Order::Ascending, &mut |place, value| {
-            let damaged = |cause: String| StoreError::Damaged { table: OUTBOX.0, cause };
-            let event = Event::decode(value).map_err(|cause| damaged(cause.to_string()))?;
-            let event = event.ok_or_else(|| damaged("an event of an unknown kind".into()))?;
-            let (key, is_lasting) = (event.user.to_string(), event.payload == Payload::UserErased);
-            let record =
-                Record { key, value: value.to_vec(), traceparent: event.traceparent, is_lasting, letter: None };
-            waiting.push(Waiting { place: place.to_vec(), record });
-            Ok(waiting.len() < limit)
-        })?;
-        Ok(waiting)
+    /// Has a collector told how many users there are whose events wait because one of them cannot be read.
+    pub fn tell_held(&self, meter: &Meter) {
+        self.outbox.tell_to(meter);
     }
 }

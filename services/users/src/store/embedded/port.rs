@@ -314,7 +314,8 @@ impl UserStore for EmbeddedUserStore {
         let mut commits = self.db.commits();
         loop {
             commits.borrow_and_update();
-            let waiting = self.read_long(move |view| Ok(Self::waiting(view, limit)?)).await?;
+            let outbox = std::sync::Arc::clone(&self.outbox);
+            let waiting = self.read_long(move |view| Ok(outbox.look(view, limit)?)).await?;
             if !waiting.is_empty() {
                 return Ok(waiting);
             }

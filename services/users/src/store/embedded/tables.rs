@@ -31,7 +31,7 @@ pub(super) const PLAYLISTS_OF: Table = Table("users.playlists_of");
 pub(super) const TOKENS: Table = Table("users.tokens");
 /// User id, token id → nothing.
 pub(super) const TOKENS_OF: Table = Table("users.tokens_of");
-/// Time → event.
+/// Time, user id → event; time alone where it was written before users stood there.
 pub(super) const OUTBOX: Table = Table("users.outbox");
 /// Name → how many.
 pub(super) const COUNTS: Table = Table("users.counts");
