@@ -194,6 +194,11 @@ impl Hub {
         futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
     }
 
+    /// The way down, which is over when what is returned is dropped.
+    pub(crate) fn way_down(self: &Arc<Self>) -> WayDown {
+        WayDown(Arc::clone(self))
+    }
+
     /// What is kept here of a session that was not ended. What is under way in others is not given up for it.
     pub(crate) fn live(&self, ticket: Ticket) -> Result<Arc<Live>, Refusal> {
         if self.ended.contains_key(&ticket.key) {
@@ -266,6 +271,16 @@ impl Hub {
         let plain = self.keys.open(Purpose::Stream, &about(scope, session), sealed)?;
         let mut read = Reader(&plain);
         Some((read.text()?, read.fixed()?, read.bytes()?.to_vec()))
+    }
+}
+
+/// What was not ended when this is dropped is given up, and told of.
+pub(crate) struct WayDown(Arc<Hub>);
+
+impl Drop for WayDown {
+    fn drop(&mut self) {
+        self.0.common.ends.stop();
+        self.0.servers.all().iter().for_each(|server| server.give_up());
     }
 }
 

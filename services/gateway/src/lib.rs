@@ -143,8 +143,10 @@ impl Gateway {
     }
 
     /// Waits until what is under way has ended, then ends sessions with servers, and children. Called after the stop;
-    /// gives up after `patience`: whether all has ended.
+    /// gives up after `patience`: whether all has ended. How many sessions were not ended is then in the log.
     pub async fn close(self, patience: Duration) -> bool {
+        // It is over too when whoever waits for this gives up before.
+        let _over = self.hub.way_down();
         tokio::time::timeout(patience, self.hub.close()).await.is_ok()
     }
 }
