@@ -37,6 +37,8 @@ use crate::{
 
 /// How often what nobody uses any more is looked for.
 const TIDY: Duration = Duration::from_secs(1);
+/// How often lists that have changed are written to their file.
+const SAVE: Duration = Duration::from_secs(10);
 
 /// Which servers an endpoint of the gateway stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +150,17 @@ impl Hub {
                 }
                 drop(hub.lives.take_idle());
             }
+        });
+    }
+
+    /// Writes lists that have changed to their file now and then, until the stop.
+    pub(crate) fn save_lists(self: &Arc<Self>) {
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while hub.stop.run_until_cancelled(tokio::time::sleep(SAVE)).await.is_some() {
+                hub.lists.save().await;
+            }
+            hub.lists.save().await;
         });
     }
 

@@ -11,7 +11,7 @@
 //! client has. Where it is told to meter, calls of tools are entered in a ledger ([`metering`]); which servers there are to be
 //! had is in the [`catalogue`]. It does not host servers in a cluster or scale them.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use thiserror::Error;
@@ -117,6 +117,17 @@ impl Gateway {
     pub fn follow(&self, operator: Operator) {
         let following = demand::follow(Arc::clone(&self.hub), operator);
         self.hub.tasks.spawn(following);
+    }
+
+    /// Keeps what servers list for everybody in a file from now on. Those that sleep are listed by what is there until
+    /// they are awake; without it a list wakes those of which nothing is known since the start.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn keep_lists(&self, file: PathBuf) -> io::Result<()> {
+        self.hub.lists.keep_in(file)?;
+        self.hub.save_lists();
+        Ok(())
     }
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
