@@ -37,6 +37,8 @@ use crate::{
 
 /// How often what nobody uses any more is looked for.
 const TIDY: Duration = Duration::from_secs(1);
+/// How often lists that have changed are written to their file.
+const SAVE: Duration = Duration::from_secs(10);
 
 /// Which servers an endpoint of the gateway stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +153,17 @@ impl Hub {
         });
     }
 
+    /// Writes lists that have changed to their file now and then, until the stop.
+    pub(crate) fn save_lists(self: &Arc<Self>) {
+        let hub = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while hub.stop.run_until_cancelled(tokio::time::sleep(SAVE)).await.is_some() {
+                hub.lists.save().await;
+            }
+            hub.lists.save().await;
+        });
+    }
+
     /// Told when a call begins to wait for a pod.
     pub(crate) fn urgent(&self) -> &Arc<Notify> {
         &self.common.urgent
@@ -192,6 +205,11 @@ impl Hub {
     /// Ends sessions with servers and children, each with the last that is under way in it.
     pub(crate) async fn close_servers(&self) {
         futures::future::join_all(self.servers.all().iter().map(|server| server.close())).await;
+    }
+
+    /// The way down, which is over when what is returned is dropped.
+    pub(crate) fn way_down(self: &Arc<Self>) -> WayDown {
+        WayDown(Arc::clone(self))
     }
 
     /// What is kept here of a session that was not ended. What is under way in others is not given up for it.
@@ -266,6 +284,16 @@ impl Hub {
         let plain = self.keys.open(Purpose::Stream, &about(scope, session), sealed)?;
         let mut read = Reader(&plain);
         Some((read.text()?, read.fixed()?, read.bytes()?.to_vec()))
+    }
+}
+
+/// What was not ended when this is dropped is given up, and told of.
+pub(crate) struct WayDown(Arc<Hub>);
+
+impl Drop for WayDown {
+    fn drop(&mut self) {
+        self.0.common.ends.stop();
+        self.0.servers.all().iter().for_each(|server| server.give_up());
     }
 }
 

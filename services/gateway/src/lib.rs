@@ -11,7 +11,7 @@
 //! client has. Where it is told to meter, calls of tools are entered in a ledger ([`metering`]); which servers there are to be
 //! had is in the [`catalogue`]. It does not host servers in a cluster or scale them.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use thiserror::Error;
@@ -119,6 +119,17 @@ impl Gateway {
         self.hub.tasks.spawn(following);
     }
 
+    /// Keeps what servers list for everybody in a file from now on. Those that sleep are listed by what is there until
+    /// they are awake; without it a list wakes those of which nothing is known since the start.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn keep_lists(&self, file: PathBuf) -> io::Result<()> {
+        self.hub.lists.keep_in(file)?;
+        self.hub.save_lists();
+        Ok(())
+    }
+
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
     /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`. When the stop is cancelled new
     /// requests are refused, and those under way are answered.
@@ -143,8 +154,10 @@ impl Gateway {
     }
 
     /// Waits until what is under way has ended, then ends sessions with servers, and children. Called after the stop;
-    /// gives up after `patience`: whether all has ended.
+    /// gives up after `patience`: whether all has ended. How many sessions were not ended is then in the log.
     pub async fn close(self, patience: Duration) -> bool {
+        // It is over too when whoever waits for this gives up before.
+        let _over = self.hub.way_down();
         tokio::time::timeout(patience, self.hub.close()).await.is_ok()
     }
 }

@@ -150,6 +150,7 @@ impl Hub {
     pub(crate) fn remove(self: &Arc<Self>, source: Source, name: &str) -> bool {
         let Some(taken) = self.servers.take(source, name) else { return false };
         self.lists.servers_changed();
+        self.lists.forget(&taken);
         taken.end.cancel();
         taken.gate.close();
         Changed::ALL.into_iter().for_each(|changed| taken.changes.tell(changed));

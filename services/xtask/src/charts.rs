@@ -1,5 +1,5 @@
 //! The charts: linted, rendered with each file of values below their `ci`, refused where values are wrong, and every
-//! configuration that comes out is loaded by the very program that it is for.
+//! configuration that comes out is loaded by the very program that it is for, which must end in the time of its pods.
 
 use std::{
     fs,
@@ -14,6 +14,9 @@ use crate::{ALL, Excluded, e2e::target, image::text};
 const FOLDER: &str = "charts";
 /// The version that is rendered for, where there is no cluster to ask.
 const KUBERNETES: &str = "1.34.0";
+/// Seconds that background work has at the end, however long what was before it took: as the lifecycle of the programs
+/// says.
+const LEAST: u64 = 10;
 const CRDS: &str = "charts/echotune-operator-crds/files/crds.yaml";
 
 /// A chart of a program.
@@ -126,8 +129,47 @@ impl Chart {
                 .filter_map(|line| line.trim().strip_prefix("- "))
                 .filter(|word| word.starts_with("--set=")),
         );
-        said(self.program, &words).map(|_| ())
+        check_way_down(rendered, &said(self.program, &words)?)
     }
+}
+
+/// Pods must have more time than the way down takes at the most: one that is killed before loses what comes last.
+fn check_way_down(rendered: &str, config: &str) -> anyhow::Result<()> {
+    let given = given(rendered).context("no terminationGracePeriodSeconds")?;
+    let takes = way_down(config).context("the configuration does not say what the way down takes")?;
+    ensure!(takes < given, "the way down takes up to {takes} s, and pods have {given} s");
+    Ok(())
+}
+
+/// Seconds that pods have to end.
+fn given(rendered: &str) -> Option<u64> {
+    let mut lines = rendered.lines();
+    lines.find_map(|line| line.trim().strip_prefix("terminationGracePeriodSeconds:")?.trim().parse().ok())
+}
+
+/// Seconds that the way down takes at the most by a configuration in full.
+fn way_down(config: &str) -> Option<u64> {
+    let of = |key: &str| {
+        let mut lines = config.lines();
+        let value = lines.find_map(|line| line.trim().strip_prefix(key)?.trim_start().strip_prefix('='))?;
+        seconds(value.split('"').nth(1)?)
+    };
+    Some(of("notice")? + of("drain_timeout")? + LEAST + of("flush_timeout")?)
+}
+
+/// A time as configurations have it, such as `5m 15s`.
+fn seconds(period: &str) -> Option<u64> {
+    let parts = period.split_whitespace().map(|part| {
+        let (number, unit) = part.split_at(part.find(|one: char| !one.is_ascii_digit())?);
+        let each = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            _ => return None,
+        };
+        Some(number.parse::<u64>().ok()? * each)
+    });
+    parts.sum()
 }
 
 fn lint(helm: &Path, chart: &str, values: Option<&Path>) -> anyhow::Result<()> {
@@ -172,5 +214,43 @@ mod tests {
         let yaml = "data:\n  other: x\n  a.toml: |\n    one = 1\n\n    [two]\n      three = 3\nkind: ConfigMap\n";
         assert_eq!(block(yaml, "a.toml").as_deref(), Some("one = 1\n\n[two]\n  three = 3\n"));
         assert_eq!(block(yaml, "b.toml"), None);
+    }
+
+    #[test]
+    fn a_way_down_that_takes_all_the_time_that_pods_have_is_found() {
+        let rendered = "spec:\n  terminationGracePeriodSeconds: 330\n";
+        let config = |drain: &str| {
+            format!("notice = \"5s\"  # file\ndrain_timeout = \"{drain}\"\n# Spans.\nflush_timeout = \"5s\"\n")
+        };
+        assert!(check_way_down(rendered, &config("5m 9s")).is_ok());
+        let told = check_way_down(rendered, &config("310s")).expect_err("nothing to spare").to_string();
+        assert_eq!(told, "the way down takes up to 330 s, and pods have 330 s");
+        assert!(check_way_down(rendered, "notice = \"5s\"\n").is_err());
+        assert_eq!((seconds("1h 1m 1s"), seconds("5 bells"), seconds("5ms")), (Some(3_661), None, None));
+    }
+
+    /// By the templates themselves, where there is no Helm.
+    #[test]
+    fn pods_have_more_time_than_the_way_down_takes_by_default_and_at_the_least() {
+        let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts");
+        for (chart, template) in [("echotune", "gateway-config.yaml"), ("echotune-operator", "config.yaml")] {
+            let read = |path: &str| fs::read_to_string(charts.join(chart).join(path)).expect("part of the chart");
+            let by_default = given(&read("values.yaml")).expect("a value");
+            let schema = read("values.schema.json");
+            let (_, rest) = schema.split_once("\"terminationGracePeriodSeconds\"").expect("in the schema");
+            let (_, rest) = rest.split_once("\"minimum\": ").expect("a minimum");
+            let least: u64 = rest.split(',').next().and_then(|least| least.trim().parse().ok()).expect("a number");
+            let template = read(&format!("templates/{template}"));
+            let (before, rest) = template.split_once("{{ sub (int ").expect("a part of the time");
+            let (_, rest) = rest.split_once(") ").expect("how much less");
+            let (less, after) = rest.split_once(" }}").expect("its end");
+            let less: u64 = less.parse().expect("a number");
+            for given in [by_default, least] {
+                assert!(given > less, "{chart}: no time for what is under way in {given} s");
+                // What the template does not say is as the programs have it.
+                let config = format!("{before}{}{after}\nnotice = \"0s\"\n", given - less);
+                check_way_down(&format!("terminationGracePeriodSeconds: {given}"), &config).expect(chart);
+            }
+        }
     }
 }

@@ -104,6 +104,8 @@ impl Asking {
                 let level = request.incoming.params.get("level").cloned();
                 let level = level.filter(|level| level.read::<String>().is_some());
                 let level = level.ok_or_else(|| Refusal::params("'level' is no string"))?;
+                // Each server of the session is asked to set it.
+                self.hub.access.take(&self.caller)?;
                 self.set_level(&request, level).await;
                 Ok(done(&request.incoming.id))
             }

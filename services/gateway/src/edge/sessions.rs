@@ -81,6 +81,8 @@ impl Asking {
     }
 
     pub(super) async fn discover(&self, request: &Request) -> Result<Response, Refusal> {
+        // The server may be asked for it.
+        self.hub.access.take(&self.caller)?;
         let told = self.told().await?;
         let mut result = Object::default();
         Hints { ttl_ms: told.kept_ms(), is_public: true }.add(&mut result);

@@ -2,8 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,7 +17,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Entry, Kind, Table, read_page};
+use super::{Entry, Kind, Table, file::ListsFile, read_page};
 use crate::{
     abilities::Abilities,
     caller::{Caller, Digest},
@@ -38,7 +40,7 @@ const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Pages of one list at the most.
 const PAGES: usize = 100;
 /// What is counted of a list beside what its server wrote, in bytes.
-const SLOT: usize = 256;
+pub(super) const SLOT: usize = 256;
 
 /// Who asks for a list.
 #[derive(Debug, Clone)]
@@ -103,6 +105,8 @@ pub(crate) struct Lists {
     resting: Mutex<HashMap<(u32, Kind), (Instant, Duration)>>,
     /// Since when servers sleep that were waited for in vain.
     asleep: Mutex<HashMap<u32, Instant>>,
+    /// What is listed for everybody, where that is kept.
+    file: OnceLock<ListsFile>,
     entries: usize,
     /// Bytes of one list at the most.
     bytes: usize,
@@ -134,8 +138,32 @@ impl Lists {
             generation: AtomicU64::new(0),
             resting: Mutex::default(),
             asleep: Mutex::default(),
+            file: OnceLock::new(),
             entries: limits.entries,
             bytes: limits.answer_bytes,
+        }
+    }
+
+    /// Keeps what is listed for everybody in a file from now on, and takes what is there for what servers say while
+    /// they sleep.
+    pub(crate) fn keep_in(&self, file: PathBuf) -> io::Result<()> {
+        let file = ListsFile::read(file)?;
+        // The first one stays.
+        drop(self.file.set(file));
+        Ok(())
+    }
+
+    /// Forgets what the file holds of a server that is no more: another of its name is another.
+    pub(crate) fn forget(&self, server: &Server) {
+        if let Some(file) = self.file.get() {
+            Kind::ALL.into_iter().for_each(|kind| file.forget(server.number, kind));
+        }
+    }
+
+    /// Writes to the file what has changed since.
+    pub(crate) async fn save(&self) {
+        if let Some(file) = self.file.get() {
+            file.save().await;
         }
     }
 
@@ -209,7 +237,11 @@ impl Lists {
 
     /// What is listed for everybody who can be asked nothing: whatever else could be seen by whom can be asked more.
     fn of_all(&self, server: &Server, kind: Kind) -> Option<Got> {
-        self.slot(SlotKey { server: server.number, kind, context: None, abilities: Abilities::default() }).whenever()
+        let key = SlotKey { server: server.number, kind, context: None, abilities: Abilities::default() };
+        self.slot(key).whenever().or_else(|| {
+            let listed = self.file.get()?.get(server.number, kind)?;
+            Some(Got { listed, is_fresh: false })
+        })
     }
 
     /// Servers have come, changed or gone.
@@ -241,6 +273,13 @@ impl Lists {
         let failed = match fetched {
             Ok(Ok(listed)) => {
                 let listed = Arc::new(listed);
+                if let Some(file) = self.file.get() {
+                    if !listed.is_public {
+                        file.forget(server.number, kind);
+                    } else if asker.abilities == Abilities::default() {
+                        file.put(server.number, kind, &listed);
+                    }
+                }
                 let to = if listed.is_public { shared } else { own };
                 self.keep(to, &listed);
                 // What was everybody's a moment ago must not be served as such any longer.
@@ -386,6 +425,11 @@ async fn answered(exchange: &mut Exchange) -> Result<Outcome, Failed> {
 }
 
 impl Listed {
+    /// What a process before this one was told.
+    pub(super) fn of_before(entries: Vec<Entry>, bytes: usize) -> Self {
+        Self { entries, fetched: Instant::now(), kept: Duration::ZERO, is_public: true, bytes, changes: 0 }
+    }
+
     pub(crate) fn left(&self) -> Duration {
         self.kept.saturating_sub(self.fetched.elapsed())
     }

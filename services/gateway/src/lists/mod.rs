@@ -9,6 +9,7 @@ use crate::{
 };
 
 mod fetch;
+mod file;
 pub(crate) mod names;
 mod page;
 mod params;

@@ -45,6 +45,8 @@ pub struct McpConfig {
     pub keys_file: PathBuf,
     /// File with the servers.
     pub servers_file: PathBuf,
+    /// File in which public lists of servers are kept; empty for none.
+    pub lists_file: PathBuf,
     /// File that says who may call what.
     pub access_file: PathBuf,
     /// How often it is looked at.

@@ -102,6 +102,9 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         },
         process.life.drain(),
     )?;
+    if !mcp.lists_file.as_os_str().is_empty() {
+        gateway.keep_lists(mcp.lists_file.clone())?;
+    }
     for listed in hosted {
         listed.serve(&gateway)?;
     }

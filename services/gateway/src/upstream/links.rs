@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::OnceCell, time::Instant};
 
-use super::{Failed, OnBehalf, beside::Beside, child::Child, http_link::Route};
+use super::{Failed, OnBehalf, beside::Beside, child::Child, ends::Ends, http_link::Route};
 use crate::{
     abilities::Abilities,
     caller::Digest,
@@ -103,6 +103,8 @@ type Opened = Arc<OnceCell<Result<Link, Failed>>>;
 /// What is open with a server: as much as there may be, each until nobody used it for a while. Whoever has a request or
 /// a stream under way is not let go for another.
 pub(crate) struct Links {
+    server: String,
+    ends: Ends,
     kept: Kept<LinkKey, Link>,
     /// What is being opened, by all who wait for it.
     opening: Mutex<HashMap<LinkKey, Opened>>,
@@ -135,8 +137,14 @@ impl Drop for Waits<'_> {
 
 impl Links {
     /// Links that are let go when nobody used them for `idle`, or another wants the place of one of `most`.
-    pub(crate) fn new(most: u64, idle: Duration) -> Self {
-        Self { kept: Kept::new(most, idle), opening: Mutex::default(), is_closed: AtomicBool::new(false) }
+    pub(crate) fn new(server: &str, ends: &Ends, most: u64, idle: Duration) -> Self {
+        Self {
+            server: server.to_owned(),
+            ends: ends.clone(),
+            kept: Kept::new(most, idle),
+            opening: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        }
     }
 
     fn opening<T>(&self, work: impl FnOnce(&mut HashMap<LinkKey, Opened>) -> T) -> T {
@@ -166,14 +174,14 @@ impl Links {
                 return Err(full());
             }
             let Ok((room, gone)) = self.kept.reserve() else { return Err(full()) };
-            gone.into_iter().for_each(|link| link.let_go());
+            self.let_go(gone);
             let link = open.await?;
-            room.put(key, link.clone()).iter().for_each(Link::let_go);
+            self.let_go(room.put(key, link.clone()));
             // What was opened while all was ended would be ended by nobody.
             if self.is_closed()
                 && let Some(late) = self.kept.take_if(&key, |held| Arc::ptr_eq(&held.0, &link.0))
             {
-                late.let_go();
+                self.let_go([late]);
                 return Err(full());
             }
             Ok(link)
@@ -185,17 +193,17 @@ impl Links {
     /// its stream would end with it, which would be taken for a sign that the server has to be looked at once more.
     pub(crate) fn keep(&self, key: LinkKey, link: Link) {
         if self.kept.get(&key).is_some_and(|held| held.is_followed()) {
-            return link.let_go();
+            return self.let_go([link]);
         }
         match self.kept.reserve() {
             Ok((room, gone)) => {
                 let before = room.put(key, link);
-                before.iter().chain(&gone).for_each(Link::let_go);
+                self.let_go(before.into_iter().chain(gone));
                 if self.is_closed() {
-                    self.kept.take(&key).iter().for_each(Link::let_go);
+                    self.let_go(self.kept.take(&key));
                 }
             }
-            Err(AllInUse) => link.let_go(),
+            Err(AllInUse) => self.let_go([link]),
         }
     }
 
@@ -219,7 +227,7 @@ impl Links {
     }
 
     /// The same with all, for good.
-    pub(crate) fn close(&self) -> Vec<Link> {
+    fn close(&self) -> Vec<Link> {
         self.is_closed.store(true, Ordering::SeqCst);
         let removed = self.kept.take_all();
         removed.iter().for_each(Link::retire);
@@ -228,7 +236,39 @@ impl Links {
 
     /// Lets go what nobody has used for long.
     pub(crate) fn tidy(&self) {
-        self.kept.take_idle().iter().for_each(Link::let_go);
+        self.let_go(self.kept.take_idle());
+    }
+
+    /// Ends all, for good, and waits for the ends of sessions.
+    pub(crate) async fn end(&self) {
+        // Children are told to by being taken out.
+        let sessions = self.close().into_iter().filter(Link::is_session).collect();
+        self.ends.all(&self.server, sessions, |link: Link| async move { link.end().await }).await;
+    }
+
+    /// Gives up all that is open, and tells of the sessions that nobody ends any more.
+    pub(crate) fn give_up(&self) {
+        let sessions = self.close().into_iter().filter(Link::is_session).count();
+        self.ends.give_up(&self.server, sessions);
+    }
+
+    /// Ends links beside whatever else is done.
+    fn let_go(&self, links: impl IntoIterator<Item = Link>) {
+        let routes = links.into_iter().filter_map(|link| {
+            link.retire();
+            match &link.0.way {
+                Way::Session(route) => Some(route.clone()),
+                Way::Child { .. } => None,
+            }
+        });
+        let routes: Vec<_> = routes.collect();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !routes.is_empty()
+        {
+            let (ends, server) = (self.ends.clone(), self.server.clone());
+            let end = |route: Box<Route>| async move { route.end().await };
+            self.ends.tasks.spawn_on(async move { ends.all(&server, routes, end).await }, &runtime);
+        }
     }
 }
 
@@ -246,7 +286,7 @@ impl InUse for Link {
 impl Link {
     /// Whether it is a session with a request or a stream under way, and not gone.
     fn is_followed(&self) -> bool {
-        matches!(self.0.way, Way::Session(_)) && Arc::strong_count(&self.0.used) > 1 && !self.is_gone()
+        self.is_session() && Arc::strong_count(&self.0.used) > 1 && !self.is_gone()
     }
 
     /// Ends a child once the last request under way has ended.
@@ -256,14 +296,14 @@ impl Link {
         }
     }
 
-    /// Ends it beside whatever else is done.
-    fn let_go(&self) {
-        self.retire();
-        if let Way::Session(route) = &self.0.way
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let route = route.clone();
-            runtime.spawn(async move { route.end().await });
+    fn is_session(&self) -> bool {
+        matches!(self.0.way, Way::Session(_))
+    }
+
+    /// Ends a session.
+    async fn end(&self) {
+        if let Way::Session(route) = &self.0.way {
+            route.end().await;
         }
     }
 }

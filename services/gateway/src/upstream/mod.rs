@@ -18,6 +18,7 @@ mod changes;
 mod child;
 mod connect;
 mod endpoints;
+mod ends;
 mod era;
 mod gate;
 mod http_link;

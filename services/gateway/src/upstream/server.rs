@@ -20,6 +20,7 @@ use super::{
     changes::{Changes, Told},
     connect::Connector,
     endpoints::{Endpoint, Endpoints},
+    ends::Ends,
     era::Info,
     gate::Gate,
     http_link::{HttpClient, Route, client, on_behalf},
@@ -55,6 +56,8 @@ pub(crate) struct Common {
     pub(crate) urgent: Arc<Notify>,
     /// Servers that are woken at once so that their lists can be read.
     wakes: Arc<Semaphore>,
+    /// Ends sessions that end together.
+    pub(crate) ends: Ends,
     /// Servers that there have been: what was read of one is not taken for what a later one of its name says.
     made: AtomicU64,
 }
@@ -77,6 +80,7 @@ impl Common {
             stop: stop.clone(),
             urgent: Arc::default(),
             wakes: Arc::new(Semaphore::new(WAKES)),
+            ends: Ends::new(tasks),
             made: AtomicU64::new(0),
         }
     }
@@ -155,7 +159,7 @@ impl Server {
             end: common.stop.child_token(),
             used: Arc::default(),
             meters: common.meters.clone(),
-            ways: same_way.map_or_else(|| Arc::new(Ways::of(&config, &common.limits)), |it| Arc::clone(&it.ways)),
+            ways: same_way.map_or_else(|| Arc::new(Ways::of(&config, common)), |it| Arc::clone(&it.ways)),
             kind,
             waking: Arc::default(),
             wakes: Arc::clone(&common.wakes),
@@ -463,13 +467,12 @@ impl Server {
 
     /// Ends all sessions and children; no others are opened.
     pub(crate) async fn close(&self) {
-        let open = self.ways.links.close();
-        let ends = open.iter().filter_map(|link| match &link.0.way {
-            Way::Session(route) => Some(route.end()),
-            // They are told to by being taken out.
-            Way::Child { .. } => None,
-        });
-        futures::future::join_all(ends).await;
+        self.ways.links.end().await;
+    }
+
+    /// Gives up all that is still open, for there is no time left to end it.
+    pub(crate) fn give_up(&self) {
+        self.ways.links.give_up();
     }
 
     /// Whether it is not told who asks, and so answers all alike.
@@ -519,11 +522,13 @@ impl Kind {
 }
 
 impl Ways {
-    fn of(config: &ServerConfig, limits: &Limits) -> Self {
-        let links = match &config.reach {
-            Reach::Http { .. } | Reach::Pods(_) => Links::new(limits.sessions, limits.session_idle),
-            Reach::Process(process) => Links::new(u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
+    fn of(config: &ServerConfig, common: &Common) -> Self {
+        let limits = &common.limits;
+        let (most, idle) = match &config.reach {
+            Reach::Http { .. } | Reach::Pods(_) => (limits.sessions, limits.session_idle),
+            Reach::Process(process) => (u64::try_from(process.children).unwrap_or(u64::MAX), process.idle),
         };
+        let links = Links::new(&config.name, &common.ends, most, idle);
         // By how often they were used, one that is new would go at once, and its session be tried again and again.
         let spent = moka::sync::Cache::builder()
             .max_capacity(limits.sessions)

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Changed, Failed, Info, Said, server::Server};
@@ -17,16 +17,46 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 enum Followed {
     /// It tells nothing, for as long as it is what it is.
     Nothing,
-    /// The stream ended after it was open.
-    Ended,
+    /// The stream ended after it was open for so long.
+    Ended(Duration),
+    /// It has to be opened elsewhere.
+    Moved,
     /// It can something else than before.
     Changed,
+}
+
+/// The pauses between one stream and the next.
+#[derive(Debug)]
+struct Pauses(Duration);
+
+impl Pauses {
+    const fn new() -> Self {
+        Self(PAUSE)
+    }
+
+    /// A stream ended after so long: one that outlived the last pause ended as any may.
+    fn ended(&mut self, lived: Duration) {
+        if lived > self.0 {
+            *self = Self::new();
+        } else {
+            self.lengthen();
+        }
+    }
+
+    fn lengthen(&mut self) {
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+    }
+
+    /// The next pause, longer or shorter by up to a quarter: not all replicas open theirs at the same time.
+    fn next(&self, random: u8) -> Duration {
+        self.0.mul_f64(0.75 + f64::from(random) / 512.0)
+    }
 }
 
 impl Server {
     /// Asks the server what it is and follows its changes until `stop`; children tell of them by themselves.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut pause = PAUSE;
+        let mut pauses = Pauses::new();
         loop {
             if stop.run_until_cancelled(self.until_awake()).await.is_none() {
                 return;
@@ -39,26 +69,29 @@ impl Server {
                     if stop.run_until_cancelled(another(&mut news)).await.is_none() {
                         return;
                     }
-                    pause = PAUSE;
+                    pauses = Pauses::new();
                 }
-                Some(Ok(Followed::Changed)) => pause = PAUSE,
-                Some(Ok(Followed::Ended)) => {
+                Some(Ok(Followed::Changed)) => pauses = Pauses::new(),
+                Some(Ok(Followed::Moved)) => {
                     // It may be another that is there next.
                     self.doubt(Duration::ZERO);
-                    pause = PAUSE;
+                    pauses = Pauses::new();
+                }
+                Some(Ok(Followed::Ended(lived))) => {
+                    // So it may here.
+                    self.doubt(Duration::ZERO);
+                    pauses.ended(lived);
                 }
                 // It has gone to sleep meanwhile, which is no fault.
-                Some(Err(_)) if self.is_asleep() => pause = PAUSE,
+                Some(Err(_)) if self.is_asleep() => pauses = Pauses::new(),
                 Some(Err(failed)) => {
                     tracing::warn!(server = self.config.name, why = failed.why(), "an MCP server cannot be followed");
                     self.doubt(Duration::ZERO);
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    pauses.lengthen();
                 }
             }
-            // Not all replicas at the same time.
             let [random] = crate::token::random();
-            let wait = pause.mul_f64(0.75 + f64::from(random) / 512.0);
-            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            if stop.run_until_cancelled(tokio::time::sleep(pauses.next(random))).await.is_none() {
                 return;
             }
         }
@@ -74,6 +107,7 @@ impl Server {
             return Ok(Followed::Nothing);
         }
         let Some(mut exchange) = self.listen(&info, wanted).await? else { return Ok(Followed::Nothing) };
+        let opened = Instant::now();
         // What changed while nobody listened was not told.
         Changed::ALL.into_iter().for_each(|changed| self.changes.tell(changed));
         // It may be another session, which knows of no subscription.
@@ -87,7 +121,7 @@ impl Server {
                 () = changed(&mut changes) => {
                     // What the gateway has for itself keeps no pod.
                     if exchange.must_move() {
-                        return Ok(Followed::Ended);
+                        return Ok(Followed::Moved);
                     }
                     continue;
                 }
@@ -104,7 +138,9 @@ impl Server {
                     tracing::debug!(server = self.config.name, ?error, "an MCP server does not tell of changes");
                     return Ok(Followed::Nothing);
                 }
-                Ok(Said::Answer(Outcome::Result(_))) | Err(Failed::Cut(_)) => return Ok(Followed::Ended),
+                Ok(Said::Answer(Outcome::Result(_))) | Err(Failed::Cut(_)) => {
+                    return Ok(Followed::Ended(opened.elapsed()));
+                }
                 Err(failed) => return Err(failed),
             }
         }
@@ -140,4 +176,25 @@ fn wanted(info: &Info) -> Object {
     let told = |kind: &str| info.capabilities.object(kind)?.get("listChanged")?.read::<bool>();
     let wanted = kinds.into_iter().filter(|(kind, _)| told(kind) == Some(true));
     wanted.map(|(_, filter)| (filter.to_owned(), Json::of(&json!(true)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_ends_at_once_is_opened_less_and_less_often() {
+        let mut pauses = Pauses::new();
+        let mut after = |lived| {
+            pauses.ended(lived);
+            pauses.0
+        };
+        let at_once: Vec<_> = (0..8).map(|_| after(Duration::ZERO).as_secs()).collect();
+        assert_eq!(at_once, [2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(after(PAUSE_MAX), PAUSE_MAX, "it has not outlived the pause");
+        assert_eq!(after(PAUSE_MAX * 2), PAUSE, "it has");
+        assert_eq!(after(PAUSE * 2), PAUSE);
+        assert_eq!((pauses.next(0), pauses.next(128)), (PAUSE * 3 / 4, PAUSE));
+        assert!(pauses.next(255) < PAUSE * 5 / 4);
+    }
 }

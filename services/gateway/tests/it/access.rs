@@ -213,6 +213,30 @@ async fn who_calls_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn what_a_server_is_and_the_level_of_its_log_are_asked_no_more_often_than_may_be() {
+    let caller = Some(Rate { calls: 2, per: Period(Duration::from_secs(3_600)), burst: 2 });
+    let rates = RatesConfig { caller, ..RatesConfig::default() };
+    let (house, _served) = guarded(AccessConfig { rates, ..AccessConfig::default() }).await;
+    let mut statuses = Vec::new();
+    for path in ["/mcp", "/servers/files/mcp", "/mcp"] {
+        let asked = house.modern(path, "user-1", "server/discover", json!({})).send().await.expect("answered");
+        statuses.push(asked.status().as_u16());
+        assert_eq!(asked.headers().contains_key("retry-after"), asked.status() == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    // The first counts too.
+    let session = house.session("/mcp", "user-2").await;
+    let mut statuses = Vec::new();
+    for id in 2..4 {
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": "logging/setLevel", "params": {"level": "info"}});
+        let request = house.post("/mcp", "user-2", &body).header("mcp-session-id", &session);
+        statuses.push(request.send().await.expect("answered").status().as_u16());
+    }
+    assert_eq!(statuses, [200, 429]);
+    house.close().await;
+}
+
+#[tokio::test]
 async fn every_call_leaves_one_line_without_what_was_in_it() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("audit.jsonl");

@@ -34,6 +34,9 @@ struct Patient {
     go: Arc<Notify>,
     /// Sessions that it was told to end.
     ended: Arc<AtomicU64>,
+    /// Sessions that it is ending, and how many of them there were at once.
+    ending: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
 }
 
 async fn patient(State(state): State<Patient>, body: Bytes) -> Response {
@@ -58,6 +61,15 @@ async fn patient(State(state): State<Patient>, body: Bytes) -> Response {
 async fn end(State(state): State<Patient>) -> StatusCode {
     state.ended.fetch_add(1, Ordering::SeqCst);
     StatusCode::OK
+}
+
+/// Takes a moment to end a session.
+async fn end_slowly(State(state): State<Patient>) -> StatusCode {
+    let ending = state.ending.fetch_add(1, Ordering::SeqCst) + 1;
+    state.most.fetch_max(ending, Ordering::SeqCst);
+    sleep(Duration::from_millis(200)).await;
+    state.ending.fetch_sub(1, Ordering::SeqCst);
+    end(State(state)).await
 }
 
 /// Waits until the server was told to end so many sessions.
@@ -112,6 +124,31 @@ async fn a_session_with_a_call_under_way_is_not_ended_for_another() {
     assert_eq!(result_of(called).await["content"], json!([]));
     ends(&state, 2).await;
     house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_end_together_are_ended_some_at_once() {
+    const MANY: u64 = 200;
+    const AT_ONCE: u64 = 64;
+    let long = Limits::default().session_idle;
+    for session_idle in [long, Duration::from_secs(2)] {
+        let state = Patient::default();
+        let router = Router::new().route("/mcp", post(patient).delete(end_slowly)).with_state(state.clone());
+        let served = serve("127.0.0.1:0", router).await;
+        let mut server = http("a", &served.url());
+        server.era = EraChoice::Legacy;
+        let house = House::with(config(vec![server], Limits { session_idle, ..Limits::default() })).await;
+        for _ in 0..MANY {
+            house.session(PATH, OPERATOR).await;
+        }
+        // They end because nobody uses them, or because the gateway stops.
+        if session_idle < long {
+            ends(&state, MANY / 2).await;
+        }
+        house.close().await;
+        let (ended, most) = (state.ended.load(Ordering::SeqCst), state.most.load(Ordering::SeqCst));
+        assert!(ended > MANY / 2 && most <= AT_ONCE, "{ended} ended, {most} at once");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,36 @@ async fn a_server_stays_listed_while_it_sleeps_and_one_that_was_never_seen_is_wo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_sleeps_is_listed_after_a_start_as_it_was_before() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("lists.json");
+    let keep_lists = |house: &House| {
+        house.gateway.as_ref().expect("open").keep_lists(file.clone()).expect("a file");
+    };
+    let (before, scripted, running) = house(Limits::default()).await;
+    keep_lists(&before);
+    let pod = rmcp(Fixture::new("a-1", Era::Legacy, &["echo"])).await;
+    scripted.put(with(served("a"), &[("a-1", &pod, false)]));
+    until_served(&before, "a", true).await;
+    // As one sees it who can be asked nothing.
+    let params = json!({"_meta": {"io.modelcontextprotocol/clientCapabilities": {}}});
+    let listed = before.modern("/servers/a/mcp", OPERATOR, "tools/list", params).send().await.expect("answered");
+    assert_eq!(names(&result_of(listed).await), ["echo"]);
+    before.close().await;
+    drop((running, pod));
+    let (after, scripted, _running) = house(Limits::default()).await;
+    keep_lists(&after);
+    scripted.put(served("a"));
+    until_served(&after, "a", true).await;
+    for path in ["/mcp", "/servers/a/mcp"] {
+        assert_eq!(after.tools(path, OPERATOR).await, ["echo"], "{path}");
+    }
+    let told = scripted.hears("music/a", "anything", |_| true).now_or_never();
+    assert!(told.is_none_or(|told| told.classes[0].queued == 0 && told.cold_calls == 0), "nobody woke it");
+    after.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_had_in_time_or_at_all_is_refused_and_the_queue_is_bounded() {
     // No answer becomes a stream, which has its status at its beginning.
     let limits = Limits { stream_after: SOON, ..Limits::default() };

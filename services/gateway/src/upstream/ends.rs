@@ -1,0 +1,186 @@
+//! Ends of sessions with servers, so many at once: all of a server's end together when it is taken away, and all that
+//! there are when the gateway stops.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Sessions that are ended at once, and how many of them are of one server: one that hangs leaves room for others.
+const AT_ONCE: usize = 64;
+const OF_ONE: usize = 32;
+/// For how long those are ended that end together.
+const LASTS: Duration = Duration::from_secs(60);
+
+/// Ends sessions. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    at_once: Arc<Semaphore>,
+    /// Nothing is sent any more.
+    over: CancellationToken,
+    /// What is done beside, which the way down waits for.
+    pub(super) tasks: TaskTracker,
+}
+
+/// Sessions of a server that are not ended yet. They are told of when this is dropped.
+struct Left<'a> {
+    server: &'a str,
+    sessions: AtomicUsize,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        let (server, sessions) = (self.server, *self.sessions.get_mut());
+        if sessions > 0 {
+            let why = "there was no time left; they end by the server's own clock";
+            tracing::warn!(server, sessions, why, "sessions with an MCP server were not ended");
+        }
+    }
+}
+
+impl Ends {
+    pub(super) fn new(tasks: &TaskTracker) -> Self {
+        Self { at_once: Arc::new(Semaphore::new(AT_ONCE)), over: CancellationToken::new(), tasks: tasks.clone() }
+    }
+
+    /// Ends sessions of a server, and tells how many were not ended when there was no time left, or when whoever waits
+    /// for this gives up.
+    pub(super) async fn all<T, E: Future<Output = ()>>(&self, server: &str, sessions: Vec<T>, end: impl Fn(T) -> E) {
+        let left = Left { server, sessions: AtomicUsize::new(sessions.len()) };
+        let (left, at_once, end) = (&left, &self.at_once, &end);
+        let ending = stream::iter(sessions).for_each_concurrent(OF_ONE, |session| async move {
+            // It is never closed.
+            let _permit = at_once.acquire().await;
+            end(session).await;
+            left.sessions.fetch_sub(1, Ordering::Relaxed);
+        });
+        let _ended = self.over.run_until_cancelled(timeout(LASTS, ending)).await;
+    }
+
+    /// Tells of sessions that nobody ends any more.
+    pub(super) fn give_up(&self, server: &str, sessions: usize) {
+        drop(Left { server, sessions: AtomicUsize::new(sessions) });
+    }
+
+    /// Sends nothing from now on.
+    pub(crate) fn stop(&self) {
+        self.over.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Debug, future::pending};
+
+    use futures::future::join_all;
+    use tokio::time::sleep;
+    use tracing::{
+        Event, Metadata, Subscriber,
+        field::{Field, Visit},
+        span,
+    };
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How many sessions end at once, each for a second.
+    #[derive(Default)]
+    struct Seen {
+        now: AtomicUsize,
+        most: AtomicUsize,
+        ended: AtomicUsize,
+    }
+
+    impl Seen {
+        async fn end(&self) {
+            let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(now, Ordering::Relaxed);
+            sleep(SECOND).await;
+            self.now.fetch_sub(1, Ordering::Relaxed);
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn told(&self) -> (usize, usize) {
+            (self.most.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed))
+        }
+    }
+
+    /// Hears of how many sessions it is told that they were not ended.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<AtomicUsize>);
+
+    impl Heard {
+        fn sessions(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Visit for Heard {
+        fn record_u64(&mut self, field: &Field, value: u64) {
+            if field.name() == "sessions" {
+                self.0.fetch_add(usize::try_from(value).expect("a count"), Ordering::Relaxed);
+            }
+        }
+
+        fn record_debug(&mut self, _field: &Field, _value: &dyn Debug) {}
+    }
+
+    impl Subscriber for Heard {
+        fn enabled(&self, _metadata: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _span: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _span: &span::Id, _values: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _span: &span::Id, _follows: &span::Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            event.record(&mut self.clone());
+        }
+
+        fn enter(&self, _span: &span::Id) {}
+
+        fn exit(&self, _span: &span::Id) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_end_at_once_than_may_and_those_of_one_server_leave_room() {
+        let (ends, seen) = (Ends::new(&TaskTracker::new()), Seen::default());
+        ends.all("a", vec![(); 200], |()| seen.end()).await;
+        assert_eq!(seen.told(), (OF_ONE, 200));
+        let seen = Seen::default();
+        join_all((0..4).map(|_| ends.all("a", vec![(); 100], |()| seen.end()))).await;
+        assert_eq!(seen.told(), (AT_ONCE, 400));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_there_was_no_time_for_is_told_with_its_count() {
+        let (ends, heard) = (Ends::new(&TaskTracker::new()), Heard::default());
+        let _heard = tracing::subscriber::set_default(heard.clone());
+        ends.all("a", vec![(); 40], |()| sleep(SECOND)).await;
+        assert_eq!(heard.sessions(), 0, "all had time");
+        ends.all("a", vec![(); 100], |()| pending()).await;
+        assert_eq!(heard.sessions(), 100, "it does not wait for ever");
+        let given_up = timeout(SECOND * 3 / 2, ends.all("a", vec![(); 100], |()| sleep(SECOND))).await;
+        assert!(given_up.is_err());
+        assert_eq!(heard.sessions(), 100 + (100 - OF_ONE), "those of the first second are ended");
+        let before = heard.sessions();
+        ends.give_up("a", 0);
+        ends.give_up("a", 5);
+        ends.stop();
+        ends.all("a", vec![(); 7], |()| async {}).await;
+        assert_eq!(heard.sessions(), before + 5 + 7);
+    }
+}
