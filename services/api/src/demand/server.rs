@@ -32,8 +32,8 @@ const HELLO: Duration = Duration::from_secs(10);
 /// Replicas of gateways at the most, of each shard.
 const MAX_GATEWAYS: usize = 1_000;
 
-/// The streams that are open, one for each replica of the gateway and shard. Clones share them: all ways into one program
-/// do.
+/// The streams that are open, one for each replica of the gateway and shard. Clones share them: all ways into one
+/// program do.
 #[derive(Debug, Clone, Default)]
 pub struct DemandStreams(Arc<Mutex<Open>>);
 
