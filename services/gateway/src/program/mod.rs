@@ -167,20 +167,23 @@ fn replicas(config: &Config, credentials: Credentials, stop: CancellationToken) 
         let (url, settings) = (url.clone(), Arc::clone(&settings));
         let (credentials, stop) = (credentials.clone(), stop.clone());
         async move {
-            let mut found: Vec<_> = addresses(&url).await.into_iter().map(Some).collect();
-            if found.len() < 2 {
-                // It is found out again with each connection.
-                found = vec![None];
-            }
-            // Not all begin with the same one.
-            let [random] = crate::token::random::<1>();
-            let first = usize::from(random) % found.len();
-            found.rotate_left(first);
+            let ways = ways(addresses(&url).await, crate::token::random());
             let replica = |at| replica(at, &url, &settings, credentials.clone(), &stop);
-            found.into_iter().map(replica).collect::<Vec<_>>()
+            ways.into_iter().map(replica).collect::<Vec<_>>()
         }
         .boxed()
     }))
+}
+
+/// In which order addresses are asked: not all gateways begin with the same one. One alone is found out again with each
+/// connection.
+fn ways(mut found: Vec<SocketAddr>, [random]: [u8; 1]) -> Vec<Option<SocketAddr>> {
+    if found.len() < 2 {
+        return vec![None];
+    }
+    let first = usize::from(random) % found.len();
+    found.rotate_left(first);
+    found.into_iter().map(Some).collect()
 }
 
 fn replica(
@@ -246,4 +249,19 @@ fn answer(gateway: &Gateway, listener: TcpListener, secure: Option<Secure>, conf
 async fn close(gateway: Gateway, drain: CancellationToken, patience: std::time::Duration) -> Result<(), String> {
     drain.cancelled().await;
     if gateway.close(patience).await { Ok(()) } else { Err("what was under way did not end in time".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_asked_once_and_one_alone_by_its_name() {
+        let found =
+            ["10.0.0.1:7480", "10.0.0.2:7480", "10.0.0.3:7480"].map(|at| at.parse::<SocketAddr>().expect("an address"));
+        let [one, two, three] = found;
+        assert_eq!(ways(found.to_vec(), [0]), [Some(one), Some(two), Some(three)]);
+        assert_eq!(ways(found.to_vec(), [4]), [Some(two), Some(three), Some(one)]);
+        assert_eq!((ways(vec![one], [1]), ways(Vec::new(), [1])), (vec![None], vec![None]));
+    }
 }

@@ -116,8 +116,32 @@ fn secure(_: &str, _: Option<SocketAddr>, _: &Settings, _: CancellationToken) ->
 
 #[cfg(test)]
 mod tests {
+    use tonic::body::Body;
+    use tower::Service;
+
     use super::*;
     use crate::process::DEFAULTS;
+
+    fn settings() -> Settings {
+        let text = format!("listen = \"127.0.0.1:0\"\nallow_plaintext = false\n{DEFAULTS}");
+        toml::from_str(&text).expect("defaults that are read")
+    }
+
+    #[tokio::test]
+    async fn the_address_is_reached_that_is_asked_for_whatever_the_name() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let at = listener.local_addr().expect("bound");
+        let settings = Settings { allow_plaintext: true, ..settings() };
+        // Nobody knows an address of that name.
+        let channel = upstream_at("http://replicas.test:1", at, &settings, CancellationToken::new());
+        let mut channel = channel.expect("a channel");
+        tokio::spawn(async move {
+            std::future::poll_fn(|context| Service::poll_ready(&mut channel, context)).await.expect("room");
+            channel.call(http::Request::new(Body::default())).await
+        });
+        let reached = timeout(Duration::from_secs(60), listener.accept()).await;
+        reached.expect("in time").expect("a connection");
+    }
 
     #[tokio::test]
     async fn the_addresses_of_a_host_are_found_once_each() {
@@ -132,8 +156,7 @@ mod tests {
 
     #[test]
     fn a_token_travels_in_clear_on_this_machine_alone_unless_told_otherwise() {
-        let text = format!("listen = \"127.0.0.1:0\"\nallow_plaintext = false\n{DEFAULTS}");
-        let mut settings: Settings = toml::from_str(&text).expect("defaults that are read");
+        let mut settings = settings();
         for here in ["http://127.0.0.1:7430", "http://localhost:1", "http://[::1]:7430"] {
             assert_eq!(check_upstream(here, &settings), Ok(()));
         }
