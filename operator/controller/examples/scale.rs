@@ -106,7 +106,7 @@ async fn demand(address: &str, token: &Path, servers: usize, time: Duration) -> 
     let client = DemandClient::new(channel, credentials);
     let (send, mut receive) = mpsc::channel::<Report>(1);
     let reports = stream::poll_fn(move |context| receive.poll_recv(context)).boxed();
-    let hello = Hello { gateway: "scale".into(), region: String::new(), incarnation: 1 };
+    let hello = Hello { gateway: "scale".into(), region: String::new(), incarnation: 1, shard: 0, shards: 1 };
     let mut updates = client.exchange(&Call::internal(), hello, reports).await?;
     let waiting = Arc::new(Mutex::new(Waiting::default()));
     let (asking, began) = (Arc::clone(&waiting), Instant::now());

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use echotune_api::demand::ServerName;
+use echotune_api::demand::{MAX_SHARDS, ServerName};
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -27,9 +27,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::build::MANAGER;
-
-/// The most that servers are parted into.
-pub const MAX_SHARDS: u16 = 64;
 
 /// How leases are held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,12 +102,10 @@ impl Leads {
         }
     }
 
-    /// The shard of a server: FNV-1a over its name.
+    /// The shard of a server.
     pub fn shard(&self, server: &ServerName) -> usize {
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        let hash = server.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-        let shards = self.0.until.len() as u64;
-        usize::try_from(hash % shards).expect("less than the number of shards")
+        let shards = u16::try_from(self.count()).expect("at most as many as there may be");
+        server.shard(shards).into()
     }
 
     /// Shards that are led.
@@ -126,6 +121,11 @@ impl Leads {
     /// How many shards there are.
     pub fn count(&self) -> usize {
         self.0.until.len()
+    }
+
+    /// Whether a shard is led.
+    pub fn has(&self, shard: usize) -> bool {
+        shard < self.count() && self.until(shard).is_some()
     }
 
     /// Whether any shard is led.
@@ -144,9 +144,9 @@ impl Leads {
         self.until(shard).map(|_| Permit { leads: self.clone(), shard })
     }
 
-    /// Done when no shard is led.
-    pub async fn lost(&mut self) {
-        while let Some(until) = self.shards().into_iter().filter_map(|shard| self.until(shard)).max() {
+    /// Done when a shard is not led.
+    pub async fn lost(&self, shard: usize) {
+        while let Some(until) = self.until(shard) {
             // Renewals come before this; a lease that is given back is noticed here at the latest.
             sleep_until(until.min(Instant::now() + Duration::from_secs(1))).await;
         }

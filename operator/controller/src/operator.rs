@@ -1,7 +1,7 @@
 //! The operator as a whole: watches, workers, leases and the streams of gateways around one view of the cluster.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     build::Surroundings,
-    demand::{Board, Exchange, Gateways},
+    demand::{Exchange, Shards},
     fleet::{Ceilings, Fleet},
     learned::kept,
     lease::{Leads, Terms, elect},
@@ -79,13 +79,11 @@ impl Operator {
     ) -> Self {
         let leads = Leads::none(options.terms.shards);
         let (world, queue) = (Arc::new(World::default()), Arc::new(Queue::default()));
-        let gateways = Arc::new(Gateways::new(options.forget, options.settle, Instant::now()));
-        let board = Arc::new(Board::default());
+        let shards = Arc::new(Shards::new(options.terms.shards, options.forget, options.settle, Instant::now()));
         let fleet = Fleet::new(options.ceilings, ledger, Arc::clone(&metrics), options.keep_every);
         let fleet = Arc::new(fleet);
         let exchange = Exchange {
-            gateways: Arc::clone(&gateways),
-            board: Arc::clone(&board),
+            shards: Arc::clone(&shards),
             leads: leads.clone(),
             touched: touched(Arc::clone(&queue), Arc::clone(&fleet), leads.clone()),
             metrics: Arc::clone(&metrics),
@@ -96,14 +94,13 @@ impl Operator {
             client,
             world,
             queue,
-            gateways,
-            board,
+            shards,
             fleet,
             leads,
             around: Arc::new(options.around.clone()),
             metrics,
             patience: options.patience,
-            first: Arc::new(Mutex::new(HashSet::new())),
+            first: Arc::new(Mutex::new(HashMap::new())),
             built: Arc::new(Mutex::new(HashMap::new())),
         };
         Self { reconciler, options, exchange }
@@ -233,7 +230,7 @@ impl Operator {
         reconciler.metrics.text(&Gauges {
             objects: reconciler.world.counts(),
             queue: reconciler.queue.depth(),
-            gateways: reconciler.gateways.count(),
+            gateways: reconciler.shards.gateways(),
             leads: reconciler.leads.shards().len(),
             ages: reconciler.world.ages(),
         })

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env, fs, net::SocketAddr, path::PathBuf, sync::
 
 use echotune_api::{
     FILE_DESCRIPTOR_SET,
-    demand::{DemandStreams, demand_server},
+    demand::{DemandStreams, MAX_SHARDS, demand_server},
 };
 use echotune_kit::{
     auth::Token,
@@ -21,7 +21,7 @@ use crate::{
     crd::Registry,
     fleet::Ceilings,
     health::{self, Health},
-    lease::{MAX_SHARDS, Terms},
+    lease::Terms,
     ledger::{Ledger, Place},
     metrics::Metrics,
     operator::{Operator, Options},

@@ -50,7 +50,7 @@ pub use self::{
         BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
         ServerConfig, Sharing,
     },
-    demand::{Operator, PodOptions},
+    demand::{Operator, PodOptions, Replicas},
     token::Keys,
 };
 

@@ -17,7 +17,7 @@ pub use self::{
     identity::{ALGORITHMS, IdentityConfig, check_url},
     run::{About, Configured, Failure, Process, run},
     settings::{LimitsConfig, Settings, ShutdownConfig, TelemetryConfig, TlsConfig},
-    upstream::{check_upstream, upstream},
+    upstream::{addresses, check_upstream, upstream, upstream_at},
 };
 
 /// The sections of [`Settings`] with their defaults, to be put after what a program has of its own. `listen` and

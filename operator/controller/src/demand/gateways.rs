@@ -103,6 +103,10 @@ impl Gateways {
     pub fn report(&self, hello: &Hello, report: Report, now: Instant) -> Vec<(ServerName, bool)> {
         let mut known = self.known();
         let Known { gateways, sums, .. } = &mut *known;
+        // While another led, nobody asked here who was silent: what has come since is not new.
+        if gateways.get(&hello.gateway).is_some_and(|one| now.saturating_duration_since(one.heard) >= self.forget) {
+            gateways.remove(&hello.gateway);
+        }
         let is_new = !gateways.contains_key(&hello.gateway);
         let gateway = gateways.entry(hello.gateway.clone()).or_insert_with(|| Gateway {
             incarnation: hello.incarnation,
@@ -225,7 +229,7 @@ mod tests {
     }
 
     fn hello(gateway: &str, incarnation: u64) -> Hello {
-        Hello { gateway: gateway.into(), region: String::new(), incarnation }
+        Hello { gateway: gateway.into(), region: String::new(), incarnation, shard: 0, shards: 1 }
     }
 
     fn name() -> ServerName {
@@ -262,6 +266,18 @@ mod tests {
         gateways.report(&hello("a", 2), report(3, 0, 1), now);
         assert_eq!(told(&gateways.take(&name(), STALE, now)), (3, 2, 1), "a process that began anew counts from zero");
         assert_eq!(told(&gateways.take(&name(), STALE, now)), (0, 2, 0), "nothing is taken twice");
+    }
+
+    #[test]
+    fn what_came_while_another_led_is_not_new() {
+        let now = Instant::now();
+        let gateways = listening(now);
+        gateways.report(&hello("a", 1), report(10, 1, 1), now);
+        assert_eq!(told(&gateways.take(&name(), STALE, now)), (0, 1, 0));
+        let again = now + Duration::from_secs(3_600);
+        gateways.begin(again);
+        gateways.report(&hello("a", 1), report(5_000, 2, 9), again);
+        assert_eq!(told(&gateways.take(&name(), STALE, again)), (0, 2, 0), "the other has counted it");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 mod board;
 mod gateways;
 mod service;
+mod shards;
 
 pub use self::{
     board::Board,
     gateways::{Demand, Gateways, PodLoad},
     service::Exchange,
+    shards::{Shard, Shards},
 };

@@ -9,7 +9,7 @@ use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Board, Gateways};
+use super::{Shard, Shards};
 use crate::{lease::Leads, metrics::Metrics};
 
 /// Messages that wait for a gateway that is slow to read.
@@ -18,11 +18,9 @@ const AHEAD: usize = 4;
 /// Takes what gateways report, and tells them of servers.
 #[derive(Clone)]
 pub struct Exchange {
-    /// What they report.
-    pub gateways: Arc<Gateways>,
-    /// What they are told.
-    pub board: Arc<Board>,
-    /// Whether this process leads.
+    /// What they report and are told.
+    pub shards: Arc<Shards>,
+    /// What this process leads.
     pub leads: Leads,
     /// Who is told of servers with demand, and whether a call waits there.
     pub touched: Arc<dyn Fn(ServerName, bool) + Send + Sync>,
@@ -39,13 +37,22 @@ fn away(why: &str) -> Fault {
 #[async_trait]
 impl Demand for Exchange {
     async fn exchange(&self, _call: &Call, hello: Hello, reports: Reports) -> Result<Updates, Fault> {
-        if !self.leads.any() {
+        let count = self.shards.count();
+        if hello.shards != count {
+            let told = Update { shards: count, ..Update::default() };
+            let ended = away(&format!("servers are in {count} shards, and not in {}", hello.shards));
+            return Ok(stream::iter([Ok(told), Err(ended)]).boxed());
+        }
+        let Some(shard) = self.shards.get(hello.shard.into()).cloned() else {
+            return Err(Fault::invalid(format!("there is no shard {} of {count}", hello.shard)));
+        };
+        if !self.leads.has(hello.shard.into()) {
             return Err(away("this replica of the operator does not lead"));
         }
         let (send, mut receive) = mpsc::channel(AHEAD);
         let exchange = self.clone();
         tokio::spawn(async move {
-            let ended = exchange.carry(hello, reports, &send).await;
+            let ended = exchange.carry(&shard, hello, reports, &send).await;
             if let Err(fault) = ended {
                 // The gateway may be gone already.
                 let _gone = send.send(Err(fault)).await;
@@ -60,20 +67,36 @@ impl Exchange {
     /// a call that waits must not wait for that.
     async fn carry(
         &self,
+        shard: &Shard,
         hello: Hello,
         reports: Reports,
         send: &mpsc::Sender<Result<Update, Fault>>,
     ) -> Result<(), Fault> {
-        let mut leads = self.leads.clone();
         tokio::select! {
-            told = self.tell(send) => told,
-            () = self.hear(&hello, reports) => Ok(()),
-            () = leads.lost() => Err(away("this replica of the operator leads no more")),
+            told = shard.tell(send) => told,
+            () = self.hear(shard, &hello, reports) => Ok(()),
+            () = self.leads.lost(hello.shard.into()) => Err(away("this replica of the operator leads no more")),
             () = self.stop.cancelled() => Err(away("the operator ends")),
             () = send.closed() => Ok(()),
         }
     }
 
+    /// Takes what a gateway reports, until it ends.
+    async fn hear(&self, shard: &Shard, hello: &Hello, mut reports: Reports) {
+        while let Some(report) = reports.next().await {
+            self.take(shard, hello, report);
+        }
+    }
+
+    fn take(&self, shard: &Shard, hello: &Hello, report: echotune_api::demand::Report) {
+        self.metrics.reported();
+        for (server, waits) in shard.gateways.report(hello, report, Instant::now()) {
+            (self.touched)(server, waits);
+        }
+    }
+}
+
+impl Shard {
     /// Tells a gateway of what changes, until it ends.
     async fn tell(&self, send: &mpsc::Sender<Result<Update, Fault>>) -> Result<(), Fault> {
         let mut changes = self.board.changes();
@@ -88,20 +111,6 @@ impl Exchange {
             }
             // The board is there for as long as this is.
             let _changed = changes.changed().await;
-        }
-    }
-
-    /// Takes what a gateway reports, until it ends.
-    async fn hear(&self, hello: &Hello, mut reports: Reports) {
-        while let Some(report) = reports.next().await {
-            self.take(hello, report);
-        }
-    }
-
-    fn take(&self, hello: &Hello, report: echotune_api::demand::Report) {
-        self.metrics.reported();
-        for (server, waits) in self.gateways.report(hello, report, Instant::now()) {
-            (self.touched)(server, waits);
         }
     }
 }
@@ -124,25 +133,25 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&heard);
         let exchange = Exchange {
-            gateways: Arc::new(Gateways::new(Duration::from_secs(60), Duration::ZERO, Instant::now())),
-            board: Arc::new(Board::default()),
+            shards: Arc::new(Shards::new(1, Duration::from_secs(60), Duration::ZERO, Instant::now())),
             leads: Leads::none(1),
             touched: Arc::new(move |server, waits| noted.lock().expect("nobody panicked").push((server, waits))),
             metrics: Arc::new(Metrics::default()),
             stop: CancellationToken::new(),
         };
-        exchange.board.post(&name("m/a"), Some(served("m/a")));
+        let shard = exchange.shards.of(&name("m/a"));
+        shard.board.post(&name("m/a"), Some(served("m/a")));
         let class = ClassDemand { queued: 1, arrivals: 1, ..ClassDemand::default() };
         let server =
             ServerDemand { server: name("m/a"), classes: vec![class], cold_calls: 1, sessions: 0, pods: Vec::new() };
         let report = Report { time_ms: 1, servers: vec![server] };
-        let hello = Hello { gateway: "g".into(), region: String::new(), incarnation: 1 };
+        let hello = Hello { gateway: "g".into(), region: String::new(), incarnation: 1, shard: 0, shards: 1 };
         // There is room for none of what it is told.
         let (send, _unread) = mpsc::channel(1);
         send.send(Ok(Update::default())).await.expect("room for one");
-        let hearing = exchange.hear(&hello, stream::iter([report]).boxed());
+        let hearing = exchange.hear(shard, &hello, stream::iter([report]).boxed());
         tokio::select! {
-            told = exchange.tell(&send) => panic!("it cannot have been told: {told:?}"),
+            told = shard.tell(&send) => panic!("it cannot have been told: {told:?}"),
             () = hearing => {}
         }
         assert_eq!(*heard.lock().expect("nobody panicked"), [(name("m/a"), true)]);

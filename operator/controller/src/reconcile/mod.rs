@@ -26,7 +26,7 @@ use self::{
 use crate::{
     build::{Child, Subject, Surroundings, children, pod, template},
     crd::{MCPServerSpec, Reason},
-    demand::{Board, Demand, Gateways},
+    demand::{Demand, Shards},
     fleet::{Decided, Fleet},
     learned::{kept, learned},
     lease::{Leads, Permit},
@@ -56,10 +56,8 @@ pub struct Reconciler {
     pub world: Arc<World>,
     /// Which servers are looked at next.
     pub queue: Arc<Queue>,
-    /// What gateways report.
-    pub gateways: Arc<Gateways>,
-    /// What they are told.
-    pub board: Arc<Board>,
+    /// What gateways report and are told.
+    pub shards: Arc<Shards>,
     /// What is remembered and decided.
     pub fleet: Arc<Fleet>,
     /// What this process leads.
@@ -72,8 +70,8 @@ pub struct Reconciler {
     pub notes: Arc<Notes>,
     /// How long a request may take.
     pub patience: Duration,
-    /// Servers that have not been looked at since this process leads.
-    pub first: Arc<Mutex<HashSet<ServerName>>>,
+    /// Servers that have not been looked at since this process leads, by shard.
+    pub first: Arc<Mutex<HashMap<usize, HashSet<ServerName>>>>,
     /// What was built of each server, by its uid and generation.
     pub built: Arc<Mutex<HashMap<ServerName, (Version, Built)>>>,
 }
@@ -204,7 +202,8 @@ impl Reconciler {
             Ok(accepted) => accepted,
             Err(rejection) => return self.reject(&writer, &seen, &rejection).await,
         };
-        let demand = self.gateways.take(name, Duration::from_millis(accepted.policy.stale_ms), Instant::now());
+        let stale = Duration::from_millis(accepted.policy.stale_ms);
+        let demand = self.shards.of(name).gateways.take(name, stale, Instant::now());
         self.count(name);
         let plan = self.plan(&seen, &accepted, &demand);
         self.post(&seen, &accepted, &plan);
@@ -318,10 +317,11 @@ impl Reconciler {
 
     /// Tells gateways where the server is.
     fn post(&self, seen: &Seen, accepted: &Accepted, plan: &Plan) {
+        let board = &self.shards.of(&seen.name).board;
         if accepted.ends && seen.pods.is_empty() {
-            return self.board.post(&seen.name, None);
+            return board.post(&seen.name, None);
         }
-        self.board.post(&seen.name, served(seen, accepted, &plan.moves, plan.decided.as_ref()));
+        board.post(&seen.name, served(seen, accepted, &plan.moves, plan.decided.as_ref()));
     }
 
     /// Makes what is planned so, pods that serve first.
@@ -445,10 +445,11 @@ impl Reconciler {
         seen: &Seen,
         rejection: &Rejection,
     ) -> Result<Option<Duration>, WriteError> {
+        let board = &self.shards.of(&seen.name).board;
         if rejection.unserved() {
-            self.board.post(&seen.name, None);
+            board.post(&seen.name, None);
         } else if !seen.pods.is_empty() {
-            self.board.post(&seen.name, left(seen));
+            board.post(&seen.name, left(seen));
         }
         self.fleet.stays(&seen.name, &seen.server.tenant, seen.there());
         if seen.server.deleting {
@@ -472,7 +473,7 @@ impl Reconciler {
         }
         let policy = Policy::default();
         let stale = Duration::from_millis(policy.stale_ms);
-        let demand = self.gateways.take(&seen.name, stale, Instant::now());
+        let demand = self.shards.of(&seen.name).gateways.take(&seen.name, stale, Instant::now());
         let wanted = Wanted { revision: None, drain_ms: policy.drain_ms, now_ms: seen.now_ms };
         let sorted = sort(&seen.pods, &demand, wanted, None);
         let holds = demand.silent || demand.settles || demand.age > stale;
@@ -491,48 +492,70 @@ impl Reconciler {
     /// # Errors
     /// What was learned cannot be read.
     pub async fn begin(&self, namespace: Option<&str>) -> Result<(), kube::Error> {
-        self.gateways.begin(Instant::now());
+        self.shards.all().for_each(|shard| shard.gateways.begin(Instant::now()));
         let (learned, faults) = learned(&self.client, namespace, self.patience).await?;
         faults.iter().for_each(|fault| tracing::warn!("{fault}"));
         self.fleet.recall(learned);
-        let servers: HashSet<_> =
-            self.world.servers().into_iter().filter(|server| self.leads.permit(server).is_some()).collect();
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        first.clone_from(&servers);
-        drop(first);
-        if servers.is_empty() {
-            self.board.complete(self.leads.all());
+        let mut led = HashMap::<_, HashSet<_>>::new();
+        led.extend(self.leads.shards().into_iter().map(|shard| (shard, HashSet::new())));
+        for server in self.world.servers() {
+            if let Some(servers) = led.get_mut(&self.leads.shard(&server)) {
+                servers.insert(server);
+            }
         }
-        servers.iter().for_each(|server| self.queue.now(server));
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.clone_from(&led);
+        drop(first);
+        for (shard, servers) in led {
+            if servers.is_empty() {
+                self.complete(shard);
+            }
+            servers.iter().for_each(|server| self.queue.now(server));
+        }
         Ok(())
     }
 
-    /// Others lead some of the servers now, and tell gateways of them.
+    /// Gateways are told from now on that they know all servers of a shard, unless another leads it by now.
+    fn complete(&self, shard: usize) {
+        if let Some(of) = self.shards.get(shard) {
+            of.board.complete(self.leads.has(shard));
+        }
+    }
+
+    /// Others lead some of the shards now, and tell gateways of their servers. Here nothing is told of these any more,
+    /// also not that they are gone: until another leads, what gateways know of them holds.
     pub fn end_lost(&self) {
-        let lost = self.world.servers().into_iter().filter(|server| self.leads.permit(server).is_none());
-        lost.for_each(|server| self.forget(&server));
-        self.fleet.leads(&self.leads.shards());
-        self.board.complete(self.leads.all());
+        let led = self.leads.shards();
+        let lost = self.shards.all().enumerate().filter(|(shard, _)| !led.contains(shard));
+        lost.for_each(|(_, shard)| shard.board.clear());
+        let lost = self.world.servers().into_iter().filter(|server| !led.contains(&self.leads.shard(server)));
+        lost.for_each(|server| self.drop_known(&server));
+        self.fleet.leads(&led);
     }
 
     /// Another process leads.
     pub fn end_all(&self) {
         self.fleet.clear();
-        self.board.clear();
+        self.shards.all().for_each(|shard| shard.board.clear());
     }
 
-    /// A server was looked at; when all were, gateways are told that they know all.
+    /// A server was looked at; when all of its shard were, gateways are told that they know all.
     fn looked(&self, server: &ServerName) {
+        let shard = self.leads.shard(server);
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.remove(server) && first.is_empty() {
-            self.board.complete(self.leads.all());
+        if first.get_mut(&shard).is_some_and(|servers| servers.remove(server) && servers.is_empty()) {
+            self.complete(shard);
         }
     }
 
     fn forget(&self, name: &ServerName) {
-        self.board.post(name, None);
+        self.shards.of(name).board.post(name, None);
+        self.drop_known(name);
+    }
+
+    fn drop_known(&self, name: &ServerName) {
         self.fleet.drop_server(name);
-        self.gateways.drop_server(name);
+        self.shards.of(name).gateways.drop_server(name);
         self.built.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }

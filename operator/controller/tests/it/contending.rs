@@ -1,16 +1,19 @@
-//! Several operators, of which one leads.
+//! Several operators, of which one leads, or each a shard.
 
 use std::time::Duration;
 
-use echotune_api::demand::ServerName;
+use echotune_api::demand::{Demand as _, ServerName};
 use echotune_controller::ledger::Place;
+use echotune_model::Call;
+use futures::{StreamExt as _, stream};
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{
     cluster::{Cluster, Fault},
     world::{
-        Gateway, NAMESPACE, Running, has_pods, nodes, options, pods, server, settles, short_lease, start, start_with,
-        until,
+        Gateway, NAMESPACE, PATIENCE, Running, becomes, condition, has_pods, hello, nodes, options, pods, server,
+        settles, short_lease, start, start_with, until,
     },
 };
 
@@ -140,7 +143,7 @@ async fn shards_are_led_by_several_and_each_server_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gateways_are_no_longer_told_of_servers_that_another_leads() {
+async fn gateways_are_told_nothing_more_of_servers_that_another_leads() {
     let cluster = Cluster::start().await;
     let mut shared = options("one");
     shared.terms.shards = 2;
@@ -154,21 +157,145 @@ async fn gateways_are_no_longer_told_of_servers_that_another_leads() {
     operator.end().await;
 }
 
-/// Once a gateway knows all servers another leads a part of them, and it knows the rest alone.
+/// Which of two shards a server is of.
+fn shard(name: &str) -> u16 {
+    let server: ServerName = format!("{NAMESPACE}/{name}").parse().expect("a server");
+    server.shard(2)
+}
+
+/// Once a gateway knows all servers another leads one of the shards. The stream of that shard ends, and nobody says
+/// that its servers are no more; that of the other goes on. When it is led here again, what went meanwhile is not told
+/// of.
 async fn loses_one_of_two_shards(cluster: &Cluster, operator: &Running, gateway: &Gateway, names: &[String]) {
-    let known = || names.iter().filter(|name| gateway.knows(name).is_some()).cloned().collect::<Vec<_>>();
-    until("all to be known", || if known() == names { Ok(()) } else { Err(known()) }).await;
+    let known = |gateway: &Gateway| {
+        let known = names.iter().filter(|name| gateway.knows(name).is_some());
+        known.cloned().collect::<Vec<_>>()
+    };
+    until("all to be known", || if known(gateway) == names { Ok(()) } else { Err(known(gateway)) }).await;
+    let (lost, left): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| shard(name) == 0);
+    assert!(!left.is_empty() && !lost.is_empty(), "{left:?}");
+    let exchange = &operator.operator.exchange;
+    let open = async || {
+        let hello = hello("watcher", 0, &operator.operator);
+        exchange.exchange(&Call::internal(), hello, stream::pending().boxed()).await
+    };
+    let mut updates = open().await.expect("it leads");
     let taken = json!({ "spec": {
         "holderIdentity": "other", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 90,
     } });
     cluster.change("leases", "system", "echotune-operator-0", &taken);
-    let shard = |name: &String| {
-        let server: ServerName = format!("{NAMESPACE}/{name}").parse().expect("a server");
-        operator.operator.exchange.leads.shard(&server)
+    let ended = async {
+        loop {
+            match updates.next().await {
+                Some(Ok(update)) => assert!(update.removed.is_empty(), "{update:?}"),
+                other => return other,
+            }
+        }
     };
-    let left: Vec<_> = names.iter().filter(|name| shard(name) == 1).cloned().collect();
-    assert!(!left.is_empty() && left.len() < names.len(), "{left:?}");
-    until("those of the other shard alone", || if known() == left { Ok(()) } else { Err(known()) }).await;
+    let ended = timeout(PATIENCE, ended).await.expect("the stream ends");
+    assert!(matches!(ended, Some(Err(_))), "the gateway connects again: {ended:?}");
+    assert!(open().await.is_err(), "another leads");
+    let new = (0..).map(|at| format!("new{at}")).find(|name| shard(name) == 1).expect("every other one");
+    cluster.put("mcpservers", server(&new, json!({})));
+    until("one more of the other shard", || if gateway.knows(&new).is_some() { Ok(()) } else { Err(&new) }).await;
+    assert_eq!(known(gateway), names, "what it was told holds");
+    cluster.remove("mcpservers", NAMESPACE, &lost[0]);
+    cluster.behave();
+    cluster.change("leases", "system", "echotune-operator-0", &json!({ "spec": { "holderIdentity": "" } }));
+    until("both shards", || if exchange.leads.all() { Ok(()) } else { Err(exchange.leads.shards()) }).await;
+    let fresh = Gateway::start("gateway-1", vec![operator.operator.clone()]);
+    let there: Vec<_> = names.iter().filter(|name| **name != lost[0]).cloned().collect();
+    until("those that are there", || if known(&fresh) == there { Ok(()) } else { Err(known(&fresh)) }).await;
+}
+
+/// Two that each lead one of two shards.
+async fn leaders_of_two_shards(cluster: &Cluster) -> [Running; 2] {
+    let names = ["one", "two"];
+    for (shard, holder) in names.into_iter().enumerate() {
+        let time = "2026-01-01T00:00:00.000000Z";
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "namespace": "system", "name": format!("echotune-operator-{shard}") },
+            "spec": { "holderIdentity": holder, "renewTime": time, "leaseDurationSeconds": 300 },
+        });
+        cluster.put("leases", lease);
+    }
+    let both = names.map(|identity| {
+        let mut shared = options(identity);
+        shared.terms.shards = 2;
+        start_with(cluster, shared, Place::Nowhere)
+    });
+    let led = || both.iter().map(|one| one.operator.exchange.leads.shards()).collect::<Vec<_>>();
+    until("one shard for each", || if led() == [[0], [1]] { Ok(()) } else { Err(led()) }).await;
+    both
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_reports_to_the_leader_of_each_shard_and_is_told_by_each() {
+    let cluster = Cluster::start().await;
+    let _nodes = nodes(&cluster);
+    let names: Vec<_> = (0..4).map(|at| format!("s{at}")).collect();
+    for name in &names {
+        cluster.put("mcpservers", server(name, json!({})));
+    }
+    let [one, two] = leaders_of_two_shards(&cluster).await;
+    let gateway = Gateway::start("gateway-0", vec![one.operator.clone(), two.operator.clone()]);
+    let unknown = || names.iter().filter(|name| gateway.knows(name).is_none()).collect::<Vec<_>>();
+    until("all to be known", || if unknown().is_empty() { Ok(()) } else { Err(unknown()) }).await;
+    names.iter().for_each(|name| gateway.report(name, 1, &[]));
+    let asleep = || {
+        let asleep = |name: &&String| gateway.knows(name).is_none_or(|known| known.endpoints.is_empty());
+        names.iter().filter(asleep).collect::<Vec<_>>()
+    };
+    until("a pod of each", || if asleep().is_empty() { Ok(()) } else { Err(asleep()) }).await;
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_told_of_one_shard_does_not_take_it_for_the_other_to_be_quiet() {
+    let cluster = Cluster::start().await;
+    for name in ["s0", "s1"] {
+        cluster.put("mcpservers", server(name, json!({})));
+    }
+    let mut both = options("one");
+    both.terms.shards = 2;
+    let operator = start_with(&cluster, both, Place::Nowhere);
+    leads(&operator).await;
+    let [heard, silent] = ["s0", "s1"];
+    assert_eq!([shard(heard), shard(silent)], [0, 1]);
+    let _gateway = Gateway::start_for(0..1, "gateway-0", vec![operator.operator.clone()]);
+    becomes(&cluster, heard, "Scaling", "True", "Decides").await;
+    // Looked at anew from now on, it is still not known what is wanted there.
+    cluster.change("mcpservers", NAMESPACE, silent, &json!({ "spec": { "scaling": { "maxPods": 7 } } }));
+    until("another look", || {
+        let found = cluster.get("mcpservers", NAMESPACE, silent).expect("it is there");
+        let is_last = found["status"]["observedGeneration"] == found["metadata"]["generation"];
+        if is_last { Ok(()) } else { Err(found) }
+    })
+    .await;
+    let found = condition(&cluster, silent, "Scaling");
+    assert_eq!(found, Some(("Unknown".to_owned(), "DemandStale".to_owned())));
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_counts_other_shards_is_told_how_many_there_are() {
+    let cluster = Cluster::start().await;
+    let mut parted = options("one");
+    parted.terms.shards = 4;
+    // Also by one that leads nothing yet.
+    cluster.script(|_, target| (target.plural == "leases").then_some(Fault::Status(500)));
+    let operator = start_with(&cluster, parted, Place::Nowhere);
+    let hello = hello("gateway-0", 0, &operator.operator);
+    for shards in [1, 5] {
+        let hello = echotune_api::demand::Hello { shards, ..hello.clone() };
+        let told = operator.operator.exchange.exchange(&Call::internal(), hello, stream::pending().boxed()).await;
+        let told: Vec<_> = told.expect("an answer").collect().await;
+        assert!(matches!(&told[..], [Ok(update), Err(_)] if update.shards == 4), "{told:?}");
+    }
+    operator.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

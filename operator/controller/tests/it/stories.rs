@@ -38,7 +38,7 @@ async fn a_server_gets_what_it_needs_and_then_nothing_is_written() {
     cluster.writes();
     let again = start(&cluster, "two");
     // Gateways are told of it in the same look in which it would be written to.
-    let told = again.operator.exchange.board.changes();
+    let told = again.operator.exchange.shards.get(0).expect("one").board.changes();
     until("a look at it", || if *told.borrow() > 0 { Ok(()) } else { Err(again.operator.metrics()) }).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(cluster.writes(), Vec::<String>::new());

@@ -30,7 +30,7 @@ async fn what_is_told_of_a_server_waits_for_the_pods_of_others() {
     }
     let (send, mut receive) = mpsc::channel::<Report>(1);
     let reports = futures::stream::poll_fn(move |context| receive.poll_recv(context)).boxed();
-    let hello = Hello { gateway: "gateway-0".into(), region: "us".into(), incarnation: 1 };
+    let hello = Hello { gateway: "gateway-0".into(), region: "us".into(), incarnation: 1, shard: 0, shards: 1 };
     let told = operator.operator.exchange.exchange(&Call::internal(), hello, reports).await;
     let _unread = told.map_err(|fault| format!("{fault:?}")).expect("it leads");
     send.send(Report { time_ms: 1, servers: Vec::new() }).await.expect("it is taken");

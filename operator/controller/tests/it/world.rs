@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use echotune_api::demand::{
-    ClassDemand, Demand as _, Hello, PodDemand, Report, Served, ServerDemand, ServerName, Updates,
+    ClassDemand, Demand as _, Hello, PodDemand, Report, Served, ServerDemand, ServerName, Update, Updates,
 };
 use echotune_controller::{
     build::Surroundings,
@@ -25,7 +26,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 
 /// The longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// For how long what was busy or came counts: the longest of the means that the rule takes.
 const WINDOW: Duration = Duration::from_secs(60);
 pub(crate) const NAMESPACE: &str = "music";
@@ -181,38 +182,51 @@ pub(crate) fn nodes(cluster: &Arc<Cluster>) -> Nodes {
 pub(crate) struct Gateway {
     demand: Arc<Mutex<BTreeMap<String, ServerDemand>>>,
     known: Arc<Mutex<BTreeMap<String, Served>>>,
-    /// Reports that were handed over.
-    sent: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+    /// Reports that were handed over, by shard.
+    sent: Vec<Arc<AtomicU64>>,
+    _streams: JoinSet<()>,
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// What a stream of a gateway is about.
+struct Stream {
+    hello: Hello,
+    demand: Arc<Mutex<BTreeMap<String, ServerDemand>>>,
+    known: Arc<Mutex<BTreeMap<String, Served>>>,
+    sent: Arc<AtomicU64>,
+}
+
+/// A gateway as it presents itself for one shard of an operator's.
+pub(crate) fn hello(gateway: &str, shard: u16, operator: &Operator) -> Hello {
+    let shards = operator.exchange.shards.count();
+    Hello { gateway: gateway.into(), region: "us".into(), incarnation: 1, shard, shards }
 }
 
 impl Gateway {
-    /// It connects to whichever leads, and again when that ends.
+    /// It connects to whichever leads a shard, and again when that ends.
     pub(crate) fn start(name: &str, operators: Vec<Operator>) -> Self {
-        let demand = Arc::new(Mutex::new(BTreeMap::<String, ServerDemand>::new()));
-        let (known, sent) = (Arc::new(Mutex::new(BTreeMap::new())), Arc::new(AtomicU64::new(0)));
-        let (told, heard, name) = (Arc::clone(&demand), Arc::clone(&known), name.to_owned());
-        let counted = Arc::clone(&sent);
-        let task = tokio::spawn(async move {
-            loop {
-                for operator in &operators {
-                    let (send, mut receive) = mpsc::channel::<Report>(1);
-                    let reports = futures::stream::poll_fn(move |context| receive.poll_recv(context)).boxed();
-                    let hello = Hello { gateway: name.clone(), region: "us".into(), incarnation: 1 };
-                    if let Ok(updates) = operator.exchange.exchange(&Call::internal(), hello, reports).await {
-                        exchange(updates, &send, &counted, &told, &heard).await;
+        Self::start_for(0..operators[0].exchange.shards.count(), name, operators)
+    }
+
+    /// The same for some shards alone.
+    pub(crate) fn start_for(shards: Range<u16>, name: &str, operators: Vec<Operator>) -> Self {
+        let (demand, known) = (Arc::default(), Arc::default());
+        let (mut sent, mut streams) = (Vec::new(), JoinSet::new());
+        for shard in shards {
+            let counted = Arc::new(AtomicU64::new(0));
+            sent.push(Arc::clone(&counted));
+            let hello = hello(name, shard, &operators[0]);
+            let stream = Stream { hello, demand: Arc::clone(&demand), known: Arc::clone(&known), sent: counted };
+            let operators = operators.clone();
+            streams.spawn(async move {
+                loop {
+                    for operator in &operators {
+                        stream.hold(operator).await;
                     }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        Self { demand, known, sent, task }
+            });
+        }
+        Self { demand, known, sent, _streams: streams }
     }
 
     /// What there is of calls at a server from now on; `busy` pods each have a call and a session.
@@ -242,16 +256,18 @@ impl Gateway {
         demand.insert(server, told);
     }
 
-    /// Waits until what it reports by now is known to whoever leads. A stream holds one report, so that another that is
+    /// Waits until what it reports by now is known to all who lead. A stream holds one report, so that another that is
     /// handed over tells that it was taken: of five, one may have been made before this, and one may be lost with a
     /// stream that ended.
     pub(crate) async fn heard(&self) {
-        let before = self.sent.load(Ordering::Relaxed);
-        until("five more reports", || {
-            let sent = self.sent.load(Ordering::Relaxed) - before;
-            if sent >= 5 { Ok(()) } else { Err(sent) }
-        })
-        .await;
+        for sent in &self.sent {
+            let before = sent.load(Ordering::Relaxed);
+            until("five more reports", || {
+                let sent = sent.load(Ordering::Relaxed) - before;
+                if sent >= 5 { Ok(()) } else { Err(sent) }
+            })
+            .await;
+        }
     }
 
     /// What it knows of a server.
@@ -260,37 +276,51 @@ impl Gateway {
     }
 }
 
-async fn exchange(
-    mut updates: Updates,
-    send: &mpsc::Sender<Report>,
-    sent: &AtomicU64,
-    told: &Mutex<BTreeMap<String, ServerDemand>>,
-    heard: &Mutex<BTreeMap<String, Served>>,
-) {
-    let mut tick = tokio::time::interval(Duration::from_millis(100));
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {
-                let servers = told.lock().expect("nobody panicked").values().cloned().collect();
-                // An operator that is slow hears the next one: who waited for it would not hear what it has to tell.
-                match send.try_send(Report { time_ms: 1, servers }) {
-                    Ok(()) => _ = sent.fetch_add(1, Ordering::Relaxed),
-                    Err(TrySendError::Full(_)) => {}
-                    Err(TrySendError::Closed(_)) => return,
-                }
-            }
-            update = updates.next() => match update {
-                Some(Ok(update)) => {
-                    let mut heard = heard.lock().expect("nobody panicked");
-                    for served in update.servers {
-                        heard.insert(served.server.to_string(), served);
-                    }
-                    for removed in update.removed {
-                        heard.remove(removed.as_str());
+impl Stream {
+    /// Reports to an operator, and hears what that tells, until it ends.
+    async fn hold(&self, operator: &Operator) {
+        let (send, mut receive) = mpsc::channel::<Report>(1);
+        let reports = futures::stream::poll_fn(move |context| receive.poll_recv(context)).boxed();
+        if let Ok(updates) = operator.exchange.exchange(&Call::internal(), self.hello.clone(), reports).await {
+            self.exchange(updates, &send).await;
+        }
+    }
+
+    async fn exchange(&self, mut updates: Updates, send: &mpsc::Sender<Report>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    // An operator that is slow hears the next one: who waited for it would not hear what it has to
+                    // tell.
+                    match send.try_send(self.report()) {
+                        Ok(()) => _ = self.sent.fetch_add(1, Ordering::Relaxed),
+                        Err(TrySendError::Full(_)) => {}
+                        Err(TrySendError::Closed(_)) => return,
                     }
                 }
-                Some(Err(Fault { .. })) | None => return,
+                update = updates.next() => match update {
+                    Some(Ok(update)) => self.hear(update),
+                    Some(Err(Fault { .. })) | None => return,
+                }
             }
+        }
+    }
+
+    /// What there is to report of the servers of its shard.
+    fn report(&self) -> Report {
+        let demand = self.demand.lock().expect("nobody panicked");
+        let is_ours = |told: &&ServerDemand| told.server.shard(self.hello.shards) == self.hello.shard;
+        Report { time_ms: 1, servers: demand.values().filter(is_ours).cloned().collect() }
+    }
+
+    fn hear(&self, update: Update) {
+        let mut known = self.known.lock().expect("nobody panicked");
+        for served in update.servers {
+            known.insert(served.server.to_string(), served);
+        }
+        for removed in update.removed {
+            known.remove(removed.as_str());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use echotune_model::Fault;
 use echotune_proto::operator::v1 as pb;
 
-use super::types::{MAX_CLASSES, MAX_PODS, MAX_SERVERS};
+use super::types::{MAX_CLASSES, MAX_PODS, MAX_SERVERS, MAX_SHARDS};
 
 /// Longest name of a replica, a pod or a region, in bytes.
 const MAX_NAME: usize = 253;
@@ -28,6 +28,11 @@ fn named(what: &str, name: &str) -> Result<(), Fault> {
 
 pub(super) fn check_hello(hello: &pb::Hello) -> Result<(), Fault> {
     named("gateway", &hello.gateway)?;
+    let (shard, shards) = (hello.shard, hello.shards.max(1));
+    if shards > u32::from(MAX_SHARDS) || shard >= shards {
+        let most = format!("counted from 0, and of {MAX_SHARDS} at the most");
+        return Err(Fault::invalid(format!("shard {shard} of {shards} is none: they are {most}")));
+    }
     if hello.region.is_empty() { Ok(()) } else { named("region", &hello.region) }
 }
 

@@ -4,8 +4,8 @@ use echotune_model::{ErrorKind, Fault};
 use echotune_proto::operator::v1 as pb;
 
 use super::types::{
-    ClassDemand, Effect, Endpoint, Era, Hello, PodDemand, Report, Served, ServerDemand, ServerName, Sessions, Spill,
-    Update,
+    ClassDemand, Effect, Endpoint, Era, Hello, MAX_SHARDS, PodDemand, Report, Served, ServerDemand, ServerName,
+    Sessions, Spill, Update,
 };
 
 type Time = ::prost_types::Timestamp;
@@ -24,14 +24,19 @@ fn time_of(ms: u64) -> Time {
     Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos }
 }
 
+fn few(count: u32) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
 pub(super) fn hello_from_pb(hello: pb::Hello) -> Hello {
-    let pb::Hello { gateway, region, incarnation } = hello;
-    Hello { gateway, region, incarnation }
+    let pb::Hello { gateway, region, incarnation, shard, shards } = hello;
+    // Those of before say nothing, and know of one.
+    Hello { gateway, region, incarnation, shard: few(shard), shards: few(shards.max(1)) }
 }
 
 pub(super) fn hello_to_pb(hello: Hello) -> pb::Hello {
-    let Hello { gateway, region, incarnation } = hello;
-    pb::Hello { gateway, region, incarnation }
+    let Hello { gateway, region, incarnation, shard, shards } = hello;
+    pb::Hello { gateway, region, incarnation, shard: shard.into(), shards: shards.into() }
 }
 
 pub(super) fn report_from_pb(report: pb::Report) -> Result<Report, Fault> {
@@ -81,10 +86,12 @@ fn pod_to(pod: PodDemand) -> pb::PodDemand {
 }
 
 pub(super) fn update_from_pb(update: pb::ExchangeResponse) -> Result<Update, Fault> {
-    let pb::ExchangeResponse { servers, removed, complete } = update;
+    let pb::ExchangeResponse { servers, removed, complete, shards } = update;
     let servers = servers.into_iter().map(served_from_pb).collect::<Result<_, _>>();
     let removed = removed.iter().map(|name| name.parse()).collect::<Result<Vec<ServerName>, _>>();
-    Ok(Update { servers: servers.map_err(unfit)?, removed: removed.map_err(unfit)?, complete })
+    let shards = Some(few(shards)).filter(|shards| *shards <= MAX_SHARDS);
+    let shards = shards.ok_or_else(|| unfit(Fault::invalid(format!("there are more than {MAX_SHARDS} shards"))))?;
+    Ok(Update { servers: servers.map_err(unfit)?, removed: removed.map_err(unfit)?, complete, shards })
 }
 
 /// What a client says of an answer that it cannot read: the server is at fault, not whoever asked.
@@ -93,9 +100,9 @@ fn unfit(fault: Fault) -> Fault {
 }
 
 pub(super) fn update_to_pb(update: Update) -> pb::ExchangeResponse {
-    let Update { servers, removed, complete } = update;
+    let Update { servers, removed, complete, shards } = update;
     let removed = removed.iter().map(ToString::to_string).collect();
-    pb::ExchangeResponse { servers: rows(servers, served_to_pb), removed, complete }
+    pb::ExchangeResponse { servers: rows(servers, served_to_pb), removed, complete, shards: shards.into() }
 }
 
 fn served_from_pb(server: pb::Server) -> Result<Served, Fault> {

@@ -14,8 +14,8 @@ use futures::stream::BoxStream;
 pub use client::DemandClient;
 pub use server::{DemandStreams, demand_server};
 pub use types::{
-    ClassDemand, Effect, Endpoint, Era, Hello, MAX_CLASSES, MAX_PODS, MAX_SERVERS, PodDemand, Report, RouteName,
-    Served, ServerDemand, ServerName, Sessions, Spill, Update,
+    ClassDemand, Effect, Endpoint, Era, Hello, MAX_CLASSES, MAX_PODS, MAX_SERVERS, MAX_SHARDS, PodDemand, Report,
+    RouteName, Served, ServerDemand, ServerName, Sessions, Spill, Update,
 };
 
 /// Largest message either way, in bytes.
@@ -29,8 +29,8 @@ pub type Updates = BoxStream<'static, Result<Update, Fault>>;
 /// What gateways know of demand, and what the operator knows of servers. For gateways only.
 #[async_trait]
 pub trait Demand: Send + Sync {
-    /// Takes the reports of one replica of the gateway for as long as it sends them, and tells it of all servers and
-    /// then of those that change. `Unavailable` when this operator ends or does not lead; whoever asked connects
-    /// again, and goes on by what it knew.
+    /// Takes the reports of one replica of the gateway on a shard for as long as it sends them, and tells it of all its
+    /// servers and then of those that change. `Unavailable` when this operator ends or does not lead the shard; whoever
+    /// asked connects again, and goes on by what it knew.
     async fn exchange(&self, call: &Call, hello: Hello, reports: Reports) -> Result<Updates, Fault>;
 }

@@ -29,23 +29,27 @@ use crate::{convert::call_of, status::to_status};
 
 /// How long a gateway has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
-/// Replicas of gateways at the most.
+/// Replicas of gateways at the most, of each shard.
 const MAX_GATEWAYS: usize = 1_000;
 
-/// The streams that are open, one for each replica of the gateway. Clones share them: all ways into one program do.
+/// The streams that are open, one for each replica of the gateway and shard. Clones share them: all ways into one
+/// program do.
 #[derive(Debug, Clone, Default)]
 pub struct DemandStreams(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
     begun: u64,
-    streams: HashMap<String, (u64, oneshot::Sender<()>)>,
+    streams: HashMap<Key, (u64, oneshot::Sender<()>)>,
 }
+
+/// A shard, and the replica whose stream of it this is.
+type Key = (u16, String);
 
 /// The place of one stream, which it leaves when it ends.
 struct Place {
     streams: DemandStreams,
-    gateway: String,
+    key: Key,
     number: u64,
 }
 
@@ -54,28 +58,30 @@ impl DemandStreams {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for this replica, and what tells that another stream has taken it.
-    fn begin(&self, gateway: &str) -> Result<(Place, oneshot::Receiver<()>), Fault> {
+    /// A place for this replica and shard, and what tells that another stream has taken it.
+    fn begin(&self, hello: &Hello) -> Result<(Place, oneshot::Receiver<()>), Fault> {
         let mut open = self.open();
-        if open.streams.len() >= MAX_GATEWAYS && !open.streams.contains_key(gateway) {
+        let key = (hello.shard, hello.gateway.clone());
+        let others = open.streams.keys().filter(|(shard, _)| *shard == hello.shard).count();
+        if others >= MAX_GATEWAYS && !open.streams.contains_key(&key) {
             let full = format!("{MAX_GATEWAYS} gateways report already, which is the limit");
             return Err(Fault::new(ErrorKind::ResourceExhausted, full));
         }
         open.begun += 1;
         let (number, (tell, told)) = (open.begun, oneshot::channel());
-        if let Some((_, before)) = open.streams.insert(gateway.to_owned(), (number, tell)) {
+        if let Some((_, before)) = open.streams.insert(key.clone(), (number, tell)) {
             // One that has ended by itself needs to hear nothing.
             let _ended = before.send(());
         }
-        Ok((Place { streams: self.clone(), gateway: gateway.to_owned(), number }, told))
+        Ok((Place { streams: self.clone(), key, number }, told))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.streams.open();
-        if open.streams.get(&self.gateway).is_some_and(|(number, _)| *number == self.number) {
-            open.streams.remove(&self.gateway);
+        if open.streams.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            open.streams.remove(&self.key);
         }
     }
 }
@@ -105,7 +111,7 @@ impl DemandService for Server {
         call.may_operate().map_err(|fault| to_status(&fault))?;
         let mut messages = request.into_inner();
         let hello = hello(&mut messages).await?;
-        let (place, taken) = self.streams.begin(&hello.gateway).map_err(|fault| to_status(&fault))?;
+        let (place, taken) = self.streams.begin(&hello).map_err(|fault| to_status(&fault))?;
         let (fail, failed) = oneshot::channel();
         let reports = reports(messages, fail);
         let updates = self.demand.exchange(&call, hello, reports).await.map_err(|fault| to_status(&fault))?;

@@ -8,6 +8,8 @@ use echotune_model::Fault;
 pub const MAX_SERVERS: usize = 10_000;
 /// Classes of calls of one server at the most.
 pub const MAX_CLASSES: usize = 8;
+/// Shards of servers at the most.
+pub const MAX_SHARDS: u16 = 64;
 /// Pods of one server in one report at the most.
 pub const MAX_PODS: usize = 10_000;
 /// Longest name of a route, in bytes.
@@ -35,6 +37,13 @@ impl ServerName {
     /// The name within it.
     pub fn name(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, name)| name)
+    }
+
+    /// Its shard, of so many: FNV-1a over the name.
+    pub fn shard(&self, of: u16) -> u16 {
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+        u16::try_from(hash % u64::from(of.max(1))).expect("less than the number of shards")
     }
 }
 
@@ -107,9 +116,13 @@ pub struct Hello {
     pub region: String,
     /// A number that the process drew when it began, so that counters that begin anew are known.
     pub incarnation: u64,
+    /// The shard that the stream is of, counted from 0.
+    pub shard: u16,
+    /// How many shards there are, as far as the gateway knows.
+    pub shards: u16,
 }
 
-/// What one replica knows of demand. A server that is not named has none there.
+/// What one replica knows of the demand for servers of a shard. A server that is not named has none there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// When this was true by the clock of the gateway, in ms since the Unix epoch.
@@ -168,8 +181,10 @@ pub struct Update {
     pub servers: Vec<Served>,
     /// Servers that are no more.
     pub removed: Vec<ServerName>,
-    /// Whether the gateway has been told of all servers. Until then it keeps what it knew before.
+    /// Whether the gateway has been told of all servers of the shard. Until then it keeps what it knew before.
     pub complete: bool,
+    /// How many shards there are, when the gateway was of another opinion; else 0.
+    pub shards: u16,
 }
 
 /// A server as a gateway needs to know it.

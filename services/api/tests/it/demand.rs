@@ -68,7 +68,8 @@ fn served() -> Served {
 }
 
 fn told() -> Update {
-    Update { servers: vec![served()], removed: vec!["music/old".parse().expect("a server")], complete: true }
+    let removed = vec!["music/old".parse().expect("a server")];
+    Update { servers: vec![served()], removed, complete: true, shards: 0 }
 }
 
 fn demand(server: &str) -> ServerDemand {
@@ -83,12 +84,16 @@ fn report(servers: &[&str]) -> Report {
 }
 
 fn hello(gateway: &str) -> Hello {
-    Hello { gateway: gateway.into(), region: "us".into(), incarnation: u64::MAX }
+    Hello { gateway: gateway.into(), region: "us".into(), incarnation: u64::MAX, shard: 0, shards: 1 }
 }
 
 async fn serve(leads: bool) -> (DemandClient, mpsc::Receiver<(Hello, Report)>) {
     let (reports, seen) = mpsc::channel(16);
-    let operator = Arc::new(Operator { reports, update: told(), leads });
+    (serve_with(Operator { reports, update: told(), leads }).await, seen)
+}
+
+async fn serve_with(operator: Operator) -> DemandClient {
+    let operator = Arc::new(operator);
     let listener = TcpListener::bind::<SocketAddr>("127.0.0.1:0".parse().expect("address")).await.expect("bound");
     let address = listener.local_addr().expect("address");
     let patience = Patience { default: Duration::from_secs(30), max: Duration::from_secs(60) };
@@ -97,14 +102,18 @@ async fn serve(leads: bool) -> (DemandClient, mpsc::Receiver<(Hello, Report)>) {
     let server = Server::builder().layer(edge).add_service(demand_server(operator, DemandStreams::default()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let channel = Address::from_shared(format!("http://{address}")).expect("endpoint").connect().await;
-    (DemandClient::new(channel.expect("connected"), Credentials { token }), seen)
+    DemandClient::new(channel.expect("connected"), Credentials { token })
 }
 
 /// A stream of a gateway: what it can send by, and what it is told.
 async fn open(client: &DemandClient, gateway: &str) -> (mpsc::Sender<Report>, Updates) {
+    open_as(client, hello(gateway)).await
+}
+
+async fn open_as(client: &DemandClient, hello: Hello) -> (mpsc::Sender<Report>, Updates) {
     let (send, reports) = mpsc::channel(4);
     let reports = ReceiverStream::new(reports).boxed();
-    let mut updates = client.exchange(&Call::internal(), hello(gateway), reports).await.expect("taken");
+    let mut updates = client.exchange(&Call::internal(), hello, reports).await.expect("taken");
     assert_eq!(next(&mut updates).await, Some(Ok(told())), "every field comes as it was sent");
     (send, updates)
 }
@@ -143,6 +152,35 @@ async fn the_newest_stream_of_a_replica_is_the_one_that_counts() {
 }
 
 #[tokio::test]
+async fn a_replica_has_a_stream_for_each_shard() {
+    let (client, mut seen) = serve(true).await;
+    let of = |shard| Hello { shard, shards: 64, ..hello("gateway-1") };
+    let (first, mut updates) = open_as(&client, of(0)).await;
+    let (last, mut others) = open_as(&client, of(63)).await;
+    for (send, updates, hello) in [(&first, &mut updates, of(0)), (&last, &mut others, of(63))] {
+        send.send(report(&["music/search"])).await.expect("open");
+        assert_eq!(seen.recv().await, Some((hello, report(&["music/search"]))));
+        assert_eq!(next(updates).await, Some(Ok(Update::default())), "neither ended the other");
+    }
+    let (_newer, _updates) = open_as(&client, of(63)).await;
+    assert!(next(&mut others).await.expect("told").is_err(), "its place is taken");
+}
+
+#[tokio::test]
+async fn a_gateway_is_told_how_many_shards_there_are() {
+    let (reports, _seen) = mpsc::channel(16);
+    let told = async |shards| {
+        let update = Update { shards, ..Update::default() };
+        let client = serve_with(Operator { reports: reports.clone(), update, leads: true }).await;
+        let updates = client.exchange(&Call::internal(), hello("gateway-1"), stream::pending().boxed()).await;
+        next(&mut updates.expect("taken")).await.expect("told")
+    };
+    assert_eq!(told(64).await, Ok(Update { shards: 64, ..Update::default() }));
+    let ended = told(65).await.expect_err("more than there may be");
+    assert!(ended.message.contains("64 shards"), "{ended}");
+}
+
+#[tokio::test]
 async fn what_is_out_of_its_bounds_ends_the_stream_and_is_named() {
     let (client, _seen) = serve(true).await;
     let mut twice = report(&["music/search"]);
@@ -170,8 +208,12 @@ async fn what_is_out_of_its_bounds_ends_the_stream_and_is_named() {
         assert!(ended.message.contains(told), "{ended} does not say '{told}'");
     }
     let nobody = Hello { gateway: String::new(), ..hello("") };
-    let refused = client.exchange(&Call::internal(), nobody, stream::pending().boxed()).await;
-    assert_eq!(refused.err().map(|fault| fault.kind), Some(ErrorKind::InvalidArgument));
+    let nowhere = Hello { shard: 2, shards: 2, ..hello("gateway-1") };
+    let too_many = Hello { shard: 0, shards: 65, ..hello("gateway-1") };
+    for wrong in [nobody, nowhere, too_many] {
+        let refused = client.exchange(&Call::internal(), wrong.clone(), stream::pending().boxed()).await;
+        assert_eq!(refused.err().map(|fault| fault.kind), Some(ErrorKind::InvalidArgument), "{wrong:?}");
+    }
 }
 
 #[tokio::test]
@@ -186,6 +228,8 @@ fn names_of_servers_and_routes_are_those_of_kubernetes() {
     use echotune_api::demand::{RouteName, ServerName};
     let server: ServerName = "music/search.v2".parse().expect("a server");
     assert_eq!((server.namespace(), server.name()), ("music", "search.v2"));
+    // As it is written down for all who part servers: a change would have two lead one of them.
+    assert_eq!([1, 2, 7, 64].map(|of| server.shard(of)), [0, 1, 1, 13]);
     for wrong in ["", "search", "/search", "music/", "Music/search", "music/a/b", "music/-a", "mu.sic/a", "m/a..b"] {
         assert!(wrong.parse::<ServerName>().is_err(), "{wrong}");
     }

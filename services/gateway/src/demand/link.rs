@@ -1,25 +1,29 @@
-//! The stream between this replica and the operator: reports one way, servers the other, taken up again when it breaks.
+//! The streams between this replica and the operator, one with the leader of each shard: reports one way, servers the
+//! other, taken up again when they break.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use echotune_api::demand::{MAX_SERVERS, Report, Reports, RouteName, Served, ServerName, Update, Updates};
+use echotune_api::demand::{Demand, Hello, MAX_SHARDS, Report, Reports, Updates};
 use echotune_model::{Call, ErrorKind, Fault};
-use futures::{StreamExt as _, stream};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use futures::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use super::{
     Operator,
+    known::{Known, Shard},
     report::{is_busy, report},
-    served::config_of,
 };
-use crate::{
-    hub::Hub,
-    servers::{Source, Unready},
-};
+use crate::hub::Hub;
 
 /// How often demand is told while there is some.
 const EACH: Duration = Duration::from_secs(1);
@@ -32,152 +36,166 @@ const OPENING: Duration = Duration::from_secs(10);
 /// The first pause before the operator is asked again, doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Replicas of the operator that are asked before a pause, at the most.
+const MAX_REPLICAS: usize = 16;
 
 /// Follows the operator until the gateway stops. While it is away, what it has told holds.
 pub(crate) async fn follow(hub: Arc<Hub>, operator: Operator) {
-    let stop = hub.stop.clone();
-    let mut link = Link { unready: Some(hub.unready()), hub, operator, known: BTreeMap::new() };
-    let mut pause = PAUSE;
-    let begun = Instant::now();
-    loop {
-        let patience = link.operator.patience.saturating_sub(begun.elapsed());
-        let opened = Instant::now();
-        let Some(fault) = stop.run_until_cancelled(link.exchange(patience)).await else { return };
-        if opened.elapsed() > PAUSE_MAX {
-            pause = PAUSE;
-        }
-        if begun.elapsed() >= link.operator.patience {
-            link.unready = None;
-        }
-        tracing::warn!(%fault, ?pause, "the operator is away; what it told of its servers holds meanwhile");
-        // Not all replicas at the same time.
-        let [random] = crate::token::random();
-        let wait = pause.mul_f64(0.75 + f64::from(random) / 512.0);
-        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-            return;
-        }
-        pause = (pause * 2).min(PAUSE_MAX);
+    let known = Mutex::new(Known::new(Arc::clone(&hub), operator.pods.clone()));
+    let link = Link { known, urgent: watch::Sender::new(()), hub, operator };
+    tokio::select! {
+        () = link.hub.stop.cancelled() => {}
+        () = link.wake() => {}
+        () = link.lose_patience() => {}
+        () = link.follow() => {}
     }
 }
 
+/// A pause that grows, and is not that of all replicas at the same time.
+struct Pause(Duration);
+
+impl Pause {
+    /// After something that lasted since `began`.
+    async fn rest(&mut self, began: Instant) {
+        if began.elapsed() > PAUSE_MAX {
+            self.0 = PAUSE;
+        }
+        let [random] = crate::token::random();
+        let wait = self.0.mul_f64(0.75 + f64::from(random) / 512.0);
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+        sleep(wait).await;
+    }
+}
+
+/// What the streams share.
 struct Link {
     hub: Arc<Hub>,
     operator: Operator,
-    /// What the operator has told of: each server with its name here.
-    known: BTreeMap<ServerName, RouteName>,
-    unready: Option<Unready>,
+    known: Mutex<Known>,
+    /// Told when a call begins to wait for a pod.
+    urgent: watch::Sender<()>,
 }
 
 impl Link {
-    /// One stream from its beginning to its end; why it has ended.
-    async fn exchange(&mut self, patience: Duration) -> Fault {
-        let Operator { demand, hello, .. } = self.operator.clone();
-        let (call, reports) = (Call::internal(), reports(Arc::clone(&self.hub)));
-        let until = Instant::now() + patience;
-        match timeout(OPENING, demand.exchange(&call, hello, reports)).await {
-            Ok(Ok(updates)) => self.take(updates, until).await,
-            Ok(Err(fault)) => fault,
-            Err(_) => Fault::new(ErrorKind::Unavailable, "the operator does not answer"),
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands on that a call waits: one stream alone would hear of it.
+    async fn wake(&self) {
+        loop {
+            self.hub.urgent().notified().await;
+            self.urgent.send_replace(());
         }
     }
 
-    async fn take(&mut self, mut updates: Updates, until: Instant) -> Fault {
+    /// For some time the gateway is not ready before all was told.
+    async fn lose_patience(&self) {
+        sleep(self.operator.patience).await;
+        if self.known().be_ready() {
+            tracing::warn!("the operator has not told of its servers; the gateway is ready without them");
+        }
+        std::future::pending().await
+    }
+
+    /// A stream for each shard. How many there are the operator says: until then there is one.
+    async fn follow(&self) {
+        let (mut shards, mut pause) = (1, Pause(PAUSE));
+        loop {
+            let began = Instant::now();
+            let mut streams: FuturesUnordered<_> =
+                (0..shards).map(|number| self.hold(Shard { number, of: shards })).collect();
+            let told = streams.next().await.unwrap_or(1);
+            drop(streams);
+            tracing::info!(shards = told, "the operator's servers are in that many shards");
+            shards = told.clamp(1, MAX_SHARDS);
+            self.known().begin_anew();
+            pause.rest(began).await;
+        }
+    }
+
+    /// Holds the stream of a shard until it is told that there are others: how many.
+    async fn hold(&self, shard: Shard) -> u16 {
+        let mut pause = Pause(PAUSE);
+        loop {
+            let began = Instant::now();
+            match self.find(shard).await {
+                Ok(shards) => return shards,
+                Err(fault) => {
+                    let (shard, pause) = (shard.number, pause.0);
+                    tracing::warn!(%fault, shard, ?pause, "the operator is away; what it told of its servers holds");
+                }
+            }
+            pause.rest(began).await;
+        }
+    }
+
+    /// Asks one replica after the other, until one leads the shard; then one stream from its beginning to its end, and
+    /// why it has ended, or how many shards there are.
+    async fn find(&self, shard: Shard) -> Result<u16, Fault> {
+        let mut fault = Fault::new(ErrorKind::Unavailable, "the operator has no address");
+        for replica in (self.operator.replicas)().await.into_iter().take(MAX_REPLICAS) {
+            match self.open(&*replica, shard).await {
+                Ok(updates) => return self.take(updates, shard).await,
+                Err(refused) => fault = refused,
+            }
+        }
+        Err(fault)
+    }
+
+    async fn open(&self, replica: &dyn Demand, shard: Shard) -> Result<Updates, Fault> {
+        let hello = Hello { shard: shard.number, shards: shard.of, ..self.operator.hello.clone() };
+        let (call, reports) = (Call::internal(), reports(Arc::clone(&self.hub), shard, self.urgent.subscribe()));
+        let opened = timeout(OPENING, replica.exchange(&call, hello, reports)).await;
+        opened.unwrap_or_else(|_| Err(Fault::new(ErrorKind::Unavailable, "the operator does not answer")))
+    }
+
+    async fn take(&self, mut updates: Updates, shard: Shard) -> Result<u16, Fault> {
         // Of this stream: what is not among them when it has told of all is no more.
         let mut told = Some(BTreeSet::new());
         loop {
-            let update = match &self.unready {
-                None => updates.next().await,
-                Some(_) => match timeout(until.saturating_duration_since(Instant::now()), updates.next()).await {
-                    Ok(update) => update,
-                    Err(_) => {
-                        tracing::warn!("the operator has not told of its servers; the gateway is ready without them");
-                        self.unready = None;
-                        continue;
-                    }
-                },
-            };
-            match update {
-                Some(Ok(update)) => self.apply(update, &mut told),
-                Some(Err(fault)) => return fault,
-                None => return Fault::new(ErrorKind::Unavailable, "the operator has ended the stream"),
+            match updates.next().await {
+                Some(Ok(update)) if update.shards != 0 && update.shards != shard.of => return Ok(update.shards),
+                Some(Ok(update)) => self.known().apply(shard, &update, &mut told),
+                Some(Err(fault)) => return Err(fault),
+                None => return Err(Fault::new(ErrorKind::Unavailable, "the operator has ended the stream")),
             }
-        }
-    }
-
-    fn apply(&mut self, update: Update, told: &mut Option<BTreeSet<ServerName>>) {
-        for server in &update.removed {
-            self.remove(server);
-        }
-        for served in &update.servers {
-            if let Some(told) = told {
-                told.insert(served.server.clone());
-            }
-            self.put(served);
-        }
-        if update.complete
-            && let Some(told) = told.take()
-        {
-            let gone: Vec<_> = self.known.keys().filter(|known| !told.contains(*known)).cloned().collect();
-            gone.iter().for_each(|server| self.remove(server));
-            self.unready = None;
-        }
-    }
-
-    fn remove(&mut self, server: &ServerName) {
-        if let Some(route) = self.known.remove(server) {
-            self.hub.remove(Source::Operator, route.as_str());
-        }
-    }
-
-    fn put(&mut self, served: &Served) {
-        let server = &served.server;
-        if self.known.get(server).is_some_and(|route| *route != served.route) {
-            self.remove(server);
-        }
-        let taken = self.known.iter().find(|(other, route)| **route == served.route && *other != server);
-        if let Some((other, route)) = taken {
-            tracing::error!(%server, %other, %route, "two servers have one name at the gateway; the later is left out");
-            return;
-        }
-        if self.known.len() >= MAX_SERVERS && !self.known.contains_key(server) {
-            tracing::error!(%server, most = MAX_SERVERS, "there are more servers than the gateway takes");
-            return;
-        }
-        match self.hub.put(Source::Operator, config_of(served, &self.operator.pods)) {
-            Ok(()) => {
-                self.known.insert(server.clone(), served.route.clone());
-            }
-            // What it was before goes on, if it was there.
-            Err(faults) => tracing::error!(%server, ?faults, "a server of the operator cannot be served"),
         }
     }
 }
 
 /// Reports as they are due, for as long as they are wanted.
-fn reports(hub: Arc<Hub>) -> Reports {
+fn reports(hub: Arc<Hub>, shard: Shard, urgent: watch::Receiver<()>) -> Reports {
     let first: Option<(Report, Instant)> = None;
-    let due = stream::unfold((hub, first), |(hub, mut last)| async move {
+    let due = stream::unfold((hub, urgent, first), move |(hub, mut urgent, mut last)| async move {
         if let Some((before, sent)) = &last {
-            wait(&hub, before, *sent).await;
+            wait(&hub, shard, &mut urgent, before, *sent).await;
         }
-        let now = report(&hub.servers.all());
+        let now = report(&hub.servers.all(), shard);
         last = Some((now.clone(), Instant::now()));
-        Some((now, (hub, last)))
+        Some((now, (hub, urgent, last)))
     });
     due.boxed()
 }
 
 /// Waits until a report is due after the one before: a call waits for a pod, a second is over and there is something,
 /// or five are.
-async fn wait(hub: &Hub, before: &Report, sent: Instant) {
+async fn wait(hub: &Hub, shard: Shard, urgent: &mut watch::Receiver<()>, before: &Report, sent: Instant) {
     let mut look = sent + EACH;
     loop {
         tokio::select! {
-            () = hub.urgent().notified() => return sleep(GATHER).await,
+            Ok(()) = urgent.changed() => {
+                sleep(GATHER).await;
+                // It may wait for a server of another shard.
+                if report(&hub.servers.all(), shard).servers != before.servers {
+                    return;
+                }
+                continue;
+            }
             () = sleep_until(look) => {}
         }
         look += EACH;
-        let now = report(&hub.servers.all());
+        let now = report(&hub.servers.all(), shard);
         if is_busy(&now) || now.servers != before.servers || sent.elapsed() >= QUIET {
             return;
         }

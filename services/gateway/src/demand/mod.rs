@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use echotune_api::demand::{Demand, Hello};
 use echotune_kit::config::Secret;
+use futures::future::BoxFuture;
 
+mod known;
 mod link;
 mod report;
 mod served;
@@ -44,12 +46,16 @@ impl Default for PodOptions {
     }
 }
 
+/// Finds out which replicas the operator has now, where demand is told and servers are learnt of. One of them leads a
+/// shard of servers, and the others refuse to take streams of it.
+pub type Replicas = Arc<dyn Fn() -> BoxFuture<'static, Vec<Arc<dyn Demand>>> + Send + Sync>;
+
 /// The operator, as a gateway that follows it needs to know it.
 #[derive(Clone)]
 pub struct Operator {
-    /// Where demand is told and servers are learnt of.
-    pub demand: Arc<dyn Demand>,
-    /// Who this replica is.
+    /// Asked whenever a stream is to be opened.
+    pub replicas: Replicas,
+    /// Who this replica is. Which shard a stream is of is said by each.
     pub hello: Hello,
     /// How its servers are treated.
     pub pods: PodOptions,

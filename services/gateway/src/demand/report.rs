@@ -5,9 +5,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use echotune_api::demand::{ClassDemand, MAX_PODS, MAX_SERVERS, PodDemand, Report, ServerDemand};
+use echotune_api::demand::{ClassDemand, MAX_PODS, MAX_SERVERS, PodDemand, Report, ServerDemand, ServerName};
 use tokio::time::Instant;
 
+use super::known::Shard;
 use crate::{
     config::Reach,
     servers::{Snapshot, Source},
@@ -22,12 +23,12 @@ fn few(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The demand of all servers that the operator has told of. One that was ever called is named for good: its counters
-/// are since the process began, and must not begin anew for whoever reads them.
-pub(super) fn report(servers: &Snapshot) -> Report {
+/// The demand of all servers of a shard that the operator has told of. One that was ever called is named for good: its
+/// counters are since the process began, and must not begin anew for whoever reads them.
+pub(super) fn report(servers: &Snapshot, shard: Shard) -> Report {
     let time_ms = ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     let theirs = servers.iter().filter(|server| server.source == Source::Operator);
-    let servers = theirs.filter_map(|server| demand(server, time_ms)).take(MAX_SERVERS).collect();
+    let servers = theirs.filter_map(|server| demand(server, shard, time_ms)).take(MAX_SERVERS).collect();
     Report { time_ms, servers }
 }
 
@@ -37,8 +38,12 @@ pub(super) fn is_busy(report: &Report) -> bool {
     report.servers.iter().any(|server| server.classes.iter().any(busy))
 }
 
-fn demand(server: &Server, now_ms: u64) -> Option<ServerDemand> {
+fn demand(server: &Server, shard: Shard, now_ms: u64) -> Option<ServerDemand> {
     let Reach::Pods(config) = &server.config.reach else { return None };
+    let name: ServerName = config.id.parse().ok()?;
+    if !shard.has(&name) {
+        return None;
+    }
     let counts = server.gate.counts();
     let pods = server.pods()?;
     let pods: Vec<_> = pods.iter().filter_map(|pod| pod_demand(pod, now_ms)).take(MAX_PODS).collect();
@@ -48,7 +53,7 @@ fn demand(server: &Server, now_ms: u64) -> Option<ServerDemand> {
         return None;
     }
     let classes = counts.classes.iter().map(class_demand).collect();
-    Some(ServerDemand { server: config.id.parse().ok()?, classes, cold_calls: counts.cold, sessions, pods })
+    Some(ServerDemand { server: name, classes, cold_calls: counts.cold, sessions, pods })
 }
 
 fn class_demand(class: &ClassCount) -> ClassDemand {

@@ -1,25 +1,21 @@
 //! The program that serves MCP in one region, or one server of a pod.
 
-use std::{
-    convert::Infallible,
-    io,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{convert::Infallible, io, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use axum::serve::ListenerExt as _;
 use echotune_api::{
     FILE_DESCRIPTOR_SET, Users, UsersClient, accounts, authenticator,
-    demand::{DemandClient, Hello},
+    demand::{Demand, DemandClient, Hello},
 };
 use echotune_kit::{
     auth::Token,
     edge::{Credentials, Edge},
     identity::remembered,
     lifecycle::{Exit, Life},
-    process::{self, About, Failure, Process, check_upstream, upstream},
+    process::{self, About, Failure, Process, Settings, addresses, check_upstream, upstream, upstream_at},
 };
 use echotune_model::{ErrorKind, Fault};
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +25,7 @@ use self::{
     servers::{Listed, ServersFile},
 };
 use crate::{
-    AccessConfig, Gateway, GatewayConfig, Keys, Operator,
+    AccessConfig, Gateway, GatewayConfig, Keys, Operator, Replicas,
     metering::{Metering, MeteringConfig},
 };
 
@@ -109,7 +105,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         listed.serve(&gateway)?;
     }
     if !config.operator.url.is_empty() {
-        gateway.follow(operator(&config, demand(&config, credentials, stop.clone())?)?);
+        gateway.follow(operator(&config, replicas(&config, credentials, stop.clone())?)?);
     }
     if let Some(file) = file {
         let watched = file.watch(gateway.clone(), mcp.servers_reload_every.0, stop);
@@ -166,22 +162,56 @@ fn keys(config: &Config) -> io::Result<Keys> {
     if path.as_os_str().is_empty() { Keys::random() } else { Keys::read(path) }
 }
 
-/// The operator, with a channel of its own for each stream: of its replicas one leads, and it is found by trying.
-fn demand(config: &Config, credentials: Credentials, stop: CancellationToken) -> Result<DemandClient, Failure> {
-    let (url, settings) = (config.operator.url.clone(), config.process.clone());
+/// The replicas of the operator, as many as its name has addresses, each with a channel of its own for each stream: of
+/// those behind one address any may be reached, and who leads is found by trying.
+fn replicas(config: &Config, credentials: Credentials, stop: CancellationToken) -> Result<Replicas, Failure> {
+    let (url, settings) = (config.operator.url.clone(), Arc::new(config.process.clone()));
     check_upstream(&url, &settings)?;
-    // What a channel does beside its stream, such as reading certificates anew, ends with the next one.
-    let before = Mutex::new(stop.child_token());
-    let connect = move || {
-        let current = stop.child_token();
-        std::mem::replace(&mut *before.lock().unwrap_or_else(PoisonError::into_inner), current.clone()).cancel();
-        let channel = upstream(&url, &settings, current);
-        channel.map_err(|cause| Fault::new(ErrorKind::Unavailable, cause.to_string()))
-    };
-    Ok(DemandClient::connecting(connect, credentials))
+    Ok(Arc::new(move || {
+        let (url, settings) = (url.clone(), Arc::clone(&settings));
+        let (credentials, stop) = (credentials.clone(), stop.clone());
+        async move {
+            let ways = ways(addresses(&url).await, crate::token::random());
+            let replica = |at| replica(at, &url, &settings, credentials.clone(), &stop);
+            ways.into_iter().map(replica).collect::<Vec<_>>()
+        }
+        .boxed()
+    }))
 }
 
-fn operator(config: &Config, demand: DemandClient) -> io::Result<Operator> {
+/// In which order addresses are asked: not all gateways begin with the same one. One alone is found out again with each
+/// connection.
+fn ways(mut found: Vec<SocketAddr>, [random]: [u8; 1]) -> Vec<Option<SocketAddr>> {
+    if found.len() < 2 {
+        return vec![None];
+    }
+    let first = usize::from(random) % found.len();
+    found.rotate_left(first);
+    found.into_iter().map(Some).collect()
+}
+
+fn replica(
+    at: Option<SocketAddr>,
+    url: &str,
+    settings: &Arc<Settings>,
+    credentials: Credentials,
+    stop: &CancellationToken,
+) -> Arc<dyn Demand> {
+    let (url, settings, beside) = (url.to_owned(), Arc::clone(settings), stop.child_token());
+    // What a channel does beside its stream, such as reading certificates anew, ends with it.
+    let ends = beside.clone().drop_guard();
+    let connect = move || {
+        let (_held, beside) = (&ends, beside.clone());
+        let channel = match at {
+            Some(at) => upstream_at(&url, at, &settings, beside),
+            None => upstream(&url, &settings, beside),
+        };
+        channel.map_err(|cause| Fault::new(ErrorKind::Unavailable, cause.to_string()))
+    };
+    Arc::new(DemandClient::connecting(connect, credentials))
+}
+
+fn operator(config: &Config, replicas: Replicas) -> io::Result<Operator> {
     let settings = &config.operator;
     let gateway = if settings.replica.is_empty() {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -191,8 +221,14 @@ fn operator(config: &Config, demand: DemandClient) -> io::Result<Operator> {
     let mut drawn = [0; 8];
     getrandom::fill(&mut drawn).map_err(io::Error::other)?;
     Ok(Operator {
-        demand: Arc::new(demand),
-        hello: Hello { gateway, region: settings.region.clone(), incarnation: u64::from_be_bytes(drawn) },
+        replicas,
+        hello: Hello {
+            gateway,
+            region: settings.region.clone(),
+            incarnation: u64::from_be_bytes(drawn),
+            shard: 0,
+            shards: 1,
+        },
         pods: settings.pods(),
         patience: settings.patience.0,
     })
@@ -217,4 +253,19 @@ fn answer(gateway: &Gateway, listener: TcpListener, secure: Option<Secure>, conf
 async fn close(gateway: Gateway, drain: CancellationToken, patience: std::time::Duration) -> Result<(), String> {
     drain.cancelled().await;
     if gateway.close(patience).await { Ok(()) } else { Err("what was under way did not end in time".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_asked_once_and_one_alone_by_its_name() {
+        let found =
+            ["10.0.0.1:7480", "10.0.0.2:7480", "10.0.0.3:7480"].map(|at| at.parse::<SocketAddr>().expect("an address"));
+        let [one, two, three] = found;
+        assert_eq!(ways(found.to_vec(), [0]), [Some(one), Some(two), Some(three)]);
+        assert_eq!(ways(found.to_vec(), [4]), [Some(two), Some(three), Some(one)]);
+        assert_eq!((ways(vec![one], [1]), ways(Vec::new(), [1])), (vec![None], vec![None]));
+    }
 }

@@ -21,6 +21,7 @@ mod program;
 mod recovery;
 mod replaced;
 mod sessions;
+mod shards;
 mod stopping;
 mod subscriptions;
 mod traces;

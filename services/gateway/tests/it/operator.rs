@@ -17,8 +17,8 @@ use echotune_kit::{
     auth::Token,
     edge::{Credentials, Edge, Patience},
 };
-use echotune_model::{Call, Fault};
-use futures::{StreamExt as _, stream};
+use echotune_model::{Call, ErrorKind, Fault};
+use futures::{FutureExt as _, StreamExt as _, future, stream};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -31,9 +31,11 @@ use crate::house::{OPERATOR, SOON, Served as Listening};
 
 type Told = mpsc::UnboundedSender<Result<Update, Fault>>;
 
-/// What a test has its operator say, and what that has heard.
+/// What a test has its operator say, and what that has heard: one that leads a shard.
 #[derive(Clone)]
 pub(crate) struct Scripted {
+    shard: u16,
+    shards: u16,
     servers: Arc<Mutex<BTreeMap<ServerName, Served>>>,
     gateways: Arc<Mutex<Vec<Told>>>,
     heard: watch::Sender<Option<(Hello, Report)>>,
@@ -43,6 +45,14 @@ pub(crate) struct Scripted {
 impl Demand for Scripted {
     async fn exchange(&self, call: &Call, hello: Hello, mut reports: Reports) -> Result<Updates, Fault> {
         call.may_operate()?;
+        let away = |why: &str| Fault::new(ErrorKind::Unavailable, why);
+        if hello.shards != self.shards {
+            let told = Update { shards: self.shards, ..Update::default() };
+            return Ok(stream::iter([Ok(told), Err(away("there are other shards"))]).boxed());
+        }
+        if hello.shard != self.shard {
+            return Err(away("another leads that shard"));
+        }
         let (told, updates) = mpsc::unbounded_channel();
         let servers = self.servers.lock().expect("whole").values().cloned().collect();
         self.gateways.lock().expect("whole").push(told);
@@ -52,7 +62,7 @@ impl Demand for Scripted {
                 heard.send_replace(Some((hello.clone(), report)));
             }
         });
-        let first = Update { servers, removed: Vec::new(), complete: true };
+        let first = Update { servers, complete: true, ..Update::default() };
         Ok(stream::iter([Ok(first)]).chain(UnboundedReceiverStream::new(updates)).boxed())
     }
 }
@@ -65,7 +75,13 @@ pub(crate) struct Running {
 
 impl Scripted {
     pub(crate) fn new() -> Self {
-        Self { servers: Arc::default(), gateways: Arc::default(), heard: watch::Sender::new(None) }
+        Self::of(0, 1)
+    }
+
+    /// One that leads this shard of so many.
+    pub(crate) fn of(shard: u16, shards: u16) -> Self {
+        let heard = watch::Sender::new(None);
+        Self { shard, shards, servers: Arc::default(), gateways: Arc::default(), heard }
     }
 
     /// Listens, on a runtime of its own, whose connections end with it.
@@ -114,6 +130,13 @@ impl Scripted {
         self.gateways.lock().expect("whole").retain(|gateway| gateway.send(Ok(update.clone())).is_ok());
     }
 
+    /// The servers that were named last.
+    pub(crate) fn named(&self) -> Vec<String> {
+        let last = self.heard.borrow();
+        let servers = last.iter().flat_map(|(_, report)| &report.servers);
+        servers.map(|told| told.server.to_string()).collect()
+    }
+
     /// Waits for a report that says this of a server.
     pub(crate) async fn hears(&self, server: &str, what: &str, says: impl Fn(&ServerDemand) -> bool) -> ServerDemand {
         let mut heard = self.heard.subscribe();
@@ -135,11 +158,23 @@ impl Scripted {
 
 /// How a gateway follows it.
 pub(crate) fn operator(address: SocketAddr) -> Operator {
-    let channel = Address::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
-    let credentials = Credentials { token: Token::from(OPERATOR.to_owned()) };
+    operators(vec![address])
+}
+
+/// How a gateway follows one with several replicas.
+pub(crate) fn operators(addresses: Vec<SocketAddr>) -> Operator {
+    let replica = |address: &SocketAddr| -> Arc<dyn Demand> {
+        let channel = Address::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+        let credentials = Credentials { token: Token::from(OPERATOR.to_owned()) };
+        Arc::new(DemandClient::new(channel, credentials))
+    };
+    let replicas = move || {
+        let found: Vec<_> = addresses.iter().map(replica).collect();
+        future::ready(found).boxed()
+    };
     Operator {
-        demand: Arc::new(DemandClient::new(channel, credentials)),
-        hello: Hello { gateway: "gateway-0".to_owned(), region: String::new(), incarnation: 7 },
+        replicas: Arc::new(replicas),
+        hello: Hello { gateway: "gateway-0".to_owned(), region: String::new(), incarnation: 7, shard: 0, shards: 1 },
         // A turn comes when the test lets it, however long that takes.
         pods: PodOptions { queue_wait: SOON, ..PodOptions::default() },
         patience: Duration::from_secs(30),

@@ -36,7 +36,7 @@ async fn following(limits: Limits, address: &str) -> (House, Scripted, Running) 
 }
 
 /// Waits until a server is there, or is no more.
-async fn until_served(house: &House, name: &str, wanted: bool) {
+pub(crate) async fn until_served(house: &House, name: &str, wanted: bool) {
     let looking = async {
         loop {
             let body = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
@@ -51,7 +51,7 @@ async fn until_served(house: &House, name: &str, wanted: bool) {
     timeout(SOON, looking).await.expect("in time");
 }
 
-fn server_of(called: &Value) -> &str {
+pub(crate) fn server_of(called: &Value) -> &str {
     called["structuredContent"]["server"].as_str().unwrap_or_else(|| panic!("no server: {called}"))
 }
 

@@ -1,7 +1,8 @@
 //! The way to another service of the platform.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
+use tokio::{net::lookup_host, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -9,6 +10,8 @@ use super::{Failure, Settings};
 
 /// How often the other end is asked whether it is there, and how long it has to say so.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long it may take to find out which addresses a name has.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 /// What is wrong with the address of a service: `http://HOST:PORT` on this machine, or `https://HOST:PORT` where the
 /// certificates of `[tls]` are shown and known by.
@@ -44,10 +47,44 @@ pub fn check_upstream(address: &str, settings: &Settings) -> Result<(), String> 
 /// # Errors
 /// The address or the certificates cannot be used.
 pub fn upstream(address: &str, settings: &Settings, stop: CancellationToken) -> Result<Channel, Failure> {
+    channel(address, None, settings, stop)
+}
+
+/// The same to one of the addresses that the host has; over TLS it is known by the host's name all the same.
+///
+/// # Errors
+/// The address or the certificates cannot be used.
+pub fn upstream_at(
+    address: &str,
+    at: SocketAddr,
+    settings: &Settings,
+    stop: CancellationToken,
+) -> Result<Channel, Failure> {
+    channel(address, Some(at), settings, stop)
+}
+
+/// The addresses that the host of a service has now, in their order; none when that cannot be found out.
+pub async fn addresses(address: &str) -> Vec<SocketAddr> {
+    let uri: Option<Uri> = address.parse().ok();
+    let place = uri.as_ref().and_then(|uri| Some((uri.host()?.trim_matches(['[', ']']), uri.port_u16()?)));
+    let Some(place) = place else { return Vec::new() };
+    let Ok(Ok(found)) = timeout(LOOKUP, lookup_host(place)).await else { return Vec::new() };
+    found.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn channel(
+    address: &str,
+    at: Option<SocketAddr>,
+    settings: &Settings,
+    stop: CancellationToken,
+) -> Result<Channel, Failure> {
     check_upstream(address, settings)?;
     match address.strip_prefix("https://") {
-        None => Ok(alive(Endpoint::from_shared(address.to_owned())?).tcp_nodelay(true).connect_lazy()),
-        Some(rest) => secure(rest, settings, stop),
+        None => {
+            let to = at.map_or_else(|| address.to_owned(), |at| format!("http://{at}"));
+            Ok(alive(Endpoint::from_shared(to)?).tcp_nodelay(true).connect_lazy())
+        }
+        Some(rest) => secure(rest, at, settings, stop),
     }
 }
 
@@ -57,7 +94,7 @@ fn alive(endpoint: Endpoint) -> Endpoint {
 }
 
 #[cfg(feature = "tls")]
-fn secure(to: &str, settings: &Settings, stop: CancellationToken) -> Result<Channel, Failure> {
+fn secure(to: &str, at: Option<SocketAddr>, settings: &Settings, stop: CancellationToken) -> Result<Channel, Failure> {
     use std::sync::Arc;
 
     use crate::tls::{Tls, TlsFiles};
@@ -67,23 +104,59 @@ fn secure(to: &str, settings: &Settings, stop: CancellationToken) -> Result<Chan
     let loaded = Tls::load(files, Vec::new())?;
     tokio::spawn(Arc::clone(&loaded).watch(tls.reload_every.0, stop));
     let endpoint = alive(Endpoint::from_shared(format!("http://{to}"))?);
-    Ok(endpoint.connect_with_connector_lazy(loaded.connector()?))
+    let connector = loaded.connector()?;
+    let connector = if let Some(at) = at { connector.at(at) } else { connector };
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 #[cfg(not(feature = "tls"))]
-fn secure(_: &str, _: &Settings, _: CancellationToken) -> Result<Channel, Failure> {
+fn secure(_: &str, _: Option<SocketAddr>, _: &Settings, _: CancellationToken) -> Result<Channel, Failure> {
     Err("this program was built without TLS; build it with the feature 'tls'".into())
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::body::Body;
+    use tower::Service;
+
     use super::*;
     use crate::process::DEFAULTS;
 
+    fn settings() -> Settings {
+        let text = format!("listen = \"127.0.0.1:0\"\nallow_plaintext = false\n{DEFAULTS}");
+        toml::from_str(&text).expect("defaults that are read")
+    }
+
+    #[tokio::test]
+    async fn the_address_is_reached_that_is_asked_for_whatever_the_name() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let at = listener.local_addr().expect("bound");
+        let settings = Settings { allow_plaintext: true, ..settings() };
+        // Nobody knows an address of that name.
+        let channel = upstream_at("http://replicas.test:1", at, &settings, CancellationToken::new());
+        let mut channel = channel.expect("a channel");
+        tokio::spawn(async move {
+            std::future::poll_fn(|context| Service::poll_ready(&mut channel, context)).await.expect("room");
+            channel.call(http::Request::new(Body::default())).await
+        });
+        let reached = timeout(Duration::from_secs(60), listener.accept()).await;
+        reached.expect("in time").expect("a connection");
+    }
+
+    #[tokio::test]
+    async fn the_addresses_of_a_host_are_found_once_each() {
+        for here in ["http://127.0.0.1:7430", "https://[::1]:7430"] {
+            let found: Vec<_> = addresses(here).await.iter().map(ToString::to_string).collect();
+            assert_eq!(found, [here.split_once("://").expect("a scheme").1]);
+        }
+        let found = addresses("http://localhost:7430").await;
+        assert!(!found.is_empty() && found.is_sorted() && found.iter().all(|at| at.ip().is_loopback()), "{found:?}");
+        assert!(addresses("localhost").await.is_empty(), "it has no port");
+    }
+
     #[test]
     fn a_token_travels_in_clear_on_this_machine_alone_unless_told_otherwise() {
-        let text = format!("listen = \"127.0.0.1:0\"\nallow_plaintext = false\n{DEFAULTS}");
-        let mut settings: Settings = toml::from_str(&text).expect("defaults that are read");
+        let mut settings = settings();
         for here in ["http://127.0.0.1:7430", "http://localhost:1", "http://[::1]:7430"] {
             assert_eq!(check_upstream(here, &settings), Ok(()));
         }

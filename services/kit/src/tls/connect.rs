@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -23,7 +24,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Connects gRPC channels over TLS: `Endpoint::connect_with_connector(tls.connector()?)`, to `http://HOST:PORT`, whose
 /// certificate must have the name HOST. Each connection shows the certificate of its time.
 #[derive(Debug, Clone)]
-pub struct TlsConnector(Arc<Tls>);
+pub struct TlsConnector {
+    tls: Arc<Tls>,
+    at: Option<SocketAddr>,
+}
 
 impl Tls {
     /// A connector that shows this certificate and trusts these authorities.
@@ -31,7 +35,16 @@ impl Tls {
     /// # Errors
     /// No authorities are named.
     pub fn connector(self: &Arc<Self>) -> Result<TlsConnector, TlsError> {
-        self.client().map(|_| TlsConnector(Arc::clone(self))).ok_or(TlsError::NoAuthorities)
+        let connector = TlsConnector { tls: Arc::clone(self), at: None };
+        self.client().map(|_| connector).ok_or(TlsError::NoAuthorities)
+    }
+}
+
+impl TlsConnector {
+    /// The same that connects to this address, whichever ones HOST has.
+    #[must_use]
+    pub fn at(self, at: SocketAddr) -> Self {
+        Self { at: Some(at), ..self }
     }
 }
 
@@ -45,21 +58,24 @@ impl Service<Uri> for TlsConnector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let tls = Arc::clone(&self.0);
+        let (tls, at) = (Arc::clone(&self.tls), self.at);
         Box::pin(async move {
-            let connected = timeout(CONNECT, connect(&tls, &to)).await;
+            let connected = timeout(CONNECT, connect(&tls, &to, at)).await;
             connected.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("{to} does not answer"))))
         })
     }
 }
 
-async fn connect(tls: &Tls, to: &Uri) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+async fn connect(tls: &Tls, to: &Uri, at: Option<SocketAddr>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{to} has no {what}"));
     let host = to.host().ok_or_else(|| invalid("host"))?.trim_matches(['[', ']']);
     let port = to.port_u16().ok_or_else(|| invalid("port"))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| invalid("host that a certificate can name"))?;
     let client = tls.client().ok_or_else(|| io::Error::other(TlsError::NoAuthorities))?;
-    let connection = TcpStream::connect((host, port)).await?;
+    let connection = match at {
+        Some(at) => TcpStream::connect(at).await?,
+        None => TcpStream::connect((host, port)).await?,
+    };
     connection.set_nodelay(true)?;
     Ok(TokioIo::new(tokio_rustls::TlsConnector::from(client).connect(name, connection).await?))
 }

@@ -96,6 +96,25 @@ async fn both_ends_know_each_other_and_strangers_are_refused() {
 }
 
 #[tokio::test]
+async fn one_address_of_a_name_is_reached_and_known_by_that_name() {
+    let ours = authority();
+    let [server, other, client] = &folders();
+    let load = |files| Tls::load(files, Vec::new()).expect("loaded");
+    let right = echo(&load(issue(server.path(), &ours, &["replicas.test"], Some(&ours)))).await;
+    let wrong = echo(&load(issue(other.path(), &ours, &["localhost"], Some(&ours)))).await;
+    let client = load(issue(client.path(), &ours, &["c"], Some(&ours)));
+    let connect = async |at| {
+        // Nobody knows an address of that name.
+        let uri = "http://replicas.test:1".parse().expect("an address");
+        let connecting = client.connector().expect("authorities").at(at).call(uri);
+        timeout(PATIENCE, connecting).await.expect("in time").map(hyper_util::rt::TokioIo::into_inner)
+    };
+    assert!(talks(&mut connect(right).await.expect("connected")).await);
+    let refused = connect(wrong).await.expect_err("the certificate of another name");
+    assert!(refused.to_string().contains("certificate"), "{refused}");
+}
+
+#[tokio::test]
 async fn callers_need_one_of_the_names_that_may_call() {
     let ours = authority();
     let [server, one, other] = &folders();
