@@ -4,7 +4,7 @@
 //! on. Nobody else writes this file, so that only another program may read it after all: each start tries again.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -85,8 +85,9 @@ impl Outbox {
 /// Whose events wait for more than the log.
 #[derive(Debug, Clone, Default)]
 struct Held {
-    /// The ids of users, and the places of events of which nobody knows whose they are: these hold up nothing else.
-    users: BTreeSet<Vec<u8>>,
+    /// The ids of users, each with the place of what cannot be read: an event before it that has not come to the log
+    /// is given out again. Events of which nobody knows whose they are stand by their places, and hold up nothing else.
+    users: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Before it lies nothing but what is held back, which is not read again and again.
     from: Key,
     /// What is to be told of.
@@ -112,7 +113,7 @@ impl Held {
         Ok(waiting)
     }
 
-    /// The event at a place, unless it cannot be read or its user is held back.
+    /// The event at a place, unless it cannot be read or its user is held back from a place before it.
     fn event(&mut self, place: &[u8], value: &[u8]) -> Option<Event> {
         let empty = || EventError::Damaged("there is nothing of it".into());
         match Event::decode(value).and_then(|event| event.ok_or_else(empty)) {
@@ -122,12 +123,16 @@ impl Held {
                 if event.payload == Payload::UserErased {
                     self.users.remove(user);
                 }
-                (!self.users.contains(user)).then_some(event)
+                self.users.get(user).is_none_or(|from| place < from.as_slice()).then_some(event)
             }
             Err(cause) => {
                 let whose = user_at(place).map_or_else(|| place.to_vec(), |user| user.0.as_bytes().to_vec());
-                if self.users.insert(whose) && self.users.len() <= LINES {
-                    self.untold.push((place.to_vec(), cause));
+                let is_told = self.users.len() < LINES;
+                if let Entry::Vacant(new) = self.users.entry(whose) {
+                    new.insert(place.to_vec());
+                    if is_told {
+                        self.untold.push((place.to_vec(), cause));
+                    }
                 }
                 None
             }
@@ -197,6 +202,22 @@ mod tests {
         put(&db, vec![named(ANN, 7), named(BEN, 8), (place(Hlc(9), ANN), event(ANN, 9, Payload::UserErased))]).await;
         assert_eq!(given(&outbox, &db, 10), [8, 9], "an erasure ends it");
         assert_eq!(outbox.held().failing(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_it_is_given_out_until_the_log_has_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (db, outbox) = (Db::open(folder.path()).expect("open"), Outbox::default());
+        put(&db, vec![named(ANN, 1), (place(Hlc(2), ANN), vec![0xff]), named(ANN, 3), named(BEN, 4)]).await;
+        for _ in 0..2 {
+            assert_eq!(given(&outbox, &db, 10), [1, 4], "as often as the log refuses it");
+            assert_eq!(outbox.held().failing(), 1);
+        }
+        let mut batch = Batch::default();
+        batch.delete(OUTBOX, place(Hlc(1), ANN));
+        db.write(move |_| Ok::<_, StoreError>(((), batch))).await.expect("written");
+        assert_eq!(given(&outbox, &db, 10), [4]);
+        assert_eq!(outbox.held().from, place(Hlc(3), ANN).fixed(&[0]));
     }
 
     #[tokio::test]
