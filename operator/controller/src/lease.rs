@@ -90,7 +90,7 @@ impl Leads {
     }
 
     /// Leads a shard until then; not at all without a time.
-    fn set(&self, shard: usize, until: Option<Instant>) {
+    pub(crate) fn set(&self, shard: usize, until: Option<Instant>) {
         let before = self.until(shard).is_some();
         let ms = until.map_or(0, |until| until.saturating_duration_since(self.0.base).as_millis());
         self.0.until[shard].store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Release);

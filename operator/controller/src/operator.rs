@@ -249,10 +249,16 @@ fn touched(queue: Arc<Queue>, fleet: Arc<Fleet>, leads: Leads) -> Arc<dyn Fn(Ser
 
 #[cfg(test)]
 mod tests {
+    use echotune_api::demand::{Demand as _, Hello, Updates};
+    use echotune_model::Call;
+    use futures::{StreamExt as _, stream};
     use kube::Config;
+    use tokio::time::timeout;
 
     use super::*;
-    use crate::{ledger::Place, write::WriteError};
+    use crate::{ledger::Place, testing::served, write::WriteError};
+
+    const LONG: Duration = Duration::from_secs(60);
 
     fn operator() -> Operator {
         let second = Duration::from_secs(1);
@@ -310,5 +316,48 @@ mod tests {
         assert_eq!(metrics.total("echotune_operator_reconciles_total"), 2);
         let more = tokio::time::timeout(Duration::from_secs(100), queue.next()).await;
         assert!(more.is_err(), "its failures are forgotten: {more:?}");
+    }
+
+    /// From now on it leads the only shard there is.
+    fn wins(operator: &Operator) {
+        operator.reconciler.leads.set(0, Some(tokio::time::Instant::now() + 60 * LONG));
+    }
+
+    /// It looks at a server of which gateways are told though there is none.
+    async fn tells_of_what_is_gone(operator: &Operator) -> ServerName {
+        let server: ServerName = "m/s".parse().expect("a server");
+        operator.reconciler.shards.of(&server).board.post(&server, Some(served("m/s")));
+        operator.reconciler.look_at_all();
+        timeout(LONG, operator.reconciler.queue.next()).await.expect("it is looked at")
+    }
+
+    async fn updates(operator: &Operator) -> Updates {
+        let hello = Hello { gateway: "g".into(), region: String::new(), incarnation: 1, shard: 0, shards: 1 };
+        operator.exchange.exchange(&Call::internal(), hello, stream::pending().boxed()).await.expect("it leads")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_went_while_another_led_is_not_told_of() {
+        let operator = operator();
+        wins(&operator);
+        let server = tells_of_what_is_gone(&operator).await;
+        operator.reconciler.attend(&server, operator.reconciler.reconcile(&server)).await;
+        let told = timeout(LONG, updates(&operator).await.next()).await.expect("told");
+        assert!(matches!(&told, Some(Ok(told)) if told.complete && told.servers.is_empty()), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_from_before_a_shard_was_lost_do_not_say_that_all_of_it_is_known() {
+        let operator = operator();
+        wins(&operator);
+        let server = tells_of_what_is_gone(&operator).await;
+        operator.reconciler.leads.set(0, None);
+        operator.reconciler.end_all();
+        wins(&operator);
+        operator.reconciler.attend(&server, looks()).await;
+        let mut updates = updates(&operator).await;
+        while let Ok(Some(told)) = timeout(LONG, updates.next()).await {
+            assert!(!told.expect("it leads").complete, "nothing was looked at since");
+        }
     }
 }

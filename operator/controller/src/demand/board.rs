@@ -95,6 +95,13 @@ impl Board {
         *posted = Posted { last, forgotten: last, ..Posted::default() };
     }
 
+    /// Servers that are told of.
+    pub fn servers(&self) -> Vec<ServerName> {
+        let posted = self.posted();
+        let told = posted.by_name.iter().filter(|(_, (_, served))| served.is_some());
+        told.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whoever waits for changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

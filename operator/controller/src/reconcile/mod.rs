@@ -496,8 +496,16 @@ impl Reconciler {
         let (learned, faults) = learned(&self.client, namespace, self.patience).await?;
         faults.iter().for_each(|fault| tracing::warn!("{fault}"));
         self.fleet.recall(learned);
-        let mut led = HashMap::<_, HashSet<_>>::new();
-        led.extend(self.leads.shards().into_iter().map(|shard| (shard, HashSet::new())));
+        self.look_at_all();
+        Ok(())
+    }
+
+    /// Has all servers looked at that are led, and those of which gateways are told though they are gone: a look may
+    /// have ended, or a server gone, while another led.
+    pub(crate) fn look_at_all(&self) {
+        let told = |shard| self.shards.get(shard).map(|of| of.board.servers()).unwrap_or_default();
+        let led = self.leads.shards().into_iter().map(|shard| (shard, told(shard).into_iter().collect()));
+        let mut led: HashMap<_, HashSet<_>> = led.collect();
         for server in self.world.servers() {
             if let Some(servers) = led.get_mut(&self.leads.shard(&server)) {
                 servers.insert(server);
@@ -512,7 +520,6 @@ impl Reconciler {
             }
             servers.iter().for_each(|server| self.queue.now(server));
         }
-        Ok(())
     }
 
     /// Gateways are told from now on that they know all servers of a shard, unless another leads it by now.
@@ -526,6 +533,7 @@ impl Reconciler {
     /// also not that they are gone: until another leads, what gateways know of them holds.
     pub fn end_lost(&self) {
         let led = self.leads.shards();
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).retain(|shard, _| led.contains(shard));
         let lost = self.shards.all().enumerate().filter(|(shard, _)| !led.contains(shard));
         lost.for_each(|(_, shard)| shard.board.clear());
         let lost = self.world.servers().into_iter().filter(|server| !led.contains(&self.leads.shard(server)));
@@ -535,6 +543,7 @@ impl Reconciler {
 
     /// Another process leads.
     pub fn end_all(&self) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.fleet.clear();
         self.shards.all().for_each(|shard| shard.board.clear());
     }
