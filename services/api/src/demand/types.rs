@@ -39,12 +39,17 @@ impl ServerName {
         self.0.split_once('/').map_or("", |(_, name)| name)
     }
 
-    /// Its shard, of so many: FNV-1a over the name.
+    /// Its shard, of so many.
     pub fn shard(&self, of: u16) -> u16 {
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-        u16::try_from(hash % u64::from(of.max(1))).expect("less than the number of shards")
+        shard_of(&self.0, of)
     }
+}
+
+/// The shard of a server of this name, of so many: FNV-1a over the name.
+pub fn shard_of(server: &str, of: u16) -> u16 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = server.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    u16::try_from(hash % u64::from(of.max(1))).expect("less than the number of shards")
 }
 
 impl fmt::Display for ServerName {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use echotune_api::demand::{MAX_SERVERS, RouteName, Served, ServerName, Update};
+use echotune_api::demand::{MAX_SERVERS, RouteName, Served, ServerName, Update, shard_of};
 
 use super::{PodOptions, served::config_of};
 use crate::{
@@ -21,9 +21,9 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// Whether a server is of it.
-    pub(super) fn has(self, server: &ServerName) -> bool {
-        server.shard(self.of) == self.number
+    /// Whether a server of this name is of it.
+    pub(super) fn has(self, server: &str) -> bool {
+        shard_of(server, self.of) == self.number
     }
 }
 
@@ -73,7 +73,8 @@ impl Known {
             && let Some(told) = told.take()
         {
             let known = self.routes.keys().chain(self.waiting.keys());
-            let gone: Vec<_> = known.filter(|known| shard.has(known) && !told.contains(*known)).cloned().collect();
+            let is_gone = |known: &&ServerName| shard.has(known.as_str()) && !told.contains(*known);
+            let gone: Vec<_> = known.filter(is_gone).cloned().collect();
             gone.iter().for_each(|server| self.remove(server));
             self.complete.insert(shard.number);
             if self.complete.len() >= usize::from(shard.of) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use echotune_api::demand::{ClassDemand, MAX_PODS, MAX_SERVERS, PodDemand, Report, ServerDemand, ServerName};
+use echotune_api::demand::{ClassDemand, MAX_PODS, MAX_SERVERS, PodDemand, Report, ServerDemand};
 use tokio::time::Instant;
 
 use super::known::Shard;
@@ -40,8 +40,8 @@ pub(super) fn is_busy(report: &Report) -> bool {
 
 fn demand(server: &Server, shard: Shard, now_ms: u64) -> Option<ServerDemand> {
     let Reach::Pods(config) = &server.config.reach else { return None };
-    let name: ServerName = config.id.parse().ok()?;
-    if !shard.has(&name) {
+    // Before all else: each of many streams looks at all servers.
+    if !shard.has(&config.id) {
         return None;
     }
     let counts = server.gate.counts();
@@ -53,7 +53,7 @@ fn demand(server: &Server, shard: Shard, now_ms: u64) -> Option<ServerDemand> {
         return None;
     }
     let classes = counts.classes.iter().map(class_demand).collect();
-    Some(ServerDemand { server: name, classes, cold_calls: counts.cold, sessions, pods })
+    Some(ServerDemand { server: config.id.parse().ok()?, classes, cold_calls: counts.cold, sessions, pods })
 }
 
 fn class_demand(class: &ClassCount) -> ClassDemand {
