@@ -175,8 +175,8 @@ impl Access {
         }
     }
 
-    /// Takes a request of a caller that calls nothing: a list, a session to be opened, what a server is, or the level of
-    /// its log.
+    /// Takes a request of a caller that calls nothing: a list, a session to be opened, what a server is, or the level
+    /// of its log.
     pub(crate) fn take(&self, caller: &Caller) -> Result<(), Refusal> {
         self.rates.take(caller.owner).map_err(too_often)
     }
