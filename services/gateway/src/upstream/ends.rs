@@ -23,6 +23,7 @@ const LASTS: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(crate) struct Ends {
     at_once: Arc<Semaphore>,
+    of_one: Arc<Semaphore>,
     /// Nothing is sent any more.
     over: CancellationToken,
     /// What is done beside, which the way down waits for.
@@ -47,17 +48,23 @@ impl Drop for Left<'_> {
 
 impl Ends {
     pub(super) fn new(tasks: &TaskTracker) -> Self {
-        Self { at_once: Arc::new(Semaphore::new(AT_ONCE)), over: CancellationToken::new(), tasks: tasks.clone() }
+        let (at_once, of_one) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(OF_ONE)));
+        Self { at_once, of_one, over: CancellationToken::new(), tasks: tasks.clone() }
+    }
+
+    /// The same for one server more, whose sessions are ended so many at once however few are given up at a time.
+    pub(super) fn of_one(&self) -> Self {
+        Self { of_one: Arc::new(Semaphore::new(OF_ONE)), ..self.clone() }
     }
 
     /// Ends sessions of a server, and tells how many were not ended when there was no time left, or when whoever waits
     /// for this gives up.
     pub(super) async fn all<T, E: Future<Output = ()>>(&self, server: &str, sessions: Vec<T>, end: impl Fn(T) -> E) {
         let left = Left { server, sessions: AtomicUsize::new(sessions.len()) };
-        let (left, at_once, end) = (&left, &self.at_once, &end);
+        let (left, of_one, at_once, end) = (&left, &self.of_one, &self.at_once, &end);
         let ending = stream::iter(sessions).for_each_concurrent(OF_ONE, |session| async move {
-            // It is never closed.
-            let _permit = at_once.acquire().await;
+            // They are never closed. That of the server comes first: who waits for it takes no place of another's.
+            let _permits = (of_one.acquire().await, at_once.acquire().await);
             end(session).await;
             left.sessions.fetch_sub(1, Ordering::Relaxed);
         });
@@ -161,7 +168,10 @@ mod tests {
         ends.all("a", vec![(); 200], |()| seen.end()).await;
         assert_eq!(seen.told(), (OF_ONE, 200));
         let seen = Seen::default();
-        join_all((0..4).map(|_| ends.all("a", vec![(); 100], |()| seen.end()))).await;
+        join_all((0..100).map(|_| ends.all("a", vec![(); 4], |()| seen.end()))).await;
+        assert_eq!(seen.told(), (OF_ONE, 400), "however few are given up at a time");
+        let (seen, servers) = (Seen::default(), [(); 4].map(|()| ends.of_one()));
+        join_all(servers.iter().map(|one| one.all("a", vec![(); 100], |()| seen.end()))).await;
         assert_eq!(seen.told(), (AT_ONCE, 400));
     }
 

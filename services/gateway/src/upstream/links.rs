@@ -140,7 +140,7 @@ impl Links {
     pub(crate) fn new(server: &str, ends: &Ends, most: u64, idle: Duration) -> Self {
         Self {
             server: server.to_owned(),
-            ends: ends.clone(),
+            ends: ends.of_one(),
             kept: Kept::new(most, idle),
             opening: Mutex::default(),
             is_closed: AtomicBool::new(false),
