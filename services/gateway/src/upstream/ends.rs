@@ -1,13 +1,7 @@
 //! Ends of sessions with servers, so many at once: all of a server's end together when it is taken away, and all that
 //! there are when the gateway stops.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use tokio::{sync::Semaphore, time::timeout};
@@ -33,12 +27,12 @@ pub(crate) struct Ends {
 /// Sessions of a server that are not ended yet. They are told of when this is dropped.
 struct Left<'a> {
     server: &'a str,
-    sessions: AtomicUsize,
+    sessions: usize,
 }
 
 impl Drop for Left<'_> {
     fn drop(&mut self) {
-        let (server, sessions) = (self.server, *self.sessions.get_mut());
+        let Self { server, sessions } = *self;
         if sessions > 0 {
             let why = "there was no time left; they end by the server's own clock";
             tracing::warn!(server, sessions, why, "sessions with an MCP server were not ended");
@@ -57,23 +51,30 @@ impl Ends {
         Self { of_one: Arc::new(Semaphore::new(OF_ONE)), ..self.clone() }
     }
 
-    /// Ends sessions of a server, and tells how many were not ended when there was no time left, or when whoever waits
-    /// for this gives up.
-    pub(super) async fn all<T, E: Future<Output = ()>>(&self, server: &str, sessions: Vec<T>, end: impl Fn(T) -> E) {
-        let left = Left { server, sessions: AtomicUsize::new(sessions.len()) };
-        let (left, of_one, at_once, end) = (&left, &self.of_one, &self.at_once, &end);
-        let ending = stream::iter(sessions).for_each_concurrent(OF_ONE, |session| async move {
-            // They are never closed. That of the server comes first: who waits for it takes no place of another's.
-            let _permits = (of_one.acquire().await, at_once.acquire().await);
-            end(session).await;
-            left.sessions.fetch_sub(1, Ordering::Relaxed);
-        });
+    /// Does what ends sessions of a server, and tells how many were not ended when there was no time left, or when
+    /// whoever waits for this gives up.
+    pub(super) async fn all<E: Future<Output = ()>>(&self, server: &str, sessions: Vec<E>) {
+        let mut left = Left { server, sessions: sessions.len() };
+        let one = |end: E| {
+            let (of_one, at_once) = (Arc::clone(&self.of_one), Arc::clone(&self.at_once));
+            async move {
+                // They are never closed. That of the server comes first: who waits for it takes no place of another's.
+                let _permits = (of_one.acquire_owned().await, at_once.acquire_owned().await);
+                end.await;
+            }
+        };
+        let ending = async {
+            let mut ended = pin!(stream::iter(sessions.into_iter().map(one)).buffer_unordered(OF_ONE));
+            while ended.next().await.is_some() {
+                left.sessions -= 1;
+            }
+        };
         let _ended = self.over.run_until_cancelled(timeout(LASTS, ending)).await;
     }
 
     /// Tells of sessions that nobody ends any more.
     pub(super) fn give_up(&self, server: &str, sessions: usize) {
-        drop(Left { server, sessions: AtomicUsize::new(sessions) });
+        drop(Left { server, sessions });
     }
 
     /// Sends nothing from now on.
@@ -84,7 +85,11 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
-    use std::{fmt::Debug, future::pending};
+    use std::{
+        fmt::Debug,
+        future::pending,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use futures::future::join_all;
     use tokio::time::sleep;
@@ -165,13 +170,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_more_end_at_once_than_may_and_those_of_one_server_leave_room() {
         let (ends, seen) = (Ends::new(&TaskTracker::new()), Seen::default());
-        ends.all("a", vec![(); 200], |()| seen.end()).await;
+        ends.all("a", (0..200).map(|_| seen.end()).collect()).await;
         assert_eq!(seen.told(), (OF_ONE, 200));
         let seen = Seen::default();
-        join_all((0..100).map(|_| ends.all("a", vec![(); 4], |()| seen.end()))).await;
+        join_all((0..100).map(|_| ends.all("a", (0..4).map(|_| seen.end()).collect()))).await;
         assert_eq!(seen.told(), (OF_ONE, 400), "however few are given up at a time");
         let (seen, servers) = (Seen::default(), [(); 4].map(|()| ends.of_one()));
-        join_all(servers.iter().map(|one| one.all("a", vec![(); 100], |()| seen.end()))).await;
+        join_all(servers.iter().map(|one| one.all("a", (0..100).map(|_| seen.end()).collect()))).await;
         assert_eq!(seen.told(), (AT_ONCE, 400));
     }
 
@@ -179,18 +184,18 @@ mod tests {
     async fn what_there_was_no_time_for_is_told_with_its_count() {
         let (ends, heard) = (Ends::new(&TaskTracker::new()), Heard::default());
         let _heard = tracing::subscriber::set_default(heard.clone());
-        ends.all("a", vec![(); 40], |()| sleep(SECOND)).await;
+        ends.all("a", (0..40).map(|_| sleep(SECOND)).collect()).await;
         assert_eq!(heard.sessions(), 0, "all had time");
-        ends.all("a", vec![(); 100], |()| pending()).await;
+        ends.all("a", (0..100).map(|_| pending()).collect()).await;
         assert_eq!(heard.sessions(), 100, "it does not wait for ever");
-        let given_up = timeout(SECOND * 3 / 2, ends.all("a", vec![(); 100], |()| sleep(SECOND))).await;
+        let given_up = timeout(SECOND * 3 / 2, ends.all("a", (0..100).map(|_| sleep(SECOND)).collect())).await;
         assert!(given_up.is_err());
         assert_eq!(heard.sessions(), 100 + (100 - OF_ONE), "those of the first second are ended");
         let before = heard.sessions();
         ends.give_up("a", 0);
         ends.give_up("a", 5);
         ends.stop();
-        ends.all("a", vec![(); 7], |()| async {}).await;
+        ends.all("a", (0..7).map(|_| async {}).collect()).await;
         assert_eq!(heard.sessions(), before + 5 + 7);
     }
 }

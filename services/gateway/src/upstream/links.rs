@@ -241,9 +241,7 @@ impl Links {
 
     /// Ends all, for good, and waits for the ends of sessions.
     pub(crate) async fn end(&self) {
-        // Children are told to by being taken out.
-        let sessions = self.close().into_iter().filter(Link::is_session).collect();
-        self.ends.all(&self.server, sessions, |link: Link| async move { link.end().await }).await;
+        self.ends.all(&self.server, ends(self.close())).await;
     }
 
     /// Gives up all that is open, and tells of the sessions that nobody ends any more.
@@ -254,22 +252,27 @@ impl Links {
 
     /// Ends links beside whatever else is done.
     fn let_go(&self, links: impl IntoIterator<Item = Link>) {
-        let routes = links.into_iter().filter_map(|link| {
-            link.retire();
-            match &link.0.way {
-                Way::Session(route) => Some(route.clone()),
-                Way::Child { .. } => None,
-            }
-        });
-        let routes: Vec<_> = routes.collect();
+        let sessions = ends(links.into_iter().collect());
         if let Ok(runtime) = tokio::runtime::Handle::try_current()
-            && !routes.is_empty()
+            && !sessions.is_empty()
         {
             let (ends, server) = (self.ends.clone(), self.server.clone());
-            let end = |route: Box<Route>| async move { route.end().await };
-            self.ends.tasks.spawn_on(async move { ends.all(&server, routes, end).await }, &runtime);
+            self.ends.tasks.spawn_on(async move { ends.all(&server, sessions).await }, &runtime);
         }
     }
+}
+
+/// What ends sessions; children are told to.
+fn ends(links: Vec<Link>) -> Vec<impl Future<Output = ()> + Send + use<>> {
+    let mut ends = Vec::new();
+    for link in links {
+        link.retire();
+        if let Way::Session(route) = &link.0.way {
+            let route = route.clone();
+            ends.push(async move { route.end().await });
+        }
+    }
+    ends
 }
 
 impl InUse for Link {
@@ -298,12 +301,5 @@ impl Link {
 
     fn is_session(&self) -> bool {
         matches!(self.0.way, Way::Session(_))
-    }
-
-    /// Ends a session.
-    async fn end(&self) {
-        if let Way::Session(route) = &self.0.way {
-            route.end().await;
-        }
     }
 }

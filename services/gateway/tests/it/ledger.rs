@@ -283,7 +283,7 @@ async fn damage_that_no_crash_makes_is_not_mended() {
     let mut text = fs::read(&path).expect("bytes");
     text.extend_from_slice(&vec![b'x'; 40 << 20]);
     fs::write(&path, &text).expect("written");
-    let error = Metering::open(MeteringConfig::new(folder.path())).err().expect("refused").to_string();
+    let error = Metering::open(MeteringConfig::new(folder.path())).map(drop).expect_err("refused").to_string();
     assert!(error.contains("Bring back the file"), "{error}");
     assert_eq!(fs::metadata(&path).expect("there").len(), text.len() as u64, "nothing was cut");
 }

@@ -80,7 +80,8 @@ pub struct Report {
     pub imported: Option<Imported>,
     /// What was done to it, and how long clients felt it.
     pub faults: Vec<Told>,
-    /// Where a CQL server had stopped handing its hints over, so that it was started again.
+    /// Where a CQL server had lost its connection to another for good (it handed no hints over, or did not see the other),
+    /// so that it was started again.
     pub restarted: Vec<Region>,
     /// How long all regions took to hold everything after the last fault, in seconds.
     pub converged_after_s: f64,

@@ -13,7 +13,7 @@ use super::{
     lost,
 };
 use crate::{
-    Cut, Loss, Part, Region, Silent, Testbed, TestbedError, Way,
+    Cut, Loss, Part, Region, Testbed, TestbedError, Way,
     history::{Entry, Op, Outcome},
     proxy::Shape,
 };
@@ -28,6 +28,8 @@ const NO_HINTS: &str = "does not have any pending hints";
 const HANDED_OVER: Duration = Duration::from_secs(300);
 /// How long a server may go without handing over any of its hints, all others being up.
 const STALLED: Duration = Duration::from_secs(60);
+/// How often servers are started again that do not become what they are to be.
+const TRIES: usize = 3;
 
 /// What was done, and how long clients felt it.
 #[derive(Debug, Clone, Serialize)]
@@ -58,7 +60,7 @@ pub struct Told {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) faults: Vec<Told>,
-    /// Where a CQL server had stopped handing its hints over and was started again.
+    /// Where a CQL server had lost its connection to another for good and was started again.
     pub(super) restarted: Vec<Region>,
 }
 
@@ -135,13 +137,13 @@ impl Stage<'_> {
             }
             Fault::Freeze(program, region) => programs.signal(*region, *program, Signal::CONT)?,
             Fault::Storm(..) => {}
-            Fault::KillPart(part) => testbed.start(*part, &Silent).await?,
+            Fault::KillPart(_) => self.up().await?,
             Fault::KillDatabases => {
-                Testbed::up(testbed.plan().clone()).await?;
+                self.up().await?;
                 self.repair(testbed.plan().regions[0]).await?;
             }
             Fault::Lose(region) => {
-                Testbed::up(testbed.plan().clone()).await?;
+                self.up().await?;
                 self.repair(*region).await?;
                 for program in Program::ALL {
                     programs.launch(*region, program)?;
@@ -152,13 +154,11 @@ impl Stage<'_> {
             Fault::Fill(part) => {
                 testbed.free_disk(*part)?;
                 // Whoever could not write has ended, or has stopped serving for good.
-                match testbed.kill(*part).await {
-                    Ok(()) | Err(TestbedError::NotRunning(_)) => testbed.start(*part, &Silent).await?,
-                    Err(other) => return Err(other.into()),
-                }
+                self.end(*part).await?;
+                self.up().await?;
             }
             Fault::Outlast(region) => {
-                testbed.start(Part::Cassandra(*region), &Silent).await?;
+                self.up().await?;
                 self.repair(*region).await?;
             }
             Fault::Partition { .. } | Fault::Isolate(_) | Fault::Loss(..) => testbed.heal().await?,
@@ -169,6 +169,30 @@ impl Stage<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Starts what does not run. A CQL server that does not see all others, although they run, has lost its connection to
+    /// one for good, as with hints: it is started again too.
+    async fn up(&mut self) -> Result<(), DriveError> {
+        for _ in 1..TRIES {
+            let blind = match Testbed::up(self.testbed.plan().clone()).await {
+                Err(TestbedError::NotReady { part, .. }) => part,
+                done => return Ok(done.map(drop)?),
+            };
+            if let Ok(Part::Cassandra(region)) = blind.parse() {
+                self.end(Part::Cassandra(region)).await?;
+                self.restarted.push(region);
+            }
+        }
+        Ok(Testbed::up(self.testbed.plan().clone()).await.map(drop)?)
+    }
+
+    /// Kills a part that may have ended by itself.
+    async fn end(&self, part: Part) -> Result<(), DriveError> {
+        match self.testbed.kill(part).await {
+            Ok(()) | Err(TestbedError::NotRunning(_)) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// Kills a program that may have ended by itself, and starts it again.
@@ -216,10 +240,9 @@ impl Stage<'_> {
                 return Err(DriveError::Program(kept));
             }
             if let Some(region) = to_start(&standing, Instant::now(), &self.restarted[before..]) {
-                let part = Part::Cassandra(region);
-                self.testbed.kill(part).await?;
-                self.testbed.start(part, &Silent).await?;
+                self.end(Part::Cassandra(region)).await?;
                 self.restarted.push(region);
+                self.up().await?;
                 standing.clear();
             }
             sleep(SHOWER).await;
@@ -333,7 +356,7 @@ pub(super) async fn carry_out(
         tell(&cause.to_string());
     }
     for region in &stage.restarted {
-        tell(&format!("cassandra/{region} had stopped handing its hints over and was started again"));
+        tell(&format!("cassandra/{region} had lost a connection for good and was started again"));
     }
     watch(drive.rest, programs, None, tell).await?;
     Ok(Done { faults: told, restarted: stage.restarted })
