@@ -11,8 +11,11 @@ use serde_json::Value;
 
 fn echotune(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_echotune"));
-    // A command that takes its time would fit another model on the folder, and the next one list by that.
-    command.env("ECHOTUNE__RECOMMENDATIONS__REFIT_DEBOUNCE", "1h");
+    // A command that takes its time would fit another model on the folder, and the next one list by that. What speaks
+    // to servers has no models.
+    if !arguments.contains(&"--servers") {
+        command.env("ECHOTUNE__RECOMMENDATIONS__REFIT_DEBOUNCE", "1h");
+    }
     command.arg("--data").arg(folder).args(arguments).stdin(Stdio::null()).output().expect("started")
 }
 

@@ -167,6 +167,11 @@ mod tests {
         fn exit(&self, _span: &span::Id) {}
     }
 
+    /// From when its turn comes.
+    async fn lasts_a_second() {
+        sleep(SECOND).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_more_end_at_once_than_may_and_those_of_one_server_leave_room() {
         let (ends, seen) = (Ends::new(&TaskTracker::new()), Seen::default());
@@ -184,11 +189,11 @@ mod tests {
     async fn what_there_was_no_time_for_is_told_with_its_count() {
         let (ends, heard) = (Ends::new(&TaskTracker::new()), Heard::default());
         let _heard = tracing::subscriber::set_default(heard.clone());
-        ends.all("a", (0..40).map(|_| sleep(SECOND)).collect()).await;
+        ends.all("a", (0..40).map(|_| lasts_a_second()).collect()).await;
         assert_eq!(heard.sessions(), 0, "all had time");
         ends.all("a", (0..100).map(|_| pending()).collect()).await;
         assert_eq!(heard.sessions(), 100, "it does not wait for ever");
-        let given_up = timeout(SECOND * 3 / 2, ends.all("a", (0..100).map(|_| sleep(SECOND)).collect())).await;
+        let given_up = timeout(SECOND * 3 / 2, ends.all("a", (0..100).map(|_| lasts_a_second()).collect())).await;
         assert!(given_up.is_err());
         assert_eq!(heard.sessions(), 100 + (100 - OF_ONE), "those of the first second are ended");
         let before = heard.sessions();
