@@ -154,7 +154,7 @@ impl Stage<'_> {
             Fault::Fill(part) => {
                 testbed.free_disk(*part)?;
                 // Whoever could not write has ended, or has stopped serving for good.
-                self.end(*part).await?;
+                ended(testbed.kill(*part).await)?;
                 self.up().await?;
             }
             Fault::Outlast(region) => {
@@ -180,19 +180,24 @@ impl Stage<'_> {
                 done => return Ok(done.map(drop)?),
             };
             if let Ok(Part::Cassandra(region)) = blind.parse() {
-                self.end(Part::Cassandra(region)).await?;
-                self.restarted.push(region);
+                self.stop(region).await?;
             }
         }
         Ok(Testbed::up(self.testbed.plan().clone()).await.map(drop)?)
     }
 
-    /// Kills a part that may have ended by itself.
-    async fn end(&self, part: Part) -> Result<(), DriveError> {
-        match self.testbed.kill(part).await {
-            Ok(()) | Err(TestbedError::NotRunning(_)) => Ok(()),
-            Err(other) => Err(other.into()),
+    /// Ends a CQL server that has lost a connection for good, in order: its newest hints are not on its disk yet.
+    async fn stop(&mut self, region: Region) -> Result<(), DriveError> {
+        self.restarted.push(region);
+        ended(self.testbed.stop(Part::Cassandra(region)).await)
+    }
+
+    /// Compares all rows when servers were ended in that way since so many were: one that took too long ended by force.
+    async fn repair_after(&mut self, before: usize) -> Result<(), DriveError> {
+        if self.restarted.len() == before {
+            return Ok(());
         }
+        self.repair(self.testbed.plan().regions[0]).await
     }
 
     /// Kills a program that may have ended by itself, and starts it again.
@@ -240,8 +245,7 @@ impl Stage<'_> {
                 return Err(DriveError::Program(kept));
             }
             if let Some(region) = to_start(&standing, Instant::now(), &self.restarted[before..]) {
-                self.end(Part::Cassandra(region)).await?;
-                self.restarted.push(region);
+                self.stop(region).await?;
                 self.up().await?;
                 standing.clear();
             }
@@ -285,6 +289,14 @@ impl Stage<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What came of the end of a part that may have ended by itself.
+fn ended(end: Result<(), TestbedError>) -> Result<(), DriveError> {
+    match end {
+        Ok(()) | Err(TestbedError::NotRunning(_)) => Ok(()),
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -335,7 +347,7 @@ pub(super) async fn carry_out(
     watch(drive.rest, programs, None, tell).await?;
     for (nth, fault) in drive.faults.iter().enumerate() {
         tell(&format!("{} of {}: {fault}", nth + 1, drive.faults.len()));
-        let began = notes.now();
+        let (began, before) = (notes.now(), stage.restarted.len());
         stage.begin(fault, drive.seed).await?;
         let failed = notes.now();
         stage.during(fault, drive.fault, tell).await?;
@@ -344,6 +356,7 @@ pub(super) async fn carry_out(
             _ => None,
         };
         stage.mend(fault).await?;
+        stage.repair_after(before).await?;
         if let Fault::Lose(region) = fault {
             lost::give_back(*region, crowd.0).await?;
         }
@@ -352,7 +365,9 @@ pub(super) async fn carry_out(
         told.push(Told { lost: cost, ..felt(fault, began, mended, notes) });
     }
     // Hints that stay are for the judge to find: what an hour of faults did is told all the same.
-    if let Err(cause) = stage.handed_over().await {
+    let before = stage.restarted.len();
+    let handed_over = stage.handed_over().await;
+    if let Err(cause) = handed_over.and(stage.repair_after(before).await) {
         tell(&cause.to_string());
     }
     for region in &stage.restarted {
