@@ -5,6 +5,7 @@ use std::{
     env,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -113,9 +114,8 @@ pub(crate) fn is_outside() -> bool {
 pub(crate) fn outside() -> anyhow::Result<ExitCode> {
     let mut command = std::process::Command::new("ip");
     command.args(["netns", "exec", OUTSIDE.0]).arg(env::current_exe()?).args(env::args_os().skip(1));
-    let status = command.env(OUTSIDE.1, "1").status().context("ip netns exec")?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    // In the place of this process: signals are for whoever does the work.
+    Err(command.env(OUTSIDE.1, "1").exec()).context("ip netns exec")
 }
 
 fn show(report: &Report) -> anyhow::Result<()> {
