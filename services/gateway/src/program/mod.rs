@@ -99,7 +99,8 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         process.life.drain(),
     )?;
     if !mcp.lists_file.as_os_str().is_empty() {
-        gateway.keep_lists(mcp.lists_file.clone())?;
+        let unfit = |cause| format!("mcp.lists_file: {cause}; name a file that can be read and written, or none");
+        gateway.keep_lists(mcp.lists_file.clone()).map_err(unfit)?;
     }
     for listed in hosted {
         listed.serve(&gateway)?;
