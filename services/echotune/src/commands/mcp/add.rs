@@ -106,20 +106,19 @@ impl AddArguments {
     /// `near` is the file with the servers of the platform.
     pub(super) async fn run(&self, data: &Path, near: &Path, output: Output) -> anyhow::Result<()> {
         let entry = self.shelf.find(data, &self.name).await?;
-        let launch = Launch::of(&entry.server).map_err(|why| told(&entry, &why))?;
-        let settings = launch.settings();
-        let launched = launch.with(&self.with.iter().cloned().collect()).map_err(|why| told(&entry, &why))?;
         let called = match &self.called {
             Some(called) => called.clone(),
             None => gateway_name(entry.short()),
         };
-        let table = table(called, launched, &runtime(&entry.server))?;
-        let text = text(&entry, &table)?;
-        if self.servers_file.is_none() && is_ours(&table.name) {
-            let name = &table.name;
-            let why = format!("a platform has a server '{name}' of its own; add this one under another name with --as");
+        if self.servers_file.is_none() && is_ours(&called) {
+            let why = format!("a platform has a server '{called}' of its own; name this one otherwise with --as");
             return Err(Fault::new(ErrorKind::AlreadyExists, why).into());
         }
+        let launch = Launch::of(&entry.server).map_err(|why| told(&entry, &why))?;
+        let settings = launch.settings();
+        let launched = launch.with(&self.with.iter().cloned().collect()).map_err(|why| told(&entry, &why))?;
+        let table = table(called, launched, &runtime(&entry.server))?;
+        let text = text(&entry, &table)?;
         let file = self.servers_file.as_deref().unwrap_or(near);
         if !self.dry_run {
             if self.servers_file.is_none()
