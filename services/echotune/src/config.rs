@@ -6,6 +6,7 @@ use std::{
 };
 
 use echotune_agents::AgentsConfig;
+use echotune_gateway::metering::MeteringSection;
 use echotune_kit::{
     auth::Token,
     config::{self, Faults, Flag, Loaded, Secret, Sources},
@@ -15,6 +16,8 @@ use echotune_mcp_servers::McpConfig;
 use echotune_recommendations::FittingConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::GatewaySection;
+
 /// Name of the configuration in a data folder; it need not exist.
 pub const CONFIG_FILE: &str = "config.toml";
 
@@ -22,6 +25,9 @@ const DEFAULTS: &str = concat!(
     include_str!("defaults.toml"),
     "\n",
     include_str!("../../mcp-servers/src/defaults.toml"),
+    "\n",
+    include_str!("gateway.toml"),
+    include_str!("../../gateway/src/metering/defaults.toml"),
     "\n",
     include_str!("../../agents/src/defaults.toml"),
     "\n",
@@ -45,6 +51,10 @@ pub struct Config {
     pub connect: ConnectConfig,
     /// The MCP servers.
     pub mcp: McpConfig,
+    /// The gateway before them, and further servers.
+    pub gateway: GatewaySection,
+    /// What is written down of calls of tools.
+    pub metering: MeteringSection,
     /// Runs of workflows.
     pub agents: AgentsConfig,
 }
@@ -160,6 +170,8 @@ impl config::Config for Config {
         let no_address =
             self.mcp.address(self.process.listen).is_none().then(|| format!("'{}' is no address", self.mcp.listen));
         demand(no_address.is_none(), "mcp.listen", no_address.unwrap_or_default());
+        faults.extend(self.gateway.faults());
+        faults.extend(self.metering.faults());
         faults.extend(self.agents.faults(self.process.allow_plaintext));
         faults.extend(self.fitting.faults());
         faults.extend(self.process.faults());
@@ -236,6 +248,21 @@ mod tests {
         assert_eq!(loaded.process.listen.port(), 0);
         let elsewhere = ConfigFlags { config: Some(folder.path().join("none.toml")), ..ConfigFlags::default() };
         assert!(Config::load_from(folder.path(), &elsewhere, Vec::new(), Vec::new()).is_err());
+    }
+
+    #[test]
+    fn servers_of_agents_are_named_once_and_are_none_of_the_platform() {
+        let told = |names: &str| {
+            let set = format!("gateway.agent_servers={names}");
+            load(&[set.as_str()], &[]).map(|loaded| loaded.config).map_err(|faults| faults.to_string())
+        };
+        assert_eq!(told(r#"["time", "files"]"#).expect("right").gateway.agent_servers, ["time", "files"]);
+        for (names, why) in [(r#"["time", "time"]"#, "twice"), (r#"["listening"]"#, "the platform's own")] {
+            let told = told(names).expect_err("wrong");
+            assert!(told.contains("gateway.agent_servers") && told.contains(why), "{told}");
+        }
+        let told = load(&["gateway.servers_reload_every=0s", "metering.queue=0"], &[]).unwrap_err().to_string();
+        assert!(told.contains("gateway.servers_reload_every") && told.contains("metering.queue"), "{told}");
     }
 
     #[test]

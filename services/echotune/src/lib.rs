@@ -4,6 +4,7 @@ mod client;
 mod commands;
 mod config;
 pub mod demo;
+mod gateway;
 mod grpc;
 pub mod import;
 pub mod migrate;

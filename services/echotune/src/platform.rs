@@ -23,14 +23,20 @@ use echotune_kit::{
     process::{Settings, Ways},
     telemetry::{SpanStore, metrics::Meter},
 };
-use echotune_mcp_servers::{Access, Limits, Services, router};
+use echotune_mcp_servers::{Limits, Services};
 use echotune_model::Clock;
 use echotune_recommendations::{DeadLettersService, EmbeddedRecommendationStore, RecommendationsService};
 use echotune_users::{EmbeddedUserStore, UsersService, relay, sweeper};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, grpc, operations::EmbeddedOperations, tools};
+use crate::{
+    Config,
+    gateway::{self, Others, Wanted},
+    grpc,
+    operations::EmbeddedOperations,
+    tools,
+};
 
 /// File in a data folder that says where its platform listens.
 pub(crate) const ADDRESS_FILE: &str = "address";
@@ -223,17 +229,25 @@ impl Platform {
         self.flow.clone()
     }
 
-    /// Serves the MCP servers on `address` and loads agents, which reach tools only through them. Answers
-    /// with the address. `work` says whether runs are carried out, those that were cut off first.
+    /// Serves the MCP servers on `address`, behind their gateway, and loads agents, which reach tools only through
+    /// that. Answers with the address. `work` says whether runs are carried out, those that were cut off first.
     ///
     /// # Errors
-    /// The address cannot be listened on, or a workflow has faults.
+    /// The address cannot be listened on, the gateway is configured wrongly, or a workflow has faults.
     pub async fn start_agents(&mut self, address: SocketAddr, work: bool) -> anyhow::Result<SocketAddr> {
         let callers = Callers::new(self.token()?, Some(authenticator(Arc::clone(&self.users))));
-        self.start_tools(address, work, callers).await
+        let address = self.start_tools(address, Others::OfAgents, callers).await?;
+        self.load_agents(address, work).await?;
+        Ok(address)
     }
 
-    async fn start_tools(&mut self, address: SocketAddr, work: bool, callers: Callers) -> anyhow::Result<SocketAddr> {
+    /// Serves the gateway with all that is behind it.
+    async fn start_tools(
+        &mut self,
+        address: SocketAddr,
+        others: Others,
+        callers: Callers,
+    ) -> anyhow::Result<SocketAddr> {
         self.config.process.check_plaintext(address).map_err(anyhow::Error::msg)?;
         let listener = tools::listen(address).await?;
         let address = listener.local_addr()?;
@@ -244,28 +258,44 @@ impl Platform {
             experiments: Arc::clone(&self.experiments),
             operations: Arc::clone(&self.operations),
         };
-        let access = Access {
-            callers,
-            // Agents name the address itself.
-            hosts: [&self.config.mcp.hosts[..], &[reachable(address).ip().to_string()]].concat(),
-            origins: self.config.mcp.origins.clone(),
-        };
         let Patience { default: deadline_default, max: deadline_max } = self.config.process.limits.patience();
-        let limits = Limits { deadline_default, deadline_max, ..Limits::default() };
-        let catalogue = catalogue::router(Catalogue::new(self.db.clone()), access.callers.clone());
-        let servers = router(&services, access, limits, &self.life.stop()).merge(catalogue);
-        tools::serve(&mut self.life, listener, servers);
+        let catalogue = catalogue::router(Catalogue::new(self.db.clone()), callers.clone());
+        let wanted = Wanted {
+            section: &self.config.gateway,
+            metering: &self.config.metering,
+            mcp: &self.config.mcp,
+            data: &self.folder,
+            others,
+            callers,
+            token: &token,
+            meter: &self.meter,
+            limits: Limits { deadline_default, deadline_max, ..Limits::default() },
+            // Agents name the address itself.
+            here: reachable(address),
+            patience: self.config.process.shutdown.drain_timeout.0,
+        };
+        let gateway = gateway::start(&services, wanted, &mut self.life).await?;
+        let routes = gateway.router().merge(gateway.short_paths()).merge(catalogue);
+        tools::serve(&mut self.life, listener, routes);
+        Ok(address)
+    }
+
+    /// Loads agents, whose tools are behind the gateway at `address`.
+    async fn load_agents(&mut self, address: SocketAddr, work: bool) -> anyhow::Result<()> {
+        let token = self.token()?;
         let near = (reachable(address), &token);
         if work {
             self.flow.runs.take_over().await?;
         }
-        let agents = tools::agents(self.flow.runs.clone(), &self.config.agents, &self.folder, &self.life, near).await?;
+        let further = &self.config.gateway.agent_servers;
+        let agents =
+            tools::agents(self.flow.runs.clone(), &self.config.agents, further, &self.folder, &self.life, near).await?;
         if work {
             // Ends before the servers of its tools do.
             self.life.server("the runs of agents", agents.work(self.life.drain()));
         }
         self.agents = Some(Arc::new(agents));
-        Ok(address)
+        Ok(())
     }
 
     /// Who is known where it serves.
@@ -291,7 +321,8 @@ impl Platform {
         let ways = Ways::bind(&settings).await.map_err(anyhow::Error::from_boxed)?;
         let (address, over_tls) = (ways.address, ways.over_tls());
         let callers = self.callers().await?;
-        let mcp = self.start_tools(mcp, true, callers.clone()).await?;
+        let mcp = self.start_tools(mcp, Others::All, callers.clone()).await?;
+        self.load_agents(mcp, true).await?;
         tools::fill(&Catalogue::new(self.db.clone()), &self.folder).await;
         let agents = self.agents.clone().expect("agents were just started");
         // Only where something stays: a command that looks at a full disk must not fail by tidying up.

@@ -1,4 +1,4 @@
-//! The MCP servers of a platform, and the agents that reach tools only through them.
+//! Where a platform is reached by MCP, and the agents that reach tools only there.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -41,34 +41,37 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves the MCP servers in the background until the last stage of the way down: agents end before.
-pub(crate) fn serve(life: &mut Life, listener: TcpListener, servers: Router) {
+/// Answers MCP clients in the background until the last stage of the way down: agents end before.
+pub(crate) fn serve(life: &mut Life, listener: TcpListener, routes: Router) {
     let stop = life.stop();
     // Answers are small and must not wait for each other's acknowledgements.
     let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-    life.consumer("the MCP servers", async move {
-        axum::serve(listener, servers).with_graceful_shutdown(stop.cancelled_owned()).await
+    life.consumer("the answers to MCP clients", async move {
+        axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
     });
 }
 
-/// Loads the workflows, those that come along and those of a folder.
+/// Loads the workflows, those that come along and those of a folder. Tools are those of the platform's servers and of
+/// `further` servers, all behind the gateway at an address, and of servers elsewhere.
 ///
 /// # Errors
 /// A workflow has faults, or the tools cannot be reached.
 pub(crate) async fn agents(
     store: EmbeddedRunStore,
     config: &AgentsConfig,
+    further: &[String],
     data: &Path,
     life: &Life,
     (tools, token): (SocketAddr, &Token),
 ) -> anyhow::Result<AgentsService> {
     let server = |name: &str| McpServer {
         name: name.to_owned(),
-        transport: McpTransport::Http { url: format!("http://{tools}/mcp/{name}"), token: Some(token.clone()) },
+        transport: McpTransport::Http { url: format!("http://{tools}/servers/{name}/mcp"), token: Some(token.clone()) },
     };
     let mut sources = bundled();
     sources.extend(config.sources(Some(&data.join(WORKFLOWS)))?);
-    let mut servers: Vec<_> = SERVERS.iter().map(|summary| server(summary.name)).collect();
+    let behind = SERVERS.iter().map(|summary| summary.name).chain(further.iter().map(String::as_str));
+    let mut servers: Vec<_> = behind.map(server).collect();
     servers.extend(config.further().context("the token of agents.servers_token_file")?);
     Ok(AgentsService::load(store, servers, &sources, config.options(), life.drain()).await?)
 }

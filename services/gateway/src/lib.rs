@@ -36,6 +36,7 @@ mod peer;
 pub mod program;
 mod refusal;
 mod servers;
+mod servers_file;
 mod telemetry;
 mod ticket;
 mod token;
@@ -51,6 +52,7 @@ pub use self::{
         ServerConfig, Sharing,
     },
     demand::{Operator, PodOptions, Replicas},
+    servers_file::{FileRules, Listed, ServersFile},
     token::Keys,
 };
 
@@ -135,6 +137,12 @@ impl Gateway {
     /// requests are refused, and those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)
+    }
+
+    /// The endpoint of each server at `/mcp/NAME` as well, where those of this platform are without a gateway. To be
+    /// merged with [`Gateway::router`].
+    pub fn short_paths(&self) -> Router {
+        edge::short_paths(&self.hub)
     }
 
     /// The routes of one server alone: `/mcp` is its endpoint, beside those of [`Gateway::router`].

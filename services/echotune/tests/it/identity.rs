@@ -43,12 +43,17 @@ fn kind<T: std::fmt::Debug>(answer: Result<T, Fault>) -> ErrorKind {
     answer.expect_err("refused").kind
 }
 
-/// The status with which the list of MCP servers is answered.
-async fn listed(serving: &Serving, jwt: &str) -> u16 {
+/// The status with which a greeting by MCP is answered.
+async fn greeted(serving: &Serving, jwt: &str) -> u16 {
     let mut connection = TcpStream::connect(serving.mcp).await.expect("connected");
+    let me = json!({"name": "test", "version": "1"});
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": me});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string();
     let head = format!(
-        "GET /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {jwt}\r\nconnection: close\r\n\r\n",
-        serving.mcp
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {jwt}\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        serving.mcp,
+        body.len()
     );
     connection.write_all(head.as_bytes()).await.expect("sent");
     let mut answer = String::new();
@@ -86,7 +91,7 @@ async fn a_jwt_opens_what_an_api_token_of_its_user_would() {
     let long = jwt("ann", json!({ "groups": ["x".repeat(5_800)] }));
     assert!((7_900..8_192).contains(&long.len()), "{}", long.len());
     assert_eq!(users(&serving, &long).await.get_user(&call, "ann").await.expect("her own").name.as_str(), "ann");
-    assert_eq!(listed(&serving, &long).await, 200);
+    assert_eq!(greeted(&serving, &long).await, 200);
     let operates = users(&serving, &jwt("root", json!({ "roles": ["echotune-operator"] }))).await;
     assert_eq!(operates.counts(&call).await.expect("an operator")["listens"], 1, "without an account");
 
@@ -105,7 +110,7 @@ async fn a_jwt_opens_what_an_api_token_of_its_user_would() {
         (jwt("cat", json!({})), 403),
     ];
     for (jwt, status) in asked {
-        assert_eq!(listed(&serving, &jwt).await, status);
+        assert_eq!(greeted(&serving, &jwt).await, status);
     }
 
     // Whoever takes a name that was given up is not taken for the one who had it.

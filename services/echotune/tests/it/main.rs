@@ -4,6 +4,7 @@ mod command;
 mod dlq;
 mod double;
 mod faults;
+mod gateway;
 #[cfg(feature = "identity")]
 mod identity;
 mod import;

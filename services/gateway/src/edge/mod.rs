@@ -54,6 +54,12 @@ fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
         .with_state(Arc::clone(hub))
 }
 
+/// Another path to the endpoint of each server.
+pub(crate) fn short_paths(hub: &Arc<Hub>) -> Router {
+    let guarded = from_fn_with_state(Arc::clone(hub), guard::guard);
+    Router::new().route("/mcp/{name}", any(one)).layer(guarded).with_state(Arc::clone(hub))
+}
+
 /// The same where `/mcp` is the endpoint of one server alone.
 pub(crate) fn router_of(hub: &Arc<Hub>, name: &str) -> Router {
     let name = name.to_owned();

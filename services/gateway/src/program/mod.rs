@@ -19,20 +19,15 @@ use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    config::Config,
-    secure::Secure,
-    servers::{Listed, ServersFile},
-};
+use self::{config::Config, secure::Secure};
 use crate::{
-    AccessConfig, Gateway, GatewayConfig, Keys, Operator, Replicas,
+    AccessConfig, FileRules, Gateway, GatewayConfig, Keys, Listed, Operator, Replicas, ServersFile,
     metering::{Metering, MeteringConfig},
 };
 
 pub mod adapter;
 pub mod config;
 mod secure;
-mod servers;
 
 /// What the program is.
 pub const ABOUT: About = About {
@@ -141,7 +136,8 @@ fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<Listed>
         return Ok((None, Vec::new()));
     }
     let is_metered = !config.metering.folder.as_os_str().is_empty();
-    let (file, servers) = ServersFile::read(&config.mcp.servers_file, is_metered)?;
+    let rules = FileRules { is_metered, ..FileRules::default() };
+    let (file, servers) = ServersFile::read(&config.mcp.servers_file, rules)?;
     Ok((Some(file), servers))
 }
 

@@ -1,4 +1,4 @@
-//! `echotune mcp add`: from an entry of the catalogue to a table in the configuration of a gateway.
+//! `echotune mcp add`: from an entry of the catalogue to a table in the file of a gateway's servers.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use super::{
     Output,
     shelf::{Shelf, Shelved},
 };
-use crate::output;
+use crate::{gateway::is_ours, output};
 
 /// Longest configuration that is added to, in bytes.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -25,17 +25,20 @@ const MAX_CONFIG_BYTES: u64 = 4 << 20;
 const MAX_NAME: usize = 32;
 
 const AFTER_ADD: &str = "\
-The server is started as its entry says; what that leaves open is given with --with. What its calls change, who shares a \
-process and what that may use go into the table too. Secrets stand in the file as they were given: keep it to its owner.";
+The server is started as its entry says; what that leaves open is given with --with. What its calls change, who shares \
+a process and what that may use go into the table too. A platform that serves the data folder takes it up within \
+seconds, at /servers/NAME/mcp and among all others at /mcp. Secrets stand in the file as they were given: keep it to \
+its owner.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_ADD)]
 pub(crate) struct AddArguments {
     /// The server: its name, without the namespace where that is clear, and with @VERSION for another than the newest.
     name: String,
-    /// The file with the servers of a gateway, which that names as `servers_file`; it is made when it is not there.
-    #[arg(long, value_name = "FILE", default_value = "servers.toml")]
-    servers_file: PathBuf,
+    /// The file with the servers of a gateway, which that names as `servers_file`; it is made when it is not there
+    /// [default: that of the platform, `servers.toml` in the data folder].
+    #[arg(long, value_name = "FILE")]
+    servers_file: Option<PathBuf>,
     /// Under which name the gateway serves it.
     #[arg(long = "as", value_name = "NAME")]
     called: Option<String>,
@@ -100,21 +103,32 @@ pub(crate) struct Added {
 }
 
 impl AddArguments {
-    pub(super) async fn run(&self, data: &Path, output: Output) -> anyhow::Result<()> {
+    /// `near` is the file with the servers of the platform.
+    pub(super) async fn run(&self, data: &Path, near: &Path, output: Output) -> anyhow::Result<()> {
         let entry = self.shelf.find(data, &self.name).await?;
-        let launch = Launch::of(&entry.server).map_err(|why| told(&entry, &why))?;
-        let settings = launch.settings();
-        let launched = launch.with(&self.with.iter().cloned().collect()).map_err(|why| told(&entry, &why))?;
         let called = match &self.called {
             Some(called) => called.clone(),
             None => gateway_name(entry.short()),
         };
+        if self.servers_file.is_none() && is_ours(&called) {
+            let why = format!("a platform has a server '{called}' of its own; name this one otherwise with --as");
+            return Err(Fault::new(ErrorKind::AlreadyExists, why).into());
+        }
+        let launch = Launch::of(&entry.server).map_err(|why| told(&entry, &why))?;
+        let settings = launch.settings();
+        let launched = launch.with(&self.with.iter().cloned().collect()).map_err(|why| told(&entry, &why))?;
         let table = table(called, launched, &runtime(&entry.server))?;
         let text = text(&entry, &table)?;
+        let file = self.servers_file.as_deref().unwrap_or(near);
         if !self.dry_run {
-            append(&self.servers_file, &table.name, &text)?;
+            if self.servers_file.is_none()
+                && let Some(folder) = near.parent()
+            {
+                fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+            }
+            append(file, &table.name, &text)?;
         }
-        let config = (!self.dry_run).then(|| self.servers_file.clone());
+        let config = (!self.dry_run).then(|| file.to_owned());
         output::server_added(&Added { entry, table, text, config, settings }, output)
     }
 }

@@ -22,7 +22,7 @@ use crate::Connection;
 pub(super) enum McpAction {
     /// List the platform's servers and those of the catalogue.
     List(list::ListArguments),
-    /// Put a server of the catalogue into the file with a gateway's servers.
+    /// Put a server of the catalogue into the file with the platform's further servers, or a gateway's.
     Add(add::AddArguments),
     /// Connect to a server and show what it is: revision, tools with what they change, how long it takes.
     Inspect(reach::InspectArguments),
@@ -46,11 +46,12 @@ impl McpAction {
         !matches!(self, Self::Serve { .. })
     }
 
-    /// What `echotune mcp` does without a platform. `data` is a folder that may hold more of the catalogue.
-    pub(super) async fn alone(&self, data: &Path, output: Output) -> anyhow::Result<()> {
+    /// What `echotune mcp` does without a platform. `data` is a folder that may hold more of the catalogue, and `near` the
+    /// file with the further servers of its platform.
+    pub(super) async fn alone(&self, data: &Path, near: &Path, output: Output) -> anyhow::Result<()> {
         match self {
             Self::List(wanted) => wanted.run(data, output).await,
-            Self::Add(wanted) => wanted.run(data, output).await,
+            Self::Add(wanted) => wanted.run(data, near, output).await,
             Self::Inspect(wanted) => wanted.run(data, output).await,
             Self::Call(wanted) => wanted.run(data, output).await,
             Self::Ledger { action } => action.run(output),

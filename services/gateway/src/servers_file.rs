@@ -86,19 +86,42 @@ enum Bytes {
     Size(Size),
 }
 
+/// What servers of a file may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileRules {
+    /// Whether calls are metered; else none may cost anything.
+    pub is_metered: bool,
+    /// Names that are others' already.
+    pub reserved: Vec<String>,
+    /// Whether there are no servers where there is no file; else it has to be there.
+    pub may_lack: bool,
+}
+
 /// A server of the file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Listed {
-    pub(super) server: ServerConfig,
+pub struct Listed {
+    pub(crate) server: ServerConfig,
     /// How many processes it has, where they come and go with its calls.
-    pub(super) policy: Option<Policy>,
+    pub(crate) policy: Option<Policy>,
     /// What its calls cost; nothing without.
-    pub(super) tariff: Option<Tariff>,
+    pub(crate) tariff: Option<Tariff>,
 }
 
 impl Listed {
-    /// Serves it.
-    pub(super) fn serve(self, gateway: &Gateway) -> Result<(), Unusable> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.server.name
+    }
+
+    /// Serves it from now on, and charges for it what the file says.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn serve(self, gateway: &Gateway) -> Result<(), Unusable> {
+        self.serve_anew(None, gateway)
+    }
+
+    fn put(self, gateway: &Gateway) -> Result<(), Unusable> {
         match self.policy {
             Some(policy) => gateway.host(self.server, policy),
             None => gateway.put(self.server),
@@ -111,7 +134,7 @@ impl Listed {
         let is_served = before.is_some_and(|before| before.server == self.server && before.policy == self.policy);
         let (name, tariff) = (self.server.name.clone(), self.tariff.clone());
         if !is_served {
-            self.serve(gateway)?;
+            self.put(gateway)?;
         }
         charge(gateway.hub.metering.as_ref(), &name, tariff).map_err(|why| Unusable(vec![why]))
     }
@@ -258,21 +281,24 @@ fn parse(text: &str) -> Result<Vec<Listed>, String> {
     Ok(servers)
 }
 
-/// Reads servers for a gateway that meters calls, or does not: then none may cost anything.
-fn parse_for(text: &str, is_metered: bool) -> Result<Vec<Listed>, String> {
+/// Reads servers for a gateway by its rules.
+fn parse_for(text: &str, rules: &FileRules) -> Result<Vec<Listed>, String> {
     let servers = parse(text)?;
-    match servers.iter().find(|listed| listed.tariff.is_some() && !is_metered) {
-        Some(listed) => Err(unmetered(&listed.server.name)),
+    if let Some(listed) = servers.iter().find(|listed| listed.tariff.is_some() && !rules.is_metered) {
+        return Err(unmetered(&listed.server.name));
+    }
+    match servers.iter().find(|listed| rules.reserved.contains(&listed.server.name)) {
+        Some(listed) => Err(format!("server '{}': the name is that of another server; choose another", listed.name())),
         None => Ok(servers),
     }
 }
 
 /// A file of servers, as it was read last.
-pub(super) struct ServersFile {
+pub struct ServersFile {
     path: PathBuf,
     text: String,
     known: BTreeMap<String, Listed>,
-    is_metered: bool,
+    rules: FileRules,
 }
 
 impl ServersFile {
@@ -280,19 +306,20 @@ impl ServersFile {
     ///
     /// # Errors
     /// It cannot be read, or is wrong; the text names it.
-    pub(super) fn read(path: &Path, is_metered: bool) -> io::Result<(Self, Vec<Listed>)> {
-        let text = read(path)?;
-        let servers = parse_for(&text, is_metered).map_err(|why| wrong(path, &why))?;
+    pub fn read(path: &Path, rules: FileRules) -> io::Result<(Self, Vec<Listed>)> {
+        let text = read(path, rules.may_lack)?;
+        let servers = parse_for(&text, &rules).map_err(|why| wrong(path, &why))?;
         let known = by_name(&servers);
-        Ok((Self { path: path.to_owned(), text, known, is_metered }, servers))
+        Ok((Self { path: path.to_owned(), text, known, rules }, servers))
     }
 
-    /// Reads it again and again until the stop, and changes the gateway's servers as it says.
-    pub(super) async fn watch(mut self, gateway: Gateway, every: Duration, stop: CancellationToken) {
+    /// Reads it again and again until the stop, and changes the gateway's servers as it says. Those that were read at
+    /// first are taken to be served.
+    pub async fn watch(mut self, gateway: Gateway, every: Duration, stop: CancellationToken) {
         let mut fault = String::new();
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            let path = self.path.clone();
-            let text = match tokio::task::spawn_blocking(move || read(&path)).await {
+            let (path, may_lack) = (self.path.clone(), self.rules.may_lack);
+            let text = match tokio::task::spawn_blocking(move || read(&path, may_lack)).await {
                 Ok(Ok(text)) => text,
                 Ok(Err(cause)) => {
                     told(&mut fault, &cause.to_string());
@@ -301,7 +328,7 @@ impl ServersFile {
                 Err(_) => continue,
             };
             if text != self.text {
-                match parse_for(&text, self.is_metered) {
+                match parse_for(&text, &self.rules) {
                     Ok(servers) => {
                         fault.clear();
                         self.apply(servers, &gateway);
@@ -356,9 +383,12 @@ fn wrong(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
 }
 
-fn read(path: &Path) -> io::Result<String> {
+fn read(path: &Path, may_lack: bool) -> io::Result<String> {
     let named = |cause: io::Error| io::Error::new(cause.kind(), format!("{}: {cause}", path.display()));
-    let bytes = fs::metadata(path).map_err(named)?.len();
+    let bytes = match fs::metadata(path) {
+        Err(cause) if may_lack && cause.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        about => about.map_err(named)?.len(),
+    };
     if bytes > MAX_BYTES {
         return Err(wrong(path, &format!("it has {bytes} bytes, more than the {MAX_BYTES} that are read")));
     }
@@ -428,11 +458,15 @@ mod tests {
         }
     }
 
+    fn metered(is_metered: bool) -> FileRules {
+        FileRules { is_metered, ..FileRules::default() }
+    }
+
     const SERVER: &str = "[[servers]]\nname = \"a\"\nurl = \"http://127.0.0.1:9/mcp\"\n";
 
     #[test]
     fn what_calls_cost_is_right_and_written_down_or_the_file_is_wrong() {
-        let priced = |tariff: &str| parse_for(&format!("{SERVER}[servers.tariff]\n{tariff}"), true);
+        let priced = |tariff: &str| parse_for(&format!("{SERVER}[servers.tariff]\n{tariff}"), &metered(true));
         let listed = priced("unit_price_micros = 5\ncurrency = \"EUR\"\nplan = \"all\"\n").expect("right");
         let tariff = listed[0].tariff.as_ref().expect("a tariff");
         assert_eq!((tariff.unit_price_micros, tariff.currency.as_str(), tariff.plan.as_str()), (5, "EUR", "all"));
@@ -440,10 +474,24 @@ mod tests {
             let told = priced(tariff).expect_err("wrong");
             assert!(told.contains(why), "{why} is not in {told}");
         }
-        let unmetered = parse_for(&format!("{SERVER}[servers.tariff]\nplan = \"free\"\n"), false);
+        let unmetered = parse_for(&format!("{SERVER}[servers.tariff]\nplan = \"free\"\n"), &metered(false));
         let told = unmetered.expect_err("nobody would write it down");
         assert!(told.contains("'a'") && told.contains("metering.folder"), "{told}");
-        assert_eq!(parse_for(SERVER, false).map(|servers| servers.len()), Ok(1));
+        assert_eq!(parse_for(SERVER, &metered(false)).map(|servers| servers.len()), Ok(1));
+    }
+
+    #[test]
+    fn names_of_others_are_not_taken_and_a_file_that_may_lack_has_no_servers() {
+        let rules = FileRules { reserved: vec!["a".to_owned()], may_lack: true, ..FileRules::default() };
+        let told = parse_for(SERVER, &rules).expect_err("another's");
+        assert!(told.contains("'a'") && told.contains("choose another"), "{told}");
+        assert_eq!(parse_for(&SERVER.replace("\"a\"", "\"b\""), &rules).map(|servers| servers.len()), Ok(1));
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("servers.toml");
+        let (_, servers) = ServersFile::read(&path, rules).expect("none");
+        assert!(servers.is_empty());
+        let told = ServersFile::read(&path, FileRules::default()).err().expect("it has to be there").to_string();
+        assert!(told.contains("servers.toml"), "{told}");
     }
 
     fn gateway(metering: Option<Metering>, stop: &CancellationToken) -> Gateway {
@@ -464,7 +512,8 @@ mod tests {
     }
 
     fn file(is_metered: bool) -> ServersFile {
-        ServersFile { path: "servers.toml".into(), text: String::new(), known: BTreeMap::new(), is_metered }
+        let rules = metered(is_metered);
+        ServersFile { path: "servers.toml".into(), text: String::new(), known: BTreeMap::new(), rules }
     }
 
     #[tokio::test]
@@ -490,7 +539,7 @@ mod tests {
         let stop = CancellationToken::new();
         let (gateway, mut file) = (gateway(Some(metering.clone()), &stop), file(true));
         let mut price = |text: &str| {
-            file.apply(parse_for(text, true).expect("right"), &gateway);
+            file.apply(parse_for(text, &metered(true)).expect("right"), &gateway);
             metering.tariff("a").unit_price_micros
         };
         let priced =
