@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
     trace::v1::Span,
 };
+use serde_json::{Value as Json, json};
 use tokio::{net::TcpListener, task::JoinHandle, time};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
@@ -23,7 +24,7 @@ use crate::space::Space;
 
 /// From the port of the cluster: where the gateway was told that its spans go.
 const COLLECTOR: u16 = 8;
-const LIMIT: Duration = Duration::from_secs(45);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Spans with the service that each is of.
 #[derive(Clone, Default)]
@@ -68,6 +69,14 @@ impl Collector {
         let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(kept.clone()));
         let serving = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         Ok(Self { kept, serving, endpoint: format!("http://{address}") })
+    }
+
+    /// The environment of pods whose adapter sends its spans here, by this name.
+    pub(crate) fn told_to_pods(&self, name: &str) -> Json {
+        json!([
+            {"name": "ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "value": self.endpoint},
+            {"name": "OTEL_SERVICE_NAME", "value": name},
+        ])
     }
 
     fn of(&self, trace: &[u8]) -> Vec<(String, Span)> {
