@@ -35,6 +35,7 @@ const OTHERS: [(&str, &str); 7] = [
     ("apps", "deployments"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
 ];
+const NONE: &[&str] = &[];
 /// How the API server says that a right is missing; it refuses other things in other words.
 const MISSING: &str = "is forbidden: User";
 
@@ -62,7 +63,7 @@ async fn the_operator_may_do_what_it_does_and_nothing_else() -> anyhow::Result<(
     let place = Place::new("rights").await?;
     let servers = place.space.name.as_str();
     let needed = NEEDED.map(|(group, resource, verbs)| (servers, group, resource, verbs));
-    let others = OTHERS.map(|(group, resource)| (servers, group, resource, &[][..]));
+    let others = OTHERS.map(|(group, resource)| (servers, group, resource, NONE));
     let own = (SYSTEM, OWN.0, OWN.1, OWN.2);
     let (mut rights, mut resources) = (0, 0);
     for (namespace, group, resource, verbs) in needed.into_iter().chain(others).chain([own]) {
