@@ -136,7 +136,8 @@ impl Place {
 
     /// A name for a server that no other test has had at the gateway.
     pub(crate) fn route(&self, name: &str) -> String {
-        format!("{name}-{}", std::process::id() % 10_000)
+        // Those of a test before may not have gone yet.
+        format!("{name}-{}", self.space.name)
     }
 
     /// How many pods a server has: ready ones, and all.

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 /// command that is ended too may still have it.
 const WATCH: &str = r#"read -r word && exit
 for try in 1 2 3 4 5 6 7 8 9 10; do
-    [ -d "$1/kubernetes" ] || exit 0
+    [ -f "$1/kubernetes/plan.json" ] || exit 0
     "$0" --run "$1" down kubernetes --wipe && exit
     sleep 3
 done"#;
@@ -49,13 +49,15 @@ mod tests {
     #[test]
     fn a_cluster_is_ended_unless_there_is_a_word_that_it_need_not() {
         let run = std::env::temp_dir().join(format!("xtask-guard-{}", std::process::id()));
-        let (testbed, cluster) = (run.join("testbed"), run.join("kubernetes"));
-        fs::create_dir_all(&cluster).expect("a folder");
-        fs::write(&testbed, "#!/bin/sh\nrmdir \"$2/kubernetes\" && echo \"$@\" >\"$2/told\"\n").expect("a program");
+        let (testbed, plan) = (run.join("testbed"), run.join("kubernetes/plan.json"));
+        fs::create_dir_all(run.join("kubernetes")).expect("a folder");
+        fs::write(&plan, "{}").expect("a plan");
+        let script = "#!/bin/sh\nrm \"$2/kubernetes/plan.json\" && echo \"$@\" >\"$2/told\"\n";
+        fs::write(&testbed, script).expect("a program");
         fs::set_permissions(&testbed, fs::Permissions::from_mode(0o755)).expect("a mode");
 
         Guard::begin(&testbed, &run).expect("a shell").leave().expect("it ends");
-        assert!(cluster.is_dir());
+        assert!(plan.is_file());
         let mut guard = Guard::begin(&testbed, &run).expect("a shell");
         // As when this process is no more.
         drop(guard.0.stdin.take());

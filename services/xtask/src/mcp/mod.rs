@@ -224,7 +224,7 @@ impl Place {
 
     /// Whether there is anything of a cluster.
     fn is_there(&self) -> bool {
-        self.run.join("kubernetes").is_dir()
+        self.run.join("kubernetes/plan.json").is_file()
     }
 
     fn report(&self) -> PathBuf {
