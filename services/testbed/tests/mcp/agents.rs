@@ -46,7 +46,7 @@ async fn a_run_of_agents_calls_tools_of_pods() -> anyhow::Result<()> {
     let names = [("node", &NODE), ("python", &PYTHON)].map(|(kind, server)| (place.route(kind), kind, server));
     for (name, kind, server) in &names {
         let mut resource = server.resource(name, &scaling)?;
-        resource["spec"]["env"] = collector.told_to_pods(kind);
+        collector.tell(&mut resource, kind);
         place.space.apply(&resource.to_string()).await?;
     }
     for (name, ..) in &names {

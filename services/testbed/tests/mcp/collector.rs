@@ -34,6 +34,7 @@ struct Kept(Arc<Mutex<Vec<(String, Span)>>>);
 pub(crate) struct Collector {
     kept: Kept,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    address: SocketAddr,
     /// Where it is.
     pub(crate) endpoint: String,
 }
@@ -68,15 +69,17 @@ impl Collector {
         let (listener, kept) = (TcpListener::bind(address).await?, Kept::default());
         let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(kept.clone()));
         let serving = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        Ok(Self { kept, serving, endpoint: format!("http://{address}") })
+        Ok(Self { kept, serving, address, endpoint: format!("http://{address}") })
     }
 
-    /// The environment of pods whose adapter sends its spans here, by this name.
-    pub(crate) fn told_to_pods(&self, name: &str) -> Json {
-        json!([
+    /// Has the adapter in the pods of a server send its spans here, by this name.
+    pub(crate) fn tell(&self, resource: &mut Json, name: &str) {
+        resource["spec"]["env"] = json!([
             {"name": "ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "value": self.endpoint},
             {"name": "OTEL_SERVICE_NAME", "value": name},
-        ])
+        ]);
+        let cidr = format!("{}/32", self.address.ip());
+        resource["spec"]["egress"] = json!({"allow": [{"cidr": cidr, "ports": [self.address.port()]}]});
     }
 
     fn of(&self, trace: &[u8]) -> Vec<(String, Span)> {
