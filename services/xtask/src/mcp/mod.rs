@@ -185,6 +185,9 @@ fn build() -> anyhow::Result<()> {
 impl Place {
     /// Does what is wanted, and tells how each piece ended as soon as it has.
     fn go(&self) -> anyhow::Result<()> {
+        if self.wanted.pieces.is_empty() {
+            gone(fs::remove_dir_all(self.run.join("logs")))?;
+        }
         let (mut rows, mut failed) = (Vec::new(), Vec::new());
         let mut stands = true;
         for Piece { name, kind, run } in PIECES.iter().filter(|piece| self.wanted.has(piece.name)) {
@@ -212,6 +215,8 @@ impl Place {
         }
         let table = table(&rows);
         print!("{table}");
+        // The end of a cluster removes a folder that has nothing else in it.
+        fs::create_dir_all(&self.run)?;
         fs::write(self.run.join("report.md"), table)?;
         let (failed, run) = (failed.join(", "), self.run.display());
         ensure!(failed.is_empty(), "{failed} failed; what pods and parts said is in {run}/logs");
