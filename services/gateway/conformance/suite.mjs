@@ -1,10 +1,15 @@
 // Runs the conformance suite of the protocol against the gateway, and says what came of it.
 //
 //   node suite.mjs --example PROGRAM --packages DIR [--server URL] [--write]
+//   node suite.mjs --gateway URL --token-file FILE --packages DIR [--write]
 //
 // PROGRAM is the built example `conformance`, DIR the folder whose node_modules has the suite (package.json beside this
 // file). With --server the gateway stands before that server instead of the example's own. With --write the results are
 // kept in report.json and report.md beside this file. `cargo xtask e2e conformance` does all of it.
+//
+// With --gateway it is a gateway in a cluster, which has the server of the example as `conformance` and, asked in the way
+// of before 2026-07-28 alone, as `conformance-sessions`, and knows the token of FILE; the results are then those of
+// report-kubernetes.json and .md. `cargo xtask e2e mcp` does all of that.
 //
 // Ends with 1 when a scenario fails that expected-failures.json does not name, or one does not that it names.
 
@@ -14,7 +19,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { Worker } from 'node:worker_threads';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: told } = parseArgs({
@@ -22,12 +29,16 @@ const { values: told } = parseArgs({
     example: { type: 'string' },
     packages: { type: 'string' },
     server: { type: 'string' },
+    gateway: { type: 'string' },
+    'token-file': { type: 'string' },
     write: { type: 'boolean', default: false },
   },
 });
 const modules = join(told.packages, 'node_modules');
 const node = join(modules, '.bin', 'node');
 const suite = join(modules, '@modelcontextprotocol', 'conformance');
+/** The name of the report. */
+const kept = told.gateway ? 'report-kubernetes' : 'report';
 const version = JSON.parse(readFileSync(join(suite, 'package.json'), 'utf8')).version;
 
 /** Names below a heading of a requirement set, which is a plain list. */
@@ -98,7 +109,38 @@ async function serve() {
     createInterface({ input: child.stdout }).once('line', resolve);
     child.once('exit', (code) => reject(new Error(`${told.example} ended with ${code}`)));
   });
-  return { child, at: JSON.parse(first) };
+  return { at: JSON.parse(first), end: () => child.stdin.end() };
+}
+
+/** Waits until a gateway knows a server: it is told of it a moment after its pod is ready. */
+async function known(url) {
+  const clientInfo = { name: 'conformance', version: '1' };
+  const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo };
+  const body = JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params });
+  const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
+  for (const until = Date.now() + 60_000; ; await sleep(500)) {
+    const answer = await fetch(url, { method: 'POST', headers, body });
+    const text = await answer.text();
+    if (answer.ok) return;
+    if (Date.now() > until) throw new Error(`${url} answers ${answer.status}: ${text}`);
+  }
+}
+
+/** Stands before the gateway in a cluster; where its servers are. */
+async function stand() {
+  const workerData = { gateway: told.gateway, token: readFileSync(told['token-file'], 'utf8').trim() };
+  const worker = new Worker(new URL('./admit.mjs', import.meta.url), { workerData });
+  const port = await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+  const server = (name) => `http://127.0.0.1:${port}/servers/${name}/mcp`;
+  const at = { gateway: server('conformance'), gateway_to_sessions: server('conformance-sessions') };
+  const end = () => worker.terminate();
+  try {
+    await Promise.all(Object.values(at).map(known));
+  } catch (cause) {
+    await end();
+    throw cause;
+  }
+  return { at, end };
 }
 
 function judged(done, expected) {
@@ -140,18 +182,25 @@ function report(done, expected) {
         return `| ${name} | ${revision} | ${one.scenario} | ${why.replaceAll('|', '\\|')} |`;
       }),
   );
-  return `# The gateway under the protocol's conformance suite
+  const where = told.gateway ? ', on Kubernetes' : '';
+  const fixture = '[examples/conformance](../examples/conformance/fixture.rs)';
+  const server = told.gateway
+    ? `- The gateway is two replicas behind a service, and the server, that of ${fixture}, a pod of the operator.`
+    : `- *fixture* is the server of ${fixture}, asked directly.`;
+  const client = told.gateway
+    ? ''
+    : '- *client* is a client behind the gateway, so that the suite judges what the gateway sends.\n';
+  return `# The gateway under the protocol's conformance suite${where}
 
 @modelcontextprotocol/conformance ${version}, its requirement sets of both revisions. Made by
-\`cargo xtask e2e conformance --write\`; all checks are in [report.json](report.json).
+\`cargo xtask e2e ${told.gateway ? 'mcp' : 'conformance'} --write\`; all checks are in [${kept}.json](${kept}.json).
 
 ${table(done)}
 
-- *fixture* is the server of [examples/conformance](../examples/conformance/fixture.rs), asked directly.
+${server}
 - *gateway* has the gateway between, which speaks the same revision to the server.
 - *bridge* has the gateway between, which speaks the other revision to the server: no set of requirements asks for it.
-- *client* is a client behind the gateway, so that the suite judges what the gateway sends.
-
+${client}
 What failed, and why that is expected ([expected-failures.json](expected-failures.json)) or not required:
 
 | what | revision | scenario | why |
@@ -161,31 +210,29 @@ ${failing.join('\n')}
 }
 
 const expected = JSON.parse(readFileSync(join(here, 'expected-failures.json'), 'utf8'));
-const { child, at } = await serve();
+const { at, end } = await (told.gateway ? stand() : serve());
 try {
   const [modern, sessions] = ['2026-07-28', '2025-11-25'];
   const server = (name, revision, url) => ({ name, leg: 'server', revision, words: ['--url', url] });
   const client = (revision) => ({ name: 'client', leg: 'client', revision, words: ['--command', `${told.example} client`] });
-  const runs = [
-    server('fixture', modern, at.server),
-    server('fixture', sessions, at.server),
+  const ofGateway = [
     server('gateway', modern, at.gateway),
     server('gateway', sessions, at.gateway_to_sessions),
     server('bridge', modern, at.gateway_to_sessions),
     server('bridge', sessions, at.gateway),
-    client(modern),
-    client(sessions),
   ];
+  const ofExample = () => [server('fixture', modern, at.server), server('fixture', sessions, at.server)];
+  const runs = told.gateway ? ofGateway : [...ofExample(), ...ofGateway, client(modern), client(sessions)];
   const done = runs.map(run);
   console.log(table(done));
   if (told.write) {
-    writeFileSync(join(here, 'report.json'), `${JSON.stringify({ suite: version, runs: done }, null, 1)}\n`);
-    writeFileSync(join(here, 'report.md'), report(done, expected));
+    writeFileSync(join(here, `${kept}.json`), `${JSON.stringify({ suite: version, runs: done }, null, 1)}\n`);
+    writeFileSync(join(here, `${kept}.md`), report(done, expected));
   }
   // Another server's failures are not the gateway's, and nobody has said which to expect.
   const faults = told.server ? [] : judged(done, expected);
   faults.forEach((fault) => console.error(fault));
   process.exitCode = faults.length > 0 ? 1 : 0;
 } finally {
-  child.stdin.end();
+  await end();
 }

@@ -34,11 +34,31 @@ pub(crate) fn suite(words: &[&str]) -> anyhow::Result<()> {
     let packages = installed(Path::new(FOLDER))?;
     crate::cargo(&["build", "--quiet", "--locked", "--package", "echotune-gateway", "--example", "conformance"])?;
     let example = fs::canonicalize(target().join("debug/examples/conformance"))?;
-    let mut command = Command::new(packages.join("node_modules/.bin/node"));
-    command.arg(Path::new(FOLDER).join("suite.mjs")).arg("--example").arg(example);
-    run(command.arg("--packages").arg(&packages).args(words))?;
+    run(script(&packages).arg("--example").arg(example).args(words))?;
     println!("e2e {SUITE}: passed");
     Ok(())
+}
+
+/// Brings what the suite needs.
+pub(crate) fn prepare() -> anyhow::Result<()> {
+    version().context("the conformance suite of the protocol needs Node.js with npm")?;
+    installed(Path::new(FOLDER)).map(|_| ())
+}
+
+/// Runs the requirement sets for servers against a gateway in a cluster, as whoever has the token of a file; `keep` has
+/// the report kept.
+pub(crate) fn in_cluster(gateway: &str, token: &Path, keep: bool) -> anyhow::Result<()> {
+    let packages = installed(Path::new(FOLDER))?;
+    let mut command = script(&packages);
+    command.args(["--gateway", gateway, "--token-file"]).arg(token);
+    run(if keep { command.arg("--write") } else { &mut command })
+}
+
+/// The script that runs the suite, with what it takes of packages.
+fn script(packages: &Path) -> Command {
+    let mut command = Command::new(packages.join("node_modules/.bin/node"));
+    command.arg(Path::new(FOLDER).join("suite.mjs")).arg("--packages").arg(packages);
+    command
 }
 
 /// A folder with the packages that `of` names, and their Node.js; made once for each list of them.

@@ -96,8 +96,9 @@ fn main() -> ExitCode {
         ["testbed", words @ ..] => testbed::run(words),
         _ => {
             let names = names("|");
-            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | eval --help | faults [--quick] | \
-                            image NAME|all | spark --data DIR | testbed --help";
+            let commands = "coverage | e2e [SUITE] | e2e data --hetrec DIR | e2e conformance [--write] | \
+                            e2e mcp [PIECE…] [--quick] [--only PROOF] [--keep] [--reuse] [--write] | eval --help | \
+                            faults [--quick] | image NAME|all | spark --data DIR | testbed --help";
             eprintln!("usage: cargo xtask check [{names}] | {commands}");
             return ExitCode::from(2);
         }

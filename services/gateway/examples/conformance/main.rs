@@ -3,6 +3,8 @@
 //! `serve [URL]` serves the fixture of this example, or takes the server at URL instead, with a gateway before it for
 //! each era of the server, and writes one line of JSON: where each of them is. It ends when its standard input does.
 //!
+//! `server ADDRESS` serves the fixture alone, by whatever name it is called: for a pod behind a gateway elsewhere.
+//!
 //! `client URL` is a client for the suite's scenarios of clients: it asks the suite's server at URL by way of a gateway,
 //! so that what the suite judges is how the gateway asks. The suite says in the environment which scenario it is.
 //!
@@ -33,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const TOKEN: &str = "the token of the operator, which is long enough";
-const USAGE: &str = "usage: conformance serve [URL] | conformance client URL";
+const USAGE: &str = "usage: conformance serve [URL] | conformance server ADDRESS | conformance client URL";
 
 async fn listen(router: Router) -> Outcome<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -71,21 +73,28 @@ pub(crate) async fn gateway(url: &str, era: EraChoice, stop: &CancellationToken)
     Ok((gateway, address))
 }
 
+/// The fixture of this example.
+fn everything(config: StreamableHttpServerConfig) -> Outcome<Router> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    let fixture = fixture::Everything::new(secret);
+    let service: StreamableHttpService<_, LocalSessionManager> =
+        StreamableHttpService::new(move || Ok(fixture.clone()), Default::default(), config.with_sse_retry(None));
+    Ok(Router::new().route_service("/mcp", service))
+}
+
+async fn serve_alone(address: &str) -> Outcome<()> {
+    let listener = TcpListener::bind(address).await?;
+    // A pod's address is whatever it has got.
+    let router = everything(StreamableHttpServerConfig::default().disable_allowed_hosts())?;
+    Ok(axum::serve(listener, router).await?)
+}
+
 async fn serve(other: Option<String>) -> Outcome<()> {
     let stop = CancellationToken::new();
     let server = match other {
         Some(url) => url,
-        None => {
-            let mut secret = [0; 32];
-            getrandom::fill(&mut secret)?;
-            let fixture = fixture::Everything::new(secret);
-            let service: StreamableHttpService<_, LocalSessionManager> = StreamableHttpService::new(
-                move || Ok(fixture.clone()),
-                Default::default(),
-                StreamableHttpServerConfig::default().with_sse_retry(None),
-            );
-            listen(Router::new().route_service("/mcp", service)).await?
-        }
+        None => listen(everything(StreamableHttpServerConfig::default())?).await?,
     };
     let (_modern, modern) = gateway(&server, EraChoice::Auto, &stop).await?;
     let (_legacy, legacy) = gateway(&server, EraChoice::Legacy, &stop).await?;
@@ -101,6 +110,7 @@ async fn main() -> Outcome<()> {
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve"] => serve(None).await,
         ["serve", url] => serve(Some((*url).to_owned())).await,
+        ["server", address] => serve_alone(address).await,
         ["client", url] => driver::run(url).await,
         _ => Err(USAGE.into()),
     }

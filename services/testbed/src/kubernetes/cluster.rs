@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -248,7 +248,9 @@ impl Cluster {
     /// Those of [`Cluster::import`].
     pub async fn import_archive(&self, archive: &Path) -> Result<(), TestbedError> {
         self.real_node()?;
-        node::import(self.context(), archive).await
+        // Whoever enters the node's mounts begins at their root.
+        let archive = path::absolute(archive).map_err(TestbedError::file(archive))?;
+        node::import(self.context(), &archive).await
     }
 
     fn real_node(&self) -> Result<(), TestbedError> {

@@ -14,7 +14,7 @@ use crate::{
 
 /// The command of the platform.
 const PLATFORM: &str = "ECHOTUNE_E2E_PLATFORM";
-const SERVICES: [&str; 2] = ["echotune", "echotune-gateway"];
+const SERVICES: [&str; 4] = ["echotune", "echotune-gateway", "node", "python"];
 const WORKFLOW: &str = "name: far-tools
 description: Calls a tool of each of two servers that run as pods.
 version: 1
@@ -43,11 +43,13 @@ async fn a_run_of_agents_calls_tools_of_pods() -> anyhow::Result<()> {
     let place = Place::new("agent").await?;
     let collector = Collector::begin(&place.space).await?;
     let scaling = json!({"minPods": 1, "maxPods": 1, "callsPerPod": 4});
-    let names = [("node", &NODE), ("python", &PYTHON)].map(|(kind, server)| (place.route(kind), server));
-    for (name, server) in &names {
-        place.space.apply(&server.resource(name, &scaling)?.to_string()).await?;
+    let names = [("node", &NODE), ("python", &PYTHON)].map(|(kind, server)| (place.route(kind), kind, server));
+    for (name, kind, server) in &names {
+        let mut resource = server.resource(name, &scaling)?;
+        collector.tell(&mut resource, kind);
+        place.space.apply(&resource.to_string()).await?;
     }
-    for (name, _) in &names {
+    for (name, ..) in &names {
         place.until(name, "1", |ready, _| ready == 1).await?;
     }
 
@@ -55,7 +57,7 @@ async fn a_run_of_agents_calls_tools_of_pods() -> anyhow::Result<()> {
     fs::create_dir(folder.path().join("workflows"))?;
     fs::write(folder.path().join("workflows/far-tools.yaml"), WORKFLOW)?;
     fs::write(folder.path().join("gateway-token"), token()?)?;
-    let servers: Vec<String> = names.iter().map(|(name, _)| format!("{name}={}", place.client.url(name))).collect();
+    let servers: Vec<String> = names.iter().map(|(name, ..)| format!("{name}={}", place.client.url(name))).collect();
     let config = format!(
         "allow_plaintext = true\n[agents]\nservers = {}\nservers_token_file = {:?}\n\
          [telemetry]\notlp_endpoint = {:?}\n",
@@ -72,6 +74,6 @@ async fn a_run_of_agents_calls_tools_of_pods() -> anyhow::Result<()> {
     let trace = trace.with_context(|| format!("no trace in {run}"))?;
     let trace = u128::from_str_radix(trace, 16)?;
     let of = |spans: &[(String, _)]| SERVICES.iter().all(|service| spans.iter().any(|(of, _)| of == service));
-    let spans = collector.wait(trace, "spans of agent and gateway", of).await?;
+    let spans = collector.wait(trace, "spans of agent, gateway and both pods", of).await?;
     row("spans of a run of agents", &format!("{} roots; {}", roots(&spans).len(), shown(&spans)))
 }

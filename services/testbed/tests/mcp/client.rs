@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const LONGEST: usize = 8 << 20;
 /// What the gateway says of a call of which nobody knows whether it was made.
 const UNKNOWN: &str = "INDETERMINATE";
+/// What it says of a list that it does not have yet.
+const AGAIN: &str = "ask again";
 
 /// What came of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,9 +168,17 @@ impl Session {
         outcome(self.ask("tools/call", params).await.map(|answer| (answer, None)))
     }
 
-    /// The names of its tools.
+    /// The names of its tools. A list that cannot be had yet is asked for again, as the gateway says.
     pub(crate) async fn tools(&self) -> anyhow::Result<Vec<String>> {
-        let answer = self.ask("tools/list", json!({})).await?;
+        let start = Instant::now();
+        let answer = loop {
+            match self.ask("tools/list", json!({})).await {
+                Err(refused) if refused.to_string().contains(AGAIN) && start.elapsed() < PATIENCE => {
+                    time::sleep(Duration::from_secs(1)).await;
+                }
+                answer => break answer?,
+            }
+        };
         let tools = answer["result"]["tools"].as_array().with_context(|| format!("no tools in {answer}"))?;
         Ok(tools.iter().filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect())
     }

@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
     trace::v1::Span,
 };
+use serde_json::{Value as Json, json};
 use tokio::{net::TcpListener, task::JoinHandle, time};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
@@ -23,7 +24,7 @@ use crate::space::Space;
 
 /// From the port of the cluster: where the gateway was told that its spans go.
 const COLLECTOR: u16 = 8;
-const LIMIT: Duration = Duration::from_secs(45);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Spans with the service that each is of.
 #[derive(Clone, Default)]
@@ -33,6 +34,7 @@ struct Kept(Arc<Mutex<Vec<(String, Span)>>>);
 pub(crate) struct Collector {
     kept: Kept,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    address: SocketAddr,
     /// Where it is.
     pub(crate) endpoint: String,
 }
@@ -67,7 +69,17 @@ impl Collector {
         let (listener, kept) = (TcpListener::bind(address).await?, Kept::default());
         let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(kept.clone()));
         let serving = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        Ok(Self { kept, serving, endpoint: format!("http://{address}") })
+        Ok(Self { kept, serving, address, endpoint: format!("http://{address}") })
+    }
+
+    /// Has the adapter in the pods of a server send its spans here, by this name.
+    pub(crate) fn tell(&self, resource: &mut Json, name: &str) {
+        resource["spec"]["env"] = json!([
+            {"name": "ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "value": self.endpoint},
+            {"name": "OTEL_SERVICE_NAME", "value": name},
+        ]);
+        let cidr = format!("{}/32", self.address.ip());
+        resource["spec"]["egress"] = json!({"allow": [{"cidr": cidr, "ports": [self.address.port()]}]});
     }
 
     fn of(&self, trace: &[u8]) -> Vec<(String, Span)> {

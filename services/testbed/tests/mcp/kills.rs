@@ -8,7 +8,7 @@ use tokio::time;
 
 use crate::{
     load::{Load, Work},
-    place::{NODE, Place, SYSTEM, row},
+    place::{NODE, OPERATORS, Place, row},
 };
 
 /// Pods that are killed.
@@ -62,8 +62,8 @@ async fn the_operator_that_leads_is_killed_and_calls_go_on() -> anyhow::Result<(
     let name = ready(&place).await?;
     let load = Load::begin(&place.client, &work(&name));
     let before = place.running(&name).await?.len();
-    let operators = ["--namespace", SYSTEM, "--selector", "app.kubernetes.io/name=echotune-operator"];
-    let killed = [&["delete", "pods", "--force", "--grace-period=0"], &operators[..]].concat();
+    place.keep("operators-that-were-killed", &OPERATORS);
+    let killed = [&["delete", "pods", "--force", "--grace-period=0"], &OPERATORS[..]].concat();
     place.space.kubectl(&killed).await?;
     time::sleep(Duration::from_secs(3)).await;
     let whole = |list: &Value| {
@@ -71,7 +71,7 @@ async fn the_operator_that_leads_is_killed_and_calls_go_on() -> anyhow::Result<(
         let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
         pods.len() >= 2 && pods.iter().all(ready)
     };
-    place.space.eventually(&[&["pods"], &operators[..]].concat(), whole).await?;
+    place.space.eventually(&[&["pods"], &OPERATORS[..]].concat(), whole).await?;
     // Whoever leads now knows the pods that are there, and makes none twice.
     time::sleep(Duration::from_secs(20)).await;
     let after = place.running(&name).await?.len();

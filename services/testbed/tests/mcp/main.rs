@@ -10,6 +10,7 @@ mod collector;
 mod kills;
 mod load;
 mod place;
+mod rights;
 mod scales;
 #[allow(dead_code, reason = "the proofs of Kubernetes itself use the rest of it")]
 #[path = "../kubernetes/space.rs"]

@@ -2,9 +2,10 @@
 
 use std::{
     env,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write as _,
     path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -18,12 +19,21 @@ use crate::{client::Client, space::Space};
 pub(crate) const SYSTEM: &str = "echotune-system";
 /// A file that rows of figures are added to.
 const REPORT: &str = "ECHOTUNE_E2E_REPORT";
+/// A folder that keeps what pods said.
+const LOGS: &str = "ECHOTUNE_E2E_LOGS";
 /// The token of the gateway's operator.
 const TOKEN: &str = "ECHOTUNE_E2E_TOKEN";
 /// The tag of the images.
 const TAG: &str = "ECHOTUNE_E2E_TAG";
 const GATEWAY: &str = "app.kubernetes.io/name=echotune-gateway";
-const LIMIT: Duration = Duration::from_secs(120);
+/// Whatever the operator made.
+const SERVERS: &str = "app.kubernetes.io/managed-by=echotune-operator";
+/// Pods of the operator.
+pub(crate) const OPERATORS: [&str; 4] =
+    ["--namespace", SYSTEM, "--selector", "app.kubernetes.io/name=echotune-operator"];
+/// For what comes about by itself, on a machine that is busy: whoever begins to lead removes nothing for a minute, and
+/// a pod that goes has half of one for its sessions.
+const LIMIT: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A namespace for servers, and the way to them.
@@ -97,6 +107,12 @@ impl Server {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.keep(&self.space.name, &["--selector", SERVERS]);
+    }
+}
+
 impl Place {
     /// A namespace in which nothing runs that has rights of the node.
     pub(crate) async fn new(test: &str) -> anyhow::Result<Self> {
@@ -107,9 +123,21 @@ impl Place {
         Ok(Self { space, client })
     }
 
+    /// Keeps what some pods have said until now, where that is wanted: it goes with them.
+    pub(crate) fn keep(&self, name: &str, of: &[&str]) {
+        let Some(folder) = env::var_os(LOGS) else { return };
+        let Ok(file) = File::create(Path::new(&folder).join(format!("{name}.log"))) else { return };
+        let mut command = self.space.cluster.kubectl().into_std();
+        command.args(["--namespace", &self.space.name, "logs", "--all-containers", "--prefix", "--timestamps"]);
+        command.args(["--tail=-1", "--ignore-errors"]).args(of).stdout(file).stderr(Stdio::null());
+        // It is for people who look for why something failed.
+        let _ = command.status();
+    }
+
     /// A name for a server that no other test has had at the gateway.
     pub(crate) fn route(&self, name: &str) -> String {
-        format!("{name}-{}", std::process::id() % 10_000)
+        // Those of a test before may not have gone yet.
+        format!("{name}-{}", self.space.name)
     }
 
     /// How many pods a server has: ready ones, and all.

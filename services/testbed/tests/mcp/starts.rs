@@ -107,7 +107,7 @@ async fn a_server_of_ours_starts_over_a_platform_in_the_cluster() -> anyhow::Res
 async fn platform(place: &Place) -> anyhow::Result<String> {
     let objects = include_str!("platform.yaml").replace("@IMAGE@", &image("echotune")?).replace("@TOKEN@", &token()?);
     place.space.apply(&objects).await?;
-    place.space.kubectl(&["rollout", "status", "deployment/platform", "--timeout=120s"]).await?;
+    place.space.kubectl(&["rollout", "status", "deployment/platform", "--timeout=300s"]).await?;
     let service = place.space.get(&["service", "platform"]).await?;
     Ok(service["spec"]["clusterIP"].as_str().context("an address")?.to_owned())
 }

@@ -15,10 +15,7 @@ async fn a_call_is_one_trace() -> anyhow::Result<()> {
     let collector = Collector::begin(&place.space).await?;
     let name = place.route("trace");
     let mut resource = NODE.resource(&name, &json!({"minPods": 1, "maxPods": 1}))?;
-    resource["spec"]["env"] = json!([
-        {"name": "ECHOTUNE__TELEMETRY__OTLP_ENDPOINT", "value": collector.endpoint},
-        {"name": "OTEL_SERVICE_NAME", "value": "pod"},
-    ]);
+    collector.tell(&mut resource, "pod");
     place.space.apply(&resource.to_string()).await?;
     place.until(&name, "1", |ready, _| ready == 1).await?;
     let trace: u128 = 0x4bf9_2f35_77b3_4da6_0000_0000_0000_0000 | u128::from(std::process::id());

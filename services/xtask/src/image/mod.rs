@@ -59,15 +59,18 @@ struct Program {
     package: &'static str,
     name: &'static str,
     features: &'static str,
+    /// What it is to Cargo: a `bin` or an `example`.
+    kind: &'static str,
 }
 
-const OPERATOR: Program = Program { package: "echotune-controller", name: "echotune-operator", features: "otlp,tls" };
-const GATEWAY: Program = Program { package: "echotune-gateway", name: "echotune-gateway", features: "region" };
-const SERVERS: Program = Program { package: "echotune-mcp-servers", name: "echotune-mcp-servers", features: "region" };
-const PLATFORM: Program = Program { package: "echotune", name: "echotune", features: "" };
+const OPERATOR: Program = Program::new("echotune-controller", "echotune-operator", "otlp,tls");
+const GATEWAY: Program = Program::new("echotune-gateway", "echotune-gateway", "region");
+const SERVERS: Program = Program::new("echotune-mcp-servers", "echotune-mcp-servers", "region");
+const PLATFORM: Program = Program::new("echotune", "echotune", "");
+const FIXTURE: Program = Program { kind: "example", ..Program::new("echotune-gateway", "conformance", "") };
 
 /// All there are.
-pub(crate) const RECIPES: [Recipe; 7] = [
+pub(crate) const RECIPES: [Recipe; 8] = [
     Recipe {
         name: "echotune-operator",
         about: "Scales MCP servers on Kubernetes by their sessions and calls.",
@@ -108,6 +111,15 @@ pub(crate) const RECIPES: [Recipe; 7] = [
         env: &["NODE_ENV=production"],
     },
     Recipe { name: "mcp-time", about: "mcp-server-time, with Python.", fill: python::fill, env: python::ENV },
+    Recipe {
+        name: "mcp-conformance",
+        about: "What the conformance suite of the protocol asks of a server.",
+        fill: |root, options| {
+            let program = FIXTURE.put(root, options)?;
+            Ok(Started { program, arguments: vec!["server".to_owned(), "0.0.0.0:8080".to_owned()] })
+        },
+        env: &[],
+    },
 ];
 
 /// What images are to be.
@@ -231,6 +243,10 @@ impl Recipe {
 }
 
 impl Program {
+    const fn new(package: &'static str, name: &'static str, features: &'static str) -> Self {
+        Self { package, name, features, kind: "bin" }
+    }
+
     /// Builds it and puts it where programs are, without what only debuggers read: its path in the image.
     fn put(&self, root: &Path, options: &Options) -> anyhow::Result<String> {
         let path = Path::new(PROGRAMS).join(self.name);
@@ -247,20 +263,26 @@ impl Program {
 
     /// Without libraries, so that an adapter runs in whatever image it is brought into; `quick` as tests build it.
     fn build(&self, quick: bool) -> anyhow::Result<PathBuf> {
-        let mut words = vec!["build", "--locked", "--package", self.package, "--bin", self.name];
+        let flag = format!("--{}", self.kind);
+        let mut words = vec!["build", "--locked", "--package", self.package, &flag, self.name];
         if !self.features.is_empty() {
             words.extend(["--features", self.features]);
         }
         if quick {
             crate::cargo(&words)?;
-            return Ok(target().join("debug").join(self.name));
+            return Ok(self.place(&target().join("debug")));
         }
         let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
         words.extend(["--release", "--target", &triple]);
         crate::cargo_with(&words, &[("RUSTFLAGS", "-C target-feature=+crt-static")])?;
-        let built = target().join(&triple).join("release").join(self.name);
+        let built = self.place(&target().join(&triple).join("release"));
         ensure!(libraries::of(&[&built])?.is_empty(), "{} needs libraries, and should not", built.display());
         Ok(built)
+    }
+
+    /// Where Cargo puts it below the folder of a profile.
+    fn place(&self, profile: &Path) -> PathBuf {
+        if self.kind == "example" { profile.join("examples").join(self.name) } else { profile.join(self.name) }
     }
 }
 
