@@ -20,6 +20,8 @@ use crate::{
 
 /// For how long an endpoint cannot be reached before sessions at it are opened elsewhere, where that can be.
 const LOST: Duration = Duration::from_secs(5);
+/// For how long others are tried first after it could not be reached.
+const PASSED_BY: Duration = Duration::from_secs(1);
 /// Longest time between two of these times for which nothing is known of what was in between.
 const APART: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,11 @@ impl Away {
             let known = away.filter(|(first, last)| *last - *first >= LOST || now - *last <= APART);
             *away = Some((known.map_or(now, |(first, _)| first), now));
         });
+    }
+
+    /// Whether it could not be reached just now, so that another is tried first where that can be.
+    pub(crate) fn is_passed_by(&self) -> bool {
+        self.with(|away| away.is_some_and(|(_, last)| last.elapsed() < PASSED_BY))
     }
 
     /// Whether it could not be reached for so long that it is not waited for any more. So it stays until it can be.

@@ -394,7 +394,9 @@ impl Inner {
         let in_turn = (0..pods.len()).map(|at| &pods[(self.turn + at) % pods.len()]);
         let free = in_turn.filter(|pod| pod.is_open() && has_room(pod) && !pod.breaker.is_resting());
         let failed = |pod: &Arc<Endpoint>| wanted.failed_on.as_ref().is_some_and(|failed| Arc::ptr_eq(failed, pod));
-        let least = free.min_by_key(|pod| (failed(pod), pod.placed().0, pod.sessions.load(Ordering::Relaxed)));
+        // One that cannot be reached has the least to do.
+        let passed_by = |pod: &Arc<Endpoint>| failed(pod) || pod.away.is_passed_by();
+        let least = free.min_by_key(|pod| (passed_by(pod), pod.placed().0, pod.sessions.load(Ordering::Relaxed)));
         let tried = || {
             let due = |pod: &&Arc<Endpoint>| pod.is_open() && has_room(pod) && !pod.breaker.is_resting_alone();
             if self.all_rest() { pods.iter().find(due) } else { None }

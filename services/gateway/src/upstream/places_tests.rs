@@ -202,3 +202,19 @@ async fn the_only_pod_is_tried_after_the_shortest_rest_however_long_it_is_left_a
     let _busy = places.enter(wanted(0)).await.expect("a place");
     assert_eq!(places.enter(wanted(0)).await.expect_err("in vain"), Full::Late);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_could_not_be_reached_just_now_is_passed_by_for_a_moment() {
+    let (endpoints, configs) = pods(&["a", "b"]);
+    let all = endpoints.set(&configs);
+    let places = Places::new(room(2, 1), Some(Arc::clone(&all)), Arc::default());
+    let on_b = places.enter(Wanted { pin: Some(Arc::clone(&all[1])), ..wanted(0) }).await.expect("a place");
+    all[0].away.note(true);
+    let second = places.enter(wanted(0)).await.expect("a place");
+    assert_eq!(name(&second), "b", "though the other has less to do");
+    assert_eq!(name(&places.enter(wanted(0)).await.expect("a place")), "a", "where nothing else is free");
+    drop(second);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(name(&places.enter(wanted(0)).await.expect("a place")), "a");
+    drop(on_b);
+}

@@ -218,7 +218,7 @@ impl Server {
         if open.is_empty() {
             return Err(Failed::not_sent("none of its pods takes requests"));
         }
-        open.sort_by_key(|endpoint| endpoint.busy.load(Ordering::Relaxed));
+        open.sort_by_key(|endpoint| (endpoint.away.is_passed_by(), endpoint.busy.load(Ordering::Relaxed)));
         let mut rest = Duration::from_secs(1);
         // Where all are left alone none of them is for long.
         for pass in [Breaker::pass, Breaker::pass_alone] {

@@ -42,6 +42,8 @@ enum How {
     Breaks,
     /// It asks its client something, and does not know its session when it is answered.
     Forgets,
+    /// It takes its time to open a session and to make a call.
+    Slow,
     /// It answers each of so many first messages of the kind that it is about with 503.
     Full { retry_after: &'static str },
 }
@@ -52,13 +54,17 @@ struct Pod {
     /// Calls that came, and streams of changes of resources.
     calls: Arc<AtomicU64>,
     listening: Arc<AtomicU64>,
+    /// Calls that it makes, and how many of them there were at once.
+    now: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
     /// How many messages are still answered with 503.
     full: Arc<AtomicU64>,
 }
 
 impl Pod {
     fn new(how: How) -> Self {
-        Self { how, calls: Arc::default(), listening: Arc::default(), full: Arc::default() }
+        let [calls, listening, now, most, full] = [(); 5].map(|()| Arc::default());
+        Self { how, calls, listening, now, most, full }
     }
 
     async fn serve(&self) -> Served {
@@ -70,6 +76,9 @@ impl Pod {
         self.full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 }
+
+/// For how long one is slow.
+const SLOW: Duration = Duration::from_millis(300);
 
 /// A stream that says one thing and stays open.
 fn open(said: String) -> Response {
@@ -90,6 +99,9 @@ async fn answer(State(pod): State<Pod>, body: Bytes) -> Response {
         && pod.is_full()
     {
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", retry_after)]).into_response();
+    }
+    if pod.how == How::Slow && method == "initialize" {
+        sleep(SLOW).await;
     }
     match method {
         "initialize" => answered(json!({"protocolVersion": "2025-11-25", "capabilities": capabilities,
@@ -118,6 +130,12 @@ async fn answer(State(pod): State<Pod>, body: Bytes) -> Response {
                     let params = json!({"mode": "form", "message": "Your name?", "requestedSchema": schema});
                     let asked = json!({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": params});
                     open(format!("data: {asked}\n\n"))
+                }
+                How::Slow => {
+                    pod.most.fetch_max(pod.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    sleep(SLOW).await;
+                    pod.now.fetch_sub(1, Ordering::SeqCst);
+                    answered(json!({"content": []}))
                 }
                 How::Well | How::Full { .. } => answered(json!({"resultType": "complete", "content": []})),
             }
@@ -267,5 +285,27 @@ async fn subscriptions_to_resources_leave_a_pod_that_drains() {
     came(&second.listening, 1, "the stream").await;
     let told = timeout(SOON, events.message()).await.expect("in time");
     assert_eq!(told["method"], "notifications/resources/updated", "it may have been missed: {told}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_open_a_session_together_are_counted_where_it_is() {
+    let (house, scripted, _running) = pods::house(Limits::default()).await;
+    let mut server = served("a");
+    server.sessions = Sessions::OnPod;
+    server.calls_per_pod = 1;
+    let both = [Pod::new(How::Slow), Pod::new(How::Slow)];
+    let at = [both[0].serve().await, both[1].serve().await];
+    scripted.put(with(server, &[("a-1", &at[0], false), ("a-2", &at[1], false)]));
+    until_served(&house, "a", true).await;
+    let params = json!({"name": "t"});
+    let calls = (0..4).map(|_| house.modern(PATH, "user-1", "tools/call", params.clone()).send());
+    for called in join_all(calls).await {
+        assert_eq!(result_of(called.expect("answered")).await["content"], json!([]));
+    }
+    let made: u64 = both.iter().map(|pod| pod.calls.load(Ordering::SeqCst)).sum();
+    let most: Vec<_> = both.iter().map(|pod| pod.most.load(Ordering::SeqCst)).collect();
+    assert_eq!(made, 4);
+    assert!(most.iter().all(|most| *most <= 1), "no pod makes more than it has places for: {most:?}");
     house.close().await;
 }
