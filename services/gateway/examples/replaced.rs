@@ -6,7 +6,7 @@
 //!
 //! | how | what happens |
 //! |---|---|
-//! | killed | it dies in the middle of its calls, and the gateway is told after `--told-after`, 20 ms unless it is said |
+//! | killed | it dies in the middle of its calls, and the gateway is told after `--told-after`, 20 ms if not said |
 //! | deleted | the gateway is told that it is gone, and it dies in the middle of its calls at once |
 //! | drained | the gateway is told that it drains, then that it is gone; it dies when what it had under way has ended |
 //!

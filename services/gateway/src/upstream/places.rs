@@ -261,11 +261,13 @@ impl Places {
         };
         let _leaving = Leaving(self, number);
         loop {
-            let (until, full) = self.lock().until(since, ends);
+            let (until, _) = self.lock().until(since, ends);
             tokio::select! {
                 taken = &mut told => return taken.map_err(|_| Full::Closed),
                 () = sleep_until(until.min(Instant::now() + LOOK)) => {
                     self.serve(self.lock());
+                    // Pods may have gone meanwhile, for which one waits longer than for its turn.
+                    let (until, full) = self.lock().until(since, ends);
                     if Instant::now() >= until {
                         return told.try_recv().map_err(|_| full);
                     }

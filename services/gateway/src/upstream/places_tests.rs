@@ -218,3 +218,20 @@ async fn a_pod_that_could_not_be_reached_just_now_is_passed_by_for_a_moment() {
     assert_eq!(name(&places.enter(wanted(0)).await.expect("a place")), "a");
     drop(on_b);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_turn_is_almost_over_waits_on_when_the_last_pod_goes() {
+    let (endpoints, configs) = pods(&["a", "b"]);
+    let places = Places::new(room(1, 10), Some(endpoints.set(&configs[..1])), Arc::default());
+    let _busy = places.enter(wanted(0)).await.expect("a place");
+    let waiting = {
+        let places = Arc::clone(&places);
+        tokio::spawn(async move { places.enter(wanted(0)).await })
+    };
+    // Later than it has looked last before its turn is over, after five seconds.
+    tokio::time::sleep(Duration::from_millis(4_980)).await;
+    places.set_pods(endpoints.set(&[]));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    places.set_pods(endpoints.set(&configs[1..]));
+    assert_eq!(name(&waiting.await.expect("ran").expect("a pod came")), "b");
+}
