@@ -9,12 +9,16 @@ use std::{
 
 use tokio::time::Instant;
 
+/// How many of those that were in use when they were looked at last are looked at again for one newcomer: a table of
+/// which all are in use for long must not be gone through for each.
+const LOOKS: usize = 64;
+
 /// What may be in somebody's use at a moment.
 pub(crate) trait InUse: Clone {
     fn is_in_use(&self) -> bool;
 }
 
-/// There are as many as there may be, and all of them are in use.
+/// There are as many as there may be, and all of them are in use, as far as so many looks tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AllInUse;
 
@@ -31,6 +35,8 @@ struct Inner<K, V> {
     held: HashMap<K, Held<V>>,
     /// By their turns, those first that were used longest ago.
     by_turn: BTreeMap<u64, K>,
+    /// The same of those that were in use when they were looked at last, and that nobody has asked for since.
+    busy: BTreeMap<u64, K>,
     turn: u64,
     /// Places for what is being made.
     reserved: usize,
@@ -41,21 +47,30 @@ struct Held<V> {
     value: V,
     turn: u64,
     used: Instant,
+    is_busy: bool,
 }
 
 impl<K: Copy + Eq + Hash, V: InUse> Inner<K, V> {
-    fn touch(&mut self, key: &K) -> Option<V> {
+    /// Takes one to the end of its order, or of the other, as used just now.
+    fn last(&mut self, key: &K, is_busy: bool) -> Option<&Held<V>> {
         let held = self.held.get_mut(key)?;
         self.turn += 1;
-        self.by_turn.remove(&held.turn);
-        self.by_turn.insert(self.turn, *key);
-        (held.turn, held.used) = (self.turn, Instant::now());
-        Some(held.value.clone())
+        let from = if held.is_busy { &mut self.busy } else { &mut self.by_turn };
+        from.remove(&held.turn);
+        let to = if is_busy { &mut self.busy } else { &mut self.by_turn };
+        to.insert(self.turn, *key);
+        (held.turn, held.used, held.is_busy) = (self.turn, Instant::now(), is_busy);
+        Some(held)
+    }
+
+    fn touch(&mut self, key: &K) -> Option<V> {
+        self.last(key, false).map(|held| held.value.clone())
     }
 
     fn take(&mut self, key: &K) -> Option<V> {
         let held = self.held.remove(key)?;
-        self.by_turn.remove(&held.turn);
+        let order = if held.is_busy { &mut self.busy } else { &mut self.by_turn };
+        order.remove(&held.turn);
         Some(held.value)
     }
 
@@ -63,22 +78,37 @@ impl<K: Copy + Eq + Hash, V: InUse> Inner<K, V> {
         let before = self.take(&key);
         self.turn += 1;
         self.by_turn.insert(self.turn, key);
-        self.held.insert(key, Held { value, turn: self.turn, used: Instant::now() });
+        self.held.insert(key, Held { value, turn: self.turn, used: Instant::now(), is_busy: false });
         before
     }
 
-    /// The one that was used longest ago of those that are not in use. Those that are count as used just now, so that
-    /// they are not looked at each time.
+    fn is_in_use(&self, key: &K) -> bool {
+        self.held.get(key).is_some_and(|held| held.value.is_in_use())
+    }
+
+    /// The one that was used longest ago of those that are not in use. Those that are count as used just now and are
+    /// set aside, so that each is looked at once for each time that it was asked for, and a few again each time.
     fn oldest(&mut self) -> Option<K> {
-        for _ in 0..self.held.len() {
-            let (_, key) = self.by_turn.first_key_value()?;
+        let mut idle = None;
+        while let Some((turn, key)) = self.by_turn.first_key_value() {
+            let (turn, key) = (*turn, *key);
+            if !self.is_in_use(&key) {
+                idle = Some((turn, key));
+                break;
+            }
+            self.last(&key, true);
+        }
+        // One that is in use no more may have been used longer ago than that.
+        let before = idle.map_or(u64::MAX, |(turn, _)| turn);
+        for _ in 0..LOOKS.min(self.busy.len()) {
+            let Some((_, key)) = self.busy.first_key_value().filter(|(turn, _)| **turn < before) else { break };
             let key = *key;
-            if !self.held.get(&key)?.value.is_in_use() {
+            if !self.is_in_use(&key) {
                 return Some(key);
             }
-            self.touch(&key);
+            self.last(&key, true);
         }
-        None
+        idle.map(|(_, key)| key)
     }
 
     /// Makes room for one more: what had to go for it.
@@ -94,7 +124,8 @@ impl<K: Copy + Eq + Hash, V: InUse> Inner<K, V> {
 impl<K: Copy + Eq + Hash, V: InUse> Kept<K, V> {
     /// At most `most`, at least one, each for `idle` after its last use.
     pub(crate) fn new(most: u64, idle: Duration) -> Self {
-        let inner = Inner { held: HashMap::new(), by_turn: BTreeMap::new(), turn: 0, reserved: 0 };
+        let (by_turn, busy) = (BTreeMap::new(), BTreeMap::new());
+        let inner = Inner { held: HashMap::new(), by_turn, busy, turn: 0, reserved: 0 };
         Self { inner: Mutex::new(inner), most: usize::try_from(most).unwrap_or(usize::MAX).max(1), idle }
     }
 
@@ -149,6 +180,7 @@ impl<K: Copy + Eq + Hash, V: InUse> Kept<K, V> {
     pub(crate) fn take_all(&self) -> Vec<V> {
         self.with(|inner| {
             inner.by_turn.clear();
+            inner.busy.clear();
             inner.held.drain().map(|(_, held)| held.value).collect()
         })
     }
@@ -158,11 +190,12 @@ impl<K: Copy + Eq + Hash, V: InUse> Kept<K, V> {
         self.with(|inner| {
             let mut gone = Vec::new();
             for _ in 0..inner.held.len() {
-                let Some((_, key)) = inner.by_turn.first_key_value() else { break };
+                let firsts = [inner.by_turn.first_key_value(), inner.busy.first_key_value()];
+                let Some((_, key)) = firsts.into_iter().flatten().min_by_key(|(turn, _)| **turn) else { break };
                 let key = *key;
                 let Some(held) = inner.held.get(&key).filter(|held| held.used.elapsed() >= self.idle) else { break };
                 if held.value.is_in_use() {
-                    inner.touch(&key);
+                    inner.last(&key, true);
                 } else {
                     gone.extend(inner.take(&key));
                 }
@@ -200,7 +233,10 @@ impl<K: Copy + Eq + Hash, V: InUse> Drop for Room<'_, K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
 
@@ -236,6 +272,41 @@ mod tests {
         assert!(kept.get(&2).is_some());
         let (_, gone) = kept.get_or_make(5, || Arc::new('e')).expect("room");
         assert_eq!(gone.map(|gone| *gone), Some('a'), "the one that was used longest ago");
+    }
+
+    /// Counts how often it is looked at.
+    #[derive(Clone)]
+    struct Looked {
+        looks: Arc<AtomicUsize>,
+        used: Arc<()>,
+    }
+
+    impl InUse for Looked {
+        fn is_in_use(&self) -> bool {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            Arc::strong_count(&self.used) > 1
+        }
+    }
+
+    #[test]
+    fn a_table_of_which_all_are_in_use_is_not_gone_through_for_each_newcomer() {
+        const MANY: u32 = 10_000;
+        let (kept, looks) = (Kept::new(MANY.into(), IDLE), Arc::<AtomicUsize>::default());
+        let make = || Looked { looks: Arc::clone(&looks), used: Arc::default() };
+        let mut held: Vec<_> = (0..MANY).map(|key| kept.get_or_make(key, make).expect("room").0).collect();
+        assert!(!kept.has_room());
+        let before = looks.swap(0, Ordering::Relaxed);
+        assert!(before >= held.len(), "each was looked at once: {before}");
+        for key in 0..100 {
+            assert!(kept.get_or_make(MANY + key, make).is_err());
+        }
+        assert!(looks.load(Ordering::Relaxed) <= 100 * LOOKS);
+        // One that is not in use any more is found, by who comes first or by one of those after.
+        drop(held.swap_remove(5_000));
+        let tries = (0..).position(|_| kept.has_room()).expect("found");
+        assert!(tries <= held.len() / LOOKS + 1, "{tries}");
+        let (_, gone) = kept.get_or_make(MANY, make).expect("room");
+        assert!(gone.is_some() && kept.get(&5_000).is_none());
     }
 
     #[test]

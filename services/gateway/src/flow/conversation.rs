@@ -22,15 +22,13 @@ use crate::{
     refusal::Refusal,
     telemetry::{asking, fail},
     ticket::Held,
-    upstream::{Ask, Endpoint, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
+    upstream::{Ask, Endpoint, Exchange, Failed, HOLD, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
 };
 
 /// How often a request is repeated whose answer was lost, where it may be.
 const REPEATS: u32 = 3;
 /// How often a session is opened anew for one request.
 const RENEWALS: u32 = 3;
-/// How long a request waits for a server that cannot be reached.
-const HOLD: Duration = Duration::from_secs(10);
 /// The first pause before another attempt, doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -59,8 +57,6 @@ pub(crate) struct Conversation {
     pub(crate) held: Option<Held>,
     pub(crate) client: Client,
     pub(crate) asks: Asks,
-    /// Whether it may be made twice.
-    pub(crate) may_repeat: bool,
     pub(crate) deadline: Instant,
     pub(crate) control: mpsc::Receiver<Control>,
     /// Its place at the server, given back while it waits for people, who take their time.
@@ -93,6 +89,31 @@ struct Tries {
     renewals: u32,
     pauses: u32,
     unreached: Option<Instant>,
+}
+
+impl Tries {
+    /// How long to wait before another attempt: for as long as a server asks that says it is full. One that is left
+    /// alone costs nothing to look at, and another may be there before it is tried again.
+    fn pause(&mut self, failed: &Failed) -> Duration {
+        let [random] = crate::token::random();
+        let pause = (PAUSE * (1 << self.pauses.min(6))).min(PAUSE_MAX).mul_f64(0.5 + f64::from(random) / 512.0);
+        self.pauses += 1;
+        match failed {
+            Failed::NotSent { retry_after: Some(asked), by_server: true, .. } => pause.max(PAUSE_MAX.min(*asked)),
+            Failed::NotSent { retry_after: Some(left), .. } => pause.min(*left),
+            _ => pause,
+        }
+    }
+
+    /// Until when it is tried at a server that cannot be reached.
+    fn until(&mut self) -> Instant {
+        *self.unreached.get_or_insert_with(Instant::now) + HOLD
+    }
+
+    /// It has waited for a place for so long, which says nothing of where it is tried next.
+    fn waited(&mut self, time: Duration) {
+        self.unreached = self.unreached.map(|since| since + time);
+    }
 }
 
 impl Conversation {
@@ -212,8 +233,15 @@ impl Conversation {
             failed_on,
             is_call: true,
         };
+        let (gate, before) = (&self.server.gate, self.place.take());
+        let entering = async {
+            match before {
+                Some(before) => gate.enter_again(before, wanted).await,
+                None => gate.enter(self.on.owner, wanted).await,
+            }
+        };
         let place = tokio::select! {
-            place = self.server.gate.enter(self.on.owner, wanted) => place,
+            place = entering => place,
             () = self.client.gone.cancelled() => return Err(Broken::Gone),
         };
         let place = place.inspect_err(|_| self.server.event("shed")).map_err(Broken::Refused)?;
@@ -230,7 +258,7 @@ impl Conversation {
 
     fn late(&self) -> Refusal {
         let why = format!("server '{}' did not answer in time", self.server.config.name);
-        if self.may_repeat {
+        if self.ask.may_repeat {
             Refusal::late(why)
         } else {
             self.server.event("unknown");
@@ -247,39 +275,42 @@ impl Conversation {
         let failed_on = self.ask.pod.clone();
         if failed_on.is_some() {
             // Another pod may have room, and this one may be no more.
-            self.leave();
+            self.place.iter_mut().for_each(Place::vacate);
+            self.ask.pod = None;
         }
         tokio::select! {
             () = sleep(pause) => {}
             () = self.client.gone.cancelled() => return Err(Broken::Gone),
         }
-        if failed_on.is_some() { self.enter(failed_on).await } else { Ok(()) }
+        if failed_on.is_some() {
+            let begun = Instant::now();
+            self.enter(failed_on).await?;
+            tries.waited(begun.elapsed());
+        }
+        Ok(())
     }
 
     fn may_try_again(&self, failed: &Failed, tries: &mut Tries) -> Result<Duration, Refusal> {
         let name = &self.server.config.name;
         let why = format!("server '{name}': {}", failed.why());
-        let [random] = crate::token::random();
-        let pause = (PAUSE * (1 << tries.pauses.min(6))).min(PAUSE_MAX).mul_f64(0.5 + f64::from(random) / 512.0);
-        tries.pauses += 1;
+        let pause = tries.pause(failed);
         match failed {
             Failed::Gone | Failed::OtherEra if tries.renewals < RENEWALS => {
                 tries.renewals += 1;
                 return Ok(Duration::ZERO);
             }
             Failed::NotSent { retry_after, by_server, .. } => {
-                let pause = retry_after.map_or(pause, |asked| asked.min(PAUSE_MAX).max(pause));
-                let since = *tries.unreached.get_or_insert_with(Instant::now);
-                let until = self.deadline.min(since + HOLD);
-                // It costs a server that is not asked nothing; one that says it is full has to be spared.
-                if Instant::now() + pause < until && (!by_server || self.server.budget.spend()) {
+                // One that says it is full is spared: asked as seldom as may be, where there is no leave for more.
+                let is_spared = !by_server || pause >= PAUSE_MAX || self.server.budget.spend();
+                let pause = if is_spared { pause } else { PAUSE_MAX };
+                if Instant::now() + pause < self.deadline.min(tries.until()) {
                     return Ok(pause);
                 }
                 let seconds = retry_after.map_or(1, |after| u32::try_from(after.as_secs()).unwrap_or(u32::MAX));
                 return Err(Refusal::unavailable(why, seconds));
             }
             Failed::Cut(_) | Failed::Unmet(_)
-                if tries.repeats < REPEATS && (self.may_repeat || matches!(failed, Failed::Unmet(_))) =>
+                if tries.repeats < REPEATS && (self.ask.may_repeat || matches!(failed, Failed::Unmet(_))) =>
             {
                 let late = Instant::now() + pause >= self.deadline;
                 if !late && self.server.budget.spend() {
@@ -298,7 +329,7 @@ impl Conversation {
 
     fn given_up(&self, failed: &Failed, why: String) -> Refusal {
         match failed {
-            Failed::Cut(_) | Failed::Wrong(_) if !self.may_repeat => {
+            Failed::Cut(_) | Failed::Wrong(_) if !self.ask.may_repeat => {
                 self.server.event("unknown");
                 Refusal::unknown(format!("{why}: what was asked may have been done; look before you repeat it"))
             }
@@ -428,7 +459,7 @@ impl Conversation {
         let Some(stream) = &self.client.stream else { return Ok(()) };
         let flooded = || {
             let why = format!("server '{}' says more than its client can read", self.server.config.name);
-            Broken::Refused(if self.may_repeat { Refusal::broken(why) } else { Refusal::unknown(why) })
+            Broken::Refused(if self.ask.may_repeat { Refusal::broken(why) } else { Refusal::unknown(why) })
         };
         stream.push(notice(method, params.as_ref())).map_err(|_| flooded())
     }
@@ -455,5 +486,32 @@ const fn kind_of(failed: &Failed) -> &'static str {
         Failed::Late => "timeout",
         Failed::Wrong(_) => "invalid_response",
         Failed::Refused { .. } => "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_alone_is_looked_at_sooner_than_a_server_that_is_full_is_asked_again() {
+        let second = Duration::from_secs(1);
+        let failed = |retry_after, by_server| Failed::NotSent { why: String::new(), retry_after, by_server };
+        let pause = |failed: &Failed| Tries::default().pause(failed);
+        assert!(pause(&failed(Some(second), false)) < PAUSE * 2, "a pod may be there before");
+        assert_eq!(pause(&failed(Some(Duration::from_millis(1)), false)), Duration::from_millis(1));
+        assert_eq!(pause(&failed(Some(second * 7), true)), PAUSE_MAX, "it is believed");
+        assert!(pause(&failed(None, false)) < PAUSE * 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_the_queue_is_not_taken_for_time_in_which_the_server_could_not_be_reached() {
+        let mut tries = Tries::default();
+        let until = tries.until();
+        assert_eq!(until, Instant::now() + HOLD);
+        // It has waited for a pod for longer than for one that cannot be reached.
+        tokio::time::advance(HOLD * 2).await;
+        tries.waited(HOLD * 2);
+        assert_eq!(tries.until(), Instant::now() + HOLD);
     }
 }

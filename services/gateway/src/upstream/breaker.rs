@@ -16,7 +16,8 @@ const WINDOW: u32 = 20;
 const TRIAL: Duration = Duration::from_secs(1);
 
 /// Whether an endpoint is asked. After failures it is left alone for a while, then asked by one request at a time until
-/// one goes well; where they take long, by one each second.
+/// one goes well; where they take long, by one each second. Whoever can ask no other tries it after the shortest rest
+/// each time: it may serve again long before a longer one is over.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     config: BreakerConfig,
@@ -32,11 +33,20 @@ struct State {
     /// Until when it is left alone.
     until: Option<Instant>,
     rest: Duration,
+    /// When it was left alone, or tried last since.
+    tried: Option<Instant>,
     /// Since when a request tries it.
     probing: Option<Instant>,
 }
 
 impl State {
+    /// Until when it is left alone: by who has no other for the shortest rest since it was tried last.
+    fn until(&self, is_alone: bool, shortest: Duration) -> Option<Instant> {
+        let until = self.until?;
+        let sooner = self.tried.filter(|_| is_alone).map(|tried| tried + shortest);
+        Some(sooner.map_or(until, |sooner| sooner.min(until)))
+    }
+
     fn is_probing(&self, now: Instant) -> bool {
         self.probing.is_some_and(|since| now < since + TRIAL)
     }
@@ -71,13 +81,22 @@ impl Breaker {
 
     /// Leave to ask, or how long not to.
     pub(crate) fn pass(self: &Arc<Self>) -> Result<Pass, Duration> {
+        self.leave(false)
+    }
+
+    /// The same for who can ask no other.
+    pub(crate) fn pass_alone(self: &Arc<Self>) -> Result<Pass, Duration> {
+        self.leave(true)
+    }
+
+    fn leave(self: &Arc<Self>, is_alone: bool) -> Result<Pass, Duration> {
         let now = Instant::now();
-        let probes = self.with(|state| match state.until {
+        let probes = self.with(|state| match state.until(is_alone, self.config.rest) {
             None => Ok(false),
             Some(until) if until > now => Err(until - now),
             Some(_) if state.is_probing(now) => Err(Duration::from_millis(100)),
             Some(_) => {
-                state.probing = Some(now);
+                (state.probing, state.tried) = (Some(now), Some(now));
                 Ok(true)
             }
         })?;
@@ -86,8 +105,18 @@ impl Breaker {
 
     /// Whether it is left alone at this moment, or somebody is trying it already.
     pub(crate) fn is_resting(&self) -> bool {
+        self.rests(false)
+    }
+
+    /// The same for who can ask no other.
+    pub(crate) fn is_resting_alone(&self) -> bool {
+        self.rests(true)
+    }
+
+    fn rests(&self, is_alone: bool) -> bool {
         let now = Instant::now();
-        self.with(|state| state.until.is_some_and(|until| until > now || state.is_probing(now)))
+        let until = |state: &State| state.until(is_alone, self.config.rest);
+        self.with(|state| until(state).is_some_and(|until| until > now || state.is_probing(now)))
     }
 
     /// Takes note of what became of a request; whether the endpoint is left alone from now on. One that was under way
@@ -123,7 +152,8 @@ impl Breaker {
                     if state.until.is_some_and(|until| !probed || until > Instant::now()) {
                         return false;
                     }
-                    state.until = Some(Instant::now() + state.rest);
+                    let now = Instant::now();
+                    (state.until, state.tried) = (Some(now + state.rest), Some(now));
                     state.rest = (state.rest * 2).min(self.config.rest_max);
                     (state.seen, state.recent) = (0, 0);
                     true
@@ -223,6 +253,31 @@ mod tests {
         assert!(one.tell(Verdict::Failed));
         assert!(!other.tell(Verdict::Failed), "it is left alone already");
         assert_eq!(breaker.pass().expect_err("left alone"), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_can_ask_no_other_tries_it_after_the_shortest_rest_each_time() {
+        let breaker = breaker();
+        let second = Duration::from_secs(1);
+        assert!(fail(&breaker, 3));
+        for rest in [1, 2] {
+            tokio::time::advance(second * rest).await;
+            assert!(breaker.pass().expect("one tries").tell(Verdict::Failed));
+        }
+        // It is left alone for four seconds now.
+        assert_eq!(breaker.pass_alone().expect_err("left alone"), second);
+        for _ in 0..2 {
+            tokio::time::advance(second).await;
+            assert!(breaker.is_resting() && !breaker.is_resting_alone());
+            assert!(breaker.pass().is_err(), "others are asked");
+            let probe = breaker.pass_alone().expect("one tries");
+            assert!(breaker.is_resting_alone() && breaker.pass_alone().is_err(), "one alone");
+            assert!(!probe.tell(Verdict::Failed), "it is left alone for no longer than it was");
+            assert_eq!(breaker.pass_alone().expect_err("not at once"), second);
+        }
+        tokio::time::advance(second).await;
+        breaker.pass_alone().expect("one tries").tell(Verdict::Well);
+        assert!(breaker.pass().is_ok(), "it serves again");
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,14 @@ use tower::Service;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long what was sent may be without an acknowledgement by the other machine, and how long nothing may be heard
+/// before that is asked whether it is still there, and again. One that has vanished tells nobody, and calls would wait
+/// for its answers until their time is over.
+#[cfg(target_os = "linux")]
+const UNHEARD: Duration = Duration::from_secs(15);
+const ALIVE_AFTER: Duration = Duration::from_secs(10);
+const ALIVE_EVERY: Duration = Duration::from_secs(3);
+const ALIVE_TIMES: u32 = 3;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -39,6 +47,11 @@ impl Connector {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
+        tcp.set_keepalive(Some(ALIVE_AFTER));
+        tcp.set_keepalive_interval(Some(ALIVE_EVERY));
+        tcp.set_keepalive_retries(Some(ALIVE_TIMES));
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(UNHEARD));
         tcp.enforce_http(false);
         #[cfg(not(feature = "tls"))]
         if let Some(path) = authorities {
@@ -193,5 +206,28 @@ mod tls {
             let name = ServerName::try_from(host).map_err(|_| io::Error::other("the host can be in no certificate"))?;
             self.0.connect(name, stream).await
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::net::sockopt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_machine_that_vanishes_is_found_out() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let to = format!("http://{}/mcp", listener.local_addr().expect("an address")).parse().expect("an address");
+        let mut connector = Connector::new(None).expect("usable");
+        std::future::poll_fn(|context| connector.poll_ready(context)).await.expect("ready");
+        let stream = match connector.call(to).await.expect("connected") {
+            Stream::Plain(stream) => stream.into_inner(),
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => panic!("in clear"),
+        };
+        assert!(sockopt::socket_keepalive(&stream).expect("told"));
+        assert_eq!(sockopt::tcp_keepidle(&stream).expect("told"), ALIVE_AFTER);
+        assert_eq!(u128::from(sockopt::tcp_user_timeout(&stream).expect("told")), UNHEARD.as_millis());
     }
 }

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use http::Uri;
@@ -17,6 +18,46 @@ use crate::{
     ticket::number_of,
 };
 
+/// For how long an endpoint cannot be reached before sessions at it are opened elsewhere, where that can be.
+const LOST: Duration = Duration::from_secs(5);
+/// For how long others are tried first after it could not be reached.
+const PASSED_BY: Duration = Duration::from_secs(1);
+/// Longest time between two of these times for which nothing is known of what was in between.
+const APART: Duration = Duration::from_secs(10);
+
+/// Since when an endpoint cannot be reached, as far as it was tried.
+#[derive(Debug, Default)]
+pub(crate) struct Away(Mutex<Option<(Instant, Instant)>>);
+
+impl Away {
+    fn with<T>(&self, work: impl FnOnce(&mut Option<(Instant, Instant)>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It was tried, and could not be reached, or could.
+    pub(super) fn note(&self, is_away: bool) {
+        self.with(|away| {
+            if !is_away {
+                *away = None;
+                return;
+            }
+            let now = Instant::now();
+            let known = away.filter(|(first, last)| *last - *first >= LOST || now - *last <= APART);
+            *away = Some((known.map_or(now, |(first, _)| first), now));
+        });
+    }
+
+    /// Whether it could not be reached just now, so that another is tried first where that can be.
+    pub(crate) fn is_passed_by(&self) -> bool {
+        self.with(|away| away.is_some_and(|(_, last)| last.elapsed() < PASSED_BY))
+    }
+
+    /// Whether it could not be reached for so long that it is not waited for any more. So it stays until it can be.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.with(|away| away.is_some_and(|(first, last)| last - first >= LOST))
+    }
+}
+
 /// One replica of a server.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -24,6 +65,7 @@ pub(crate) struct Endpoint {
     /// Of its address, the same at every replica of the gateway.
     pub(crate) number: u32,
     pub(crate) breaker: Arc<Breaker>,
+    pub(crate) away: Away,
     /// Requests under way, those of the gateway itself among them.
     pub(crate) busy: AtomicUsize,
     /// Its name where it is a pod.
@@ -50,6 +92,7 @@ impl Endpoint {
             uri: address.parse().ok()?,
             number: number_of(address),
             breaker: Breaker::new(breaker),
+            away: Away::default(),
             busy: AtomicUsize::new(0),
             pod: pod.to_owned(),
             address: address.to_owned(),
@@ -150,6 +193,12 @@ impl Endpoints {
         self.changed.subscribe()
     }
 
+    /// Whether sessions at one are opened elsewhere: it is not reached any more, and another takes them.
+    pub(crate) fn is_left(&self, one: &Endpoint) -> bool {
+        let takes = |other: &Arc<Endpoint>| other.is_open() && !other.away.is_lost();
+        one.away.is_lost() && self.all().iter().any(takes)
+    }
+
     /// Waits until there is one that takes what has no session yet.
     pub(crate) async fn open(&self) {
         let mut changes = self.changes();
@@ -157,5 +206,45 @@ impl Endpoints {
             // The sender is ours.
             drop(changes.changed().await);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_not_reached_for_a_while_is_lost_until_it_is() {
+        let away = Away::default();
+        away.note(true);
+        tokio::time::advance(APART * 2).await;
+        away.note(true);
+        assert!(!away.is_lost(), "nobody knows what was in between");
+        for _ in 0..2 {
+            tokio::time::advance(LOST / 2).await;
+            assert!(!away.is_lost());
+            away.note(true);
+        }
+        assert!(away.is_lost());
+        tokio::time::advance(APART * 2).await;
+        away.note(true);
+        assert!(away.is_lost(), "it was not reached since");
+        away.note(false);
+        away.note(true);
+        assert!(!away.is_lost());
+    }
+
+    #[test]
+    fn sessions_leave_one_that_is_lost_only_for_another() {
+        let pod = |name: &str| PodConfig { name: name.to_owned(), url: format!("http://{name}/mcp"), draining: false };
+        let endpoints = Endpoints::new(BreakerConfig::default());
+        let all = endpoints.set(&[pod("a")]);
+        let long_ago = Instant::now();
+        all[0].away.with(|away| *away = Some((long_ago, long_ago + LOST)));
+        assert!(!endpoints.is_left(&all[0]), "there is no other");
+        endpoints.set(&[pod("a"), PodConfig { draining: true, ..pod("b") }]);
+        assert!(!endpoints.is_left(&all[0]), "none that takes them");
+        endpoints.set(&[pod("a"), pod("b")]);
+        assert!(endpoints.is_left(&all[0]));
     }
 }

@@ -39,14 +39,21 @@ struct Callers {
 /// A request's place; gives it back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    taken: Taken,
-    _caller: CallerPlace,
+    /// `None` between one attempt and the next.
+    taken: Option<Taken>,
+    caller: CallerPlace,
 }
 
 impl Place {
     /// The pod that it is on, of a server with pods.
     pub(crate) fn pod(&self) -> Option<&Arc<Endpoint>> {
-        self.taken.pod.as_ref()
+        self.taken.as_ref()?.pod.as_ref()
+    }
+
+    /// Gives back what it has on its pod until it is tried again, and stays one of its caller's requests: another of
+    /// these would take its place meanwhile, and it be turned away though it was let in.
+    pub(crate) fn vacate(&mut self) {
+        self.taken = None;
     }
 }
 
@@ -136,8 +143,19 @@ impl Gate {
     /// Waits for a place among those that run.
     pub(crate) async fn enter(&self, caller: Digest, wanted: Wanted) -> Result<Place, Refusal> {
         let caller = self.count(caller)?;
+        self.place(caller, wanted).await
+    }
+
+    /// The same for one that has been let in before and is tried again.
+    pub(crate) async fn enter_again(&self, before: Place, wanted: Wanted) -> Result<Place, Refusal> {
+        let Place { taken, caller } = before;
+        drop(taken);
+        self.place(caller, wanted).await
+    }
+
+    async fn place(&self, caller: CallerPlace, wanted: Wanted) -> Result<Place, Refusal> {
         let taken = self.places.enter(wanted).await.map_err(|full| self.refusal(full))?;
-        Ok(Place { taken, _caller: caller })
+        Ok(Place { taken: Some(taken), caller })
     }
 
     /// Waits for a pod as a call does, without being anybody's.
@@ -151,6 +169,7 @@ impl Gate {
             Full::Queue | Full::Late => {
                 (format!("server '{server}' has as many requests as it takes; repeat this one later"), 1)
             }
+            Full::Unreached => (format!("no pod of server '{server}' can be reached; repeat this later"), 5),
             Full::NoPod => (format!("server '{server}' has no pod, and is not to be woken by calls"), 30),
             Full::NotWoken => (format!("server '{server}' was asleep, and no pod came in time; repeat this later"), 5),
             Full::Closed => (format!("server '{server}' was taken away"), 30),
@@ -199,5 +218,40 @@ mod tests {
         assert_eq!(fourth.expect_err("refused").status, StatusCode::SERVICE_UNAVAILABLE);
         drop(first);
         gate.enter(ben, wanted()).await.expect("a place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_tried_again_is_turned_away_for_no_other() {
+        let server = ServerConfig::new("a", Reach::Process(ProcessConfig::new("a", [""; 0])));
+        let config = ServerConfig { concurrency: 1, queue: 1, per_caller: 2, ..server };
+        let gate = Gate::new(&config, None, &Arc::default());
+        let pod = Endpoint::new("a", "http://a/mcp", config.breaker).map(Arc::new);
+        let ends = Instant::now() + Duration::from_secs(60);
+        let wanted = |failed_on| Wanted { ends, class: 0, pin: None, failed_on, is_call: true };
+        let (ann, ben) = ([1; 16], [2; 16]);
+        let mut first = gate.enter(ann, wanted(None)).await.expect("a place");
+        let waits = |caller| {
+            let (gate, wanted) = (Arc::clone(&gate), wanted(None));
+            tokio::spawn(async move { gate.enter(caller, wanted).await })
+        };
+        let own = waits(ann);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        // It failed, and others are faster than it: the place and the queue are full, and its caller has two under way.
+        first.vacate();
+        let other = own.await.expect("ran").expect("a place");
+        let waiting = waits(ben);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(gate.enter(ann, wanted(None)).await.expect_err("refused").status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(gate.enter(ben, wanted(None)).await.expect_err("refused").status, StatusCode::SERVICE_UNAVAILABLE);
+        let again = {
+            let (gate, wanted) = (Arc::clone(&gate), wanted(pod));
+            tokio::spawn(async move { gate.enter_again(first, wanted).await })
+        };
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(other);
+        let again = again.await.expect("ran").expect("its turn is before that of those who had none");
+        assert!(!waiting.is_finished());
+        drop(again);
+        waiting.await.expect("ran").expect("a place");
     }
 }

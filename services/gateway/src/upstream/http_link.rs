@@ -46,6 +46,9 @@ const IDLE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_secs(10);
 /// How often a broken stream is taken up again in a row.
 const RESUMES: u32 = 5;
+/// How long after it broke, in milliseconds, where the server does not say; and at the most when it does.
+const RESUME_MS: u64 = 100;
+const RESUME_MS_MAX: u64 = 5_000;
 /// Bytes of a refusal that are looked at.
 const REFUSAL_BYTES: usize = 16 << 10;
 /// Notifications in the course of one request: more are a flood.
@@ -111,7 +114,9 @@ impl Route {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
-        self.client.request(request).await.map_err(|cause| {
+        let answered = self.client.request(request).await;
+        self.endpoint.away.note(answered.as_ref().is_err_and(hyper_util::client::legacy::Error::is_connect));
+        answered.map_err(|cause| {
             let why = format!("{}: {}", self.endpoint.uri, told(&cause));
             if cause.is_connect() { Failed::not_sent(why) } else { Failed::Cut(why) }
         })
@@ -138,6 +143,7 @@ impl Route {
         }
         let busy = Busy::with(Arc::clone(&self.endpoint));
         let mut exchange = HttpExchange::new(self, id, busy, pass);
+        exchange.may_repeat = ask.may_repeat;
         match timeout_at(ask.deadline, exchange.begin(request)).await {
             Ok(begun) => begun.map(|()| exchange),
             Err(_) => {
@@ -181,6 +187,12 @@ impl Route {
         match response.status() {
             status if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND if self.session.is_some() => Err(Failed::Gone),
+            status @ (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+                Err(full(status, response.headers(), &self.endpoint))
+            }
+            status if status.is_server_error() => {
+                Err(Failed::Cut(format!("{} answers a message with status {status}", self.endpoint.uri)))
+            }
             status => Err(Failed::Refused { status: status.as_u16(), why: "a message was not taken".to_owned() }),
         }
     }
@@ -212,6 +224,10 @@ pub(crate) struct HttpExchange {
     last: Option<String>,
     resumes: u32,
     notices: u32,
+    /// Whether what was asked may be made again.
+    may_repeat: bool,
+    /// Whether the stream broke, and was not ended.
+    is_broken: bool,
 }
 
 impl HttpExchange {
@@ -230,6 +246,8 @@ impl HttpExchange {
             last: None,
             resumes: 0,
             notices: 0,
+            may_repeat: false,
+            is_broken: false,
         }
     }
 
@@ -311,9 +329,7 @@ impl HttpExchange {
             StatusCode::NOT_FOUND if legacy_session => Err(Failed::Gone),
             StatusCode::BAD_REQUEST if legacy_session && about_session() => Err(Failed::Gone),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                let retry_after = Some(Duration::from_secs(seconds.unwrap_or(1)));
-                Err(Failed::NotSent { why: why(), retry_after, by_server: true })
+                Err(full(status, headers, &self.route.endpoint))
             }
             status if status.is_server_error() => match answer {
                 // It names this request, so it is the answer to it, whatever the status says besides. One without its
@@ -371,8 +387,8 @@ impl HttpExchange {
                 }
                 Ok(())
             }
-            Some(Err(_)) | None => {
-                self.body = None;
+            ended @ (Some(Err(_)) | None) => {
+                (self.body, self.is_broken) = (None, ended.is_some());
                 self.parser.begin_anew();
                 Ok(())
             }
@@ -407,7 +423,10 @@ impl HttpExchange {
             return Err(broken());
         }
         self.resumes += 1;
-        let wait = self.parser.retry.unwrap_or(100).min(5_000);
+        let asked = self.parser.retry.unwrap_or(RESUME_MS).min(RESUME_MS_MAX);
+        // Who ended it in order is come back to when it says. One that broke is of no use where the call can be made
+        // again, before its time is over, unless it can be taken up at once.
+        let wait = if self.is_broken && self.may_repeat { asked.min(RESUME_MS) } else { asked };
         tokio::time::sleep(Duration::from_millis(wait)).await;
         match self.route.get(Some(&last)).await {
             Ok(response) if response.status().is_success() && is(response.headers(), "text/event-stream") => {
@@ -416,13 +435,19 @@ impl HttpExchange {
             }
             // It is there no more; what was asked may have been done.
             Ok(_) => Err(broken()),
-            // It may be starting again.
+            // It may be starting again, but what can be made again need not wait for that.
+            Err(_) if self.may_repeat => Err(broken()),
             Err(_) => Ok(()),
         }
     }
 
+    /// Tells the server something that belongs to the request, which it has got: what came of that is not known when
+    /// this does not get there.
     pub(crate) async fn tell(&self, message: Json) -> Result<(), Failed> {
-        self.route.tell(message).await
+        self.route.tell(message).await.map_err(|failed| match failed {
+            Failed::NotSent { .. } | Failed::Gone => Failed::Cut(failed.why()),
+            failed => failed,
+        })
     }
 
     pub(crate) async fn cancel(self, why: &str) {
@@ -431,6 +456,13 @@ impl HttpExchange {
             drop(self.route.tell(cancelled(self.id, why)).await);
         }
     }
+}
+
+/// It says that it takes no more for now.
+fn full(status: StatusCode, headers: &HeaderMap, endpoint: &Endpoint) -> Failed {
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = Some(Duration::from_secs(seconds.unwrap_or(1)));
+    Failed::NotSent { why: format!("{} answers with status {status}", endpoint.uri), retry_after, by_server: true }
 }
 
 /// The header for whom a server is asked, where it is told.

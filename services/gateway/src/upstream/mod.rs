@@ -40,7 +40,7 @@ pub(crate) use self::{
     era::{Info, gateway_info},
     gate::Place,
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
-    places::{ClassCount, Counts, Wanted},
+    places::{ClassCount, Counts, HOLD, Wanted},
     server::{Common, Server},
     subscriptions::{NotSubscribed, Subscribed},
 };
@@ -142,6 +142,8 @@ pub(crate) struct Ask {
     pub(crate) traceparent: String,
     /// The pod on which it has a place.
     pub(crate) pod: Option<Arc<Endpoint>>,
+    /// Whether it may be made twice.
+    pub(crate) may_repeat: bool,
     /// Until when it is awaited.
     pub(crate) deadline: Instant,
 }
@@ -179,6 +181,7 @@ impl Ask {
             declared: Declared::default(),
             traceparent: String::new(),
             pod: None,
+            may_repeat: true,
             deadline: Instant::now() + OWN,
         }
     }

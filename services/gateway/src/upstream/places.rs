@@ -16,6 +16,9 @@ use super::endpoints::Endpoint;
 /// How often one that waits looks by itself: that an endpoint is not left alone any more is told by nobody.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long a request waits for a server that cannot be reached.
+pub(crate) const HOLD: Duration = Duration::from_secs(10);
+
 /// How much room a server has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
@@ -54,6 +57,8 @@ pub(crate) enum Full {
     Queue,
     /// Its turn did not come in time.
     Late,
+    /// All pods that there are were left alone, for they fail, and none was well again in time.
+    Unreached,
     /// There is no pod, and none can be had.
     NoPod,
     /// No pod came in time.
@@ -105,6 +110,8 @@ struct Inner {
     pods: Option<Arc<[Arc<Endpoint>]>>,
     /// Since when there has been a pod that takes calls.
     serving: Option<Instant>,
+    /// Since when not all of those that take calls have been left alone, as far as somebody who waits has looked.
+    well: Option<Instant>,
     running: usize,
     waiting: VecDeque<Waiter>,
     next: u64,
@@ -171,6 +178,7 @@ impl Places {
             room,
             pods: None,
             serving: None,
+            well: None,
             running: 0,
             waiting: VecDeque::new(),
             next: 0,
@@ -253,11 +261,13 @@ impl Places {
         };
         let _leaving = Leaving(self, number);
         loop {
-            let (until, full) = self.lock().until(since, ends);
+            let (until, _) = self.lock().until(since, ends);
             tokio::select! {
                 taken = &mut told => return taken.map_err(|_| Full::Closed),
                 () = sleep_until(until.min(Instant::now() + LOOK)) => {
                     self.serve(self.lock());
+                    // Pods may have gone meanwhile, for which one waits longer than for its turn.
+                    let (until, full) = self.lock().until(since, ends);
                     if Instant::now() >= until {
                         return told.try_recv().map_err(|_| full);
                     }
@@ -288,7 +298,8 @@ impl Places {
         if is_cold && inner.room.wake.is_none() {
             return Err(Full::NoPod);
         }
-        if inner.waiting.len() >= inner.room.queue {
+        // One that had a place already is one of the requests under way, which are bounded, and not turned away now.
+        if inner.waiting.len() >= inner.room.queue && wanted.failed_on.is_none() {
             return Err(Full::Queue);
         }
         if is_cold {
@@ -298,7 +309,14 @@ impl Places {
         let (tell, told) = oneshot::channel();
         let number = inner.next;
         inner.next += 1;
-        inner.waiting.push_back(Waiter { number, since, wanted, tell });
+        // It has waited for its turn before: those that never had one come after it.
+        let is_repeat = wanted.failed_on.is_some();
+        let at = if is_repeat {
+            inner.waiting.partition_point(|waiter| waiter.wanted.failed_on.is_some())
+        } else {
+            inner.waiting.len()
+        };
+        inner.waiting.insert(at, Waiter { number, since, wanted, tell });
         Ok(Err((number, told)))
     }
 
@@ -343,8 +361,8 @@ impl Places {
         let (inner, now) = (self.lock(), Instant::now());
         let since_made = now.duration_since(self.made);
         let classes = inner.tallies.iter().enumerate().map(|(class, tally)| {
-            let mut waiting = inner.waiting.iter().filter(|waiter| waiter.wanted.class == class).peekable();
-            let oldest = waiting.peek().map(|waiter| now.duration_since(waiter.since));
+            let waiting = inner.waiting.iter().filter(|waiter| waiter.wanted.class == class);
+            let oldest = waiting.clone().map(|waiter| now.duration_since(waiter.since)).max();
             let running = since_made.saturating_mul(u32::try_from(tally.in_flight).unwrap_or(u32::MAX));
             ClassCount {
                 in_flight: tally.in_flight,
@@ -378,17 +396,34 @@ impl Inner {
         let in_turn = (0..pods.len()).map(|at| &pods[(self.turn + at) % pods.len()]);
         let free = in_turn.filter(|pod| pod.is_open() && has_room(pod) && !pod.breaker.is_resting());
         let failed = |pod: &Arc<Endpoint>| wanted.failed_on.as_ref().is_some_and(|failed| Arc::ptr_eq(failed, pod));
-        let least = free.min_by_key(|pod| (failed(pod), pod.placed().0, pod.sessions.load(Ordering::Relaxed)));
-        least.map(|pod| Some(Arc::clone(pod)))
+        // One that cannot be reached has the least to do.
+        let passed_by = |pod: &Arc<Endpoint>| failed(pod) || pod.away.is_passed_by();
+        let least = free.min_by_key(|pod| (passed_by(pod), pod.placed().0, pod.sessions.load(Ordering::Relaxed)));
+        let tried = || {
+            let due = |pod: &&Arc<Endpoint>| pod.is_open() && has_room(pod) && !pod.breaker.is_resting_alone();
+            if self.all_rest() { pods.iter().find(due) } else { None }
+        };
+        least.or_else(tried).map(|pod| Some(Arc::clone(pod)))
+    }
+
+    /// Whether there are pods that take calls, and all of them are left alone.
+    fn all_rest(&self) -> bool {
+        let mut open = self.pods.iter().flat_map(|pods| pods.iter()).filter(|pod| pod.is_open()).peekable();
+        open.peek().is_some() && open.all(|pod| pod.breaker.is_resting())
     }
 
     /// Until when one waits that has waited since, and why it gets nothing then.
-    fn until(&self, since: Instant, ends: Instant) -> (Instant, Full) {
+    fn until(&mut self, since: Instant, ends: Instant) -> (Instant, Full) {
         if self.is_cold() {
             return (ends.min(since + self.room.wake.unwrap_or_default()), Full::NotWoken);
         }
-        // That there was no pod before is not held against its turn.
+        // That there was no pod before is not held against its turn, nor that none answered.
         let from = self.serving.map_or(since, |serving| serving.max(since));
+        if self.all_rest() {
+            self.well = None;
+            return (ends.min(from + self.room.wait.max(HOLD)), Full::Unreached);
+        }
+        let from = from.max(*self.well.get_or_insert_with(Instant::now));
         (ends.min(from + self.room.wait), Full::Late)
     }
 }

@@ -1,5 +1,8 @@
 use super::*;
-use crate::config::{BreakerConfig, PodConfig};
+use crate::{
+    config::{BreakerConfig, PodConfig},
+    upstream::breaker::Verdict,
+};
 
 fn room(each: usize, queue: usize) -> Room {
     let second = Duration::from_secs(1);
@@ -143,4 +146,92 @@ async fn a_call_that_has_failed_somewhere_is_tried_elsewhere_first() {
     let last = places.enter(again).await.expect("a place");
     assert_eq!(name(&last), "a", "where nothing else is free");
     drop((busy, taken));
+}
+
+/// The only pod of a server, left alone for longer than anybody waits.
+fn left_alone() -> (super::super::endpoints::Endpoints, Vec<PodConfig>) {
+    let rest = Duration::from_secs(3_600);
+    let endpoints = super::super::endpoints::Endpoints::new(BreakerConfig { failures: 1, rest, rest_max: rest });
+    let (_, configs) = pods(&["a", "b"]);
+    let all = endpoints.set(&configs[..1]);
+    assert!(all[0].breaker.pass().expect("asked").tell(Verdict::Failed));
+    (endpoints, configs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_pods_that_fail_as_for_a_server_that_cannot_be_reached() {
+    let (endpoints, configs) = left_alone();
+    let places = Places::new(room(1, 10), Some(endpoints.all()), Arc::default());
+    let begun = Instant::now();
+    assert_eq!(places.enter(wanted(0)).await.expect_err("in vain"), Full::Unreached);
+    assert_eq!(begun.elapsed(), HOLD);
+    let enter = || {
+        let places = Arc::clone(&places);
+        tokio::spawn(async move { places.enter(wanted(0)).await })
+    };
+    let (first, second) = (enter(), enter());
+    // Longer than one waits for its turn.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    places.set_pods(endpoints.set(&configs));
+    let first = first.await.expect("ran").expect("a place");
+    assert_eq!(name(&first), "b");
+    let well = Instant::now();
+    assert_eq!(second.await.expect("ran").expect_err("in vain"), Full::Late);
+    assert!(well.elapsed() >= Duration::from_secs(4), "its turn is counted from then: {:?}", well.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_pod_is_tried_after_the_shortest_rest_however_long_it_is_left_alone() {
+    let second = Duration::from_secs(1);
+    let config = BreakerConfig { failures: 1, rest: second, rest_max: second * 60 };
+    let endpoints = super::super::endpoints::Endpoints::new(config);
+    let (_, configs) = pods(&["a", "b"]);
+    let all = endpoints.set(&configs[..1]);
+    for rest in [0, 1, 2, 4, 8, 16] {
+        tokio::time::sleep(second * rest).await;
+        assert!(all[0].breaker.pass().expect("asked").tell(Verdict::Failed));
+    }
+    let places = Places::new(room(1, 10), Some(all), Arc::default());
+    let begun = Instant::now();
+    let taken = places.enter(wanted(0)).await.expect("a place");
+    assert!(begun.elapsed() < second * 2, "not after half a minute: {:?}", begun.elapsed());
+    assert_eq!(name(&taken), "a");
+    drop(taken);
+    // Where another can be asked it is left alone for as long as it is said.
+    places.set_pods(endpoints.set(&configs));
+    let _busy = places.enter(wanted(0)).await.expect("a place");
+    assert_eq!(places.enter(wanted(0)).await.expect_err("in vain"), Full::Late);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_could_not_be_reached_just_now_is_passed_by_for_a_moment() {
+    let (endpoints, configs) = pods(&["a", "b"]);
+    let all = endpoints.set(&configs);
+    let places = Places::new(room(2, 1), Some(Arc::clone(&all)), Arc::default());
+    let on_b = places.enter(Wanted { pin: Some(Arc::clone(&all[1])), ..wanted(0) }).await.expect("a place");
+    all[0].away.note(true);
+    let second = places.enter(wanted(0)).await.expect("a place");
+    assert_eq!(name(&second), "b", "though the other has less to do");
+    assert_eq!(name(&places.enter(wanted(0)).await.expect("a place")), "a", "where nothing else is free");
+    drop(second);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(name(&places.enter(wanted(0)).await.expect("a place")), "a");
+    drop(on_b);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_turn_is_almost_over_waits_on_when_the_last_pod_goes() {
+    let (endpoints, configs) = pods(&["a", "b"]);
+    let places = Places::new(room(1, 10), Some(endpoints.set(&configs[..1])), Arc::default());
+    let _busy = places.enter(wanted(0)).await.expect("a place");
+    let waiting = {
+        let places = Arc::clone(&places);
+        tokio::spawn(async move { places.enter(wanted(0)).await })
+    };
+    // Later than it has looked last before its turn is over, after five seconds.
+    tokio::time::sleep(Duration::from_millis(4_980)).await;
+    places.set_pods(endpoints.set(&[]));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    places.set_pods(endpoints.set(&configs[1..]));
+    assert_eq!(name(&waiting.await.expect("ran").expect("a pod came")), "b");
 }

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Ask, Exchange, Failed, OnBehalf,
-    breaker::Pass,
+    breaker::{Breaker, Pass},
     budget::Budget,
     changes::{Changes, Told},
     connect::Connector,
@@ -185,6 +185,7 @@ impl Server {
         };
         let same = without(&self.config, mine) == without(config, new);
         if same && let Some(endpoints) = self.kind.endpoints() {
+            self.budget.grow(config.at_once());
             self.gate.set_pods(endpoints.set(&new.pods));
         }
         same
@@ -207,7 +208,8 @@ impl Server {
         let Kind::Http { endpoints, turn, .. } = &self.kind else { unreachable!("asked of HTTP alone") };
         let resting = |left| Failed::resting("it fails and is left alone for a moment", left);
         if let Some(pod) = pod {
-            return Ok((self.route_to(pod, on), pod.breaker.pass().map_err(resting)?));
+            // It was chosen with its breaker in mind.
+            return Ok((self.route_to(pod, on), pod.breaker.pass_alone().map_err(resting)?));
         }
         let (turn, endpoints) = (turn.fetch_add(1, Ordering::Relaxed), endpoints.all());
         // Taken in turns, so that those that have as little to do as others share it.
@@ -216,12 +218,15 @@ impl Server {
         if open.is_empty() {
             return Err(Failed::not_sent("none of its pods takes requests"));
         }
-        open.sort_by_key(|endpoint| endpoint.busy.load(Ordering::Relaxed));
+        open.sort_by_key(|endpoint| (endpoint.away.is_passed_by(), endpoint.busy.load(Ordering::Relaxed)));
         let mut rest = Duration::from_secs(1);
-        for endpoint in open {
-            match endpoint.breaker.pass() {
-                Ok(pass) => return Ok((self.route_to(endpoint, on), pass)),
-                Err(left) => rest = rest.min(left),
+        // Where all are left alone none of them is for long.
+        for pass in [Breaker::pass, Breaker::pass_alone] {
+            for endpoint in &open {
+                match pass(&endpoint.breaker) {
+                    Ok(pass) => return Ok((self.route_to(endpoint, on), pass)),
+                    Err(left) => rest = rest.min(left),
+                }
             }
         }
         Err(resting(rest))
@@ -265,7 +270,7 @@ impl Server {
     ) -> Result<(LinkKey, Link), Failed> {
         let key = LinkKey::new(on, abilities, self.sharing());
         if let Some(link) = self.ways.links.get(&key) {
-            if !link.is_gone() {
+            if !link.is_gone() && !self.is_left(&link) {
                 return Ok((key, link));
             }
             self.meters.event(&self.config.name, "restarted");
@@ -313,10 +318,22 @@ impl Server {
         let Kind::Http { endpoints, .. } = &self.kind else { return None };
         let endpoints = endpoints.all();
         let endpoint = endpoints.iter().find(|endpoint| endpoint.number == held.endpoint)?;
+        if self.is_away(endpoint) {
+            return None;
+        }
         let mut route = self.route_to(endpoint, on);
         route.revision = held.revision;
         route.session = Some(HeaderValue::from_str(&held.id).ok()?);
         Some(Link::new(Way::Session(Box::new(route)), on, &self.config.name, &self.meters))
+    }
+
+    /// Whether sessions at an endpoint are opened elsewhere, for it is not reached any more.
+    pub(super) fn is_away(&self, endpoint: &Endpoint) -> bool {
+        self.kind.endpoints().is_some_and(|endpoints| endpoints.is_left(endpoint))
+    }
+
+    pub(super) fn is_left(&self, link: &Link) -> bool {
+        matches!(&link.0.way, Way::Session(route) if self.is_away(&route.endpoint))
     }
 
     /// Opens a session for a client's token to carry.
@@ -379,6 +396,12 @@ impl Server {
             }
         });
         let (key, link) = linked.map_err(|failed| self.not_yet_sent(failed))?;
+        // Another request of the session has opened it elsewhere meanwhile, where this one has no place.
+        if let (Way::Session(route), Some(pod)) = (&link.0.way, &ask.pod)
+            && !Arc::ptr_eq(&route.endpoint, pod)
+        {
+            return Err(Failed::not_sent("its session is on another pod than it has a place on"));
+        }
         let sent = self.send_by(on, &link, ask).await;
         match &sent {
             Err(Failed::OtherEra) => {
@@ -404,7 +427,7 @@ impl Server {
                 let why = || format!("{} fails and is left alone for a moment", route.endpoint.uri);
                 let resting = |left| Failed::resting(why(), left);
                 // A session is at its endpoint alone; when that is away for long it ends there too.
-                let pass = route.endpoint.breaker.pass().map_err(resting)?;
+                let pass = route.endpoint.breaker.pass_alone().map_err(resting)?;
                 let mut route = route.clone();
                 // A session is its account's, whose tokens do not all have the same role.
                 route.on_behalf = on_behalf(on, self.config.forward_caller);

@@ -15,13 +15,17 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{
     Ask, Exchange, Failed, OnBehalf, Said,
     era::{Info, answer},
     links::{Link, LinkKey},
     server::Server,
+    watch::changed,
 };
 use crate::{
     abilities::Abilities,
@@ -269,6 +273,7 @@ impl Server {
         loop {
             // Nothing changes at one that sleeps, and it is not woken for this.
             self.until_awake().await;
+            let begun = Instant::now();
             let ended = match self.info().await {
                 Ok(info) if info.revision.is_modern() => self.follow_resources(&info).await,
                 Ok(_) => self.subscribe_in_session().await,
@@ -282,7 +287,8 @@ impl Server {
                 Err(failed) => {
                     let (server, why) = (&self.config.name, failed.why());
                     tracing::debug!(server, why, "resources of an MCP server cannot be subscribed to");
-                    (pause * 2).min(PAUSE_MAX)
+                    // One that lasted for longer than the pause before it ended as any may.
+                    if begun.elapsed() > pause { PAUSE } else { (pause * 2).min(PAUSE_MAX) }
                 }
             };
             let [random] = crate::token::random();
@@ -294,6 +300,7 @@ impl Server {
     /// Follows a stream of what is wanted, of a server of 2026-07-28, until it ends or nothing is.
     async fn follow_resources(&self, info: &Info) -> Result<(), Failed> {
         let mut open: Option<Exchange> = None;
+        let mut changes = self.endpoint_changes();
         loop {
             // What is wanted no more is told by what the next stream is not asked for.
             drop(self.subscriptions.left());
@@ -334,6 +341,12 @@ impl Server {
                     () = self.subscriptions.changed.notified() => {
                         if self.subscriptions.wanted() != wanted {
                             break;
+                        }
+                    }
+                    // It would say nothing more, and might not end.
+                    () = changed(&mut changes) => {
+                        if exchange.must_move() {
+                            return Ok(());
                         }
                     }
                 }

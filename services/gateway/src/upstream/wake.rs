@@ -91,12 +91,13 @@ impl Server {
             return None;
         }
         let key = LinkKey::new(on, abilities, self.sharing());
-        if let Some(link) = self.ways.links.get(&key).filter(|link| !link.is_gone())
+        if let Some(link) = self.ways.links.get(&key).filter(|link| !link.is_gone() && !self.is_left(link))
             && let Way::Session(route) = &link.0.way
         {
             return Some(Arc::clone(&route.endpoint));
         }
         let held = held.filter(|_| !self.ways.spent.contains_key(&key))?;
-        endpoints.all().iter().find(|endpoint| endpoint.number == held.endpoint).cloned()
+        let pinned = endpoints.all().iter().find(|endpoint| endpoint.number == held.endpoint).cloned();
+        pinned.filter(|endpoint| !self.is_away(endpoint))
     }
 }

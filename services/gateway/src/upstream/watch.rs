@@ -153,7 +153,7 @@ impl Server {
 }
 
 /// Waits for a change of the pods; for ever where there are none.
-async fn changed(changes: &mut Option<watch::Receiver<()>>) {
+pub(super) async fn changed(changes: &mut Option<watch::Receiver<()>>) {
     let told = match changes {
         Some(changes) => changes.changed().await.is_ok(),
         None => false,

@@ -11,6 +11,7 @@ mod everything;
 mod fixture;
 mod hosted;
 mod house;
+mod killed;
 mod ledger;
 mod lists;
 mod missed;

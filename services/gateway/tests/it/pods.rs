@@ -23,7 +23,7 @@ use crate::{
     operator::{Running, Scripted, operator, served, with},
 };
 
-async fn house(limits: Limits) -> (House, Scripted, Running) {
+pub(crate) async fn house(limits: Limits) -> (House, Scripted, Running) {
     following(limits, "127.0.0.1:0").await
 }
 
