@@ -52,6 +52,7 @@ pub use self::{
     },
     demand::{Operator, PodOptions, Replicas},
     token::Keys,
+    upstream::{OauthConfig, OauthGrant},
 };
 
 /// A configuration that cannot be followed.
@@ -131,7 +132,8 @@ impl Gateway {
     }
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
-    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`. When the stop is cancelled new
+    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`; where it gets tokens for servers, `/oauth/callback` and
+    /// `/servers/NAME/authorization`. When the stop is cancelled new
     /// requests are refused, and those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)

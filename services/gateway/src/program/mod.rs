@@ -31,6 +31,7 @@ use crate::{
 
 pub mod adapter;
 pub mod config;
+mod oauth;
 mod secure;
 mod servers;
 
