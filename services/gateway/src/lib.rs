@@ -132,9 +132,9 @@ impl Gateway {
     }
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
-    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`; where it gets tokens for servers, `/oauth/callback` and
-    /// `/servers/NAME/authorization`. When the stop is cancelled new
-    /// requests are refused, and those under way are answered.
+    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`; for servers that want tokens
+    /// `/servers/NAME/authorization` and `/oauth/callback`. When the stop is cancelled new requests are refused, and
+    /// those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)
     }

@@ -4,8 +4,9 @@
 //! each era of the server, and writes one line of JSON: where each of them is. It ends when its standard input does.
 //!
 //! `client URL` is a client for the suite's scenarios of clients: it asks the suite's server at URL by way of a gateway,
-//! so that what the suite judges is how the gateway asks. The suite says in the environment which scenario it is. In those
-//! of authorization the gateway gets the tokens; its authorization servers ask nobody, so that it goes there itself.
+//! so that what the suite judges is how the gateway asks. The suite says in the environment which scenario it is. In
+//! those of authorization the gateway gets the tokens; the suite's authorization servers ask nobody, so that it goes
+//! there itself.
 //!
 //! The suite knows of no credentials; what it sends gets the operator's token on the way into the gateway.
 

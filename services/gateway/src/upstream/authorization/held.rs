@@ -179,3 +179,96 @@ impl Held {
         *self = Self { number, client, place, ..Self::default() };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::authorization::{OauthConfig, discovery::ServerMetadata};
+
+    fn place(issuer: &str) -> Place {
+        let text = format!(r#"{{"issuer": "{issuer}", "token_endpoint": "{issuer}/token"}}"#);
+        let server: ServerMetadata = serde_json::from_str(&text).expect("metadata");
+        Place { resource: "https://mcp.example.org/mcp".to_owned(), scopes: None, server, told: None }
+    }
+
+    fn client(place: &Place) -> Client {
+        let config = OauthConfig { client_id: Some("gateway".to_owned()), ..OauthConfig::default() };
+        Client::known(&config, None, &place.server).expect("fits").expect("known")
+    }
+
+    fn given(lasts: u64) -> Given {
+        Given {
+            header: HeaderValue::from_static("Bearer token"),
+            lasts: Some(Duration::from_secs(lasts)),
+            refresh: Some(Secret::from("again".to_owned())),
+            scopes: None,
+        }
+    }
+
+    fn held(lasts: u64) -> Held {
+        let (mut held, place) = (Held::default(), place("https://one.example"));
+        held.be_at(&place);
+        held.keep(given(lasts), client(&place), Scopes::read("read"));
+        held
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_replaced_before_its_end() {
+        let held = held(100);
+        assert!(held.header().is_some() && !held.is_over());
+        tokio::time::sleep(Duration::from_secs(100) - AHEAD).await;
+        assert!(held.is_over() && held.has_refresh());
+    }
+
+    #[test]
+    fn nothing_of_one_authorization_server_is_left_for_another() {
+        let mut held = held(100);
+        held.be_at(&place("https://one.example"));
+        assert!(held.header().is_some() && held.refreshing().is_some());
+        held.be_at(&place("https://two.example"));
+        assert!(held.header().is_none() && held.refreshing().is_none() && held.client.is_none());
+        assert!(held.asked.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_taken_is_not_asked_for_again_at_once_and_ever_later() {
+        let mut held = held(100);
+        assert!(!held.is_useless(0), "of another that was before");
+        assert!(held.is_useless(1) && held.header().is_none() && held.rests().is_some());
+        tokio::time::sleep(REST).await;
+        assert!(held.rests().is_none());
+        held.keep(given(100), client(&place("https://one.example")), Scopes::default());
+        assert!(held.is_useless(2));
+        tokio::time::sleep(REST).await;
+        assert!(held.rests().is_some(), "twice as long");
+        tokio::time::sleep(REST).await;
+        assert!(held.rests().is_none());
+        held.keep(given(100), client(&place("https://one.example")), Scopes::default());
+        held.taken(3);
+        assert!(!held.is_useless(3), "it was good once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_taken_once_and_in_time() {
+        let mut held = held(100);
+        let pending = || {
+            let place = place("https://one.example");
+            let client = client(&place);
+            Pending::new(
+                place,
+                client,
+                Scopes::read("read write"),
+                hidden("state"),
+                String::new(),
+                "https://one.example/",
+            )
+        };
+        held.pending = Some(pending());
+        assert!(held.waits_for(&Scopes::read("write")) && !held.waits_for(&Scopes::read("admin")));
+        assert!(held.take_pending("another").is_none());
+        assert!(held.take_pending("state").is_some() && held.take_pending("state").is_none());
+        held.pending = Some(pending());
+        tokio::time::sleep(PENDING).await;
+        assert!(held.take_pending("state").is_none() && held.pending().is_none());
+    }
+}

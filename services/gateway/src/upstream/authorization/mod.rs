@@ -2,7 +2,8 @@
 //! "Authorization"), and shows each to the one server that it is for.
 //!
 //! Where tokens come from is `discovery`, where the gateway goes for that `guard`; who it is there `client`; what it
-//! asks for `scopes` and `grant`. Here it is kept and got anew, once for all who wait. Nothing of it outlives the process.
+//! asks for `scopes` and `grant`; what there is `held`. Here they are got anew, once for all who wait. Nothing of it
+//! outlives the process.
 
 use std::{
     fmt,
