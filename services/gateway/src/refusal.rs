@@ -110,7 +110,7 @@ impl Refusal {
         Self::new(StatusCode::OK, DENIED, message).kind("PERMISSION_DENIED")
     }
 
-    /// There is no token for a server, and nobody has to be asked: somebody has to let the gateway in before.
+    /// There is no token for a server: somebody has to let the gateway in there before.
     pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::OK, UNAUTHORIZED, message).kind("FAILED_PRECONDITION")
     }
