@@ -49,6 +49,11 @@ impl Abilities {
         Self(flags)
     }
 
+    /// Whether the client can have an address opened.
+    pub(crate) const fn opens_addresses(self) -> bool {
+        self.has(URL)
+    }
+
     const fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
     }

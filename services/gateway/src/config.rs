@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
 use serde::Deserialize;
 
-use crate::{access::AccessConfig, metering::Metering, token::Keys};
+use crate::{OauthConfig, access::AccessConfig, metering::Metering, token::Keys};
 
 /// Longest name of a server, in characters.
 const MAX_NAME: usize = 32;
@@ -34,6 +34,8 @@ pub struct ServerConfig {
     /// Whether it is told on whose behalf the gateway asks. For servers of this platform, which take the gateway's own
     /// token for it.
     pub forward_caller: bool,
+    /// How the gateway gets tokens for it, where it wants such.
+    pub oauth: Option<OauthConfig>,
     /// Whether clients' sessions open one with it at once, so that any replica goes on with the same; otherwise each
     /// replica opens its own when it is needed.
     pub keep_session: bool,
@@ -65,6 +67,7 @@ impl ServerConfig {
             effects: BTreeMap::new(),
             trust_annotations: false,
             forward_caller: false,
+            oauth: None,
             keep_session: false,
             lists_kept: Duration::from_secs(5),
             concurrency: 64,
@@ -396,7 +399,7 @@ impl ServerConfig {
             (Reach::Pods(one), Reach::Pods(other)) => one.authorization == other.authorization,
             _ => false,
         };
-        same && self.era == other.era && self.forward_caller == other.forward_caller
+        same && self.era == other.era && self.forward_caller == other.forward_caller && self.oauth == other.oauth
     }
 
     /// Requests that may be under way at once, as far as that is known.
@@ -428,6 +431,7 @@ impl ServerConfig {
             }
             Reach::Process(_) => {}
         }
+        faults.extend(self.oauth.iter().flat_map(|oauth| self.check_oauth(oauth)));
         if self.concurrency == 0 || self.per_caller == 0 {
             faults.push("concurrency and per_caller are at least 1".to_owned());
         }
@@ -435,6 +439,16 @@ impl ServerConfig {
             faults.push("deadline is longer than deadline_max".to_owned());
         }
         faults
+    }
+
+    fn check_oauth(&self, oauth: &OauthConfig) -> Vec<String> {
+        match &self.reach {
+            Reach::Http { authorization: Some(_), .. } => {
+                vec!["has an authorization and oauth; keep one of them".to_owned()]
+            }
+            Reach::Http { endpoints, .. } => oauth.check(endpoints),
+            Reach::Process(_) | Reach::Pods(_) => vec!["oauth is for a server with a url".to_owned()],
+        }
     }
 }
 

@@ -54,6 +54,7 @@ pub use self::{
     demand::{Operator, PodOptions, Replicas},
     servers_file::{FileRules, Listed, ServersFile},
     token::Keys,
+    upstream::{OauthConfig, OauthGrant},
 };
 
 /// A configuration that cannot be followed.
@@ -133,8 +134,9 @@ impl Gateway {
     }
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
-    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`. When the stop is cancelled new
-    /// requests are refused, and those under way are answered.
+    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`; for servers that want tokens
+    /// `/servers/NAME/authorization` and `/oauth/callback`. When the stop is cancelled new requests are refused, and
+    /// those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)
     }

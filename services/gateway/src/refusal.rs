@@ -19,12 +19,15 @@ pub(crate) const MISSING_CAPABILITY: i64 = -32021;
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 /// For a resource that is not there, in revisions before 2026-07-28.
 const NO_RESOURCE: i64 = -32002;
+/// For an address that has to be opened before, in 2025-11-25.
+const URL_ELICITATION: i64 = -32042;
 /// Codes of this gateway: outside of the range that JSON-RPC keeps for itself, as the protocol asks of new ones.
 const UNAVAILABLE: i64 = 1001;
 const EXHAUSTED: i64 = 1002;
 const LATE: i64 = 1003;
 const INDETERMINATE: i64 = 1004;
 const DENIED: i64 = 1005;
+const UNAUTHORIZED: i64 = 1006;
 
 /// Why a request is not answered by a server.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +108,19 @@ impl Refusal {
     /// A rule does not let the caller do this. It is told as what came of a tool is.
     pub(crate) fn denied(message: impl Into<String>) -> Self {
         Self::new(StatusCode::OK, DENIED, message).kind("PERMISSION_DENIED")
+    }
+
+    /// There is no token for a server: somebody has to let the gateway in there before.
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::OK, UNAUTHORIZED, message).kind("FAILED_PRECONDITION")
+    }
+
+    /// The same for a client that can have the address opened (2025-11-25, "URL Elicitation Required Error").
+    pub(crate) fn to_open(message: impl Into<String>, url: &str, id: &str) -> Self {
+        let mut refusal = Self::new(StatusCode::OK, URL_ELICITATION, message);
+        let asked = json!({ "mode": "url", "elicitationId": id, "url": url, "message": refusal.message });
+        refusal.data = Some(json!({ "elicitations": [asked] }));
+        refusal
     }
 
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {

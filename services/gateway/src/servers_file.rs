@@ -12,6 +12,7 @@ use echotune_kit::config::{Period, Secret, Size};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::oauth::OauthTable;
 use crate::{
     BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
     metering::{Metering, Tariff},
@@ -41,6 +42,7 @@ struct Table {
     urls: Vec<String>,
     #[serde(default)]
     authorization: Secret,
+    oauth: Option<OauthTable>,
     command: Option<PathBuf>,
     #[serde(default)]
     args: Vec<String>,
@@ -181,6 +183,8 @@ impl Table {
 
     fn server(self) -> Result<ServerConfig, String> {
         let reach = self.reach()?;
+        let oauth = self.oauth.map(OauthTable::config).transpose();
+        let oauth = oauth.map_err(|why| format!("server '{}': {why}", self.name.escape_debug()))?;
         let base = ServerConfig::new(self.name, reach);
         let time = |period: Option<Period>, otherwise: Duration| period.map_or(otherwise, |period| period.0);
         let breaker = BreakerConfig {
@@ -193,6 +197,7 @@ impl Table {
             effects: self.effects,
             trust_annotations: self.trust_annotations,
             forward_caller: self.forward_caller,
+            oauth,
             keep_session: self.keep_session,
             lists_kept: time(self.lists_kept, base.lists_kept),
             concurrency: self.concurrency.unwrap_or(base.concurrency),
@@ -451,6 +456,7 @@ mod tests {
             ("[[servers]]\nname = \"a\"\ncommmand = \"b\"\n", "commmand"),
             ("[[servers]]\nname = \"a\"\ncommand = \"b\"\neffects = { t = \"perhaps\" }\n", "perhaps"),
             ("[[servers]]\nname = \"a\"\ncommand = \"b\"\ncalls_per_child = 1\n", "needs sharing"),
+            ("[[servers]]\nname = \"a\"\nurl = \"https://x/\"\n[servers.oauth]\nkey = 1\n", "key"),
             ("[[servers]\n", "line 1"),
         ] {
             let told = parse(text).expect_err("wrong");

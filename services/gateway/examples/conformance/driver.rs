@@ -3,7 +3,7 @@
 
 use std::{env, time::Duration};
 
-use echotune_gateway::EraChoice;
+use echotune_gateway::{EraChoice, OauthConfig, OauthGrant};
 use rmcp::{
     ClientHandler, ErrorData, RoleClient,
     model::{
@@ -27,6 +27,10 @@ const MOST: Duration = Duration::from_secs(25);
 struct Scenario {
     #[serde(default, rename = "toolCalls")]
     calls: Vec<Call>,
+    /// As what the client was registered before.
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    private_key_pem: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +91,41 @@ fn arguments(tool: &Tool) -> Map<String, Value> {
     fitting.collect()
 }
 
+/// Where the suite's gateway would describe itself: nobody looks.
+const DESCRIPTION: &str = "https://conformance-test.local/client-metadata.json";
+
+/// How the gateway gets tokens, in scenarios that want such.
+async fn oauth(scenario: &Scenario, url: &str, http: &reqwest::Client) -> Outcome<Option<OauthConfig>> {
+    let name = env::var("MCP_CONFORMANCE_SCENARIO").unwrap_or_default();
+    if !name.starts_with("auth/") {
+        return Ok(None);
+    }
+    let is_own = name.starts_with("auth/client-credentials");
+    // Whoever registers a gateway knows where; the suite does not say it.
+    let issuer = match scenario.client_id {
+        Some(_) => Some(issuer(url, http).await?),
+        None => None,
+    };
+    Ok(Some(OauthConfig {
+        grant: if is_own { OauthGrant::ClientCredentials } else { OauthGrant::AuthorizationCode },
+        issuer,
+        client_id: scenario.client_id.clone(),
+        client_secret: scenario.client_secret.clone().map(Into::into),
+        private_key: scenario.private_key_pem.clone().map(Into::into),
+        client_metadata_url: Some(DESCRIPTION.to_owned()),
+        follow_redirect: true,
+        ..OauthConfig::default()
+    }))
+}
+
+/// The authorization server that the suite's server names.
+async fn issuer(url: &str, http: &reqwest::Client) -> Outcome<String> {
+    let base = url.strip_suffix("/mcp").ok_or("the suite's server is at /mcp")?;
+    let metadata = format!("{base}/.well-known/oauth-protected-resource/mcp");
+    let told: Value = serde_json::from_str(&http.get(metadata).send().await?.text().await?)?;
+    Ok(told["authorization_servers"][0].as_str().ok_or("it names no authorization server")?.to_owned())
+}
+
 /// Lists the tools of the suite's server and calls what the scenario names, or all of them.
 pub(crate) async fn run(url: &str) -> Outcome<()> {
     tokio::time::timeout(MOST, drive(url)).await.map_err(|_| "it took too long")?
@@ -101,8 +140,9 @@ async fn drive(url: &str) -> Outcome<()> {
     let is_modern = revision.as_str() >= "2026-07-28";
     let era = if is_modern { EraChoice::Modern } else { EraChoice::Legacy };
     let stop = CancellationToken::new();
-    let (gateway, address) = gateway(url, era, &stop).await?;
     let http = reqwest::Client::builder().no_proxy().build()?;
+    let oauth = oauth(&scenario, url, &http).await?;
+    let (gateway, address) = gateway(url, era, oauth, &stop).await?;
     let to = StreamableHttpClientTransportConfig::with_uri(address.as_str());
     let lifecycle = if is_modern {
         ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }

@@ -6,7 +6,9 @@
 //! `server ADDRESS` serves the fixture alone, by whatever name it is called: for a pod behind a gateway elsewhere.
 //!
 //! `client URL` is a client for the suite's scenarios of clients: it asks the suite's server at URL by way of a gateway,
-//! so that what the suite judges is how the gateway asks. The suite says in the environment which scenario it is.
+//! so that what the suite judges is how the gateway asks. The suite says in the environment which scenario it is. In
+//! those of authorization the gateway gets the tokens; the suite's authorization servers ask nobody, so that it goes
+//! there itself.
 //!
 //! The suite knows of no credentials; what it sends gets the operator's token on the way into the gateway.
 
@@ -18,7 +20,9 @@ mod fixture;
 use std::error::Error;
 
 use axum::{Router, extract::Request, middleware::map_request};
-use echotune_gateway::{AccessConfig, Effect, EraChoice, Gateway, GatewayConfig, Keys, Limits, Reach, ServerConfig};
+use echotune_gateway::{
+    AccessConfig, Effect, EraChoice, Gateway, GatewayConfig, Keys, Limits, OauthConfig, Reach, ServerConfig,
+};
 use echotune_kit::{
     auth::{Callers, Token},
     telemetry::metrics::Meter,
@@ -37,11 +41,14 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 const TOKEN: &str = "the token of the operator, which is long enough";
 const USAGE: &str = "usage: conformance serve [URL] | conformance server ADDRESS | conformance client URL";
 
-async fn listen(router: Router) -> Outcome<String> {
+async fn bound() -> Outcome<(TcpListener, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
+    let base = format!("http://{}", listener.local_addr()?);
+    Ok((listener, base))
+}
+
+fn listen(listener: TcpListener, router: Router) {
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(format!("http://{address}/mcp"))
 }
 
 async fn admitted(mut request: Request) -> Request {
@@ -51,9 +58,16 @@ async fn admitted(mut request: Request) -> Request {
 }
 
 /// A gateway before one server, and where it is.
-pub(crate) async fn gateway(url: &str, era: EraChoice, stop: &CancellationToken) -> Outcome<(Gateway, String)> {
+pub(crate) async fn gateway(
+    url: &str,
+    era: EraChoice,
+    oauth: Option<OauthConfig>,
+    stop: &CancellationToken,
+) -> Outcome<(Gateway, String)> {
+    let (listener, base) = bound().await?;
+    let oauth = oauth.map(|oauth| OauthConfig { redirect_url: Some(format!("{base}/oauth/callback")), ..oauth });
     let reach = Reach::Http { endpoints: vec![url.to_owned()], authorization: None };
-    let mut server = ServerConfig { era, ..ServerConfig::new("suite", reach) };
+    let mut server = ServerConfig { era, oauth, ..ServerConfig::new("suite", reach) };
     server.effects.insert("test_simple_text".to_owned(), Effect::Reads);
     let config = GatewayConfig {
         servers: vec![server],
@@ -69,8 +83,8 @@ pub(crate) async fn gateway(url: &str, era: EraChoice, stop: &CancellationToken)
         meter: Meter::default(),
     };
     let gateway = Gateway::start(config, stop.clone())?;
-    let address = listen(gateway.router().layer(map_request(admitted))).await?;
-    Ok((gateway, address))
+    listen(listener, gateway.router().layer(map_request(admitted)));
+    Ok((gateway, format!("{base}/mcp")))
 }
 
 /// The fixture of this example.
@@ -94,10 +108,14 @@ async fn serve(other: Option<String>) -> Outcome<()> {
     let stop = CancellationToken::new();
     let server = match other {
         Some(url) => url,
-        None => listen(everything(StreamableHttpServerConfig::default())?).await?,
+        None => {
+            let (listener, base) = bound().await?;
+            listen(listener, everything(StreamableHttpServerConfig::default())?);
+            format!("{base}/mcp")
+        }
     };
-    let (_modern, modern) = gateway(&server, EraChoice::Auto, &stop).await?;
-    let (_legacy, legacy) = gateway(&server, EraChoice::Legacy, &stop).await?;
+    let (_modern, modern) = gateway(&server, EraChoice::Auto, None, &stop).await?;
+    let (_legacy, legacy) = gateway(&server, EraChoice::Legacy, None, &stop).await?;
     println!("{}", json!({ "server": server, "gateway": modern, "gateway_to_sessions": legacy }));
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     stop.cancel();

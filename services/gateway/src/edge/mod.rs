@@ -21,8 +21,10 @@ use crate::{
     peer::Original,
     refusal::Refusal,
     servers::Snapshot,
+    upstream::CALLBACK,
 };
 
+mod authorization;
 mod calls;
 mod guard;
 mod incoming;
@@ -45,6 +47,8 @@ fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
     let served = Router::new()
         .route("/mcp", at_mcp)
         .route("/servers/{name}/mcp", any(one))
+        .route("/servers/{name}/authorization", get(authorization::standing).delete(authorization::forget))
+        .route(CALLBACK, get(authorization::callback))
         .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
     served
         .route(WELL_KNOWN, get(metadata_of_all))

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echotune_kit::telemetry;
+use echotune_model::Principal;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout_at},
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     hub::Hub,
-    message::{Id, Json, Object, Outcome, Revision, notice},
+    message::{Id, Json, LATEST_LEGACY, Object, Outcome, Revision, notice},
     refusal::Refusal,
     telemetry::{asking, fail},
     ticket::Held,
@@ -334,8 +335,25 @@ impl Conversation {
                 Refusal::unknown(format!("{why}: what was asked may have been done; look before you repeat it"))
             }
             Failed::Cut(_) | Failed::Unmet(_) | Failed::Gone | Failed::OtherEra => Refusal::unavailable(why, 1),
+            Failed::Unauthorized(_) => self.unauthorized(why),
             _ => Refusal::broken(why),
         }
+    }
+
+    /// There is no token for the server. The operator is told what to open; nobody else is, for who opens it lets the
+    /// gateway act as them for all its callers.
+    fn unauthorized(&self, why: String) -> Refusal {
+        let Some(url) = self.server.tokens().and_then(|tokens| tokens.waits_for()) else {
+            return Refusal::unavailable(why, 1);
+        };
+        if self.on.principal != Principal::Operator.encode() {
+            return Refusal::unauthorized(why);
+        }
+        if self.client.revision == LATEST_LEGACY && self.ask.abilities.opens_addresses() {
+            let name = &self.server.config.name;
+            return Refusal::to_open(why, &url, &format!("authorization-{name}"));
+        }
+        Refusal::unauthorized(format!("{why}; open {url}"))
     }
 
     /// Asks the server once.
@@ -486,6 +504,7 @@ const fn kind_of(failed: &Failed) -> &'static str {
         Failed::Late => "timeout",
         Failed::Wrong(_) => "invalid_response",
         Failed::Refused { .. } => "refused",
+        Failed::Unauthorized(_) => "unauthorized",
     }
 }
 

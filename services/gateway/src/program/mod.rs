@@ -27,6 +27,7 @@ use crate::{
 
 pub mod adapter;
 pub mod config;
+mod oauth;
 mod secure;
 
 /// What the program is.

@@ -17,10 +17,11 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Ask, Failed, OnBehalf, Said,
+    authorization::Tokens,
     breaker::{Pass, Verdict},
     cancelled,
     connect::Connector,
@@ -51,6 +52,10 @@ const RESUME_MS: u64 = 100;
 const RESUME_MS_MAX: u64 = 5_000;
 /// Bytes of a refusal that are looked at.
 const REFUSAL_BYTES: usize = 16 << 10;
+/// How often another token is got for one request.
+const TOKENS: u32 = 2;
+/// How long before the end of a request nobody waits for a token any more, so that it is told that it was not sent.
+const BEFORE_END: Duration = Duration::from_millis(100);
 /// Notifications in the course of one request: more are a flood.
 const MAX_NOTICES: u32 = 100_000;
 
@@ -86,6 +91,8 @@ pub(crate) struct Route {
     pub(crate) revision: Revision,
     pub(crate) session: Option<HeaderValue>,
     pub(crate) authorization: Option<HeaderValue>,
+    /// Those that are shown instead, where they are got.
+    pub(crate) tokens: Option<Arc<Tokens>>,
     /// Set where the server is told for whom.
     pub(crate) on_behalf: Option<HeaderValue>,
     pub(crate) answer_bytes: usize,
@@ -113,7 +120,27 @@ impl Route {
         request
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
+    /// Sends what has to be answered until then; once more with another token where the server wants one and one is got.
+    async fn exchange(&self, request: Request<Full<Bytes>>, until: Instant) -> Result<Response<Incoming>, Failed> {
+        let Some(tokens) = &self.tokens else { return self.once(request).await };
+        let until = until.checked_sub(BEFORE_END).unwrap_or(until);
+        let late = |_| Failed::Unauthorized("there is no token for it yet".to_owned());
+        let mut shown = timeout_at(until, tokens.current()).await.map_err(late)?;
+        let mut left = TOKENS;
+        loop {
+            let mut sent = request.clone();
+            if let Some(token) = &shown.header {
+                sent.headers_mut().insert(AUTHORIZATION, token.clone());
+            }
+            let response = self.once(sent).await?;
+            let wanted = tokens.judge(&shown, response.status(), response.headers());
+            let Some(wanted) = wanted.filter(|_| left > 0) else { return Ok(response) };
+            left -= 1;
+            shown = timeout_at(until, tokens.renew(&shown, wanted)).await.map_err(late)??;
+        }
+    }
+
+    async fn once(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
         let answered = self.client.request(request).await;
         self.endpoint.away.note(answered.as_ref().is_err_and(hyper_util::client::legacy::Error::is_connect));
         answered.map_err(|cause| {
@@ -144,7 +171,7 @@ impl Route {
         let busy = Busy::with(Arc::clone(&self.endpoint));
         let mut exchange = HttpExchange::new(self, id, busy, pass);
         exchange.may_repeat = ask.may_repeat;
-        match timeout_at(ask.deadline, exchange.begin(request)).await {
+        match timeout_at(ask.deadline, exchange.begin(request, ask.deadline)).await {
             Ok(begun) => begun.map(|()| exchange),
             Err(_) => {
                 exchange.late();
@@ -162,7 +189,7 @@ impl Route {
         if let Some(last) = last.and_then(|last| HeaderValue::from_str(last).ok()) {
             headers.insert(LAST_EVENT_ID, last);
         }
-        self.exchange(request).await
+        self.exchange(request, Instant::now() + SHORT).await
     }
 
     /// The stream of what a server has to say beside requests; `None` when it has none, which is not unusual.
@@ -182,7 +209,7 @@ impl Route {
     /// Sends an answer or a notification.
     pub(crate) async fn tell(&self, message: Json) -> Result<(), Failed> {
         let request = self.request(Method::POST, Bytes::copy_from_slice(message.bytes()));
-        let sent = tokio::time::timeout(SHORT, self.exchange(request)).await;
+        let sent = tokio::time::timeout(SHORT, self.exchange(request, Instant::now() + SHORT)).await;
         let response = sent.map_err(|_| Failed::Cut(format!("{} did not take a message", self.endpoint.uri)))??;
         match response.status() {
             status if status.is_success() => Ok(()),
@@ -202,7 +229,7 @@ impl Route {
         if self.session.is_some() {
             let request = self.request(Method::DELETE, Bytes::new());
             // A server may keep its sessions to itself; then they end by their own clock.
-            drop(tokio::time::timeout(SHORT, self.exchange(request)).await);
+            drop(tokio::time::timeout(SHORT, self.exchange(request, Instant::now() + SHORT)).await);
         }
     }
 }
@@ -277,8 +304,8 @@ impl HttpExchange {
         self.verdict(Verdict::Failed);
     }
 
-    async fn begin(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failed> {
-        match self.route.exchange(request).await {
+    async fn begin(&mut self, request: Request<Full<Bytes>>, until: Instant) -> Result<(), Failed> {
+        match self.route.exchange(request, until).await {
             Ok(response) => self.take(response).await,
             Err(failed) => Err(self.gone_wrong(failed)),
         }

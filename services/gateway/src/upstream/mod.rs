@@ -11,6 +11,7 @@ use crate::{
     message::{Id, Json, Object, Outcome, Revision},
 };
 
+mod authorization;
 mod beside;
 mod breaker;
 mod budget;
@@ -33,7 +34,9 @@ mod subscriptions;
 mod wake;
 mod watch;
 
+pub use self::authorization::{OauthConfig, OauthGrant};
 pub(crate) use self::{
+    authorization::{Brought, CALLBACK, Standing, Tokens},
     changes::{Changed, MAX_URI_BYTES, Told, changes},
     connect::Connector,
     endpoints::Endpoint,
@@ -86,6 +89,8 @@ pub(crate) enum Failed {
     Wrong(String),
     /// It will not serve the gateway.
     Refused { status: u16, why: String },
+    /// There is no token to show it, so that nothing was done.
+    Unauthorized(String),
 }
 
 impl Failed {
@@ -115,7 +120,11 @@ impl Failed {
 
     pub(crate) fn why(&self) -> String {
         match self {
-            Self::NotSent { why, .. } | Self::Unmet(why) | Self::Cut(why) | Self::Wrong(why) => why.clone(),
+            Self::NotSent { why, .. }
+            | Self::Unmet(why)
+            | Self::Cut(why)
+            | Self::Wrong(why)
+            | Self::Unauthorized(why) => why.clone(),
             Self::Late => "it did not answer in time".to_owned(),
             Self::Gone => "it does not know the session any more".to_owned(),
             Self::OtherEra => "it speaks another revision than before".to_owned(),

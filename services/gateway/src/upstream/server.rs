@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Ask, Exchange, Failed, OnBehalf,
+    authorization::Tokens,
     breaker::{Breaker, Pass},
     budget::Budget,
     changes::{Changes, Told},
@@ -93,7 +94,13 @@ impl Common {
 }
 
 pub(super) enum Kind {
-    Http { client: HttpClient, endpoints: Arc<Endpoints>, authorization: Option<HeaderValue>, turn: AtomicUsize },
+    Http {
+        client: HttpClient,
+        endpoints: Arc<Endpoints>,
+        authorization: Option<HeaderValue>,
+        tokens: Option<Arc<Tokens>>,
+        turn: AtomicUsize,
+    },
     Process(ProcessConfig),
 }
 
@@ -233,13 +240,14 @@ impl Server {
     }
 
     fn route_to(&self, endpoint: &Arc<Endpoint>, on: &OnBehalf) -> Route {
-        let Kind::Http { client, authorization, .. } = &self.kind else { unreachable!("asked of HTTP alone") };
+        let Kind::Http { client, authorization, tokens, .. } = &self.kind else { unreachable!("asked of HTTP alone") };
         Route {
             client: client.clone(),
             endpoint: Arc::clone(endpoint),
             revision: self.known().map_or(MODERN, |info| info.revision),
             session: None,
             authorization: authorization.clone(),
+            tokens: tokens.clone(),
             on_behalf: on_behalf(on, self.config.forward_caller),
             answer_bytes: self.answer_bytes,
         }
@@ -503,6 +511,14 @@ impl Server {
         !self.config.forward_caller
     }
 
+    /// The tokens that it wants to be shown, where the gateway gets them.
+    pub(crate) const fn tokens(&self) -> Option<&Arc<Tokens>> {
+        match &self.kind {
+            Kind::Http { tokens, .. } => tokens.as_ref(),
+            Kind::Process(_) => None,
+        }
+    }
+
     /// Takes note of something that was done for the server's sake.
     pub(crate) fn event(&self, event: &'static str) {
         self.meters.event(&self.config.name, event);
@@ -528,12 +544,23 @@ impl Kind {
         let taken_over = taken_over.and_then(|before| before.kind.endpoints().cloned());
         let endpoints = taken_over.unwrap_or_else(|| Arc::new(Endpoints::new(config.breaker)));
         endpoints.set(&pods);
+        // They are of one address and one configuration, and go on with those alone.
+        let goes_on =
+            before.filter(|before| before.config.oauth == config.oauth && before.config.reach == config.reach);
+        let tokens = goes_on.and_then(|before| before.tokens().cloned()).or_else(|| Self::tokens(config, common));
         Self::Http {
+            tokens,
             client: client(common.connector.clone()),
             endpoints,
             authorization: authorization.as_ref().and_then(|secret| HeaderValue::from_str(secret.reveal()?).ok()),
             turn: AtomicUsize::new(0),
         }
+    }
+
+    fn tokens(config: &ServerConfig, common: &Common) -> Option<Arc<Tokens>> {
+        let (Reach::Http { endpoints, .. }, Some(oauth)) = (&config.reach, &config.oauth) else { return None };
+        let client = client(common.connector.clone());
+        Tokens::new(&config.name, endpoints.first()?, oauth, client, &common.tasks, &common.stop)
     }
 
     pub(super) fn endpoints(&self) -> Option<&Arc<Endpoints>> {

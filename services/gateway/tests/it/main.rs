@@ -25,4 +25,5 @@ mod sessions;
 mod shards;
 mod stopping;
 mod subscriptions;
+mod tokens;
 mod traces;
