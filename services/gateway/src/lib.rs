@@ -35,6 +35,7 @@ mod peer;
 #[cfg(feature = "region")]
 pub mod program;
 mod refusal;
+mod regions;
 mod servers;
 mod telemetry;
 mod ticket;
@@ -48,9 +49,10 @@ pub use self::{
     },
     config::{
         BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
-        ServerConfig, Sharing,
+        ServerConfig, Share, Sharing,
     },
     demand::{Operator, PodOptions, Replicas},
+    regions::{RegionConfig, RegionsConfig},
     token::Keys,
 };
 
@@ -80,6 +82,7 @@ impl Gateway {
         };
         let hub = hub::Hub::new(config, access, connector, stop);
         hub.tend();
+        hub.follow_regions();
         Ok(Self { hub })
     }
 
@@ -131,8 +134,9 @@ impl Gateway {
     }
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
-    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`. When the stop is cancelled new
-    /// requests are refused, and those under way are answered.
+    /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`; and `/regions/room`, where gateways of
+    /// other regions learn what could be taken on for them. When the stop is cancelled new requests are refused, and
+    /// those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)
     }

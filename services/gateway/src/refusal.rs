@@ -20,8 +20,8 @@ pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 /// For a resource that is not there, in revisions before 2026-07-28.
 const NO_RESOURCE: i64 = -32002;
 /// Codes of this gateway: outside of the range that JSON-RPC keeps for itself, as the protocol asks of new ones.
-const UNAVAILABLE: i64 = 1001;
-const EXHAUSTED: i64 = 1002;
+pub(crate) const UNAVAILABLE: i64 = 1001;
+pub(crate) const EXHAUSTED: i64 = 1002;
 const LATE: i64 = 1003;
 const INDETERMINATE: i64 = 1004;
 const DENIED: i64 = 1005;

@@ -37,7 +37,7 @@ async fn the_room_that_a_gateway_finds_elsewhere_is_decided_by_and_taken() {
     drop(gateway);
     until("a ledger with the room that there was", || {
         let text = std::fs::read_to_string(folder.path().join("music_search.jsonl")).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<LedgerLine>(line).ok());
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<LedgerLine>(line).ok());
         let has_room = |line: LedgerLine| match line {
             LedgerLine::Decided(entry) => {
                 let rooms = entry.observation.regions.iter();
@@ -45,7 +45,7 @@ async fn the_room_that_a_gateway_finds_elsewhere_is_decided_by_and_taken() {
             }
             LedgerLine::Begin(_) => false,
         };
-        let is_there = lines.into_iter().any(has_room);
+        let is_there = lines.any(has_room);
         match replay(text.lines()) {
             Ok(_) if is_there => Ok(()),
             other => Err(format!("{is_there}: {other:?}")),

@@ -64,6 +64,7 @@ pub(crate) async fn gateway(url: &str, era: EraChoice, stop: &CancellationToken)
         authorities: None,
         metering: None,
         limits: Limits::default(),
+        regions: echotune_gateway::RegionsConfig::default(),
         meter: Meter::default(),
     };
     let gateway = Gateway::start(config, stop.clone())?;

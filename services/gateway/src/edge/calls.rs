@@ -13,9 +13,10 @@ use tracing::Instrument as _;
 
 use super::{Asking, post::Request, respond};
 use crate::{
+    abilities::Abilities,
     access::{Admitted, Call, Subject},
     caller::{Digest, digest},
-    config::Effect,
+    config::{Effect, EraChoice},
     flow::{Asks, Client, Control, Conversation, Stream},
     hub::Scope,
     lists::{Entry, Kind, Offer},
@@ -23,11 +24,9 @@ use crate::{
     refusal::Refusal,
     telemetry,
     token::{Purpose, Reader},
-    upstream::{Ask, OnBehalf, PROGRESS_TOKEN, Server},
+    upstream::{Ask, OnBehalf, PROGRESS_TOKEN, Server, TIMEOUT_MS},
 };
 
-/// How long a caller lets a request take, in `_meta`.
-const TIMEOUT_MS: &str = "echotune/timeout-ms";
 /// What a conversation may be told before it looks.
 const CONTROLS: usize = 64;
 /// Headers that mirror arguments of tools begin so.
@@ -136,7 +135,7 @@ impl Asking {
         let responses = responses.clone();
         let attach = Control::Attach { stream: Arc::clone(&stream), id, gone: gone.clone(), responses };
         waiting.send(attach).await.ok()?;
-        Some(respond::answer(&self.hub, &stream, None, Some(gone)).await)
+        Some(respond::answer(&self.hub, &stream, None, Some(gone), self.hub.limits.stream_after).await)
     }
 
     async fn begin(
@@ -166,9 +165,13 @@ impl Asking {
         let parent = parent(&request.incoming.meta, &self.original.headers);
         let subject = request.incoming.subject();
         let span = telemetry::serving(&method, subject.as_deref(), &request.incoming.id, request.revision, &parent);
+        // Another region is told by the status that nothing was done, which a stream has at its beginning.
+        let is_guest = self.guest.is_some();
+        let after = if is_guest { hub.limits.keep_alive.max(hub.limits.stream_after) } else { hub.limits.stream_after };
         let mut conversation = self.conversation(request, target, about, (stream.clone(), gone), parent);
         if let Some(given) = returned {
             conversation.asks.give(given);
+            conversation.may_leave = false;
         }
         let meters = hub.meters.clone();
         let begun = Instant::now();
@@ -181,7 +184,7 @@ impl Asking {
             drop(permit);
         };
         hub.tasks.spawn(running.instrument(span));
-        Ok(respond::answer(&hub, &stream, kept, leaving).await)
+        Ok(respond::answer(&hub, &stream, kept, leaving, after).await)
     }
 
     fn conversation(
@@ -192,7 +195,15 @@ impl Asking {
         (stream, gone): (Arc<Stream>, CancellationToken),
         parent: String,
     ) -> Conversation {
-        let Request { mut incoming, revision, abilities, live } = request;
+        let Request { mut incoming, revision, mut abilities, live } = request;
+        let is_modern = is_modern(&target.server);
+        if self.guest.is_some() && !is_modern {
+            // What it asks would wait here for a client that comes back to where it called.
+            abilities = Abilities::default();
+        }
+        // What a client is asked otherwise than by its answer waits where that was asked.
+        let asks_nothing = is_modern || abilities == Abilities::default();
+        let may_leave = self.guest.is_none() && live.is_none() && asks_nothing && !self.hub.regions.is_empty();
         let progress = incoming.meta.get(PROGRESS_TOKEN).cloned();
         let log_level = incoming.declared.log_level.as_ref().and_then(Json::read);
         let deadline = Instant::now() + patience(&mut incoming.meta, &target.server);
@@ -233,7 +244,10 @@ impl Asking {
             held,
             client: Client { id: incoming.id, revision, progress, log_level, live, gone, stream: Some(stream) },
             asks: Asks::new(me, about, &self.name, wait),
-            may_repeat: target.effect.may_repeat(),
+            may_repeat: target.effect.may_repeat() && self.guest.is_none_or(|guest| guest.may_repeat),
+            may_leave,
+            is_guest: self.guest.is_some(),
+            away: None,
             deadline,
             control,
             place: None,
@@ -357,6 +371,12 @@ impl Asking {
         let own = offer.map_or(name, |offer| offer.own);
         Ok(Target { server, offer: None, subject: Subject::Prompt, own, effect: Effect::Reads })
     }
+}
+
+/// Whether a server is of 2026-07-28, as far as is known.
+fn is_modern(server: &Server) -> bool {
+    let known = server.known().map(|info| info.revision.is_modern());
+    known.unwrap_or(server.config.era == EraChoice::Modern)
 }
 
 /// What a call changes: of a tool by the configuration, or by itself where that is believed.

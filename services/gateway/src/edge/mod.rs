@@ -20,6 +20,7 @@ use crate::{
     hub::{Hub, Scope},
     peer::Original,
     refusal::Refusal,
+    regions::Guest,
     servers::Snapshot,
 };
 
@@ -28,6 +29,7 @@ mod guard;
 mod incoming;
 mod lists;
 mod post;
+mod room;
 mod respond;
 mod sessions;
 mod streams;
@@ -45,6 +47,7 @@ fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
     let served = Router::new()
         .route("/mcp", at_mcp)
         .route("/servers/{name}/mcp", any(one))
+        .route("/regions/room", get(room::room))
         .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
     served
         .route(WELL_KNOWN, get(metadata_of_all))
@@ -91,6 +94,8 @@ pub(crate) struct Asking {
     name: String,
     caller: Caller,
     original: Original,
+    /// Set where another region has sent it.
+    guest: Option<Guest>,
 }
 
 async fn served(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request) -> Response {
@@ -113,7 +118,8 @@ async fn asked(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request
     let (parts, body) = request.into_parts();
     let body = if parts.method == Method::POST { whole(body, hub.limits.request_bytes).await? } else { Bytes::new() };
     let original = Original { method: parts.method, uri: parts.uri, headers: parts.headers, body };
-    let asking = Asking { hub: Arc::clone(hub), scope, servers, name, caller, original };
+    let guest = Guest::of(&original.headers);
+    let asking = Asking { hub: Arc::clone(hub), scope, servers, name, caller, original, guest };
     match asking.original.method {
         Method::POST => asking.post().await,
         Method::GET => asking.get().await,

@@ -129,6 +129,16 @@ impl Gate {
         self.places.cold().await;
     }
 
+    /// Whether somebody waits for a place.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.places.is_waited_for()
+    }
+
+    /// Places that others could have now.
+    pub(crate) fn spare(&self) -> usize {
+        self.places.spare()
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.places.counts()
     }
@@ -148,7 +158,7 @@ impl Gate {
     fn refusal(&self, full: Full) -> Refusal {
         let server = &self.server;
         let (why, retry_after) = match full {
-            Full::Queue | Full::Late => {
+            Full::Queue | Full::Late | Full::Now => {
                 (format!("server '{server}' has as many requests as it takes; repeat this one later"), 1)
             }
             Full::NoPod => (format!("server '{server}' has no pod, and is not to be woken by calls"), 30),
@@ -186,7 +196,7 @@ mod tests {
         let config = ServerConfig { concurrency: 1, queue: 1, per_caller: 2, ..server };
         let gate = Gate::new(&config, None, &Arc::default());
         let ends = Instant::now() + Duration::from_secs(60);
-        let wanted = || Wanted { ends, class: 0, pin: None, failed_on: None, is_call: true };
+        let wanted = || Wanted { ends, class: 0, pin: None, failed_on: None, is_call: true, is_guest: false };
         let (ann, ben) = ([1; 16], [2; 16]);
         let first = gate.enter(ann, wanted()).await.expect("a place");
         let begun = Instant::now();
