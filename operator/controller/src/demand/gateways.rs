@@ -263,8 +263,8 @@ mod tests {
         let class = ClassDemand { in_flight, arrivals, busy_ms: arrivals * 10, ..ClassDemand::default() };
         let pod =
             echotune_api::demand::PodDemand { pod: "p".into(), sessions: 2, in_flight, calls_end_ms: Some(arrivals) };
-        let regions = Vec::new();
-        let server = ServerDemand { server: name(), classes: vec![class], cold_calls, sessions: 3, pods: vec![pod], regions };
+        let (classes, pods, regions) = (vec![class], vec![pod], Vec::new());
+        let server = ServerDemand { server: name(), classes, cold_calls, sessions: 3, pods, regions };
         Report { time_ms: 1, servers: vec![server] }
     }
 
@@ -349,7 +349,7 @@ mod tests {
         let now = began + Duration::from_secs(20);
         assert_eq!(found(now), [("eu".to_owned(), 5, 90)]);
         gateways.report(&hello("b", 1), finding(&[]), now);
-        assert_eq!(found(now), []);
+        assert!(found(now).is_empty());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
     lists::{Entry, Kind, Offer},
     message::{Json, Object},
     refusal::Refusal,
+    regions::scopes_of,
     telemetry,
     token::{Purpose, Reader},
     upstream::{Ask, OnBehalf, PROGRESS_TOKEN, Server, TIMEOUT_MS},
@@ -67,6 +68,7 @@ impl Asking {
         // It is under way from now on: a stop waits for its end.
         let full = |_| Refusal::unavailable("as many requests as there may be are under way", 1);
         let permit = Arc::clone(&self.hub.requests).try_acquire_owned().map_err(full)?;
+        self.check_awake()?;
         let target = self.target(&mut request).await?;
         // A server of before 2026-07-28 has given none out: it is one of this gateway that was changed.
         if is_foreign && target.server.known().is_some_and(|info| !info.revision.is_modern()) {
@@ -89,6 +91,14 @@ impl Asking {
             return Ok(respond::message(&outcome.message(&request.incoming.id), ending.status));
         }
         self.begin(request, (target, admitted, permit), about, returned).await
+    }
+
+    /// What another region has sent wakes nothing here, not even for the list that says what a tool is.
+    fn check_awake(&self) -> Result<(), Refusal> {
+        if self.guest.is_some() && self.servers.iter().all(|server| server.is_asleep()) {
+            return Err(Refusal::unavailable("it has no pod here, and none is woken for other regions", 1));
+        }
+        Ok(())
     }
 
     /// Asks whether the call may be made.
@@ -246,6 +256,7 @@ impl Asking {
             asks: Asks::new(me, about, &self.name, wait),
             may_repeat: target.effect.may_repeat() && self.guest.is_none_or(|guest| guest.may_repeat),
             may_leave,
+            scopes: self.caller.grant.as_ref().filter(|_| may_leave).map(scopes_of),
             is_guest: self.guest.is_some(),
             away: None,
             deadline,

@@ -29,8 +29,8 @@ mod guard;
 mod incoming;
 mod lists;
 mod post;
-mod room;
 mod respond;
+mod room;
 mod sessions;
 mod streams;
 mod subscribe;
@@ -115,10 +115,17 @@ async fn asked(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request
         challenge.into_iter().fold(refusal, Refusal::challenged)
     })?;
     hub.access.check_token(&caller, &path)?;
+    let guest = Guest::of(request.headers());
+    let caller = match guest.and_then(|_| Guest::grant(request.headers())) {
+        Some(grant) => caller.bound_to(grant),
+        None => caller,
+    };
+    if guest.is_some() {
+        hub.access.check_guest(&caller, &path)?;
+    }
     let (parts, body) = request.into_parts();
     let body = if parts.method == Method::POST { whole(body, hub.limits.request_bytes).await? } else { Bytes::new() };
     let original = Original { method: parts.method, uri: parts.uri, headers: parts.headers, body };
-    let guest = Guest::of(&original.headers);
     let asking = Asking { hub: Arc::clone(hub), scope, servers, name, caller, original, guest };
     match asking.original.method {
         Method::POST => asking.post().await,

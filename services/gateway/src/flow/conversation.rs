@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echotune_kit::telemetry;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout_at},
@@ -21,7 +21,7 @@ use crate::{
     hub::Hub,
     message::{Id, Json, Object, Outcome, Revision, notice},
     refusal::Refusal,
-    regions::Away,
+    regions::{Away, Mark},
     telemetry::{asking, fail},
     ticket::Held,
     upstream::{Ask, Endpoint, Exchange, Failed, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
@@ -65,6 +65,8 @@ pub(crate) struct Conversation {
     pub(crate) may_repeat: bool,
     /// Whether another region may make it, which is tried once.
     pub(crate) may_leave: bool,
+    /// What its token was issued for, as that is told.
+    pub(crate) scopes: Option<HeaderValue>,
     /// Whether another region has sent it.
     pub(crate) is_guest: bool,
     /// Where it is made now, if not here.
@@ -415,7 +417,10 @@ impl Conversation {
         self.ask.deadline = self.deadline;
         let sending = async {
             match &self.away {
-                Some(away) => self.server.send_to(&away.region, &self.on, &self.ask, self.may_repeat).await,
+                Some(away) => {
+                    let mark = Mark { may_repeat: self.may_repeat, scopes: self.scopes.as_ref() };
+                    self.server.send_to(&away.region, &self.on, &self.ask, mark).await
+                }
                 None => self.server.send(&self.on, &self.ask, self.held.as_ref()).await,
             }
         };

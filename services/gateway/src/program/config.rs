@@ -280,9 +280,8 @@ mod tests {
 
     #[test]
     fn other_regions_are_named_and_reached_as_the_token_may_travel() {
-        let with = |peers: &str| {
-            faults(&[("token_file", "token"), ("operator.region", "us"), ("regions.peers", peers)])
-        };
+        let with =
+            |peers: &str| faults(&[("token_file", "token"), ("operator.region", "us"), ("regions.peers", peers)]);
         assert_eq!(with("[\"eu=https://mcp.eu.example.org:7443\", \"ap=http://127.0.0.1:7471\"]"), "");
         for (peers, why) in [
             ("[\"eu\"]", "regions.peers: 'eu' is not REGION=URL"),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use echotune_api::demand::RegionRoom;
-use echotune_kit::config::Secret;
+use echotune_kit::{auth::Grant, config::Secret};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -46,6 +46,8 @@ const TRIPS: usize = 16;
 const SPILLED: HeaderName = HeaderName::from_static("echotune-spilled");
 const AGAIN: &str = "again";
 const ONCE: &str = "once";
+/// Set beside it: what the token of whoever called was issued for, parted by blanks; absent where that opens all.
+const SCOPES: HeaderName = HeaderName::from_static("echotune-scopes");
 
 /// The gateways of other regions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,6 +149,23 @@ struct Seen {
     room: Option<(Instant, Room)>,
     trips: VecDeque<Duration>,
     missed: u32,
+}
+
+/// What another region is told of a call beside it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark<'a> {
+    /// Whether it may be made again.
+    pub(crate) may_repeat: bool,
+    /// What the token of whoever called was issued for, unless it opens all.
+    pub(crate) scopes: Option<&'a HeaderValue>,
+}
+
+/// The scopes of a token, as another region is told of them. Those that fit in no header are left out: it is bound to
+/// the fewer there, and the rules here have judged by all.
+pub(crate) fn scopes_of(grant: &Grant) -> HeaderValue {
+    let fits = |scope: &&str| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic());
+    let scopes: Vec<_> = grant.scopes.iter().map(String::as_str).filter(fits).collect();
+    HeaderValue::from_str(&scopes.join(" ")).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// The region where a call is made, with its place among those that are there.
@@ -255,8 +274,11 @@ impl Region {
     }
 
     /// Marks a request as one of another region's.
-    pub(crate) fn mark(&self, headers: &mut HeaderMap, may_repeat: bool) {
-        headers.insert(SPILLED, HeaderValue::from_static(if may_repeat { AGAIN } else { ONCE }));
+    pub(crate) fn mark(&self, headers: &mut HeaderMap, mark: Mark<'_>) {
+        headers.insert(SPILLED, HeaderValue::from_static(if mark.may_repeat { AGAIN } else { ONCE }));
+        if let Some(scopes) = mark.scopes {
+            headers.insert(SCOPES, scopes.clone());
+        }
         headers.insert(HeaderName::from_static(echotune_kit::auth::FORWARDED_BY), self.here.clone());
     }
 }
@@ -282,6 +304,14 @@ impl Guest {
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let mark = headers.get(SPILLED).filter(|_| headers.contains_key(echotune_kit::auth::ON_BEHALF_OF))?;
         Some(Self { may_repeat: mark.as_bytes() == AGAIN.as_bytes() })
+    }
+
+    /// What the token was issued for that the caller has shown there; `None` of one that opens all. Nothing is left of
+    /// what cannot be read.
+    pub(crate) fn grant(headers: &HeaderMap) -> Option<Grant> {
+        let told = headers.get(SCOPES)?.to_str().unwrap_or_default();
+        let scopes = told.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+        Some(Grant { scopes, audiences: Vec::new() })
     }
 }
 
@@ -376,5 +406,18 @@ mod tests {
         assert_eq!(Guest::of(&headers), Some(Guest { may_repeat: true }));
         headers.insert(SPILLED, HeaderValue::from_static("whatever"));
         assert_eq!(Guest::of(&headers), Some(Guest { may_repeat: false }));
+    }
+
+    #[test]
+    fn scopes_arrive_as_they_were_shown_or_not_at_all() {
+        let there = |scopes: &[&str]| {
+            let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            let told = scopes_of(&Grant { scopes, audiences: vec!["here".to_owned()] });
+            Guest::grant(&HeaderMap::from_iter([(SCOPES, told)])).expect("bound").scopes
+        };
+        assert_eq!(there(&["files:read", "mail"]), ["files:read", "mail"]);
+        assert_eq!(there(&["two words", "\u{e9}t\u{e9}", "", "mail"]), ["mail"]);
+        assert_eq!(there(&[]), [""; 0]);
+        assert_eq!(Guest::grant(&HeaderMap::new()), None, "one that opens all");
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     message::{Json, MODERN},
-    regions::Region,
+    regions::{Mark, Region},
 };
 
 impl Server {
@@ -19,7 +19,7 @@ impl Server {
         region: &Region,
         on: &OnBehalf,
         ask: &Ask,
-        may_repeat: bool,
+        mark: Mark<'_>,
     ) -> Result<Exchange, Failed> {
         let Some(endpoint) = self.shares.way(region, &self.config) else {
             return Err(Failed::not_sent(format!("region '{}' has no address of the server", region.name)));
@@ -41,7 +41,7 @@ impl Server {
             is_region: true,
         };
         // These replace what a route says of who passes a request on.
-        region.mark(&mut ask.headers, may_repeat);
+        region.mark(&mut ask.headers, mark);
         Ok(Exchange::Http(Box::new(route.send(&ask, self.id(), pass).await?)))
     }
 }

@@ -14,10 +14,14 @@ use axum::{
     routing::{get, post},
 };
 use echotune_api::demand::{Effect, Era as Speaks, Served, ServerDemand, Spill};
-use echotune_gateway::{Limits, RegionConfig, RegionsConfig};
+use echotune_gateway::{
+    AccessConfig, Limits, RegionConfig, RegionsConfig, RuleConfig, Then,
+    metering::{Metering, MeteringConfig},
+};
 use echotune_kit::auth::Token;
 use futures::stream;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -25,8 +29,10 @@ use tokio::{
 };
 
 use crate::{
+    access::Issuer,
     fixture::{Era, Fixture},
-    house::{House, OPERATOR, Port, SOON, Served as Listening, config, error_of, result_of, rmcp, serve},
+    house::{House, OPERATOR, Port, SOON, Served as Listening, config, error_of, http, result_of, rmcp, serve},
+    ledger::entries,
     operator::{Running, Scripted, operator, served, with},
     pods::{server_of, until_served},
 };
@@ -51,6 +57,7 @@ impl Side {
             authorization: Token::from(OPERATOR.to_owned()).header().into(),
         };
         let mut config = config(Vec::new(), limits);
+        config.callers = config.callers.with_issuer(Arc::new(Issuer));
         config.regions = RegionsConfig { here: here.to_owned(), others: vec![other], failover: true };
         let (house, scripted) = (House::at(config, listener).await, Scripted::new());
         let running = scripted.listen("127.0.0.1:0").await;
@@ -128,19 +135,24 @@ async fn another_region_takes_its_share_of_calls_without_a_session_and_sends_non
     // Each gives to the other: what one sent back would come again.
     eu.put(with(told(Some(("us", 1_000))), &[("eu-1", &pods.1, false)])).await;
     us.put(with(told(Some(("eu", 500))), &[("us-1", &pods.0, false)])).await;
-    // From when they know of each other's room.
-    for (side, wanted) in [(&us, "eu-1"), (&eu, "us-1")] {
-        let goes = async { while side.asked().await != wanted {} };
-        timeout(SOON, goes).await.expect("a call goes there");
-    }
-    let mut taken = 0;
-    for _ in 0..20 {
-        taken += u32::from(us.asked().await == "eu-1");
-    }
-    assert_eq!(taken, 10);
-    for _ in 0..5 {
-        assert_eq!(eu.asked().await, "us-1");
-    }
+    // From when they know of each other's room; a gateway that is not asked in time is left alone for a moment.
+    let half = async {
+        let mut taken = 0;
+        while taken != 10 {
+            taken = 0;
+            for _ in 0..20 {
+                taken += u32::from(us.asked().await == "eu-1");
+            }
+        }
+    };
+    timeout(SOON, half).await.expect("of twenty calls ten go there");
+    let all = async {
+        let mut in_a_row = 0;
+        while in_a_row < 5 {
+            in_a_row = if eu.asked().await == "us-1" { in_a_row + 1 } else { 0 };
+        }
+    };
+    timeout(SOON, all).await.expect("what has come is made where it came, of which half would go back else");
     let session = us.house.session(PATH, OPERATOR).await;
     for id in 2..12 {
         let called = us.house.legacy_call(PATH, &session, id, "echo", json!({})).await;
@@ -291,14 +303,14 @@ async fn another_region_is_told_for_whom_a_call_is_from_where_and_how_long_it_ma
     let ((there, calls), near) = (stub(Does::Refuses).await, pod("us-1").await);
     let us = Side::beside(&there.address).await;
     us.put(with(told(Some(("eu", 1_000))), &[("us-1", &near, false)])).await;
-    for tool in ["echo", "count"] {
+    for (tool, token) in [("echo", "user-1"), ("count", "user-1"), ("echo", "1.mail+files:read.all")] {
         let params = json!({"name": tool, "_meta": {"echotune/timeout-ms": 50_000}});
-        let response = us.house.modern(PATH, "user-1", "tools/call", params).send().await.expect("answered");
+        let response = us.house.modern(PATH, token, "tools/call", params).send().await.expect("answered");
         result_of(response).await;
     }
     let calls = calls.lock().expect("whole").clone();
     let header = |at: usize, name: &str| calls[at].0[name].to_str().expect("text").to_owned();
-    for (at, may_repeat) in [(0, "again"), (1, "once")] {
+    for (at, may_repeat) in [(0, "again"), (1, "once"), (2, "again")] {
         assert!(header(at, "echotune-on-behalf-of").starts_with("user/"));
         assert_eq!(header(at, "echotune-forwarded-by"), "us");
         assert_eq!(header(at, "echotune-spilled"), may_repeat);
@@ -306,5 +318,59 @@ async fn another_region_is_told_for_whom_a_call_is_from_where_and_how_long_it_ma
         let left = calls[at].1["params"]["_meta"]["echotune/timeout-ms"].as_u64().expect("a number");
         assert!((1..=50_000).contains(&left), "{left}");
     }
+    assert!(!calls[0].0.contains_key("echotune-scopes"), "this token opens all");
+    assert_eq!(header(2, "echotune-scopes"), "mail files:read");
     us.house.close().await;
+}
+
+/// A call as the gateway of another region makes it.
+fn sent(house: &House, tool: &str) -> RequestBuilder {
+    house
+        .modern(PATH, OPERATOR, "tools/call", json!({"name": tool}))
+        .header("echotune-on-behalf-of", "user/00000001-0000-7000-8000-000000000000/writer/7573657231")
+        .header("echotune-forwarded-by", "us")
+        .header("echotune-spilled", "again")
+}
+
+async fn status(request: RequestBuilder) -> StatusCode {
+    request.send().await.expect("answered").status()
+}
+
+#[tokio::test]
+async fn what_another_region_sends_is_bound_to_the_token_shown_there_and_entered_there() {
+    let (folder, near) = (tempfile::tempdir().expect("a folder"), pod("eu-1").await);
+    let (name, when, scopes) = ("reading".to_owned(), "caller.role != ''".to_owned(), vec!["files:read".to_owned()]);
+    let rules = vec![RuleConfig { name, when, then: Then::Allow, scopes }];
+    let mut config = config(vec![http("a", &near.url())], Limits::default());
+    config.access = AccessConfig { rules, ..AccessConfig::default() };
+    config.metering = Some(Metering::open(MeteringConfig::new(folder.path())).expect("opened"));
+    let house = House::with(config).await;
+    let bound = |scopes: &str| sent(&house, "echo").header("echotune-scopes", scopes);
+    assert_eq!(status(sent(&house, "echo")).await, StatusCode::OK, "a token that opens all");
+    assert_eq!(status(bound("mail files:read")).await, StatusCode::OK);
+    assert_eq!(status(bound("mail")).await, StatusCode::FORBIDDEN);
+    assert_eq!(status(bound("")).await, StatusCode::FORBIDDEN);
+    house.call(PATH, "count", json!({})).await;
+    house.close().await;
+    let tools: Vec<_> = entries(folder.path()).into_iter().map(|entry| entry.tool).collect();
+    assert_eq!(tools, ["count"], "the others are entered where they were called");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_region_sends_wakes_nothing() {
+    let [us, eu] = Side::pair().await;
+    // What the configuration does not tell of a tool is looked up in a list, for which a server is woken.
+    eu.put(Served { trust_annotations: true, ..told(None) }).await;
+    assert_eq!(status(sent(&eu.house, "slow")).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status(sent(&eu.house, "echo")).await, StatusCode::SERVICE_UNAVAILABLE);
+    let body = json!({"name": "echo"});
+    let call = tokio::spawn(eu.house.modern(PATH, OPERATOR, "tools/call", body).send());
+    let heard = eu.scripted.hears("music/a", "of a call", |told| told.classes[0].queued > 0).await;
+    assert_eq!((heard.cold_calls, heard.classes[0].queued, heard.classes[0].arrivals), (1, 1, 1));
+    let near = pod("eu-1").await;
+    eu.scripted.put(with(Served { trust_annotations: true, ..told(None) }, &[("eu-1", &near, false)]));
+    let called = result_of(call.await.expect("ran").expect("answered")).await;
+    assert_eq!(server_of(&called), "eu-1");
+    us.house.close().await;
+    eu.house.close().await;
 }
