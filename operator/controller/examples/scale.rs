@@ -157,8 +157,8 @@ impl Waiting {
             let arrivals = self.arrivals[server];
             let oldest_queued_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             let class = ClassDemand { queued: 1, oldest_queued_ms, arrivals, ..ClassDemand::default() };
-            let server = server.clone();
-            ServerDemand { server, classes: vec![class], cold_calls: arrivals, sessions: 0, pods: Vec::new() }
+            let (server, cold_calls, sessions) = (server.clone(), arrivals, 0);
+            ServerDemand { server, classes: vec![class], cold_calls, sessions, pods: Vec::new(), regions: Vec::new() }
         };
         Report { time_ms: 1, servers: self.since.iter().map(told).collect() }
     }

@@ -278,7 +278,7 @@ pub fn observation(pods: Vec<Pod>, demand: &Demand, now_ms: u64) -> Observation 
         pods,
         foreign_owner: None,
         ceiling: None,
-        regions: Vec::new(),
+        regions: demand.regions.clone(),
     }
 }
 

@@ -139,6 +139,7 @@ async fn main() -> Outcome<()> {
         origins: Vec::new(),
         authorities: None,
         limits: Limits::default(),
+        regions: echotune_gateway::RegionsConfig::default(),
         meter: Meter::default(),
         metering: None,
     };

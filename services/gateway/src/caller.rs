@@ -43,4 +43,11 @@ impl Caller {
         let context = digest(&[b"context", presented, other]);
         Ok(Self { owner: digest(&[b"owner", account.as_bytes()]), context, principal, grant })
     }
+
+    /// The same, who showed a token elsewhere that was issued for this.
+    pub(crate) fn bound_to(self, grant: Grant) -> Self {
+        let scopes = grant.scopes.join(" ");
+        let context = digest(&[b"bound", &self.context, scopes.as_bytes()]);
+        Self { context, grant: Some(grant), ..self }
+    }
 }

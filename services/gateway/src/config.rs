@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
 use serde::Deserialize;
 
-use crate::{OauthConfig, access::AccessConfig, metering::Metering, token::Keys};
+use crate::{OauthConfig, access::AccessConfig, metering::Metering, regions::RegionsConfig, token::Keys};
 
 /// Longest name of a server, in characters.
 const MAX_NAME: usize = 32;
@@ -115,6 +115,17 @@ pub struct PodsConfig {
     pub classes: BTreeMap<String, u32>,
     /// The `authorization` header that its pods want.
     pub authorization: Option<Secret>,
+    /// What of its calls other regions take.
+    pub spill: Vec<Share>,
+}
+
+/// What of the coming calls of a server another region takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The region.
+    pub region: String,
+    /// In thousandths.
+    pub permille: u32,
 }
 
 impl PodsConfig {
@@ -128,6 +139,7 @@ impl PodsConfig {
             wake: Duration::from_secs(30),
             classes: BTreeMap::new(),
             authorization: None,
+            spill: Vec::new(),
         }
     }
 
@@ -347,6 +359,8 @@ pub struct GatewayConfig {
     pub authorities: Option<PathBuf>,
     /// What it uses at the most.
     pub limits: Limits,
+    /// The gateways of other regions.
+    pub regions: RegionsConfig,
     /// Where metrics go.
     pub meter: Meter,
     /// The ledger that calls are entered in; `None` for none.
@@ -367,6 +381,7 @@ impl GatewayConfig {
         if !self.advertise.is_empty() && self.advertise.parse::<http::uri::Authority>().is_err() {
             faults.push(format!("advertise: '{}' is not HOST:PORT", self.advertise.escape_debug()));
         }
+        faults.extend(self.regions.check());
         faults
     }
 }
@@ -400,6 +415,14 @@ impl ServerConfig {
             _ => false,
         };
         same && self.era == other.era && self.forward_caller == other.forward_caller && self.oauth == other.oauth
+    }
+
+    /// What of its calls other regions take.
+    pub(crate) fn spill(&self) -> &[Share] {
+        match &self.reach {
+            Reach::Pods(pods) => &pods.spill,
+            _ => &[],
+        }
     }
 
     /// Requests that may be under way at once, as far as that is known.
@@ -474,6 +497,7 @@ mod tests {
             origins: Vec::new(),
             authorities: None,
             limits: Limits::default(),
+            regions: RegionsConfig::default(),
             meter: Meter::default(),
             metering: None,
         };

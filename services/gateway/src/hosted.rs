@@ -332,6 +332,7 @@ impl Hosted {
             origins: Vec::new(),
             authorities: None,
             limits: self.hub.limits,
+            regions: Default::default(),
             meter: Default::default(),
             // The gateway before it decides, and meters.
             access: AccessConfig::default(),

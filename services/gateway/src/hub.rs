@@ -28,6 +28,7 @@ use crate::{
     lists::{Asker, Lists},
     metering::Metering,
     refusal::Refusal,
+    regions::Regions,
     servers::{Servers, Snapshot, Source},
     telemetry::Meters,
     ticket::Ticket,
@@ -78,6 +79,7 @@ pub(crate) struct Hub {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) peers: crate::peer::Peers,
+    pub(crate) regions: Regions,
     pub(crate) metering: Option<Metering>,
     /// Streams of all sessions that have ended and are kept.
     pub(crate) shelf: Arc<Shelf>,
@@ -101,6 +103,7 @@ impl Hub {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let GatewayConfig { servers, callers, keys, advertise, hosts, origins, limits, meter, metering, .. } = config;
+        let regions = Regions::new(&config.regions, &connector);
         let (told, tasks, meters) = (changes(), TaskTracker::new(), Meters::new(&meter));
         let common = Common::new(&limits, &told, &meters, &tasks, connector, &stop);
         let hub = Arc::new(Self {
@@ -114,6 +117,7 @@ impl Hub {
             unmet: AtomicUsize::new(0),
             starting: AtomicBool::new(true),
             peers: crate::peer::Peers(http_client(common.connector.clone())),
+            regions,
             servers: Servers::default(),
             hosted: Hosts::default(),
             common,

@@ -35,6 +35,7 @@ mod peer;
 #[cfg(feature = "region")]
 pub mod program;
 mod refusal;
+mod regions;
 mod servers;
 mod servers_file;
 mod telemetry;
@@ -49,9 +50,10 @@ pub use self::{
     },
     config::{
         BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
-        ServerConfig, Sharing,
+        ServerConfig, Share, Sharing,
     },
     demand::{Operator, PodOptions, Replicas},
+    regions::{RegionConfig, RegionsConfig},
     servers_file::{FileRules, Listed, ServersFile},
     token::Keys,
     upstream::{OauthConfig, OauthGrant},
@@ -83,6 +85,7 @@ impl Gateway {
         };
         let hub = hub::Hub::new(config, access, connector, stop);
         hub.tend();
+        hub.follow_regions();
         Ok(Self { hub })
     }
 
@@ -135,7 +138,8 @@ impl Gateway {
 
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
     /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`; for servers that want tokens
-    /// `/servers/NAME/authorization` and `/oauth/callback`. When the stop is cancelled new requests are refused, and
+    /// `/servers/NAME/authorization` and `/oauth/callback`; and `/regions/room`, where gateways of other regions learn
+    /// what could be taken on for them. When the stop is cancelled new requests are refused, and
     /// those under way are answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)

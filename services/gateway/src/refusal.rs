@@ -22,8 +22,8 @@ const NO_RESOURCE: i64 = -32002;
 /// For an address that has to be opened before, in 2025-11-25.
 const URL_ELICITATION: i64 = -32042;
 /// Codes of this gateway: outside of the range that JSON-RPC keeps for itself, as the protocol asks of new ones.
-const UNAVAILABLE: i64 = 1001;
-const EXHAUSTED: i64 = 1002;
+pub(crate) const UNAVAILABLE: i64 = 1001;
+pub(crate) const EXHAUSTED: i64 = 1002;
 const LATE: i64 = 1003;
 const INDETERMINATE: i64 = 1004;
 const DENIED: i64 = 1005;

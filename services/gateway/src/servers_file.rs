@@ -405,7 +405,7 @@ mod tests {
     use echotune_kit::{auth::Callers, telemetry::metrics::Meter};
 
     use super::*;
-    use crate::{AccessConfig, GatewayConfig, Keys, Limits, metering::MeteringConfig, servers::Source};
+    use crate::{AccessConfig, GatewayConfig, Keys, Limits, RegionsConfig, metering::MeteringConfig, servers::Source};
 
     #[test]
     fn servers_of_both_kinds_are_read_with_what_they_say_and_nothing_else_changed() {
@@ -511,6 +511,7 @@ mod tests {
             origins: Vec::new(),
             authorities: None,
             limits: Limits::default(),
+            regions: RegionsConfig::default(),
             meter: Meter::default(),
             metering,
         };

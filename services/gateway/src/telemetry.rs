@@ -5,8 +5,8 @@ use std::time::Duration;
 use echotune_kit::telemetry::{
     self,
     metrics::{
-        Counter, GATEWAY_EVENTS, Histogram, MCP_BOUNDS, MCP_CLIENT_OPERATION, MCP_CLIENT_SESSION, MCP_SERVER_OPERATION,
-        MCP_SERVER_SESSION, Meter,
+        Counter, GATEWAY_EVENTS, GATEWAY_SPILLED, Histogram, MCP_BOUNDS, MCP_CLIENT_OPERATION, MCP_CLIENT_SESSION,
+        MCP_SERVER_OPERATION, MCP_SERVER_SESSION, Meter,
     },
 };
 use tracing::{Span, field::Empty};
@@ -45,6 +45,7 @@ pub(crate) struct Meters {
     server_session: Histogram,
     client_session: Histogram,
     events: Counter,
+    spilled: Counter,
 }
 
 fn shown(text: &str) -> &str {
@@ -64,6 +65,7 @@ impl Meters {
             server_session: histogram(MCP_SERVER_SESSION),
             client_session: histogram(MCP_CLIENT_SESSION),
             events: meter.counter(GATEWAY_EVENTS),
+            spilled: meter.counter(GATEWAY_SPILLED),
         }
     }
 
@@ -96,6 +98,11 @@ impl Meters {
 
     pub(crate) fn event(&self, server: &str, event: &'static str) {
         self.events.add(1, &[("server", server), ("event", event)]);
+    }
+
+    /// A call went to another region.
+    pub(crate) fn spilled(&self, region: &str, server: &str, result: &'static str) {
+        self.spilled.add(1, &[("region", region), ("server", server), ("result", result)]);
     }
 }
 

@@ -40,7 +40,11 @@ const CHARTS: [Chart; 2] = [
         name: "echotune",
         program: "echotune-gateway",
         config: "gateway.toml",
-        refused: &[("gateway.replicaz=2", "replicaz"), ("global.region=EU West", "region")],
+        refused: &[
+            ("gateway.replicaz=2", "replicaz"),
+            ("global.region=EU West", "region"),
+            ("regions.peers.us=http://mcp.us.example.org:80", "peers"),
+        ],
     },
 ];
 

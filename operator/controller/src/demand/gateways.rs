@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echotune_api::demand::{ClassDemand, Hello, MAX_CLASSES, Report, ServerDemand, ServerName};
-use echotune_autoscaler::Load;
+use echotune_api::demand::{ClassDemand, Hello, MAX_CLASSES, RegionRoom, Report, ServerDemand, ServerName};
+use echotune_autoscaler::{Load, Region};
 
 /// Demand, by replica and server.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub struct Demand {
     pub sessions: u32,
     /// What pods are doing.
     pub pods: BTreeMap<String, PodLoad>,
+    /// What other regions could take over, by gateways that are not silent.
+    pub regions: Vec<Region>,
 }
 
 /// What a pod is doing for all gateways.
@@ -156,7 +158,10 @@ impl Gateways {
             cold: small(sum.cold),
             sessions: 0,
             pods: BTreeMap::new(),
+            regions: Vec::new(),
         };
+        let lately = known.gateways.values().filter(|gateway| now.saturating_duration_since(gateway.heard) <= stale);
+        demand.regions = regions(lately.filter_map(|gateway| gateway.servers.get(server)));
         known.gateways.values().filter_map(|gateway| gateway.servers.get(server)).for_each(|told| demand.add(told));
         for (at, (arrivals, busy_ms)) in sum.arrivals.into_iter().zip(sum.busy_ms).enumerate() {
             if arrivals > 0 || busy_ms > 0 {
@@ -178,6 +183,24 @@ impl Gateways {
     pub fn count(&self) -> usize {
         self.known().gateways.len()
     }
+}
+
+/// What other regions could take over, by what gateways say of them: of each the least room, so that they do not count
+/// on more together than any of them has found, and the longest way. Each gateway sends a share of its own calls, so
+/// that the room need not be divided among them.
+fn regions<'a>(told: impl Iterator<Item = &'a ServerDemand>) -> Vec<Region> {
+    let mut found: BTreeMap<&str, Region> = BTreeMap::new();
+    for room in told.flat_map(|told| &told.regions) {
+        let RegionRoom { region, spare_calls, round_trip_ms } = room;
+        let known = found.entry(region).or_insert_with(|| Region {
+            name: region.clone(),
+            spare_calls: *spare_calls,
+            round_trip_ms: *round_trip_ms,
+        });
+        known.spare_calls = known.spare_calls.min(*spare_calls);
+        known.round_trip_ms = known.round_trip_ms.max(*round_trip_ms);
+    }
+    found.into_values().collect()
 }
 
 impl Sum {
@@ -240,7 +263,8 @@ mod tests {
         let class = ClassDemand { in_flight, arrivals, busy_ms: arrivals * 10, ..ClassDemand::default() };
         let pod =
             echotune_api::demand::PodDemand { pod: "p".into(), sessions: 2, in_flight, calls_end_ms: Some(arrivals) };
-        let server = ServerDemand { server: name(), classes: vec![class], cold_calls, sessions: 3, pods: vec![pod] };
+        let (classes, pods, regions) = (vec![class], vec![pod], Vec::new());
+        let server = ServerDemand { server: name(), classes, cold_calls, sessions: 3, pods, regions };
         Report { time_ms: 1, servers: vec![server] }
     }
 
@@ -297,6 +321,35 @@ mod tests {
         gateways.report(&hello("b", 1), Report { time_ms: 1, servers: Vec::new() }, later);
         let demand = gateways.take(&name(), STALE, later);
         assert_eq!((demand.silent, demand.loads, demand.pods), (false, Vec::new(), BTreeMap::new()));
+    }
+
+    #[test]
+    fn other_regions_have_the_room_that_the_least_hopeful_gateway_found_lately() {
+        let began = Instant::now();
+        let gateways = listening(began);
+        let finding = |rooms: &[(&str, u32, u64)]| {
+            let mut report = report(0, 1, 0);
+            let room = |(region, spare_calls, round_trip_ms): &(&str, u32, u64)| RegionRoom {
+                region: (*region).to_owned(),
+                spare_calls: *spare_calls,
+                round_trip_ms: *round_trip_ms,
+            };
+            report.servers[0].regions = rooms.iter().map(room).collect();
+            report
+        };
+        let found = |now| {
+            let demand = gateways.take(&name(), STALE, now);
+            demand.regions.into_iter().map(|one| (one.name, one.spare_calls, one.round_trip_ms)).collect::<Vec<_>>()
+        };
+        gateways.report(&hello("a", 1), finding(&[("eu", 8, 80), ("ap", 3, 200)]), began);
+        gateways.report(&hello("b", 1), finding(&[("eu", 5, 90)]), began + Duration::from_secs(10));
+        let now = began + Duration::from_secs(12);
+        assert_eq!(found(now), [("ap".to_owned(), 3, 200), ("eu".to_owned(), 5, 90)]);
+        // What the first has found is too long ago by then.
+        let now = began + Duration::from_secs(20);
+        assert_eq!(found(now), [("eu".to_owned(), 5, 90)]);
+        gateways.report(&hello("b", 1), finding(&[]), now);
+        assert!(found(now).is_empty());
     }
 
     #[test]

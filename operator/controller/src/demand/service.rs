@@ -142,8 +142,14 @@ mod tests {
         let shard = exchange.shards.of(&name("m/a"));
         shard.board.post(&name("m/a"), Some(served("m/a")));
         let class = ClassDemand { queued: 1, arrivals: 1, ..ClassDemand::default() };
-        let server =
-            ServerDemand { server: name("m/a"), classes: vec![class], cold_calls: 1, sessions: 0, pods: Vec::new() };
+        let server = ServerDemand {
+            server: name("m/a"),
+            classes: vec![class],
+            cold_calls: 1,
+            sessions: 0,
+            pods: Vec::new(),
+            regions: Vec::new(),
+        };
         let report = Report { time_ms: 1, servers: vec![server] };
         let hello = Hello { gateway: "g".into(), region: String::new(), incarnation: 1, shard: 0, shards: 1 };
         // There is room for none of what it is told.

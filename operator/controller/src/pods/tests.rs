@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use echotune_autoscaler::Reason;
+use echotune_autoscaler::{Reason, Region};
 
 use super::*;
 
@@ -33,7 +33,8 @@ fn demand(busy: &[&str]) -> Demand {
     let load = PodLoad { sessions: 1, in_flight: 1, calls_end_ms: Some(NOW + 60_000) };
     let pods = busy.iter().map(|name| ((*name).to_owned(), load)).collect();
     let (loads, age) = (Vec::new(), Duration::ZERO);
-    Demand { age, silent: false, settles: false, told: None, loads, cold: 0, sessions: 0, pods }
+    let regions = vec![Region { name: "eu".into(), spare_calls: 2, round_trip_ms: 80 }];
+    Demand { age, silent: false, settles: false, told: None, loads, cold: 0, sessions: 0, pods, regions }
 }
 
 fn decided(serving: u32, drain: &[&str], undrain: &[&str], delete: &[&str]) -> Goal {
@@ -193,4 +194,10 @@ fn after_a_restart_in_a_rollout_those_that_start_are_not_counted() {
     let sorted = sort(&pods, &demand, WANTED, None);
     assert_eq!(sorted.observed(&pods, &demand).len(), 2);
     assert!(sorted.rolls());
+}
+
+#[test]
+fn what_other_regions_could_take_over_is_decided_by() {
+    let demand = demand(&[]);
+    assert_eq!(observation(Vec::new(), &demand, NOW).regions, demand.regions);
 }

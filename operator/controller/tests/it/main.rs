@@ -9,6 +9,7 @@ mod faults;
 mod names;
 mod objects;
 mod selectors;
+mod spilling;
 mod stories;
 mod urgent;
 mod world;

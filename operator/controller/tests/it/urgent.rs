@@ -44,6 +44,7 @@ async fn what_is_told_of_a_server_waits_for_the_pods_of_others() {
         cold_calls: 1,
         sessions: 0,
         pods: Vec::new(),
+        regions: Vec::new(),
     };
     let servers = names.iter().map(waiting).collect();
     // Whoever is looked at first is not to be done before the report is taken to its end.

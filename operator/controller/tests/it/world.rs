@@ -11,7 +11,7 @@ use std::{
 };
 
 use echotune_api::demand::{
-    ClassDemand, Demand as _, Hello, PodDemand, Report, Served, ServerDemand, ServerName, Update, Updates,
+    ClassDemand, Demand as _, Hello, PodDemand, RegionRoom, Report, Served, ServerDemand, ServerName, Update, Updates,
 };
 use echotune_controller::{
     build::Surroundings,
@@ -234,7 +234,9 @@ impl Gateway {
         let mut demand = self.demand.lock().expect("nobody panicked");
         let server = format!("{NAMESPACE}/{server}");
         let before = demand.get(&server);
-        let before = before.map_or((0, 0), |before| (before.classes[0].arrivals, before.cold_calls));
+        let before = before.map_or((0, 0, Vec::new()), |before| {
+            (before.classes[0].arrivals, before.cold_calls, before.regions.clone())
+        });
         let in_flight = u32::try_from(busy.len()).expect("few");
         let class = ClassDemand {
             in_flight,
@@ -252,8 +254,16 @@ impl Gateway {
         let name: ServerName = server.parse().expect("a server");
         let cold_calls = before.1 + u64::from(queued);
         let pods = busy.iter().map(pod).collect();
-        let told = ServerDemand { server: name, classes: vec![class], cold_calls, sessions: in_flight, pods };
+        let regions = before.2;
+        let told = ServerDemand { server: name, classes: vec![class], cold_calls, sessions: in_flight, pods, regions };
         demand.insert(server, told);
+    }
+
+    /// What another region could take over of a server from now on, after a report of it.
+    pub(crate) fn finds_room(&self, server: &str, region: &str, spare_calls: u32, round_trip_ms: u64) {
+        let mut demand = self.demand.lock().expect("nobody panicked");
+        let told = demand.get_mut(&format!("{NAMESPACE}/{server}")).expect("it was reported");
+        told.regions = vec![RegionRoom { region: region.to_owned(), spare_calls, round_trip_ms }];
     }
 
     /// Waits until what it reports by now is known to all who lead. A stream holds one report, so that another that is

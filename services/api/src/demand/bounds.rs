@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use echotune_model::Fault;
 use echotune_proto::operator::v1 as pb;
 
-use super::types::{MAX_CLASSES, MAX_PODS, MAX_SERVERS, MAX_SHARDS};
+use super::types::{MAX_CLASSES, MAX_PODS, MAX_REGIONS, MAX_SERVERS, MAX_SHARDS};
 
 /// Longest name of a replica, a pod or a region, in bytes.
 const MAX_NAME: usize = 253;
@@ -52,6 +52,13 @@ pub(super) fn check_report(report: &pb::Report) -> Result<(), Fault> {
             named("pod", &pod.pod)?;
             if !pods.insert(pod.pod.as_str()) {
                 return Err(Fault::invalid(format!("pod '{}' is named twice for one server", pod.pod)));
+            }
+        }
+        at_most("the regions of a server", one.regions.len(), MAX_REGIONS)?;
+        for (at, room) in one.regions.iter().enumerate() {
+            named("region", &room.region)?;
+            if one.regions[..at].iter().any(|before| before.region == room.region) {
+                return Err(Fault::invalid(format!("region '{}' is named twice for one server", room.region)));
             }
         }
     }

@@ -4,8 +4,8 @@ use echotune_model::{ErrorKind, Fault};
 use echotune_proto::operator::v1 as pb;
 
 use super::types::{
-    ClassDemand, Effect, Endpoint, Era, Hello, MAX_SHARDS, PodDemand, Report, Served, ServerDemand, ServerName,
-    Sessions, Spill, Update,
+    ClassDemand, Effect, Endpoint, Era, Hello, MAX_SHARDS, PodDemand, RegionRoom, Report, Served, ServerDemand,
+    ServerName, Sessions, Spill, Update,
 };
 
 type Time = ::prost_types::Timestamp;
@@ -54,15 +54,27 @@ fn rows<A, B>(from: Vec<A>, convert: impl Fn(A) -> B) -> Vec<B> {
 }
 
 fn server_from_pb(server: pb::ServerDemand) -> Result<ServerDemand, Fault> {
-    let pb::ServerDemand { server, classes, cold_calls, sessions, pods } = server;
+    let pb::ServerDemand { server, classes, cold_calls, sessions, pods, regions } = server;
     let server = server.parse()?;
-    Ok(ServerDemand { server, classes: rows(classes, class_from_pb), cold_calls, sessions, pods: rows(pods, pod_from) })
+    let (classes, pods) = (rows(classes, class_from_pb), rows(pods, pod_from));
+    Ok(ServerDemand { server, classes, cold_calls, sessions, pods, regions: rows(regions, room_from_pb) })
 }
 
 fn server_to_pb(server: ServerDemand) -> pb::ServerDemand {
-    let ServerDemand { server, classes, cold_calls, sessions, pods } = server;
+    let ServerDemand { server, classes, cold_calls, sessions, pods, regions } = server;
     let server = server.to_string();
-    pb::ServerDemand { server, classes: rows(classes, class_to_pb), cold_calls, sessions, pods: rows(pods, pod_to) }
+    let (classes, pods) = (rows(classes, class_to_pb), rows(pods, pod_to));
+    pb::ServerDemand { server, classes, cold_calls, sessions, pods, regions: rows(regions, room_to_pb) }
+}
+
+fn room_from_pb(room: pb::RegionRoom) -> RegionRoom {
+    let pb::RegionRoom { region, spare_calls, round_trip_ms } = room;
+    RegionRoom { region, spare_calls, round_trip_ms }
+}
+
+fn room_to_pb(room: RegionRoom) -> pb::RegionRoom {
+    let RegionRoom { region, spare_calls, round_trip_ms } = room;
+    pb::RegionRoom { region, spare_calls, round_trip_ms }
 }
 
 const fn class_from_pb(class: pb::ClassDemand) -> ClassDemand {

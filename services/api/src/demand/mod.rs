@@ -14,8 +14,8 @@ use futures::stream::BoxStream;
 pub use client::DemandClient;
 pub use server::{DemandStreams, demand_server};
 pub use types::{
-    ClassDemand, Effect, Endpoint, Era, Hello, MAX_CLASSES, MAX_PODS, MAX_SERVERS, MAX_SHARDS, PodDemand, Report,
-    RouteName, Served, ServerDemand, ServerName, Sessions, Spill, Update, shard_of,
+    ClassDemand, Effect, Endpoint, Era, Hello, MAX_CLASSES, MAX_PODS, MAX_REGIONS, MAX_SERVERS, MAX_SHARDS, PodDemand,
+    RegionRoom, Report, RouteName, Served, ServerDemand, ServerName, Sessions, Spill, Update, shard_of,
 };
 
 /// Largest message either way, in bytes.

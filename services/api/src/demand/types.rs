@@ -12,6 +12,8 @@ pub const MAX_CLASSES: usize = 8;
 pub const MAX_SHARDS: u16 = 64;
 /// Pods of one server in one report at the most.
 pub const MAX_PODS: usize = 10_000;
+/// Other regions of one server in one report at the most.
+pub const MAX_REGIONS: usize = 16;
 /// Longest name of a route, in bytes.
 const MAX_ROUTE: usize = 32;
 /// Longest name of a thing in Kubernetes, in bytes (DNS subdomain, RFC 1123).
@@ -149,6 +151,19 @@ pub struct ServerDemand {
     pub sessions: u32,
     /// What its pods are doing, those with nothing left out; at most [`MAX_PODS`].
     pub pods: Vec<PodDemand>,
+    /// What other regions could take over, each once; at most [`MAX_REGIONS`].
+    pub regions: Vec<RegionRoom>,
+}
+
+/// What another region could take over of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionRoom {
+    /// The region.
+    pub region: String,
+    /// Calls that its ready pods could take on at once.
+    pub spare_calls: u32,
+    /// The round trip to there, in ms.
+    pub round_trip_ms: u64,
 }
 
 /// The demand of one class of calls.

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use echotune_api::demand::{
-    ClassDemand, Demand, DemandClient, DemandStreams, Effect, Endpoint, Era, Hello, PodDemand, Report, Reports, Served,
-    ServerDemand, Sessions, Spill, Update, Updates, demand_server,
+    ClassDemand, Demand, DemandClient, DemandStreams, Effect, Endpoint, Era, Hello, PodDemand, RegionRoom, Report,
+    Reports, Served, ServerDemand, Sessions, Spill, Update, Updates, demand_server,
 };
 use echotune_kit::{
     auth::Token,
@@ -76,7 +76,8 @@ fn demand(server: &str) -> ServerDemand {
     let class = ClassDemand { in_flight: 1, queued: 2, oldest_queued_ms: 3, arrivals: 4, busy_ms: 5 };
     let pod = PodDemand { pod: "search-1".into(), sessions: 6, in_flight: 7, calls_end_ms: Some(1_764_460_799_123) };
     let server = server.parse().expect("a server");
-    ServerDemand { server, classes: vec![class], cold_calls: 8, sessions: 9, pods: vec![pod] }
+    let regions = vec![RegionRoom { region: "eu".into(), spare_calls: 10, round_trip_ms: 11 }];
+    ServerDemand { server, classes: vec![class], cold_calls: 8, sessions: 9, pods: vec![pod], regions }
 }
 
 fn report(servers: &[&str]) -> Report {
@@ -186,6 +187,9 @@ async fn what_is_out_of_its_bounds_ends_the_stream_and_is_named() {
     let mut twice = report(&["music/search"]);
     let pod = twice.servers[0].pods[0].clone();
     twice.servers[0].pods.push(pod);
+    let mut far = report(&["music/search"]);
+    let room = far.servers[0].regions[0].clone();
+    far.servers[0].regions.push(room);
     let mut classes = report(&["music/search"]);
     classes.servers[0].classes = vec![ClassDemand::default(); 9];
     let mut unnamed = report(&["music/search"]);
@@ -196,6 +200,7 @@ async fn what_is_out_of_its_bounds_ends_the_stream_and_is_named() {
     let wrong = [
         (report(&["music/a", "music/a"]), "'music/a' is named twice"),
         (twice, "'search-1' is named twice"),
+        (far, "'eu' is named twice"),
         (classes, "are 9, and may be 8"),
         (unnamed, "is no name"),
         (many, "are 10001, and may be 10000"),

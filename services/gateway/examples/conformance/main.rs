@@ -80,6 +80,7 @@ pub(crate) async fn gateway(
         authorities: None,
         metering: None,
         limits: Limits::default(),
+        regions: echotune_gateway::RegionsConfig::default(),
         meter: Meter::default(),
     };
     let gateway = Gateway::start(config, stop.clone())?;

@@ -49,6 +49,7 @@ pub(crate) async fn gateway(servers: Vec<ServerConfig>, limits: Limits) -> Outco
         origins: Vec::new(),
         authorities: None,
         limits,
+        regions: echotune_gateway::RegionsConfig::default(),
         meter: Meter::default(),
         access: echotune_gateway::AccessConfig::default(),
         metering: None,

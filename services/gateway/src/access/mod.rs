@@ -192,6 +192,12 @@ impl Access {
         resource.check(grant, path).map_err(|lacks| lacking(resource, path, &lacks))
     }
 
+    /// The same of one who showed the token in another region, which has looked for whom it was issued.
+    pub(crate) fn check_guest(&self, caller: &Caller, path: &str) -> Result<(), Refusal> {
+        let (Some(resource), Some(grant)) = (&self.resource, &caller.grant) else { return Ok(()) };
+        resource.check_base(grant).map_err(|lacks| lacking(resource, path, &lacks))
+    }
+
     fn check_scopes(&self, caller: &Caller, path: &str, needed: &[String]) -> Result<(), Refusal> {
         let Some(grant) = caller.grant.as_ref().filter(|_| !needed.is_empty()) else { return Ok(()) };
         match &self.resource {

@@ -50,6 +50,11 @@ impl Resource {
         if !grant.audiences.iter().any(is_meant) {
             return Err(Lacks::Audience { wanted });
         }
+        self.check_base(grant)
+    }
+
+    /// Checks a token's scopes for those that all need.
+    pub(super) fn check_base(&self, grant: &Grant) -> Result<(), Lacks> {
         self.check_scopes(grant, &self.config.scopes)
     }
 

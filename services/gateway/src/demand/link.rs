@@ -171,7 +171,7 @@ fn reports(hub: Arc<Hub>, shard: Shard, urgent: watch::Receiver<()>) -> Reports 
         if let Some((before, sent)) = &last {
             wait(&hub, shard, &mut urgent, before, *sent).await;
         }
-        let now = report(&hub.servers.all(), shard);
+        let now = report(&hub, shard);
         last = Some((now.clone(), Instant::now()));
         Some((now, (hub, urgent, last)))
     });
@@ -187,7 +187,7 @@ async fn wait(hub: &Hub, shard: Shard, urgent: &mut watch::Receiver<()>, before:
             Ok(()) = urgent.changed() => {
                 sleep(GATHER).await;
                 // It may wait for a server of another shard.
-                if report(&hub.servers.all(), shard).servers != before.servers {
+                if report(hub, shard).servers != before.servers {
                     return;
                 }
                 continue;
@@ -195,7 +195,7 @@ async fn wait(hub: &Hub, shard: Shard, urgent: &mut watch::Receiver<()>, before:
             () = sleep_until(look) => {}
         }
         look += EACH;
-        let now = report(&hub.servers.all(), shard);
+        let now = report(hub, shard);
         if is_busy(&now) || now.servers != before.servers || sent.elapsed() >= QUIET {
             return;
         }

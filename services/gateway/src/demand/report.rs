@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::known::Shard;
 use crate::{
     config::Reach,
-    servers::{Snapshot, Source},
+    hub::Hub,
+    servers::Source,
     upstream::{ClassCount, Endpoint, Server},
 };
 
@@ -25,20 +26,24 @@ fn few(count: usize) -> u32 {
 
 /// The demand of all servers of a shard that the operator has told of. One that was ever called is named for good: its
 /// counters are since the process began, and must not begin anew for whoever reads them.
-pub(super) fn report(servers: &Snapshot, shard: Shard) -> Report {
+pub(super) fn report(hub: &Hub, shard: Shard) -> Report {
     let time_ms = ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let servers = hub.servers.all();
     let theirs = servers.iter().filter(|server| server.source == Source::Operator);
-    let servers = theirs.filter_map(|server| demand(server, shard, time_ms)).take(MAX_SERVERS).collect();
+    let servers = theirs.filter_map(|server| demand(hub, server, shard, time_ms)).take(MAX_SERVERS).collect();
     Report { time_ms, servers }
 }
 
 /// Whether something runs or waits.
 pub(super) fn is_busy(report: &Report) -> bool {
-    let busy = |class: &ClassDemand| class.in_flight > 0 || class.queued > 0;
-    report.servers.iter().any(|server| server.classes.iter().any(busy))
+    report.servers.iter().any(|server| has_calls(&server.classes))
 }
 
-fn demand(server: &Server, shard: Shard, now_ms: u64) -> Option<ServerDemand> {
+fn has_calls(classes: &[ClassDemand]) -> bool {
+    classes.iter().any(|class| class.in_flight > 0 || class.queued > 0)
+}
+
+fn demand(hub: &Hub, server: &Server, shard: Shard, now_ms: u64) -> Option<ServerDemand> {
     let Reach::Pods(config) = &server.config.reach else { return None };
     // Before all else: each of many streams looks at all servers.
     if !shard.has(&config.id) {
@@ -52,8 +57,10 @@ fn demand(server: &Server, shard: Shard, now_ms: u64) -> Option<ServerDemand> {
     if !was_called && pods.is_empty() {
         return None;
     }
-    let classes = counts.classes.iter().map(class_demand).collect();
-    Some(ServerDemand { server: config.id.parse().ok()?, classes, cold_calls: counts.cold, sessions, pods })
+    let classes: Vec<_> = counts.classes.iter().map(class_demand).collect();
+    // What a server finds elsewhere that has nothing to do is of no use to anybody, and changes all the time.
+    let regions = if has_calls(&classes) { hub.regions.rooms(&server.config.name) } else { Vec::new() };
+    Some(ServerDemand { server: config.id.parse().ok()?, classes, cold_calls: counts.cold, sessions, pods, regions })
 }
 
 fn class_demand(class: &ClassCount) -> ClassDemand {

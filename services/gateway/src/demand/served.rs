@@ -5,13 +5,16 @@ use std::time::Duration;
 use echotune_api::demand::{self, Era, Served, Sessions};
 
 use super::PodOptions;
-use crate::config::{Effect, EraChoice, PodConfig, PodsConfig, Reach, ServerConfig};
+use crate::config::{Effect, EraChoice, PodConfig, PodsConfig, Reach, ServerConfig, Share};
 
 /// How long a call waits for a pod at the most, whatever the operator says.
 const WAKE_MAX: Duration = Duration::from_secs(600);
 
 /// The configuration of a server that the operator has told of.
 pub(super) fn config_of(served: &Served, options: &PodOptions) -> ServerConfig {
+    // Calls of a server with sessions on its pods belong to these, also those of clients that know of no session.
+    let spill = served.spill.iter().filter(|_| served.sessions == Sessions::Stateless);
+    let share = |spill: &demand::Spill| Share { region: spill.region.clone(), permille: spill.permille };
     let pods = PodsConfig {
         id: served.server.to_string(),
         pods: served.endpoints.iter().map(|endpoint| pod(endpoint, served.tls)).collect(),
@@ -20,6 +23,7 @@ pub(super) fn config_of(served: &Served, options: &PodOptions) -> ServerConfig {
         wake: Duration::from_millis(served.wake_ms).min(WAKE_MAX),
         classes: served.classes.clone(),
         authorization: options.authorization.clone(),
+        spill: spill.map(share).collect(),
     };
     ServerConfig {
         era: era(served.era, served.sessions),

@@ -13,21 +13,21 @@ use tracing::Instrument as _;
 
 use super::{Asking, post::Request, respond};
 use crate::{
+    abilities::Abilities,
     access::{Admitted, Call, Subject},
     caller::{Digest, digest},
-    config::Effect,
+    config::{Effect, EraChoice},
     flow::{Asks, Client, Control, Conversation, Stream},
     hub::Scope,
     lists::{Entry, Kind, Offer},
     message::{Json, Object},
     refusal::Refusal,
+    regions::scopes_of,
     telemetry,
     token::{Purpose, Reader},
-    upstream::{Ask, OnBehalf, PROGRESS_TOKEN, Server},
+    upstream::{Ask, OnBehalf, PROGRESS_TOKEN, Server, TIMEOUT_MS},
 };
 
-/// How long a caller lets a request take, in `_meta`.
-const TIMEOUT_MS: &str = "echotune/timeout-ms";
 /// What a conversation may be told before it looks.
 const CONTROLS: usize = 64;
 /// Headers that mirror arguments of tools begin so.
@@ -68,6 +68,7 @@ impl Asking {
         // It is under way from now on: a stop waits for its end.
         let full = |_| Refusal::unavailable("as many requests as there may be are under way", 1);
         let permit = Arc::clone(&self.hub.requests).try_acquire_owned().map_err(full)?;
+        self.check_awake()?;
         let target = self.target(&mut request).await?;
         // A server of before 2026-07-28 has given none out: it is one of this gateway that was changed.
         if is_foreign && target.server.known().is_some_and(|info| !info.revision.is_modern()) {
@@ -90,6 +91,14 @@ impl Asking {
             return Ok(respond::message(&outcome.message(&request.incoming.id), ending.status));
         }
         self.begin(request, (target, admitted, permit), about, returned).await
+    }
+
+    /// What another region has sent wakes nothing here, not even for the list that says what a tool is.
+    fn check_awake(&self) -> Result<(), Refusal> {
+        if self.guest.is_some() && self.servers.iter().all(|server| server.is_asleep()) {
+            return Err(Refusal::unavailable("it has no pod here, and none is woken for other regions", 1));
+        }
+        Ok(())
     }
 
     /// Asks whether the call may be made.
@@ -136,7 +145,7 @@ impl Asking {
         let responses = responses.clone();
         let attach = Control::Attach { stream: Arc::clone(&stream), id, gone: gone.clone(), responses };
         waiting.send(attach).await.ok()?;
-        Some(respond::answer(&self.hub, &stream, None, Some(gone)).await)
+        Some(respond::answer(&self.hub, &stream, None, Some(gone), self.hub.limits.stream_after).await)
     }
 
     async fn begin(
@@ -166,9 +175,13 @@ impl Asking {
         let parent = parent(&request.incoming.meta, &self.original.headers);
         let subject = request.incoming.subject();
         let span = telemetry::serving(&method, subject.as_deref(), &request.incoming.id, request.revision, &parent);
+        // Another region is told by the status that nothing was done, which a stream has at its beginning.
+        let is_guest = self.guest.is_some();
+        let after = if is_guest { hub.limits.keep_alive.max(hub.limits.stream_after) } else { hub.limits.stream_after };
         let mut conversation = self.conversation(request, target, about, (stream.clone(), gone), parent);
         if let Some(given) = returned {
             conversation.asks.give(given);
+            conversation.may_leave = false;
         }
         let meters = hub.meters.clone();
         let begun = Instant::now();
@@ -181,7 +194,7 @@ impl Asking {
             drop(permit);
         };
         hub.tasks.spawn(running.instrument(span));
-        Ok(respond::answer(&hub, &stream, kept, leaving).await)
+        Ok(respond::answer(&hub, &stream, kept, leaving, after).await)
     }
 
     fn conversation(
@@ -192,7 +205,15 @@ impl Asking {
         (stream, gone): (Arc<Stream>, CancellationToken),
         parent: String,
     ) -> Conversation {
-        let Request { mut incoming, revision, abilities, live } = request;
+        let Request { mut incoming, revision, mut abilities, live } = request;
+        let is_modern = is_modern(&target.server);
+        if self.guest.is_some() && !is_modern {
+            // What it asks would wait here for a client that comes back to where it called.
+            abilities = Abilities::default();
+        }
+        // What a client is asked otherwise than by its answer waits where that was asked.
+        let asks_nothing = is_modern || abilities == Abilities::default();
+        let may_leave = self.guest.is_none() && live.is_none() && asks_nothing && !self.hub.regions.is_empty();
         let progress = incoming.meta.get(PROGRESS_TOKEN).cloned();
         let log_level = incoming.declared.log_level.as_ref().and_then(Json::read);
         let deadline = Instant::now() + patience(&mut incoming.meta, &target.server);
@@ -228,12 +249,16 @@ impl Asking {
                 declared,
                 traceparent: parent,
                 pod: None,
-                may_repeat: target.effect.may_repeat(),
+                may_repeat: target.effect.may_repeat() && self.guest.is_none_or(|guest| guest.may_repeat),
                 deadline,
             },
             held,
             client: Client { id: incoming.id, revision, progress, log_level, live, gone, stream: Some(stream) },
             asks: Asks::new(me, about, &self.name, wait),
+            may_leave,
+            scopes: self.caller.grant.as_ref().filter(|_| may_leave).map(scopes_of),
+            is_guest: self.guest.is_some(),
+            away: None,
             deadline,
             control,
             place: None,
@@ -357,6 +382,12 @@ impl Asking {
         let own = offer.map_or(name, |offer| offer.own);
         Ok(Target { server, offer: None, subject: Subject::Prompt, own, effect: Effect::Reads })
     }
+}
+
+/// Whether a server is of 2026-07-28, as far as is known.
+fn is_modern(server: &Server) -> bool {
+    let known = server.known().map(|info| info.revision.is_modern());
+    known.unwrap_or(server.config.era == EraChoice::Modern)
 }
 
 /// What a call changes: of a tool by the configuration, or by itself where that is believed.

@@ -20,6 +20,7 @@ use crate::{
     hub::{Hub, Scope},
     peer::Original,
     refusal::Refusal,
+    regions::Guest,
     servers::Snapshot,
     upstream::CALLBACK,
 };
@@ -31,6 +32,7 @@ mod incoming;
 mod lists;
 mod post;
 mod respond;
+mod room;
 mod sessions;
 mod streams;
 mod subscribe;
@@ -49,6 +51,7 @@ fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
         .route("/servers/{name}/mcp", any(one))
         .route("/servers/{name}/authorization", get(authorization::standing).delete(authorization::forget))
         .route(CALLBACK, get(authorization::callback))
+        .route("/regions/room", get(room::room))
         .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
     served
         .route(WELL_KNOWN, get(metadata_of_all))
@@ -101,6 +104,8 @@ pub(crate) struct Asking {
     name: String,
     caller: Caller,
     original: Original,
+    /// Set where another region has sent it.
+    guest: Option<Guest>,
 }
 
 async fn served(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request) -> Response {
@@ -120,10 +125,18 @@ async fn asked(hub: &Arc<Hub>, scope: Scope, servers: Snapshot, request: Request
         challenge.into_iter().fold(refusal, Refusal::challenged)
     })?;
     hub.access.check_token(&caller, &path)?;
+    let guest = Guest::of(request.headers());
+    let caller = match guest.and_then(|_| Guest::grant(request.headers())) {
+        Some(grant) => caller.bound_to(grant),
+        None => caller,
+    };
+    if guest.is_some() {
+        hub.access.check_guest(&caller, &path)?;
+    }
     let (parts, body) = request.into_parts();
     let body = if parts.method == Method::POST { whole(body, hub.limits.request_bytes).await? } else { Bytes::new() };
     let original = Original { method: parts.method, uri: parts.uri, headers: parts.headers, body };
-    let asking = Asking { hub: Arc::clone(hub), scope, servers, name, caller, original };
+    let asking = Asking { hub: Arc::clone(hub), scope, servers, name, caller, original, guest };
     match asking.original.method {
         Method::POST => asking.post().await,
         Method::GET => asking.get().await,

@@ -50,16 +50,17 @@ impl Kept {
     }
 }
 
-/// The answer to a request: its one message if that comes soon, else a stream. `gone` is cancelled when the client goes
-/// away, where that means something.
+/// The answer to a request: its one message if that comes within `after`, else a stream. `gone` is cancelled when the
+/// client goes away, where that means something.
 pub(super) async fn answer(
     hub: &Arc<Hub>,
     stream: &Arc<Stream>,
     kept: Option<Kept>,
     gone: Option<CancellationToken>,
+    after: Duration,
 ) -> Response {
     let guard = gone.map(CancellationToken::drop_guard);
-    drop(timeout(hub.limits.stream_after, stream.begun()).await);
+    drop(timeout(after, stream.begun()).await);
     if let Some(frame) = stream.only() {
         return ended(&frame.message, frame.last.unwrap_or(StatusCode::OK.into()));
     }

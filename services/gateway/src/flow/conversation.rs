@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use echotune_kit::telemetry;
 use echotune_model::Principal;
+use http::{HeaderValue, StatusCode};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout_at},
@@ -21,6 +22,7 @@ use crate::{
     hub::Hub,
     message::{Id, Json, LATEST_LEGACY, Object, Outcome, Revision, notice},
     refusal::Refusal,
+    regions::{Away, Mark},
     telemetry::{asking, fail},
     ticket::Held,
     upstream::{Ask, Endpoint, Exchange, Failed, HOLD, OnBehalf, PROGRESS_TOKEN, Place, Said, Server, Wanted},
@@ -58,6 +60,14 @@ pub(crate) struct Conversation {
     pub(crate) held: Option<Held>,
     pub(crate) client: Client,
     pub(crate) asks: Asks,
+    /// Whether another region may make it, which is tried once.
+    pub(crate) may_leave: bool,
+    /// What its token was issued for, as that is told.
+    pub(crate) scopes: Option<HeaderValue>,
+    /// Whether another region has sent it.
+    pub(crate) is_guest: bool,
+    /// Where it is made now, if not here.
+    pub(crate) away: Option<Away>,
     pub(crate) deadline: Instant,
     pub(crate) control: mpsc::Receiver<Control>,
     /// Its place at the server, given back while it waits for people, who take their time.
@@ -211,7 +221,7 @@ impl Conversation {
     }
 
     async fn converse(&mut self) -> Result<Outcome, Broken> {
-        self.enter(None).await?;
+        self.set_out().await?;
         self.server.budget.earn();
         let mut tries = Tries::default();
         loop {
@@ -225,7 +235,7 @@ impl Conversation {
     }
 
     /// Waits for a place at the server.
-    async fn enter(&mut self, failed_on: Option<Arc<Endpoint>>) -> Result<(), Broken> {
+    pub(super) async fn enter(&mut self, failed_on: Option<Arc<Endpoint>>) -> Result<(), Broken> {
         let tool = self.ask.name.as_deref().filter(|_| self.ask.method == "tools/call");
         let wanted = Wanted {
             ends: self.deadline,
@@ -233,6 +243,7 @@ impl Conversation {
             pin: self.server.pin(&self.on, self.ask.abilities, self.held.as_ref()).await,
             failed_on,
             is_call: true,
+            is_guest: self.is_guest,
         };
         let (gate, before) = (&self.server.gate, self.place.take());
         let entering = async {
@@ -245,14 +256,23 @@ impl Conversation {
             place = entering => place,
             () = self.client.gone.cancelled() => return Err(Broken::Gone),
         };
-        let place = place.inspect_err(|_| self.server.event("shed")).map_err(Broken::Refused)?;
-        self.ask.pod = place.pod().cloned();
-        self.place = Some(place);
-        Ok(())
+        match place {
+            Ok(place) => {
+                self.ask.pod = place.pod().cloned();
+                self.place = Some(place);
+                Ok(())
+            }
+            // That somebody asks for too much is no reason to ask elsewhere.
+            Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, .. }) if self.has_none() && self.flees() => Ok(()),
+            Err(refusal) => {
+                self.server.event("shed");
+                Err(Broken::Refused(refusal))
+            }
+        }
     }
 
     /// Lets go of the place while it waits for people.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.place = None;
         self.ask.pod = None;
     }
@@ -269,10 +289,18 @@ impl Conversation {
 
     /// Waits for another attempt, where there may be one.
     async fn again(&mut self, failed: Failed, tries: &mut Tries) -> Result<(), Broken> {
+        if self.is_turned_away(&failed) {
+            self.away = None;
+            return self.enter(None).await;
+        }
+        let is_unsent = matches!(failed, Failed::NotSent { .. } | Failed::Unmet(_));
         let pause = match self.may_try_again(&failed, tries) {
+            Ok(_) if self.server.is_down() && self.flees() => return Ok(()),
             Ok(pause) => pause,
+            Err(_) if is_unsent && self.flees() => return Ok(()),
             Err(refusal) => return Err(Broken::Refused(refusal)),
         };
+        let is_back = self.away.take().is_some();
         let failed_on = self.ask.pod.clone();
         if failed_on.is_some() {
             // Another pod may have room, and this one may be no more.
@@ -283,7 +311,7 @@ impl Conversation {
             () = sleep(pause) => {}
             () = self.client.gone.cancelled() => return Err(Broken::Gone),
         }
-        if failed_on.is_some() {
+        if is_back || failed_on.is_some() {
             let begun = Instant::now();
             self.enter(failed_on).await?;
             tries.waited(begun.elapsed());
@@ -359,7 +387,7 @@ impl Conversation {
     /// Asks the server once.
     async fn attempt(&mut self) -> Result<Outcome, Broken> {
         let name = self.ask.name.as_deref();
-        let transport = if self.server.is_process() { "pipe" } else { "tcp" };
+        let transport = if self.server.is_process() && self.away.is_none() { "pipe" } else { "tcp" };
         let span = asking(&self.ask.method, name, &self.server.config.name, transport);
         let traceparent = telemetry::traceparent_of(&span);
         if !traceparent.is_empty() {
@@ -379,6 +407,7 @@ impl Conversation {
             fail(&span, error, &why);
         }
         self.hub.meters.asked(begun.elapsed(), &self.ask.method, &self.server.config.name, transport, error);
+        self.count_away(&outcome);
         outcome
     }
 
@@ -435,7 +464,15 @@ impl Conversation {
     pub(super) async fn send(&mut self) -> Result<Exchange, Broken> {
         // The time that people took is not the server's.
         self.ask.deadline = self.deadline;
-        let sending = self.server.send(&self.on, &self.ask, self.held.as_ref());
+        let sending = async {
+            match &self.away {
+                Some(away) => {
+                    let mark = Mark { may_repeat: self.ask.may_repeat, scopes: self.scopes.as_ref() };
+                    self.server.send_to(&away.region, &self.on, &self.ask, mark).await
+                }
+                None => self.server.send(&self.on, &self.ask, self.held.as_ref()).await,
+            }
+        };
         tokio::select! {
             sent = timeout_at(self.deadline, sending) => Ok(sent.map_err(|_| Broken::Late)??),
             () = self.client.gone.cancelled() => Err(Broken::Gone),

@@ -15,7 +15,8 @@ impl Conversation {
     /// The entry of a call of a tool; `None` for other requests, and for a round after which its client comes back: the
     /// call is entered when it ends.
     pub(super) fn usage(&self, ended: &Result<Outcome, Broken>, duration: Duration) -> Option<Usage> {
-        if self.hub.metering.is_none() || self.ask.method != "tools/call" {
+        // What another region has sent is entered there.
+        if self.hub.metering.is_none() || self.ask.method != "tools/call" || self.is_guest {
             return None;
         }
         let outcome = match ended {

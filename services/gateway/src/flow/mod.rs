@@ -1,6 +1,7 @@
 //! Requests on their way: one conversation each, from a client's message to a server's answer.
 
 mod asks;
+mod away;
 mod conversation;
 pub(crate) mod convert;
 mod live;

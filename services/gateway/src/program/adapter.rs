@@ -28,7 +28,8 @@ use tokio::net::TcpListener;
 
 use super::{ABOUT, close, told};
 use crate::{
-    AccessConfig, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, ServerConfig, Sharing,
+    AccessConfig, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, RegionsConfig, ServerConfig,
+    Sharing,
 };
 
 /// The variable with the token that callers must have.
@@ -230,6 +231,7 @@ impl Adapter {
                 origins: Vec::new(),
                 authorities: None,
                 limits: Limits::default(),
+                regions: RegionsConfig::default(),
                 meter: telemetry.meter(),
                 access: AccessConfig::default(),
                 metering: None,

@@ -3,12 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use echotune_kit::{
+    auth::Token,
     config::{self, Period, Secret, Size},
     process::{Configured, Settings, check_upstream},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, PodOptions, metering::MeteringSection};
+use crate::{Limits, PodOptions, RegionConfig, RegionsConfig, metering::MeteringSection};
 
 /// Everything, with `defaults.toml` beside this file as reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub mcp: McpConfig,
     /// Whose servers are served.
     pub operator: OperatorConfig,
+    /// Where calls go that this region has no room for.
+    pub regions: RegionsSection,
     /// What is written down of calls, to be billed.
     pub metering: MeteringSection,
 }
@@ -94,6 +97,15 @@ pub struct OperatorConfig {
     pub lists_kept: Period,
     /// What pods want to be shown.
     pub authorization: Secret,
+}
+
+/// The section `[regions]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionsSection {
+    /// Where the gateways of other regions are, as `NAME=URL`.
+    pub peers: Vec<String>,
+    /// Whether calls go there when a server cannot be had here.
+    pub failover: bool,
 }
 
 impl McpConfig {
@@ -183,6 +195,31 @@ impl OperatorConfig {
     }
 }
 
+impl RegionsSection {
+    /// What the gateway is told of other regions, which know it by the platform's token.
+    pub fn config(&self, here: &str, token: &Token) -> RegionsConfig {
+        let other = |(name, url): (&str, &str)| RegionConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            authorization: token.header().into(),
+        };
+        let others = self.peers.iter().filter_map(|peer| peer.split_once('=')).map(other).collect();
+        RegionsConfig { here: here.to_owned(), others, failover: self.failover }
+    }
+
+    fn faults(&self, here: &str, process: &Settings) -> Vec<(&'static str, String)> {
+        let fault = |peer: &String| match peer.split_once('=') {
+            None => Some(format!("'{peer}' is not REGION=URL, such as eu=https://mcp.eu.example.org:7443")),
+            // Over TLS it is known as other MCP servers are.
+            Some((_, url)) if url.starts_with("https://") => None,
+            Some((_, url)) => check_upstream(url, process).err(),
+        };
+        // Which token it would be is of no matter here.
+        let wrong = self.config(here, &Token::from("token".to_owned())).check();
+        self.peers.iter().filter_map(fault).chain(wrong).map(|why| ("regions.peers", why)).collect()
+    }
+}
+
 impl config::Config for Config {
     fn check(&self) -> Vec<(&'static str, String)> {
         let mut faults = self.process.faults();
@@ -192,6 +229,7 @@ impl config::Config for Config {
         }
         faults.extend(self.mcp.faults(&self.process));
         faults.extend(self.operator.faults(&self.process));
+        faults.extend(self.regions.faults(&self.operator.region, &self.process));
         faults.extend(self.metering.faults());
         faults
     }
@@ -238,5 +276,23 @@ mod tests {
             assert!(told.contains(part), "{part} is not in {told}");
         }
         assert_eq!(faults(&[("token_file", "token")]), "", "the defaults are enough");
+    }
+
+    #[test]
+    fn other_regions_are_named_and_reached_as_the_token_may_travel() {
+        let with =
+            |peers: &str| faults(&[("token_file", "token"), ("operator.region", "us"), ("regions.peers", peers)]);
+        assert_eq!(with("[\"eu=https://mcp.eu.example.org:7443\", \"ap=http://127.0.0.1:7471\"]"), "");
+        for (peers, why) in [
+            ("[\"eu\"]", "regions.peers: 'eu' is not REGION=URL"),
+            ("[\"eu=http://mcp.eu.example.org:7471\"]", "is not on the loopback"),
+            ("[\"us=https://a:1\"]", "'us': the name comes twice"),
+            ("[\"eu=https://\"]", "'eu': 'https://' is not http"),
+        ] {
+            let told = with(peers);
+            assert!(told.contains(why), "{why} is not in {told}");
+        }
+        let nameless = faults(&[("token_file", "token"), ("regions.peers", "[\"eu=https://a:1\"]")]);
+        assert!(nameless.contains("operator.region"), "{nameless}");
     }
 }

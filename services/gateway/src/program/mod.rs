@@ -88,6 +88,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
             origins: mcp.origins.clone(),
             authorities: Some(mcp.authorities.clone()).filter(|path| !path.as_os_str().is_empty()),
             limits: mcp.limits(),
+            regions: config.regions.config(&config.operator.region, &credentials.token),
             meter,
             access: access(&config)?,
             metering,

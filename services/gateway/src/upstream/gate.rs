@@ -136,6 +136,16 @@ impl Gate {
         self.places.cold().await;
     }
 
+    /// Whether somebody waits for a place.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.places.is_waited_for()
+    }
+
+    /// Places that others could have now.
+    pub(crate) fn spare(&self) -> usize {
+        self.places.spare()
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.places.counts()
     }
@@ -166,7 +176,7 @@ impl Gate {
     fn refusal(&self, full: Full) -> Refusal {
         let server = &self.server;
         let (why, retry_after) = match full {
-            Full::Queue | Full::Late => {
+            Full::Queue | Full::Late | Full::Now => {
                 (format!("server '{server}' has as many requests as it takes; repeat this one later"), 1)
             }
             Full::Unreached => (format!("no pod of server '{server}' can be reached; repeat this later"), 5),
@@ -205,7 +215,7 @@ mod tests {
         let config = ServerConfig { concurrency: 1, queue: 1, per_caller: 2, ..server };
         let gate = Gate::new(&config, None, &Arc::default());
         let ends = Instant::now() + Duration::from_secs(60);
-        let wanted = || Wanted { ends, class: 0, pin: None, failed_on: None, is_call: true };
+        let wanted = || Wanted { ends, class: 0, pin: None, failed_on: None, is_call: true, is_guest: false };
         let (ann, ben) = ([1; 16], [2; 16]);
         let first = gate.enter(ann, wanted()).await.expect("a place");
         let begun = Instant::now();
@@ -227,7 +237,7 @@ mod tests {
         let gate = Gate::new(&config, None, &Arc::default());
         let pod = Endpoint::new("a", "http://a/mcp", config.breaker).map(Arc::new);
         let ends = Instant::now() + Duration::from_secs(60);
-        let wanted = |failed_on| Wanted { ends, class: 0, pin: None, failed_on, is_call: true };
+        let wanted = |failed_on| Wanted { ends, class: 0, pin: None, failed_on, is_call: true, is_guest: false };
         let (ann, ben) = ([1; 16], [2; 16]);
         let mut first = gate.enter(ann, wanted(None)).await.expect("a place");
         let waits = |caller| {

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     message::{Json, Message, Object, Outcome, Revision, encode_header},
-    refusal::UNSUPPORTED_VERSION,
+    refusal::{EXHAUSTED, UNAVAILABLE, UNSUPPORTED_VERSION},
 };
 
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -96,6 +96,8 @@ pub(crate) struct Route {
     /// Set where the server is told for whom.
     pub(crate) on_behalf: Option<HeaderValue>,
     pub(crate) answer_bytes: usize,
+    /// Whether it is the gateway of another region that is asked, and not the server itself.
+    pub(crate) is_region: bool,
 }
 
 impl Route {
@@ -348,6 +350,10 @@ impl HttpExchange {
     fn refused(&mut self, status: StatusCode, headers: &HeaderMap, text: &Bytes) -> Result<(), Failed> {
         let why = || format!("{} answers with status {status}", self.route.endpoint.uri);
         let answer = error_of(text);
+        if self.route.is_region {
+            let why = why();
+            return self.turned_away(status, answer, why);
+        }
         let modern = self.route.revision.is_modern();
         let legacy_session = self.route.session.is_some() && !modern;
         // Some servers tell of a session that they do not know by the text alone.
@@ -379,6 +385,28 @@ impl HttpExchange {
                 }
                 _ => Err(Failed::Refused { status: status.as_u16(), why: excerpt(text) }),
             },
+        }
+    }
+
+    /// The same of the gateway of another region, which says itself that nothing was done: whoever is on the way there
+    /// knows nothing of that when it has nobody to pass a request on to, or has passed it on.
+    fn turned_away(
+        &mut self,
+        status: StatusCode,
+        answer: Option<(Option<u64>, Json)>,
+        why: String,
+    ) -> Result<(), Failed> {
+        let refused = Failed::Refused { status: status.as_u16(), why: why.clone() };
+        let is_full = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        match answer {
+            Some((_, error)) if is_full && matches!(code_of(&error), Some(UNAVAILABLE | EXHAUSTED)) => Err(refused),
+            Some((Some(id), error)) if id == self.id => {
+                self.said.push_back(Said::Answer(Outcome::Error(error)));
+                Ok(())
+            }
+            // Nobody has read so far as to know its id.
+            _ if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => Err(refused),
+            _ => Err(Failed::Cut(why)),
         }
     }
 

@@ -18,6 +18,7 @@ mod budget;
 mod changes;
 mod child;
 mod connect;
+mod elsewhere;
 mod endpoints;
 mod ends;
 mod era;
@@ -176,6 +177,8 @@ pub(crate) const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 pub(crate) const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub(crate) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 pub(crate) const PROGRESS_TOKEN: &str = "progressToken";
+/// How long a caller lets a request take, in `_meta`.
+pub(crate) const TIMEOUT_MS: &str = "echotune/timeout-ms";
 
 impl Ask {
     /// A request of the gateway itself.

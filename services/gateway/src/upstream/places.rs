@@ -48,6 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) failed_on: Option<Arc<Endpoint>>,
     /// Whether it is a call: whoever only wants to see what there is waits like one, and is none.
     pub(crate) is_call: bool,
+    /// Whether it gets a place at once or none: another region has sent it, where it can wait as well.
+    pub(crate) is_guest: bool,
 }
 
 /// Why a call gets no place.
@@ -63,6 +65,8 @@ pub(crate) enum Full {
     NoPod,
     /// No pod came in time.
     NotWoken,
+    /// There is no place now, for one that waits for none.
+    Now,
     /// The server was taken away.
     Closed,
 }
@@ -251,6 +255,23 @@ impl Places {
         inner.running == 0 && inner.waiting.is_empty()
     }
 
+    /// Whether somebody waits for a place.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    /// Places that others could have now, those left out that somebody waits for.
+    pub(crate) fn spare(&self) -> usize {
+        let inner = self.lock();
+        let left = inner.room.calls.saturating_sub(inner.running);
+        let open = |pods: &Arc<[Arc<Endpoint>]>| {
+            let open = pods.iter().filter(|pod| pod.is_open() && !pod.breaker.is_resting());
+            open.map(|pod| inner.room.each.saturating_sub(pod.placed().0)).sum::<usize>()
+        };
+        let spare = inner.pods.as_ref().map_or(left, |pods| open(pods).min(left));
+        if inner.is_closed { 0 } else { spare.saturating_sub(inner.waiting.len()) }
+    }
+
     /// Waits for a place.
     pub(crate) async fn enter(self: &Arc<Self>, wanted: Wanted) -> Result<Taken, Full> {
         let since = Instant::now();
@@ -287,12 +308,17 @@ impl Places {
             return Err(Full::Closed);
         }
         wanted.class = wanted.class.min(inner.tallies.len() - 1);
-        if wanted.is_call && wanted.failed_on.is_none() {
+        let found = inner.find(&wanted);
+        // One that finds no place here has come to where it goes back to.
+        if wanted.is_call && wanted.failed_on.is_none() && (found.is_some() || !wanted.is_guest) {
             inner.tallies[wanted.class].arrivals += 1;
         }
         // Nobody who waits could have it: whatever becomes free is given away at once.
-        if let Some(pod) = inner.find(&wanted) {
+        if let Some(pod) = found {
             return Ok(Ok(self.take(&mut inner, &wanted, pod)));
+        }
+        if wanted.is_guest {
+            return Err(Full::Now);
         }
         let is_cold = inner.is_cold();
         if is_cold && inner.room.wake.is_none() {

@@ -1,3 +1,5 @@
+use futures::FutureExt as _;
+
 use super::*;
 use crate::{
     config::{BreakerConfig, PodConfig},
@@ -16,7 +18,8 @@ fn pods(names: &[&str]) -> (super::super::endpoints::Endpoints, Vec<PodConfig>) 
 }
 
 fn wanted(class: usize) -> Wanted {
-    Wanted { ends: Instant::now() + Duration::from_secs(60), class, pin: None, failed_on: None, is_call: true }
+    let ends = Instant::now() + Duration::from_secs(60);
+    Wanted { ends, class, pin: None, failed_on: None, is_call: true, is_guest: false }
 }
 
 fn name(taken: &Taken) -> &str {
@@ -234,4 +237,35 @@ async fn a_call_whose_turn_is_almost_over_waits_on_when_the_last_pod_goes() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     places.set_pods(endpoints.set(&configs[1..]));
     assert_eq!(name(&waiting.await.expect("ran").expect("a pod came")), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_region_sends_gets_a_place_at_once_or_none_and_wakes_nobody() {
+    let (endpoints, configs) = pods(&["a", "b"]);
+    let urgent = Arc::new(Notify::new());
+    let places = Places::new(room(2, 10), Some(endpoints.set(&[])), Arc::clone(&urgent));
+    let guest = || Wanted { is_guest: true, ..wanted(0) };
+    assert_eq!(places.spare(), 0);
+    assert_eq!(places.enter(guest()).await.expect_err("no pod"), Full::Now);
+    assert!(urgent.notified().now_or_never().is_none(), "nobody is told that it waits");
+    places.set_pods(endpoints.set(&configs));
+    assert_eq!(places.spare(), 4);
+    let mut taken = vec![places.enter(guest()).await.expect("a place")];
+    for _ in 0..3 {
+        taken.push(places.enter(wanted(0)).await.expect("a place"));
+    }
+    assert_eq!(places.enter(guest()).await.expect_err("all are taken"), Full::Now);
+    let counts = places.counts();
+    assert_eq!((counts.classes[0].arrivals, counts.cold, places.spare()), (4, 0, 0));
+    let waiting = tokio::spawn({
+        let places = Arc::clone(&places);
+        async move { places.enter(wanted(0)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(places.is_waited_for());
+    drop(taken);
+    let _placed = waiting.await.expect("ran").expect("a place");
+    assert_eq!(places.spare(), 3);
+    places.close();
+    assert_eq!(places.spare(), 0);
 }

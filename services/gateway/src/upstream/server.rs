@@ -33,6 +33,7 @@ use crate::{
     abilities::Abilities,
     config::{Limits, PodConfig, PodsConfig, ProcessConfig, Reach, ServerConfig, Sharing},
     message::{Json, MODERN, Object},
+    regions::Shares,
     servers::Source,
     telemetry::Meters,
     ticket::{Held, number_of},
@@ -133,6 +134,8 @@ pub(crate) struct Server {
     /// Held by what the server is told of requests that were given up.
     pub(crate) given_up: Arc<Semaphore>,
     pub(super) subscriptions: Arc<Subscriptions>,
+    /// What of its calls goes to other regions.
+    pub(crate) shares: Arc<Shares>,
     pub(super) answer_bytes: usize,
     pub(super) tasks: TaskTracker,
     /// Whether its sessions have no stream of their own.
@@ -158,6 +161,8 @@ impl Server {
             None => Gate::new(&config, pods, &common.urgent),
         };
         let same_way = before.filter(|before| before.config.is_reached_as(&config));
+        let shares = before.map_or_else(Arc::default, |before| Arc::clone(&before.shares));
+        shares.set(config.spill());
         Arc::new(Self {
             source,
             gate,
@@ -173,6 +178,7 @@ impl Server {
             next: AtomicU64::new(1),
             given_up: Arc::new(Semaphore::new(GIVEN_UP)),
             subscriptions: before.map_or_else(Arc::default, |before| Arc::clone(&before.subscriptions)),
+            shares,
             answer_bytes: common.limits.answer_bytes,
             has_no_stream: same_way.map_or_else(Arc::default, |before| Arc::clone(&before.has_no_stream)),
             tasks: common.tasks.clone(),
@@ -181,19 +187,20 @@ impl Server {
         })
     }
 
-    /// Takes a configuration that says nothing new but of its pods; whether it is such.
+    /// Takes a configuration that says nothing new but of its pods and other regions; whether it is such.
     pub(crate) fn takes(&self, config: &ServerConfig) -> bool {
         let (Reach::Pods(mine), Reach::Pods(new)) = (&self.config.reach, &config.reach) else {
             return self.config == *config;
         };
         let without = |config: &ServerConfig, pods: &PodsConfig| ServerConfig {
-            reach: Reach::Pods(PodsConfig { pods: Vec::new(), ..pods.clone() }),
+            reach: Reach::Pods(PodsConfig { pods: Vec::new(), spill: Vec::new(), ..pods.clone() }),
             ..config.clone()
         };
         let same = without(&self.config, mine) == without(config, new);
         if same && let Some(endpoints) = self.kind.endpoints() {
             self.budget.grow(config.at_once());
             self.gate.set_pods(endpoints.set(&new.pods));
+            self.shares.set(&new.spill);
         }
         same
     }
@@ -250,6 +257,7 @@ impl Server {
             tokens: tokens.clone(),
             on_behalf: on_behalf(on, self.config.forward_caller),
             answer_bytes: self.answer_bytes,
+            is_region: false,
         }
     }
 

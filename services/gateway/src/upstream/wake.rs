@@ -28,6 +28,19 @@ impl Server {
         self.gate.is_cold()
     }
 
+    /// Whether it has replicas that should take calls, and all of them are left alone for having failed.
+    pub(crate) fn is_down(&self) -> bool {
+        let Some(endpoints) = self.kind.endpoints() else { return false };
+        let all = endpoints.all();
+        let mut open = all.iter().filter(|endpoint| endpoint.is_open()).peekable();
+        open.peek().is_some() && open.all(|endpoint| endpoint.breaker.is_resting())
+    }
+
+    /// Calls that it could take on for others now.
+    pub(crate) fn spare(&self) -> usize {
+        if self.is_down() { 0 } else { self.gate.spare() }
+    }
+
     /// For how long a call waits for a pod.
     pub(crate) fn wake_time(&self) -> Duration {
         match &self.config.reach {
@@ -68,7 +81,8 @@ impl Server {
             let woken = async {
                 // Not all that are asleep at once, only because somebody wants to see what there is.
                 let _turn = wakes.acquire().await;
-                let wanted = Wanted { ends: Instant::now() + wait, class, pin: None, failed_on: None, is_call: false };
+                let (ends, pin, failed_on) = (Instant::now() + wait, None, None);
+                let wanted = Wanted { ends, class, pin, failed_on, is_call: false, is_guest: false };
                 drop(gate.wake(wanted).await);
             };
             let _ended = end.run_until_cancelled(woken).await;

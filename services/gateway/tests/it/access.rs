@@ -31,7 +31,7 @@ use crate::{
 const BASE: &str = "https://mcp.example.org";
 
 /// Issues tokens that say all of themselves: `NUMBER.SCOPE+SCOPE.WHERE`.
-struct Issuer;
+pub(crate) struct Issuer;
 
 #[async_trait::async_trait]
 impl Authenticator for Issuer {

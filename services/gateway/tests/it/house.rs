@@ -153,6 +153,7 @@ pub(crate) fn config(servers: Vec<ServerConfig>, limits: Limits) -> GatewayConfi
         origins: vec!["https://app.example.org".to_owned()],
         authorities: None,
         limits,
+        regions: echotune_gateway::RegionsConfig::default(),
         meter: Meter::default(),
         metering: None,
     }

@@ -67,7 +67,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn entries(folder: &Path) -> Vec<CallEntry> {
+pub(crate) fn entries(folder: &Path) -> Vec<CallEntry> {
     let lines = files(folder)
         .into_iter()
         .flat_map(|path| fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect::<Vec<_>>());

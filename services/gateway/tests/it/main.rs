@@ -20,6 +20,7 @@ mod pods;
 #[cfg(feature = "region")]
 mod program;
 mod recovery;
+mod regions;
 mod replaced;
 mod sessions;
 mod shards;

@@ -155,6 +155,14 @@ pub const GATEWAY_EVENTS: Name = Name {
     description: "What the MCP gateway did for the sake of a server that was full, failed or away.",
 };
 
+/// Calls that the gateway sent to another region, by `region`, `server` and `result`: `taken`, `refused` (it was then
+/// made here), `failed` and `cancelled`.
+pub const GATEWAY_SPILLED: Name = Name {
+    name: "echotune.gateway.spilled",
+    unit: "{call}",
+    description: "Calls that the MCP gateway sent to another region, by what became of them there.",
+};
+
 /// Where metrics go: nowhere, unless telemetry sends to a collector. Clones send to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(pub(super) Option<SdkMeterProvider>);
