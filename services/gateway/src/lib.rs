@@ -48,8 +48,8 @@ pub use self::{
         ToolRate,
     },
     config::{
-        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
-        ServerConfig, Sharing,
+        BreakerConfig, Confinement, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig,
+        Reach, ServerConfig, Sharing,
     },
     demand::{Operator, PodOptions, Replicas},
     servers_file::{FileRules, Listed, ServersFile},

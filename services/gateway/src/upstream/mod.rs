@@ -16,6 +16,7 @@ mod breaker;
 mod budget;
 mod changes;
 mod child;
+mod confine;
 mod connect;
 mod endpoints;
 mod ends;
