@@ -15,6 +15,8 @@ const PODS: usize = 8;
 const MAX_PLACES: usize = 100_000;
 /// Classes of calls at the most.
 const MAX_CLASSES: usize = 8;
+/// Paths, and ports, that a program is let at by its configuration.
+const MAX_ALLOWED: usize = 256;
 
 /// A server behind the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +176,8 @@ pub struct ProcessConfig {
     pub command: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Its whole environment but for `PATH` and `HOME`, which it gets from this process.
+    /// Its whole environment but for `PATH`, `HOME` and `LANG`, which it gets from this process, and `TMPDIR`, which is
+    /// a folder of its own where it is confined.
     pub env: BTreeMap<String, String>,
     /// Where it runs.
     pub folder: Option<PathBuf>,
@@ -194,6 +197,16 @@ pub struct ProcessConfig {
     pub files: Option<u64>,
     /// Its processor time in seconds.
     pub cpu: Option<u64>,
+    /// Whether it is kept to what it has need of.
+    pub confinement: Confinement,
+    /// What it reads and executes beside what all programs may: absolute paths, or those below `~/`.
+    pub reads: Vec<PathBuf>,
+    /// What it writes as well, beside its folder.
+    pub writes: Vec<PathBuf>,
+    /// The ports of TCP that it connects to; any where it is not said.
+    pub connects: Option<Vec<u16>>,
+    /// Whether it may make namespaces, as browsers do for a sandbox of their own.
+    pub namespaces: bool,
 }
 
 impl ProcessConfig {
@@ -212,8 +225,49 @@ impl ProcessConfig {
             memory: None,
             files: Some(1_024),
             cpu: None,
+            confinement: Confinement::Auto,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            connects: None,
+            namespaces: false,
         }
     }
+
+    fn check(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.command.as_os_str().is_empty() {
+            faults.push("has no command".to_owned());
+        }
+        for (key, paths) in [("reads", &self.reads), ("writes", &self.writes)] {
+            let wrong = paths.iter().filter(|path| !path.is_absolute() && !path.starts_with("~"));
+            let shown = wrong.map(|path| path.display().to_string());
+            let told = |path: String| format!("{key}: '{}' is neither absolute nor below ~/", path.escape_debug());
+            faults.extend(shown.map(told));
+        }
+        let ports = self.connects.as_ref().map_or(0, Vec::len);
+        if [self.reads.len(), self.writes.len(), ports].into_iter().any(|count| count > MAX_ALLOWED) {
+            faults.push(format!("reads, writes and connects are at most {MAX_ALLOWED} each"));
+        }
+        let says = !self.reads.is_empty() || !self.writes.is_empty() || self.connects.is_some() || self.namespaces;
+        if self.confinement == Confinement::None && says {
+            let why = "reads, writes, connects and namespaces have no place where confinement is \"none\"";
+            faults.push(why.to_owned());
+        }
+        faults
+    }
+}
+
+/// Whether a program is kept to what it has need of: the paths that it reads and writes, the ports that it connects
+/// to, and the calls that it makes of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confinement {
+    /// Not at all.
+    None,
+    /// As far as the system can.
+    Auto,
+    /// It is not started where the system cannot.
+    Required,
 }
 
 /// Who shares a child process.
@@ -449,10 +503,7 @@ impl ServerConfig {
                     faults.push(format!("calls_per_pod is not between 1 and {MAX_PLACES}"));
                 }
             }
-            Reach::Process(process) if process.command.as_os_str().is_empty() => {
-                faults.push("has no command".to_owned());
-            }
-            Reach::Process(_) => {}
+            Reach::Process(process) => faults.extend(process.check()),
         }
         faults.extend(self.oauth.iter().flat_map(|oauth| self.check_oauth(oauth)));
         if self.concurrency == 0 || self.per_caller == 0 {
@@ -506,5 +557,13 @@ mod tests {
             assert!(faults.contains(told), "{told} is not in:\n{faults}");
         }
         assert!(faults.contains("advertise"), "{faults}");
+        let mut process = ProcessConfig::new("a", [""; 0]);
+        process.reads = vec!["~/a".into(), "/b".into(), "c".into()];
+        assert_eq!(process.check(), ["reads: 'c' is neither absolute nor below ~/"]);
+        process.confinement = Confinement::None;
+        process.reads.pop();
+        assert!(process.check().concat().contains("where confinement is \"none\""));
+        process.confinement = Confinement::Auto;
+        assert_eq!(process.check(), [""; 0]);
     }
 }

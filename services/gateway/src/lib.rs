@@ -49,8 +49,8 @@ pub use self::{
         ToolRate,
     },
     config::{
-        BreakerConfig, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig, Reach,
-        ServerConfig, Share, Sharing,
+        BreakerConfig, Confinement, Effect, EraChoice, GatewayConfig, Limits, PodConfig, PodsConfig, ProcessConfig,
+        Reach, ServerConfig, Share, Sharing,
     },
     demand::{Operator, PodOptions, Replicas},
     regions::{RegionConfig, RegionsConfig},

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::oauth::OauthTable;
 use crate::{
-    BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
+    BreakerConfig, Confinement, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
     metering::{Metering, Tariff},
 };
 
@@ -58,6 +58,14 @@ struct Table {
     memory: Option<Bytes>,
     files: Option<u64>,
     cpu: Option<u64>,
+    confinement: Option<Confinement>,
+    #[serde(default)]
+    reads: Vec<PathBuf>,
+    #[serde(default)]
+    writes: Vec<PathBuf>,
+    connects: Option<Vec<u16>>,
+    #[serde(default)]
+    namespaces: bool,
     era: Option<EraChoice>,
     #[serde(default)]
     effects: BTreeMap<String, Effect>,
@@ -219,7 +227,7 @@ impl Table {
             }
             (Some(_), false) => Err(format!("server '{shown}': 'authorization' is for servers by HTTP; use 'env'")),
             (None, true) if self.is_program() => {
-                Err(format!("server '{shown}': args, env, folder, sharing and limits are for a 'command'"))
+                Err(format!("server '{shown}': args, env, folder, sharing, limits and confinement are for a 'command'"))
             }
             (None, true) => Ok(Reach::Http {
                 endpoints: self.url.iter().chain(&self.urls).cloned().collect(),
@@ -244,6 +252,11 @@ impl Table {
             || self.memory.is_some()
             || self.files.is_some()
             || self.cpu.is_some()
+            || self.confinement.is_some()
+            || !self.reads.is_empty()
+            || !self.writes.is_empty()
+            || self.connects.is_some()
+            || self.namespaces
     }
 
     fn process(&self, command: &Path) -> ProcessConfig {
@@ -264,6 +277,11 @@ impl Table {
             memory: self.memory.as_ref().map(bytes).or(base.memory),
             files: self.files.or(base.files),
             cpu: self.cpu.or(base.cpu),
+            confinement: self.confinement.unwrap_or(base.confinement),
+            reads: self.reads.clone(),
+            writes: self.writes.clone(),
+            connects: self.connects.clone(),
+            namespaces: self.namespaces,
             ..base
         }
     }
@@ -416,6 +434,10 @@ mod tests {
             args = ["mcp-server-time"]
             sharing = "all"
             memory = "512MiB"
+            confinement = "required"
+            reads = ["~/.gitconfig"]
+            writes = ["/data"]
+            connects = [443]
             effects = { now = "reads" }
             [servers.env]
             TZ = "UTC"
@@ -431,6 +453,9 @@ mod tests {
         let mut program = ProcessConfig::new("uvx", ["mcp-server-time"]);
         program.sharing = Sharing::All;
         program.memory = Some(512 << 20);
+        program.confinement = Confinement::Required;
+        (program.reads, program.writes) = (vec!["~/.gitconfig".into()], vec!["/data".into()]);
+        program.connects = Some(vec![443]);
         program.env.insert("TZ".to_owned(), "UTC".to_owned());
         let mut time = ServerConfig::new("time", Reach::Process(program));
         time.effects.insert("now".to_owned(), Effect::Reads);
@@ -451,6 +476,7 @@ mod tests {
             ("[[servers]]\nname = \"a\"\n", "neither 'url' nor 'command'"),
             ("[[servers]]\nname = \"a\"\nurl = \"http://x/\"\ncommand = \"b\"\n", "keep one of them"),
             ("[[servers]]\nname = \"a\"\nurl = \"http://x/\"\nargs = [\"b\"]\n", "are for a 'command'"),
+            ("[[servers]]\nname = \"a\"\nurl = \"http://x/\"\nwrites = [\"/b\"]\n", "are for a 'command'"),
             ("[[servers]]\nname = \"a\"\ncommand = \"b\"\nauthorization = \"c\"\n", "use 'env'"),
             ("[[servers]]\nname = \"a\"\ncommand = \"b\"\n[[servers]]\nname = \"a\"\ncommand = \"b\"\n", "comes twice"),
             ("[[servers]]\nname = \"a\"\ncommmand = \"b\"\n", "commmand"),

@@ -34,7 +34,7 @@ fn theirs(data: &Path) -> String {
     format!(
         "[[servers]]\nname = \"theirs\"\ncommand = {command:?}\n\
          args = [\"--data\", {data:?}, \"mcp\", \"serve\", \"catalogue\"]\nsharing = \"all\"\ncalls_per_child = 4\n\
-         start = \"60s\"\ndeadline = \"60s\"\neffects = {{ find_items = \"reads\" }}\n"
+         writes = [{data:?}]\nstart = \"60s\"\ndeadline = \"60s\"\neffects = {{ find_items = \"reads\" }}\n"
     )
 }
 

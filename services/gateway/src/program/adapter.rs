@@ -28,7 +28,8 @@ use tokio::net::TcpListener;
 
 use super::{ABOUT, close, told};
 use crate::{
-    AccessConfig, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, RegionsConfig, ServerConfig,
+    AccessConfig, Confinement, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, RegionsConfig,
+    ServerConfig,
     Sharing,
 };
 
@@ -117,6 +118,22 @@ struct ServerArguments {
     /// Where the processes run.
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
+    /// Whether they are confined: not at all, as far as the system can, or else not started. They get at the whole
+    /// pod's files, which are theirs, but not at this process and what only it is told.
+    #[arg(long, value_name = "none|auto|required", default_value = "auto", value_parser = confinement)]
+    confinement: Confinement,
+    /// Let them make namespaces, as browsers do for a sandbox of their own.
+    #[arg(long)]
+    namespaces: bool,
+}
+
+fn confinement(text: &str) -> Result<Confinement, String> {
+    match text {
+        "none" => Ok(Confinement::None),
+        "auto" => Ok(Confinement::Auto),
+        "required" => Ok(Confinement::Required),
+        _ => Err("expected none, auto or required".to_owned()),
+    }
 }
 
 fn sharing(text: &str) -> Result<Sharing, String> {
@@ -198,6 +215,10 @@ impl Adapter {
             start: arguments.start.0,
             grace: arguments.grace.0,
             memory: arguments.memory.map(|size| size.0),
+            confinement: arguments.confinement,
+            // A pod is its server's alone.
+            writes: if arguments.confinement == Confinement::None { Vec::new() } else { vec![PathBuf::from("/")] },
+            namespaces: arguments.namespaces,
             ..ProcessConfig::new(program, args)
         };
         ServerConfig {
@@ -295,6 +316,20 @@ mod tests {
         assert!(install(&folder.path().join("none")).is_err());
         assert!(Adapter::try_parse_from(["adapter", "--install", "/x"]).is_ok());
         assert!(Adapter::try_parse_from(["adapter"]).is_err());
+    }
+
+    #[test]
+    fn a_program_is_confined_to_its_pod_unless_it_is_not_to_be() {
+        let server = |more: &[&str]| {
+            let line = [&["adapter"][..], more, &["--", "program"]].concat();
+            let server = Adapter::try_parse_from(line).expect("right").server();
+            assert_eq!(server.check(), Vec::<String>::new());
+            let Reach::Process(process) = server.reach else { panic!("a program") };
+            (process.confinement, process.writes)
+        };
+        assert_eq!(server(&[]), (Confinement::Auto, vec![PathBuf::from("/")]));
+        assert_eq!(server(&["--confinement", "required"]).0, Confinement::Required);
+        assert_eq!(server(&["--confinement", "none"]), (Confinement::None, Vec::new()));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod breaker;
 mod budget;
 mod changes;
 mod child;
+mod confine;
 mod connect;
 mod elsewhere;
 mod endpoints;

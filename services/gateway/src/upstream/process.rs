@@ -1,4 +1,4 @@
-//! Programs as children: started with little, limited, and ended for sure.
+//! Programs as children: started with little, limited and confined, and ended for sure.
 
 use std::{
     io,
@@ -7,15 +7,19 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
+use tempfile::TempDir;
 use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
-use crate::config::ProcessConfig;
+use super::confine;
+use crate::config::{Confinement, ProcessConfig};
 
 /// What a child gets of this process's environment.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
+/// The variable that says where temporary files are.
+const TEMPORARY: &str = "TMPDIR";
 
 /// A child with its pipes.
 pub(super) struct Started {
@@ -30,6 +34,7 @@ pub(super) struct Running {
     child: Child,
     group: Option<Pid>,
     grace: Duration,
+    temporary: Option<TempDir>,
 }
 
 /// Starts a program.
@@ -41,24 +46,40 @@ pub(super) fn start(config: &ProcessConfig) -> io::Result<Started> {
             command.env(name, value);
         }
     }
+    let temporary = temporary(config);
+    if let Some(folder) = &temporary {
+        command.env(TEMPORARY, folder.path());
+    }
     command.envs(&config.env);
     if let Some(folder) = &config.folder {
         command.current_dir(folder);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: signals reach what it has started too, and those of a terminal reach none of them.
-    let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
+    command.process_group(0).kill_on_drop(true);
+    let mut child = confine::spawn(&mut command, config, temporary.as_ref().map(TempDir::path))?;
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(input), Some(output), Some(errors)) = (input, output, errors) else {
         return Err(io::Error::other("a pipe to the child is missing"));
     };
-    let mut running = Running { child, group, grace: config.grace };
+    let mut running = Running { child, group, grace: config.grace, temporary };
     if let Err(cause) = running.limit(config) {
         running.kill();
         return Err(io::Error::other(format!("its limits cannot be set: {cause}")));
     }
     Ok(Started { running, input, output, errors })
+}
+
+/// A folder of its own for what is temporary, as it does not get at the one that all share. It goes with it.
+fn temporary(config: &ProcessConfig) -> Option<TempDir> {
+    if config.confinement == Confinement::None || config.env.contains_key(TEMPORARY) {
+        return None;
+    }
+    let made = tempfile::Builder::new().prefix("echotune-server-").tempdir();
+    // Where nothing can be written there are programs that do not want to.
+    let why = |cause: &io::Error| tracing::debug!(%cause, "a program has no folder for temporary files");
+    made.inspect_err(why).ok()
 }
 
 impl Running {
@@ -110,6 +131,13 @@ impl Running {
         }
         let status = self.child.wait().await;
         self.leave_nothing();
+        if let Some(folder) = self.temporary.take() {
+            // It may hold much.
+            match tokio::task::spawn_blocking(move || folder.close()).await {
+                Ok(Err(cause)) => tracing::warn!(%cause, "what a program left of temporary files cannot be removed"),
+                Ok(Ok(())) | Err(_) => {}
+            }
+        }
         status
     }
 

@@ -4,6 +4,8 @@ mod access;
 mod bad;
 mod beside;
 mod catalogue;
+#[cfg(target_os = "linux")]
+mod confined;
 mod crowded;
 mod eras;
 mod errors;

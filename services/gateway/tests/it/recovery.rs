@@ -478,6 +478,7 @@ async fn children_are_of_their_session_end_when_idle_and_leave_nothing_behind() 
     let file = folder.path().join("pids");
     let mut stubborn = echotune_gateway::ProcessConfig::new("/bin/sh", ["-c", script]);
     stubborn.env.insert("PIDS".to_owned(), file.display().to_string());
+    stubborn.writes = vec![folder.path().to_owned()];
     (stubborn.start, stubborn.grace) = (Duration::from_secs(1), Duration::from_millis(200));
     let [kept, brief] = servers;
     let house = House::of(vec![kept, brief, process("stubborn", stubborn)]).await;

@@ -21,6 +21,7 @@ impl Slow {
         let script = "echo $$ > \"$PIDS.new\"; mv \"$PIDS.new\" \"$PIDS\"; sleep 1; exec \"$0\" a modern";
         let mut config = ProcessConfig::new("/bin/sh", ["-c".to_owned(), script.to_owned(), shown()]);
         config.env.insert("PIDS".to_owned(), folder.path().join("pid").display().to_string());
+        config.writes = vec![folder.path().to_owned()];
         config.sharing = Sharing::All;
         // However long it takes on a machine that is busy.
         let server = ServerConfig { era: EraChoice::Modern, ..process("a", config) };

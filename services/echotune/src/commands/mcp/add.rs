@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use echotune_gateway::catalogue::{Era, Launch, Launched, Missing, Runtime, Setting, SharedBy, runtime};
+use echotune_gateway::catalogue::{EgressPolicy, Era, Launch, Launched, Missing, Runtime, Setting, SharedBy, runtime};
 use echotune_model::{ErrorKind, Fault};
 use serde::Serialize;
 
@@ -23,10 +23,13 @@ use crate::{gateway::is_ours, output};
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Longest name of a server in a gateway.
 const MAX_NAME: usize = 32;
+/// The port of HTTPS, where packages are fetched from.
+const HTTPS: u16 = 443;
 
 const AFTER_ADD: &str = "\
 The server is started as its entry says; what that leaves open is given with --with. What its calls change, who shares \
-a process and what that may use go into the table too. A platform that serves the data folder takes it up within \
+a process and what that may use go into the table too; files that it writes have to be named there by hand, as \
+`writes = [\"/data\"]`. A platform that serves the data folder takes it up within \
 seconds, at /servers/NAME/mcp and among all others at /mcp. Secrets stand in the file as they were given: keep it to \
 its owner.";
 
@@ -79,6 +82,8 @@ pub(crate) struct ServerTable {
     pub(crate) files: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) connects: Option<Vec<u16>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) env: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -181,6 +186,7 @@ fn table(name: String, launched: Launched, runtime: &Runtime) -> anyhow::Result<
         memory: None,
         files: None,
         cpu: None,
+        connects: None,
         env: BTreeMap::new(),
         effects,
     };
@@ -194,7 +200,8 @@ fn table(name: String, launched: Launched, runtime: &Runtime) -> anyhow::Result<
             let limits = runtime.limits;
             let memory = limits.address_space_mib.map(|mib| mib << 20);
             let (files, cpu) = (limits.open_files, limits.cpu_seconds);
-            Ok(ServerTable { command, args, env, sharing: Some(sharing), memory, files, cpu, ..empty() })
+            let (sharing, connects) = (Some(sharing), ports(runtime, &command));
+            Ok(ServerTable { command, args, env, sharing, memory, files, cpu, connects, ..empty() })
         }
         Launched::Http { url, mut headers } => {
             let authorization = headers.remove("Authorization").or_else(|| headers.remove("authorization"));
@@ -205,6 +212,22 @@ fn table(name: String, launched: Launched, runtime: &Runtime) -> anyhow::Result<
             Ok(ServerTable { url, authorization: authorization.unwrap_or_default(), ..empty() })
         }
     }
+}
+
+/// The ports that it connects to, where its entry names them all. What fetches a package first needs that of HTTPS.
+fn ports(runtime: &Runtime, command: &str) -> Option<Vec<u16>> {
+    let named = |host: &String| host.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let mut ports = match runtime.egress.policy {
+        EgressPolicy::None => Vec::new(),
+        EgressPolicy::Hosts => runtime.egress.hosts.iter().map(named).collect::<Option<Vec<u16>>>()?,
+        EgressPolicy::Any => return None,
+    };
+    if matches!(command, "npx" | "uvx") {
+        ports.push(HTTPS);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    Some(ports)
 }
 
 fn text(entry: &Shelved, table: &ServerTable) -> anyhow::Result<String> {
@@ -270,6 +293,24 @@ mod tests {
         ] {
             assert_eq!(gateway_name(name), taken);
         }
+    }
+
+    #[test]
+    fn ports_are_told_where_the_entry_names_them_all() {
+        let to = |policy, hosts: &[&str], command: &str| {
+            let mut runtime = Runtime::default();
+            runtime.egress.policy = policy;
+            runtime.egress.hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+            ports(&runtime, command)
+        };
+        assert_eq!(to(EgressPolicy::None, &[], "program"), Some(vec![]));
+        assert_eq!(to(EgressPolicy::None, &[], "npx"), Some(vec![443]));
+        let named = ["a.example.org:8443", "b.example.org:443"];
+        assert_eq!(to(EgressPolicy::Hosts, &named, "uvx"), Some(vec![443, 8443]));
+        for unclear in ["{DATABASE_URI}", "a.example.org"] {
+            assert_eq!(to(EgressPolicy::Hosts, &[named[0], unclear], "uvx"), None, "{unclear}");
+        }
+        assert_eq!(to(EgressPolicy::Any, &[], "npx"), None);
     }
 
     #[test]

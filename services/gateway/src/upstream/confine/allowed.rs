@@ -1,0 +1,266 @@
+//! What a child reads and writes. Whatever is not named here or by its configuration is out of its reach: the rest of
+//! the home folder with its keys, the platform's data, the configuration of this program, and what others left in the
+//! folder for temporary files.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::{OsStr, OsString},
+    fs, iter,
+    path::{Path, PathBuf},
+};
+
+use crate::config::ProcessConfig;
+
+/// Programs of the system and what they need, and what tells of it.
+const SYSTEM: &[&str] = &[
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix",
+    "/gnu",
+    "/snap",
+    "/home/linuxbrew/.linuxbrew",
+    "/run/current-system",
+    "/run/opengl-driver",
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/var/lib/ca-certificates",
+    "/var/cache/fontconfig",
+    // Of processes outside, their environment and memory stay hidden in it.
+    "/proc",
+    "/sys",
+];
+/// Folders of the system where this platform has its own too, of which nothing is shown.
+const SHARED: &[&str] = &["/etc", "/opt"];
+/// How what is this platform's is called in them.
+const OURS: &str = "echotune";
+/// Files that are devices, which everybody reads and writes.
+pub(super) const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+/// Where the system answers who is called how.
+pub(super) const SOCKETS: [&str; 3] = ["/run/systemd/resolve", "/run/nscd", "/var/run/nscd"];
+/// What is read of the home folder: programs that were installed there, and settings that hold no secret.
+const HOME: &[&str] = &[
+    ".nvm",
+    ".fnm",
+    ".volta",
+    ".asdf",
+    ".pyenv",
+    ".bun",
+    ".deno",
+    ".nix-profile",
+    ".local/lib",
+    ".local/share/fnm",
+    ".local/share/mise",
+    ".local/share/pipx",
+    ".local/share/pnpm",
+    ".local/share/uv",
+    ".gitconfig",
+    ".config/git/config",
+    ".config/git/ignore",
+];
+/// What stands beside a folder `bin` in an installation of its own.
+const BESIDE: [&str; 4] = ["lib", "lib64", "libexec", "pyvenv.cfg"];
+/// Folders that hold much of others: they are not let at for the sake of something in them.
+const WIDE: &[&str] = &["/", "/home", "/root", "/run", "/srv", "/tmp", "/var", "/etc", "/opt"];
+/// Those of the home folder.
+const WIDE_HOME: [&str; 4] = [".config", ".local", ".local/share", ".local/state"];
+
+/// What a child may; whatever it writes it reads as well.
+#[derive(Debug, Default)]
+pub(super) struct Allowed {
+    pub(super) reads: BTreeSet<PathBuf>,
+    pub(super) writes: BTreeSet<PathBuf>,
+}
+
+impl Allowed {
+    /// Of these, what is not there is nothing that can be let at.
+    pub(super) fn of(config: &ProcessConfig, temporary: Option<&Path>) -> Self {
+        let ground = Ground::of(config);
+        let home = HOME.iter().filter_map(|name| ground.below_home(name));
+        let mut reads: BTreeSet<_> = SYSTEM.iter().map(PathBuf::from).chain(SHARED.iter().flat_map(shared)).collect();
+        reads.extend(home.chain(ground.named()).chain(ground.program()));
+        reads.extend(ground.path().flat_map(|folder| ground.around(&folder)));
+        reads.extend(config.reads.iter().filter_map(|path| ground.expanded(path)));
+        let folder = config.folder.as_ref().and_then(|_| fs::canonicalize(&ground.here).ok());
+        let mut writes: BTreeSet<_> = folder.into_iter().filter(|folder| !ground.is_wide(folder)).collect();
+        writes.extend(temporary.map(Path::to_owned));
+        writes.extend(ground.caches());
+        writes.extend(config.writes.iter().filter_map(|path| ground.expanded(path)));
+        Self { reads, writes }
+    }
+}
+
+/// A folder of the system, or all in it but what is ours.
+fn shared(folder: &&str) -> Vec<PathBuf> {
+    let is_ours = |name: &OsStr| name.as_encoded_bytes().starts_with(OURS.as_bytes());
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    if names.iter().any(|name| is_ours(name)) {
+        let others = names.iter().filter(|name| !is_ours(name));
+        return others.map(|name| Path::new(folder).join(name)).collect();
+    }
+    vec![PathBuf::from(folder)]
+}
+
+/// Where a child stands.
+struct Ground<'c> {
+    config: &'c ProcessConfig,
+    home: Option<PathBuf>,
+    here: PathBuf,
+}
+
+impl<'c> Ground<'c> {
+    fn of(config: &'c ProcessConfig) -> Self {
+        let own = env::current_dir().unwrap_or_default();
+        let here = config.folder.as_ref().map_or_else(|| own.clone(), |folder| own.join(folder));
+        let home = variable(config, "HOME").and_then(|home| fs::canonicalize(home).ok());
+        Self { config, home, here }
+    }
+
+    fn below_home(&self, name: &str) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(name))
+    }
+
+    fn expanded(&self, path: &Path) -> Option<PathBuf> {
+        match path.strip_prefix("~") {
+            Ok(rest) => self.home.as_ref().map(|home| home.join(rest)),
+            Err(_) => Some(path.to_owned()),
+        }
+    }
+
+    /// Whether it holds much beside what one is after.
+    fn is_wide(&self, path: &Path) -> bool {
+        let of_home = |home: &Path| home.starts_with(path) || WIDE_HOME.iter().any(|name| home.join(name) == path);
+        let of_home = self.home.as_deref().is_some_and(of_home);
+        of_home || path == env::temp_dir() || WIDE.iter().any(|wide| path == Path::new(wide))
+    }
+
+    /// What its arguments and variables name: whoever wrote them means it to be read.
+    fn named(&self) -> Vec<PathBuf> {
+        let args = self.config.args.iter().map(String::as_str);
+        let args = args.flat_map(|arg| iter::once(arg).chain(arg.split_once('=').map(|(_, value)| value)));
+        let values = self.config.env.values().map(String::as_str).filter(|value| value.starts_with('/'));
+        let there = |text: &str| fs::canonicalize(self.here.join(text)).ok();
+        let found = args.filter(|arg| arg.contains('/')).chain(values).filter_map(there);
+        found.filter(|path| !self.is_wide(path)).collect()
+    }
+
+    /// The folders with programs.
+    fn path(&self) -> impl Iterator<Item = PathBuf> {
+        let path = variable(self.config, "PATH").unwrap_or_default();
+        let folders: Vec<_> = env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
+        folders.into_iter().filter_map(|folder| fs::canonicalize(folder).ok())
+    }
+
+    /// The program, and where it is installed.
+    fn program(&self) -> Vec<PathBuf> {
+        let command = &self.config.command;
+        let found = if command.components().count() > 1 {
+            Some(self.here.join(command))
+        } else {
+            self.path().map(|folder| folder.join(command)).find(|file| file.is_file())
+        };
+        let real = found.as_ref().and_then(|file| fs::canonicalize(file).ok());
+        let files: Vec<_> = found.into_iter().chain(real).collect();
+        let around: Vec<_> = files.iter().filter_map(|file| file.parent()).flat_map(|at| self.around(at)).collect();
+        files.into_iter().chain(around).collect()
+    }
+
+    /// A folder with programs, and what they need beside it.
+    fn around(&self, folder: &Path) -> Vec<PathBuf> {
+        let whole = folder.parent().filter(|_| folder.ends_with("bin"));
+        let beside = whole.into_iter().flat_map(|whole| BESIDE.map(|name| whole.join(name)));
+        iter::once(folder.to_owned()).filter(|folder| !self.is_wide(folder)).chain(beside).collect()
+    }
+
+    /// Where programs that fetch others before they run them keep those; made where it is not there, as they could
+    /// not.
+    fn caches(&self) -> Vec<PathBuf> {
+        let names: &[&str] = match self.config.command.file_name().and_then(OsStr::to_str) {
+            Some("npx" | "npm" | "yarn") => &[".npm", ".cache"],
+            Some("pnpm" | "pnpx") => &[".cache", ".local/share/pnpm"],
+            Some("bunx" | "bun") => &[".bun", ".cache"],
+            Some("uvx" | "uv") => &[".cache", ".local/share/uv"],
+            Some("pipx") => &[".cache", ".local/share/pipx"],
+            Some("deno") => &[".cache"],
+            _ => &[],
+        };
+        let folders: Vec<_> = names.iter().filter_map(|name| self.below_home(name)).collect();
+        for folder in &folders {
+            // Where nobody can write it is not let at, which the program tells.
+            drop(fs::create_dir_all(folder));
+        }
+        folders
+    }
+}
+
+fn variable(config: &ProcessConfig, name: &str) -> Option<OsString> {
+    config.env.get(name).map(OsString::from).or_else(|| env::var_os(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A home folder with secrets, and a program that is started in it.
+    fn at_home(command: &str, args: &[&str]) -> (tempfile::TempDir, ProcessConfig) {
+        let home = tempfile::tempdir().expect("a folder");
+        for folder in [".ssh", ".aws", ".config/gcloud", ".local/share/echotune", "notes", "venv/bin", "venv/lib"] {
+            fs::create_dir_all(home.path().join(folder)).expect("made");
+        }
+        let mut config = ProcessConfig::new(command, args.iter().copied());
+        config.env.insert("HOME".to_owned(), home.path().display().to_string());
+        config.env.insert("PATH".to_owned(), "/usr/bin:/bin".to_owned());
+        (home, config)
+    }
+
+    fn covers(paths: &BTreeSet<PathBuf>, path: &Path) -> bool {
+        paths.iter().any(|allowed| path.starts_with(allowed))
+    }
+
+    #[test]
+    fn a_program_gets_the_system_and_its_caches_and_nothing_of_what_is_secret() {
+        let (home, mut config) = at_home("npx", &["-y", "some-server", "/"]);
+        config.args.push(home.path().display().to_string());
+        config.args.push(format!("--root={}", env::temp_dir().display()));
+        let temporary = Path::new("/tmp/its-own");
+        let allowed = Allowed::of(&config, Some(temporary));
+        let real = fs::canonicalize(home.path()).expect("there");
+        for secret in [".ssh/id", ".aws/credentials", ".config/gcloud/x", ".local/share/echotune/token", "notes/x"] {
+            for home in [home.path(), &real] {
+                let path = home.join(secret);
+                assert!(!covers(&allowed.reads, &path) && !covers(&allowed.writes, &path), "{secret}");
+            }
+        }
+        assert!(covers(&allowed.reads, Path::new("/usr/bin/env")));
+        assert_eq!(allowed.writes, BTreeSet::from([real.join(".cache"), real.join(".npm"), temporary.to_owned()]));
+        assert!(real.join(".npm").is_dir(), "it could not make it");
+        config.command = "other".into();
+        assert_eq!(Allowed::of(&config, None).writes, BTreeSet::new(), "it fetches nothing");
+    }
+
+    #[test]
+    fn what_its_table_names_is_read_and_its_folder_and_what_it_says_are_written() {
+        let (home, mut config) = at_home("venv/bin/server", &["--notes=./notes", "ssh"]);
+        let real = fs::canonicalize(home.path()).expect("there");
+        fs::write(real.join("venv/bin/server"), "").expect("written");
+        config.reads = vec!["~/.ssh/known_hosts".into()];
+        config.writes = vec!["/data".into(), "~/out".into()];
+        config.folder = Some(home.path().to_owned());
+        let allowed = Allowed::of(&config, None);
+        for read in ["notes/x", "venv/bin/server", "venv/lib/x", ".ssh/known_hosts"] {
+            assert!(covers(&allowed.reads, &real.join(read)), "{read}: {allowed:?}");
+        }
+        assert!(!covers(&allowed.reads, &real.join(".ssh/id")));
+        let said = BTreeSet::from(["/data".into(), real.join("out")]);
+        assert_eq!(allowed.writes, said, "a home is no folder of a program");
+        config.folder = Some(home.path().join("notes"));
+        assert!(covers(&Allowed::of(&config, None).writes, &real.join("notes/x")));
+    }
+}
