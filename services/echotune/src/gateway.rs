@@ -247,9 +247,8 @@ pub(crate) async fn start(services: &Services, wanted: Wanted<'_>, life: &mut Li
     let gateway = Gateway::start(config, stop.clone())?;
     gateway.unready_after(life.not_ready());
     if let Some((file, listed)) = file {
-        let is_wanted = |one: &Listed| {
-            wanted.others == Others::All || section.agent_servers.iter().any(|name| name == one.name())
-        };
+        let is_wanted =
+            |one: &Listed| wanted.others == Others::All || section.agent_servers.iter().any(|name| name == one.name());
         for one in listed.into_iter().filter(is_wanted) {
             one.serve(&gateway)?;
         }

@@ -29,8 +29,7 @@ use tokio::net::TcpListener;
 use super::{ABOUT, close, told};
 use crate::{
     AccessConfig, Confinement, EraChoice, Gateway, GatewayConfig, Keys, Limits, ProcessConfig, Reach, RegionsConfig,
-    ServerConfig,
-    Sharing,
+    ServerConfig, Sharing,
 };
 
 /// The variable with the token that callers must have.
