@@ -533,12 +533,16 @@ mod tests {
     #[test]
     fn every_fault_is_told_with_its_server() {
         let http = |endpoint: &str| Reach::Http { endpoints: vec![endpoint.to_owned()], authorization: None };
+        let wanting = |server: ServerConfig| ServerConfig { oauth: Some(OauthConfig::default()), ..server };
+        let authorization = Some(Secret::from("Bearer secret".to_owned()));
         let config = GatewayConfig {
             servers: vec![
                 ServerConfig::new("a", http("http://127.0.0.1:1/mcp")),
                 ServerConfig::new("a", http("ftp://elsewhere/mcp")),
                 ServerConfig::new("under_score", http("nonsense")),
                 ServerConfig::new("-a", Reach::Process(ProcessConfig::new("", [""]))),
+                wanting(ServerConfig::new("b", Reach::Process(ProcessConfig::new("b", [""])))),
+                wanting(ServerConfig::new("c", Reach::Http { endpoints: Vec::new(), authorization })),
             ],
             callers: Callers::new("t".repeat(32).into(), None),
             access: AccessConfig::default(),
@@ -553,7 +557,14 @@ mod tests {
             metering: None,
         };
         let faults = config.check().join("\n");
-        for told in ["'a': the name comes twice", "ftp://elsewhere", "'under_score': a name", "'-a': has no command"] {
+        for told in [
+            "'a': the name comes twice",
+            "ftp://elsewhere",
+            "'under_score': a name",
+            "'-a': has no command",
+            "'b': oauth is for a server with a url",
+            "'c': has an authorization and oauth",
+        ] {
             assert!(faults.contains(told), "{told} is not in:\n{faults}");
         }
         assert!(faults.contains("advertise"), "{faults}");

@@ -115,6 +115,13 @@ impl Refusal {
         Self::new(StatusCode::OK, UNAUTHORIZED, message).kind("FAILED_PRECONDITION")
     }
 
+    /// Tells who asked which address to open. It is not in the message, which is in traces too: whoever opens it first
+    /// chooses as whom the gateway acts.
+    pub(crate) fn opened_at(mut self, url: &str) -> Self {
+        self.data = Some(json!({ "kind": self.kind_name(), "open": url }));
+        self
+    }
+
     /// The same for a client that can have the address opened (2025-11-25, "URL Elicitation Required Error").
     pub(crate) fn to_open(message: impl Into<String>, url: &str, id: &str) -> Self {
         let mut refusal = Self::new(StatusCode::OK, URL_ELICITATION, message);
@@ -176,8 +183,14 @@ impl Refusal {
         self.data.as_ref().and_then(|data| data["kind"].as_str()).unwrap_or_default()
     }
 
+    /// What who asked is told: the message, and which address to open.
+    pub(crate) fn told(&self) -> String {
+        let open = self.data.as_ref().and_then(|data| data["open"].as_str());
+        open.map_or_else(|| self.message.clone(), |url| format!("{}; open {url}", self.message))
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
-        let mut error = json!({ "code": self.code, "message": self.message });
+        let mut error = json!({ "code": self.code, "message": self.told() });
         if let Some(data) = &self.data {
             error["data"] = data.clone();
         }

@@ -15,7 +15,7 @@ use http::{
 };
 use serde_json::json;
 
-use super::of_fault;
+use super::{of_fault, path_of};
 use crate::{
     caller::Caller,
     hub::Hub,
@@ -63,6 +63,9 @@ async fn operated(hub: &Hub, name: &str, headers: &HeaderMap) -> Result<Arc<Serv
         return Err(Refusal::forbidden("the operator alone lets the gateway in at servers"));
     }
     let server = hub.servers.named(name).filter(|server| server.tokens().is_some());
+    // A JWT of the operator's may have been issued for somebody else.
+    let endpoint = server.as_ref().map_or_else(|| "mcp".to_owned(), |server| format!("servers/{}", server.config.name));
+    hub.access.check_token(&caller, &path_of(&endpoint))?;
     let none = "no server of this name has oauth in its configuration";
     server.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, none))
 }
@@ -86,7 +89,9 @@ pub(super) async fn standing(State(hub): State<Arc<Hub>>, Path(name): Path<Strin
 pub(super) async fn forget(State(hub): State<Arc<Hub>>, Path(name): Path<String>, headers: HeaderMap) -> Response {
     match operated(&hub, &name, &headers).await {
         Ok(server) => {
-            server.tokens().into_iter().for_each(|tokens| tokens.forget());
+            if let Some(tokens) = server.tokens() {
+                tokens.forget().await;
+            }
             StatusCode::NO_CONTENT.into_response()
         }
         Err(refusal) => refusal.response(None),

@@ -381,7 +381,7 @@ impl Conversation {
             let name = &self.server.config.name;
             return Refusal::to_open(why, &url, &format!("authorization-{name}"));
         }
-        Refusal::unauthorized(format!("{why}; open {url}"))
+        Refusal::unauthorized(why).opened_at(&url)
     }
 
     /// Asks the server once.

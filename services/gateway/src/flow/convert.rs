@@ -74,9 +74,10 @@ pub(crate) fn refused(refusal: &Refusal, method: &str, to: Revision) -> (Outcome
     if method != "tools/call" || refusal.status != StatusCode::OK || refusal.kind_name().is_empty() {
         return (refusal.outcome(), Ending { status: refusal.status, retry_after: refusal.retry_after });
     }
+    let (kind, message) = (refusal.kind_name(), refusal.told());
     let mut result = json!({
-        "content": [{ "type": "text", "text": format!("{}: {}", refusal.kind_name(), refusal.message) }],
-        "structuredContent": { "error": { "kind": refusal.kind_name(), "message": refusal.message } },
+        "content": [{ "type": "text", "text": format!("{kind}: {message}") }],
+        "structuredContent": { "error": { "kind": kind, "message": message } },
         "isError": true,
     });
     if to.is_modern() {
@@ -119,5 +120,16 @@ mod tests {
         assert!(matches!(refused(&unknown, "prompts/get", MODERN).0, Outcome::Error(_)));
         let full = Refusal::unavailable("full", 1);
         assert_eq!(refused(&full, "tools/call", MODERN).1.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn what_is_to_be_opened_is_told_to_who_asked_and_is_not_in_the_message() {
+        let refusal = Refusal::unauthorized("there is no token").opened_at("https://a.example/?state=s");
+        assert_eq!(refusal.message, "there is no token");
+        for method in ["tools/call", "resources/read"] {
+            let (Outcome::Result(told) | Outcome::Error(told)) = refused(&refusal, method, MODERN).0;
+            let told = told.read::<Value>().expect("JSON").to_string();
+            assert!(told.contains("there is no token; open https://a.example/?state=s"), "{told}");
+        }
     }
 }

@@ -122,7 +122,7 @@ impl Route {
         request
     }
 
-    /// Sends what has to be answered until then; once more with another token where the server wants one and one is got.
+    /// Sends what has to be answered until then; again with another token where the server wants one and one is got.
     async fn exchange(&self, request: Request<Full<Bytes>>, until: Instant) -> Result<Response<Incoming>, Failed> {
         let Some(tokens) = &self.tokens else { return self.once(request).await };
         let until = until.checked_sub(BEFORE_END).unwrap_or(until);
@@ -138,6 +138,8 @@ impl Route {
             let wanted = tokens.judge(&shown, response.status(), response.headers());
             let Some(wanted) = wanted.filter(|_| left > 0) else { return Ok(response) };
             left -= 1;
+            // Nobody reads the rest of it, and getting a token may take long.
+            drop(response);
             shown = timeout_at(until, tokens.renew(&shown, wanted)).await.map_err(late)??;
         }
     }

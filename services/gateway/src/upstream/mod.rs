@@ -38,7 +38,7 @@ mod watch;
 
 pub use self::authorization::{OauthConfig, OauthGrant};
 pub(crate) use self::{
-    authorization::{Brought, CALLBACK, Standing, Tokens},
+    authorization::{Brought, CALLBACK, Standing},
     changes::{Changed, MAX_URI_BYTES, Told, changes},
     connect::Connector,
     endpoints::Endpoint,

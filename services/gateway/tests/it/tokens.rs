@@ -13,7 +13,9 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use echotune_gateway::{OauthConfig, OauthGrant, ServerConfig};
+use echotune_gateway::{AccessConfig, GatewayConfig, OauthConfig, OauthGrant, ResourceConfig, ServerConfig};
+use echotune_kit::auth::{Authenticator, Callers, Grant, Presented, Token};
+use echotune_model::{ErrorKind, Fault, Principal};
 use http::{
     HeaderMap, StatusCode,
     header::{AUTHORIZATION, HOST, LOCATION, WWW_AUTHENTICATE},
@@ -335,6 +337,10 @@ async fn the_gateway_gets_a_token_in_its_own_name_from_who_knows_it_alone() {
 
 /// A house before `files` where somebody has to let the gateway in.
 async fn closed(served: &Served) -> House {
+    closed_with(served, |config| config).await
+}
+
+async fn closed_with(served: &Served, change: impl FnOnce(GatewayConfig) -> GatewayConfig) -> House {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let oauth = OauthConfig {
@@ -343,13 +349,35 @@ async fn closed(served: &Served) -> House {
         ..OauthConfig::default()
     };
     let config = config(vec![wanting("files", served, oauth)], Default::default());
-    House::at(config, listener).await
+    House::at(change(config), listener).await
+}
+
+/// Issues tokens of the operator's, each for whom it names.
+struct Issuer;
+
+#[async_trait::async_trait]
+impl Authenticator for Issuer {
+    async fn principal(&self, secret: &str) -> Result<Principal, Fault> {
+        Ok(self.presented(secret).await?.principal)
+    }
+
+    async fn presented(&self, secret: &str) -> Result<Presented, Fault> {
+        let place = secret.strip_prefix("operator.");
+        let place = place.ok_or_else(|| Fault::new(ErrorKind::Unauthenticated, "no such token"))?;
+        let grant = Grant { scopes: Vec::new(), audiences: vec![format!("https://{place}.example")] };
+        Ok(Presented { principal: Principal::Operator, grant: Some(grant) })
+    }
 }
 
 async fn standing(house: &House, token: &str) -> (StatusCode, Value) {
     let url = format!("{}/servers/files/authorization", house.base);
     let response = house.http.get(url).bearer_auth(token).send().await.expect("answered");
     (response.status(), message_of(response).await)
+}
+
+async fn forgotten(house: &House, token: &str) -> StatusCode {
+    let url = format!("{}/servers/files/authorization", house.base);
+    house.http.delete(url).bearer_auth(token).send().await.expect("answered").status()
 }
 
 /// Opens an address as somebody does, until it leads nowhere else: the status and text of the end.
@@ -398,9 +426,7 @@ async fn a_client_of_sessions_that_can_open_addresses_is_told_so_in_its_way() {
     message_of(response).await;
     let listed = house.legacy(FILES, &session, 2, "tools/list", json!({})).send().await.expect("answered");
     assert_eq!(names(&result_of(listed).await), ["echo"]);
-    let url = format!("{}/servers/files/authorization", house.base);
-    let forgotten = house.http.delete(url).bearer_auth(OPERATOR).send().await.expect("answered");
-    assert_eq!(forgotten.status(), StatusCode::NO_CONTENT);
+    assert_eq!(forgotten(&house, OPERATOR).await, StatusCode::NO_CONTENT);
     let params = json!({"name": "echo", "arguments": {}});
     let response = house.legacy(FILES, &session, 3, "tools/call", params).send().await.expect("answered");
     let error = message_of(response).await["error"].clone();
@@ -410,5 +436,28 @@ async fn a_client_of_sessions_that_can_open_addresses_is_told_so_in_its_way() {
     assert_eq!(opened(asked["url"].as_str().expect("an address")).await.0, StatusCode::OK);
     let result = house.legacy_call(FILES, &session, 4, "echo", json!({})).await;
     assert_eq!(result["structuredContent"]["server"], "files", "{result}");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn an_operator_whose_token_is_for_somebody_else_is_told_nothing_and_changes_nothing() {
+    let login = Login::new();
+    let (served, _login) = files(&login, None).await;
+    let resource = ResourceConfig {
+        base: "https://here.example".to_owned(),
+        issuers: vec!["https://login.example".to_owned()],
+        ..ResourceConfig::default()
+    };
+    let callers = Callers::new(Token::from(OPERATOR.to_owned()), None).with_issuer(Arc::new(Issuer));
+    let access = AccessConfig { resource, ..AccessConfig::default() };
+    let house = closed_with(&served, |config| GatewayConfig { access, callers, ..config }).await;
+    let (status, told) = standing(&house, "operator.elsewhere").await;
+    assert!(status == StatusCode::UNAUTHORIZED && !told.to_string().contains("/authorize"), "{told}");
+    let (status, waiting) = standing(&house, "operator.here").await;
+    assert_eq!((status, &waiting["token"]), (StatusCode::OK, &json!("waits")));
+    assert_eq!(opened(waiting["open"].as_str().expect("an address")).await.0, StatusCode::OK);
+    assert_eq!(forgotten(&house, "user-1").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(forgotten(&house, "operator.elsewhere").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(standing(&house, OPERATOR).await.1["token"], "held");
     house.close().await;
 }

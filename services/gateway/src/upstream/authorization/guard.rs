@@ -19,15 +19,17 @@ enum Nearness {
 }
 
 fn of_v4(address: Ipv4Addr) -> Nearness {
-    let [first, second, ..] = address.octets();
+    let [first, second, third, _] = address.octets();
     if address.is_loopback() {
         Nearness::Loopback
     } else if address.is_private()
         || address.is_link_local()
         || address.is_multicast()
-        || address.is_broadcast()
         || first == 0
+        || first >= 240
         || (first == 100 && second & 0xc0 == 64)
+        || (first == 192 && second == 0 && third == 0)
+        || (first == 198 && second & 0xfe == 18)
     {
         Nearness::Inner
     } else {
@@ -35,19 +37,31 @@ fn of_v4(address: Ipv4Addr) -> Nearness {
     }
 }
 
+/// The address of version 4 that one of version 6 is brought to: compatible, of NAT64 or of 6to4.
+const fn brought_to(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match address.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            (high.to_be_bytes(), low.to_be_bytes())
+        }
+        _ => return None,
+    };
+    Some(Ipv4Addr::new(high[0], high[1], low[0], low[1]))
+}
+
 fn of_v6(address: Ipv6Addr) -> Nearness {
+    if address.is_loopback() {
+        return Nearness::Loopback;
+    }
     if let Some(mapped) = address.to_ipv4_mapped() {
         return of_v4(mapped);
     }
-    let first = address.segments()[0];
-    if address.is_loopback() {
-        Nearness::Loopback
-    } else if address.is_unspecified() || address.is_multicast() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80
-    {
-        Nearness::Inner
-    } else {
-        Nearness::Outer
-    }
+    // Also those of sites, which nobody gives any more, and of a NAT64 of one's own.
+    let is_inner = match address.segments() {
+        [0x64, 0xff9b, 1, ..] => true,
+        [first, ..] => address.is_multicast() || first & 0xfe00 == 0xfc00 || first & 0xff80 == 0xfe80,
+    };
+    let is_brought_inside = brought_to(address).is_some_and(|address| of_v4(address) != Nearness::Outer);
+    if is_inner || is_brought_inside { Nearness::Inner } else { Nearness::Outer }
 }
 
 fn nearness(url: &Url) -> Nearness {
@@ -81,12 +95,14 @@ pub(super) fn place(url: &Url) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     server: Url,
+    /// The authorization server of the configuration, wherever that is.
+    issuer: Option<Url>,
 }
 
 impl Guard {
-    /// For what one server says.
-    pub(super) fn new(server: &Url) -> Self {
-        Self { server: server.clone() }
+    /// For what one server says, and the authorization server that the operator has named for it.
+    pub(super) fn new(server: &Url, issuer: Option<&str>) -> Self {
+        Self { server: server.clone(), issuer: issuer.and_then(|issuer| Url::parse(issuer).ok()) }
     }
 
     /// Reads an address; why it is not gone to otherwise.
@@ -100,11 +116,12 @@ impl Guard {
             return Err(format!("'{}' has a user or a fragment in it", place(&url)));
         }
         let (near, own) = (nearness(&url), nearness(&self.server));
-        let is_told = url.host() == self.server.host() || own == Nearness::Loopback;
+        let is_issuer = self.issuer.as_ref().is_some_and(|issuer| issuer.origin() == url.origin());
+        let is_told = is_issuer || url.host() == self.server.host() || own == Nearness::Loopback;
         match (url.scheme(), near) {
             ("https", Nearness::Outer) => Ok(url),
             ("https", Nearness::Inner) if is_told => Ok(url),
-            ("http" | "https", Nearness::Loopback) if own == Nearness::Loopback => Ok(url),
+            ("http" | "https", Nearness::Loopback) if is_issuer || own == Nearness::Loopback => Ok(url),
             ("http" | "https", Nearness::Loopback | Nearness::Inner) => {
                 Err(format!("'{}' is in the gateway's own network, where its server is not", place(&url)))
             }
@@ -118,7 +135,7 @@ mod tests {
     use super::*;
 
     fn guard(server: &str) -> Guard {
-        Guard::new(&Url::parse(server).expect("an address"))
+        Guard::new(&Url::parse(server).expect("an address"), None)
     }
 
     #[test]
@@ -135,6 +152,12 @@ mod tests {
             "https://a.localhost/token",
             "https://[::1]/token",
             "https://[::ffff:127.0.0.1]/token",
+            "https://[::127.0.0.1]/token",
+            "https://[64:ff9b::10.0.0.1]/token",
+            "https://[64:ff9b:1::1]/token",
+            "https://[2002:a00:1::]/token",
+            "https://[fec0::1]/token",
+            "https://[::]/token",
             "https://0x7f.1/token",
             "https://10.0.0.1/token",
             "https://169.254.169.254/latest",
@@ -142,6 +165,9 @@ mod tests {
             "https://[fe80::1]/token",
             "https://0.0.0.0/token",
             "https://100.64.0.1/token",
+            "https://192.0.0.8/token",
+            "https://198.19.0.1/token",
+            "https://255.255.255.255/token",
             "https://user@login.example.org/",
             "https://login.example.org/#fragment",
             "file:///etc/passwd",
@@ -162,5 +188,17 @@ mod tests {
         let inner = guard("https://10.0.0.7/mcp");
         assert!(inner.check("https://10.0.0.7/token").is_ok());
         assert!(inner.check("https://10.0.0.8/token").is_err() && inner.check("https://127.0.0.1/token").is_err());
+    }
+
+    #[test]
+    fn the_authorization_server_of_the_configuration_is_gone_to_wherever_it_is() {
+        let server = Url::parse("https://mcp.example.org/mcp").expect("an address");
+        let guard = Guard::new(&server, Some("https://10.0.0.8/realm"));
+        assert!(guard.check("https://10.0.0.8/token").is_ok());
+        for address in ["https://10.0.0.8:8443/token", "https://10.0.0.9/token", "http://10.0.0.8/token"] {
+            assert!(guard.check(address).is_err(), "{address}");
+        }
+        let guard = Guard::new(&server, Some("http://127.0.0.1:9"));
+        assert!(guard.check("http://127.0.0.1:9/token").is_ok() && guard.check("http://127.0.0.1:8/token").is_err());
     }
 }

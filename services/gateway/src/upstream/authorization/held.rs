@@ -139,9 +139,14 @@ impl Held {
         self.pending().is_some_and(|pending| pending.scopes.has(scopes))
     }
 
+    /// Whether an answer is to what is awaited.
+    pub(super) fn awaits(&self, state: &str) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.is_of(state))
+    }
+
     /// Takes out what is awaited, for its answer: once.
     pub(super) fn take_pending(&mut self, state: &str) -> Option<Pending> {
-        let is_of = self.pending.as_ref().is_some_and(|pending| pending.is_of(state));
+        let is_of = self.awaits(state);
         self.pending.take_if(|_| is_of)
     }
 

@@ -130,7 +130,7 @@ impl Tokens {
         let url = Url::parse(url).ok()?;
         Some(Arc::new(Self {
             name: name.to_owned(),
-            guard: Guard::new(&url),
+            guard: Guard::new(&url, config.issuer()),
             url,
             signer: config.signer(),
             config: config.clone(),
@@ -396,8 +396,12 @@ impl Tokens {
     /// Takes what somebody brings from an authorization server, if it is for this server; what came of it.
     pub(crate) async fn take(self: &Arc<Self>, brought: Arc<Brought>) -> Option<Result<(), String>> {
         let state = brought.state.as_deref()?;
-        let pending = self.with(|held| held.take_pending(state))?;
+        if !self.with(|held| held.awaits(state)) {
+            return None;
+        }
         let one = Arc::clone(&self.getting).lock_owned().await;
+        // Until then nobody asks for the same again. It may have been forgotten meanwhile, or brought by another.
+        let pending = self.with(|held| held.take_pending(state))?;
         let tokens = Arc::clone(self);
         Some(self.alone(one, async move { tokens.redeem(pending, &brought).await }).await)
     }
@@ -421,8 +425,44 @@ impl Tokens {
         self.waits_for().map_or(Standing::Held, Standing::Waits)
     }
 
-    /// Forgets what there is: the next who needs a token has one got anew.
-    pub(crate) fn forget(&self) {
+    /// Forgets what there is, and what is just being got: the next who needs a token has one got anew.
+    pub(crate) async fn forget(&self) {
+        let _one = self.getting.lock().await;
         self.with(Held::forget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::{discovery::ServerMetadata, *};
+    use crate::upstream::{Connector, http_client};
+
+    #[tokio::test]
+    async fn what_is_got_or_brought_meanwhile_is_forgotten_too() {
+        let config = OauthConfig { client_id: Some("gateway".to_owned()), ..OauthConfig::default() };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let http = http_client(Connector::new(None).expect("usable"));
+        let tokens = Tokens::new("a", "https://mcp.example.org/mcp", &config, http, &tasks, &stop).expect("an address");
+        let metadata = r#"{"issuer": "https://a.example", "token_endpoint": "https://a.example/token"}"#;
+        let server: ServerMetadata = serde_json::from_str(metadata).expect("metadata");
+        let client = Client::known(&config, None, &server).expect("fits").expect("known");
+        let place = Place { resource: "https://mcp.example.org/mcp".to_owned(), scopes: None, server, told: None };
+        let url = "https://a.example/";
+        let pending = Pending::new(place, client.clone(), Scopes::default(), hidden("state"), String::new(), url);
+        tokens.with(|held| held.pending = Some(pending));
+        let getting = Arc::clone(&tokens.getting).lock_owned().await;
+        let mut forgetting = pin!(tokens.forget());
+        assert!(futures::poll!(forgetting.as_mut()).is_pending());
+        let brought = Arc::new(Brought::read("state=state&code=code").expect("read"));
+        let mut taking = pin!(tokens.take(brought));
+        assert!(futures::poll!(taking.as_mut()).is_pending());
+        let header = HeaderValue::from_static("Bearer token");
+        tokens.keep(Given { header, lasts: None, refresh: None, scopes: None }, client, Scopes::default());
+        drop(getting);
+        forgetting.await;
+        assert!(tokens.shown().header.is_none() && tokens.waits_for().is_none());
+        assert!(taking.await.is_none(), "it was forgotten before");
     }
 }
