@@ -12,11 +12,13 @@ use echotune_kit::config::{Period, Secret, Size};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::oauth::OauthTable;
+use self::oauth::OauthTable;
 use crate::{
     BreakerConfig, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
     metering::{Metering, Tariff},
 };
+
+mod oauth;
 
 /// Longest file of servers, in bytes.
 const MAX_BYTES: u64 = 4 << 20;

@@ -27,7 +27,6 @@ use crate::{
 
 pub mod adapter;
 pub mod config;
-mod oauth;
 mod secure;
 
 /// What the program is.
