@@ -250,7 +250,7 @@ pub(crate) async fn start(services: &Services, wanted: Wanted<'_>, life: &mut Li
         let is_wanted =
             |one: &Listed| wanted.others == Others::All || section.agent_servers.iter().any(|name| name == one.name());
         for one in listed.into_iter().filter(is_wanted) {
-            one.serve(&gateway)?;
+            one.serve(&gateway).context("a server of the file of MCP servers (gateway.servers_file) cannot be served")?;
         }
         if wanted.others == Others::All {
             watch(file, &gateway, section.servers_reload_every.0, life);

@@ -34,6 +34,13 @@ impl Away {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// It could not be reached for as long as it takes.
+    #[cfg(test)]
+    pub(super) fn lose(&self) {
+        let now = Instant::now();
+        self.with(|away| *away = Some((now, now + LOST)));
+    }
+
     /// It was tried, and could not be reached, or could.
     pub(super) fn note(&self, is_away: bool) {
         self.with(|away| {
@@ -239,8 +246,7 @@ mod tests {
         let pod = |name: &str| PodConfig { name: name.to_owned(), url: format!("http://{name}/mcp"), draining: false };
         let endpoints = Endpoints::new(BreakerConfig::default());
         let all = endpoints.set(&[pod("a")]);
-        let long_ago = Instant::now();
-        all[0].away.with(|away| *away = Some((long_ago, long_ago + LOST)));
+        all[0].away.lose();
         assert!(!endpoints.is_left(&all[0]), "there is no other");
         endpoints.set(&[pod("a"), PodConfig { draining: true, ..pod("b") }]);
         assert!(!endpoints.is_left(&all[0]), "none that takes them");

@@ -146,7 +146,12 @@ impl Route {
 
     async fn once(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
         let answered = self.client.request(request).await;
-        self.endpoint.away.note(answered.as_ref().is_err_and(hyper_util::client::legacy::Error::is_connect));
+        match &answered {
+            Ok(_) => self.endpoint.away.note(false),
+            Err(cause) if cause.is_connect() => self.endpoint.away.note(true),
+            // A connection of before that breaks now does not tell that another can be made.
+            Err(_) => {}
+        }
         answered.map_err(|cause| {
             let why = format!("{}: {}", self.endpoint.uri, told(&cause));
             if cause.is_connect() { Failed::not_sent(why) } else { Failed::Cut(why) }
@@ -498,13 +503,8 @@ impl HttpExchange {
         }
     }
 
-    /// Tells the server something that belongs to the request, which it has got: what came of that is not known when
-    /// this does not get there.
     pub(crate) async fn tell(&self, message: Json) -> Result<(), Failed> {
-        self.route.tell(message).await.map_err(|failed| match failed {
-            Failed::NotSent { .. } | Failed::Gone => Failed::Cut(failed.why()),
-            failed => failed,
-        })
+        self.route.tell(message).await
     }
 
     pub(crate) async fn cancel(self, why: &str) {
@@ -566,4 +566,46 @@ pub(crate) fn told(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text.chars().map(|one| if one.is_control() { ' ' } else { one }).take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{config::BreakerConfig, message::MODERN};
+
+    #[tokio::test]
+    async fn an_endpoint_is_reached_again_when_it_answers_and_not_when_a_connection_breaks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
+        let endpoint = Arc::new(Endpoint::new("", &url, BreakerConfig::default()).expect("an address"));
+        endpoint.away.lose();
+        let route = Route {
+            client: client(Connector::new(None).expect("usable")),
+            endpoint: Arc::clone(&endpoint),
+            revision: MODERN,
+            session: None,
+            authorization: None,
+            tokens: None,
+            on_behalf: None,
+            answer_bytes: 1,
+        };
+        for (says, is_lost) in [("", true), ("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n", false)] {
+            let asked = route.once(route.request(Method::POST, Bytes::from_static(b"{}")));
+            let answer = async {
+                let (mut connection, _) = listener.accept().await.expect("connected");
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"{}") {
+                    assert!(connection.read_buf(&mut asked).await.expect("asked") > 0);
+                }
+                connection.write_all(says.as_bytes()).await.expect("answered");
+            };
+            let (answered, ()) = tokio::join!(asked, answer);
+            assert_eq!((answered.is_err(), endpoint.away.is_lost()), (is_lost, is_lost), "{answered:?}");
+        }
+    }
 }

@@ -115,6 +115,16 @@ impl Failed {
         }
     }
 
+    /// The same once what was asked has been sent: what came of it is not known, whatever has failed since.
+    fn after_sending(self) -> Self {
+        match self {
+            // It would be refused again.
+            Self::Refused { .. } => Self::Wrong(self.why()),
+            Self::Late | Self::Wrong(_) => self,
+            other => Self::Cut(other.why()),
+        }
+    }
+
     /// Whether it tells that the server is in trouble.
     pub(crate) const fn is_trouble(&self) -> bool {
         matches!(self, Self::NotSent { .. } | Self::Unmet(_) | Self::Cut(_) | Self::Late | Self::Wrong(_))
@@ -279,13 +289,15 @@ impl Exchange {
         }
     }
 
-    /// Answers what the server has asked.
+    /// Answers what the server has asked in the course of the request, which it has got: what came of that is not known
+    /// when this does not get there.
     pub(crate) async fn answer(&self, id: &Id, outcome: &Outcome) -> Result<(), Failed> {
         let message = outcome.message(id);
-        match self {
+        let told = match self {
             Self::Http(exchange) | Self::Heard(exchange, _) => exchange.tell(message).await,
             Self::Child(exchange) => exchange.tell(message).await,
-        }
+        };
+        told.map_err(Failed::after_sending)
     }
 
     /// Tells the server that nobody waits any more, in the way of its transport and revision.
@@ -320,4 +332,29 @@ impl Exchange {
 fn cancelled(id: u64, why: &str) -> Json {
     let params = Json::of(&serde_json::json!({ "requestId": id, "reason": why }));
     crate::message::notice("notifications/cancelled", Some(&params))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_not_taken_for_not_sent_whatever_fails_afterwards() {
+        let why = || "it is away".to_owned();
+        let failures = [
+            Failed::resting(why(), Duration::ZERO),
+            Failed::Unmet(why()),
+            Failed::Gone,
+            Failed::OtherEra,
+            Failed::Cut(why()),
+            Failed::Unauthorized(why()),
+        ];
+        for failed in failures {
+            let told = failed.why();
+            assert!(matches!(failed.after_sending(), Failed::Cut(why) if why == told), "{told}");
+        }
+        assert!(matches!(Failed::Late.after_sending(), Failed::Late));
+        let refused = Failed::Refused { status: 400, why: why() }.after_sending();
+        assert!(matches!(refused, Failed::Wrong(why) if why.contains("400")), "it would be refused again");
+    }
 }

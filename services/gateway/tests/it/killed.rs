@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     fixture::{Era, Fixture},
-    house::{Events, House, OPERATOR, SOON, Served, error_of, http, message_of, result_of, rmcp, serve},
+    house::{Events, House, OPERATOR, Port, SOON, Served, error_of, http, message_of, result_of, rmcp, rmcp_at, serve},
     operator::{served, with},
     pods::{self, until_served},
 };
@@ -190,7 +190,8 @@ async fn a_session_leaves_a_pod_that_is_killed_though_nobody_says_that_it_is_gon
     let mut server = served("a");
     server.sessions = Sessions::OnPod;
     server.effects.insert("echo".to_owned(), Effect::Reads);
-    let first = rmcp(Fixture::new("a-1", Era::Legacy, &["echo"])).await;
+    let port = Port::new();
+    let first = rmcp_at(&port.address, Fixture::new("a-1", Era::Legacy, &["echo"])).await;
     scripted.put(with(server.clone(), &[("a-1", &first, false)]));
     until_served(&house, "a", true).await;
     let session = house.session(PATH, OPERATOR).await;
@@ -232,19 +233,22 @@ async fn a_pod_that_is_full_as_a_session_is_opened_is_asked_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_full_for_a_moment_is_asked_again_also_without_leave_for_repeats() {
     const CALLS: usize = 8;
-    let pod = Pod::new(How::Full { retry_after: "1" });
-    let at = pod.serve().await;
-    let mut server = http("a", &at.url());
-    server.concurrency = CALLS;
-    server.breaker = BreakerConfig { failures: 1_000, ..BreakerConfig::default() };
-    let house = House::of(vec![server]).await;
-    house.tools(PATH, OPERATOR).await;
-    // More than there is leave for, and less than it takes until it is left alone.
-    pod.full.store(14, Ordering::SeqCst);
-    for called in join_all((0..CALLS).map(|_| house.call(PATH, "t", json!({})))).await {
-        assert_eq!(called["content"], json!([]), "{called}");
+    // It says when it wants to be asked again, or leaves that to the gateway.
+    for retry_after in ["1", "0"] {
+        let pod = Pod::new(How::Full { retry_after });
+        let at = pod.serve().await;
+        let mut server = http("a", &at.url());
+        server.concurrency = CALLS;
+        server.breaker = BreakerConfig { failures: 1_000, ..BreakerConfig::default() };
+        let house = House::of(vec![server]).await;
+        house.tools(PATH, OPERATOR).await;
+        // More than there is leave for, and less than it takes until it is left alone.
+        pod.full.store(14, Ordering::SeqCst);
+        for called in join_all((0..CALLS).map(|_| house.call(PATH, "t", json!({})))).await {
+            assert_eq!(called["content"], json!([]), "{retry_after}: {called}");
+        }
+        house.close().await;
     }
-    house.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

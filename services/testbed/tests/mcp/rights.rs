@@ -51,7 +51,7 @@ async fn held(place: &Place, namespace: &str, (group, named): (&str, &str)) -> a
         let kind = "SubjectAccessReview";
         json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}).to_string()
     });
-    let answers = place.space.fed(&["create", "--output=json", "-f", "-"], &asked.join("\n---\n")).await?;
+    let answers = place.space.fed(&["create", "--output=json", "-f", "-"], &asked.join("\n")).await?;
     let answers = Deserializer::from_str(&answers).into_iter().collect::<Result<Vec<Value>, _>>()?;
     ensure!(answers.len() == VERBS.len(), "{} answers of {}", answers.len(), VERBS.len());
     let may = VERBS.into_iter().zip(&answers).filter(|(_, answer)| answer["status"]["allowed"] == true);

@@ -46,8 +46,8 @@ impl McpAction {
         !matches!(self, Self::Serve { .. })
     }
 
-    /// What `echotune mcp` does without a platform. `data` is a folder that may hold more of the catalogue, and `near` the
-    /// file with the further servers of its platform.
+    /// What `echotune mcp` does without a platform. `data` is a folder that may hold more of the catalogue, and `near`
+    /// the file with the further servers of its platform.
     pub(super) async fn alone(&self, data: &Path, near: &Path, output: Output) -> anyhow::Result<()> {
         match self {
             Self::List(wanted) => wanted.run(data, output).await,
