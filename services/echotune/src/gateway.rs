@@ -12,8 +12,8 @@ use std::{
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use echotune_gateway::{
-    AccessConfig, BreakerConfig, Effect, FileRules, Gateway, GatewayConfig, Keys, Listed, Reach, RuleConfig,
-    ServerConfig, ServersFile, Then,
+    AccessConfig, BreakerConfig, Effect, FileRules, Gateway, GatewayConfig, Keys, Listed, Reach, RegionsConfig,
+    RuleConfig, ServerConfig, ServersFile, Then,
     catalogue::{EffectClass, bundled, runtime},
     metering::{Metering, MeteringSection},
 };
@@ -238,6 +238,7 @@ pub(crate) async fn start(services: &Services, wanted: Wanted<'_>, life: &mut Li
         origins: wanted.mcp.origins.clone(),
         authorities: None,
         limits: echotune_gateway::Limits::default(),
+        regions: RegionsConfig::default(),
         meter: wanted.meter.clone(),
         metering: asked.map(Metering::open).transpose().context("the ledger of calls (metering.folder)")?,
     };
@@ -250,7 +251,8 @@ pub(crate) async fn start(services: &Services, wanted: Wanted<'_>, life: &mut Li
         let is_wanted =
             |one: &Listed| wanted.others == Others::All || section.agent_servers.iter().any(|name| name == one.name());
         for one in listed.into_iter().filter(is_wanted) {
-            one.serve(&gateway).context("a server of the file of MCP servers (gateway.servers_file) cannot be served")?;
+            one.serve(&gateway)
+                .context("a server of the file of MCP servers (gateway.servers_file) cannot be served")?;
         }
         if wanted.others == Others::All {
             watch(file, &gateway, section.servers_reload_every.0, life);

@@ -37,6 +37,8 @@ impl Server {
             session: None,
             authorization: region.authorization(),
             on_behalf: on_behalf(on, true),
+            // What is shown to another region is the platform's, and never what a server wants.
+            tokens: None,
             answer_bytes: self.answer_bytes,
             is_region: true,
         };
