@@ -72,7 +72,8 @@ impl OauthConfig {
         }
         self.check_client(&mut faults);
         self.check_addresses(&mut faults);
-        if self.scopes.len() > 64 || self.scopes.iter().any(|scope| super::Scopes::read(scope).to_string() != *scope) {
+        let is_one = |scope: &String| !scope.contains(' ') && super::Scopes::read(scope).to_string() == *scope;
+        if self.scopes.len() > 64 || !self.scopes.iter().all(|scope| !scope.is_empty() && is_one(scope)) {
             faults.push("oauth.scopes are at most 64, each of printable ASCII without spaces and quotes".to_owned());
         }
         faults
@@ -177,6 +178,7 @@ mod tests {
             (OauthConfig { client_metadata_url: own("https://a.example"), ..code() }, "client_metadata_url"),
             (OauthConfig { issuer: own("http://login.example.org"), ..code() }, "oauth.issuer"),
             (OauthConfig { scopes: vec!["a b".to_owned()], ..code() }, "oauth.scopes"),
+            (OauthConfig { scopes: vec![String::new()], ..code() }, "oauth.scopes"),
             (own_leave, "needs client_id with client_secret"),
         ] {
             let told = faults(here, &config);
