@@ -143,7 +143,7 @@ async fn session(http: &Http, url: &str, seen: &mut Seen) -> Outcome<String> {
 }
 
 async fn calls_of(caller: u64, http: Http, url: String, (done, calls): (Arc<AtomicU64>, u64)) -> Outcome<Seen> {
-    let (mut seen, is_modern) = (Seen::default(), caller % 2 == 0);
+    let (mut seen, is_modern) = (Seen::default(), caller.is_multiple_of(2));
     let session = if is_modern { String::new() } else { session(&http, &url, &mut seen).await? };
     let mut id = 10;
     while done.fetch_add(1, Ordering::Relaxed) < calls {

@@ -133,9 +133,8 @@ impl Running {
         self.leave_nothing();
         if let Some(folder) = self.temporary.take() {
             // It may hold much.
-            match tokio::task::spawn_blocking(move || folder.close()).await {
-                Ok(Err(cause)) => tracing::warn!(%cause, "what a program left of temporary files cannot be removed"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || folder.close()).await {
+                tracing::warn!(%cause, "what a program left of temporary files cannot be removed");
             }
         }
         status
