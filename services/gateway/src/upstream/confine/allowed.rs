@@ -26,6 +26,8 @@ const SYSTEM: &[&str] = &[
     "/snap",
     "/home/linuxbrew/.linuxbrew",
     "/run/current-system",
+    // It may be a link to where nothing else is let at.
+    "/etc/resolv.conf",
     "/run/opengl-driver",
     "/run/systemd/resolve",
     "/run/NetworkManager",
@@ -52,6 +54,8 @@ const HOME: &[&str] = &[
     ".fnm",
     ".volta",
     ".asdf",
+    ".asdfrc",
+    ".tool-versions",
     ".pyenv",
     ".bun",
     ".deno",
