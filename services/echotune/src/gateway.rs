@@ -93,11 +93,12 @@ impl GatewaySection {
     }
 
     /// Reads the file of servers.
-    fn read(&self, data: &Path, is_metered: bool) -> anyhow::Result<(ServersFile, Vec<Listed>)> {
+    fn read(&self, data: &Path, ledger: &Path, is_metered: bool) -> anyhow::Result<(ServersFile, Vec<Listed>)> {
         let rules = FileRules {
             is_metered,
             reserved: SERVERS.iter().map(|server| server.name.to_owned()).collect(),
             may_lack: self.has_default_file(),
+            hidden: vec![data.to_owned(), ledger.to_owned(), self.access_file.clone()],
         };
         let (file, listed) = ServersFile::read(&self.file(data), rules)
             .context("the file of MCP servers (gateway.servers_file) cannot be used")?;
@@ -224,7 +225,7 @@ pub(crate) async fn start(services: &Services, wanted: Wanted<'_>, life: &mut Li
     let asked = wanted.metering.config("");
     let file = match wanted.others {
         Others::OfAgents if section.agent_servers.is_empty() => None,
-        _ => Some(section.read(wanted.data, asked.is_some())?),
+        _ => Some(section.read(wanted.data, &wanted.metering.folder, asked.is_some())?),
     };
     let access = section.access()?;
     let own = serve_own(services, &wanted, life).await?;

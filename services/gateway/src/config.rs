@@ -197,6 +197,8 @@ pub struct ProcessConfig {
     pub files: Option<u64>,
     /// Its processor time in seconds.
     pub cpu: Option<u64>,
+    /// The longest file that it writes, in bytes.
+    pub file_size: Option<u64>,
     /// Whether it is kept to what it has need of.
     pub confinement: Confinement,
     /// What it reads and executes beside what all programs may: absolute paths, or those below `~/`.
@@ -207,6 +209,11 @@ pub struct ProcessConfig {
     pub connects: Option<Vec<u16>>,
     /// Whether it may make namespaces, as browsers do for a sandbox of their own.
     pub namespaces: bool,
+    /// Whether it may have sockets of this machine, by which it has others do what it may not.
+    pub unix_sockets: bool,
+    /// Files and folders of whoever starts it: a folder that holds one is let at without it, and written only where
+    /// `writes` names it.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl ProcessConfig {
@@ -225,11 +232,14 @@ impl ProcessConfig {
             memory: None,
             files: Some(1_024),
             cpu: None,
+            file_size: Some(4 << 30),
             confinement: Confinement::Auto,
             reads: Vec::new(),
             writes: Vec::new(),
             connects: None,
             namespaces: false,
+            unix_sockets: false,
+            hidden: Vec::new(),
         }
     }
 
@@ -248,10 +258,11 @@ impl ProcessConfig {
         if [self.reads.len(), self.writes.len(), ports].into_iter().any(|count| count > MAX_ALLOWED) {
             faults.push(format!("reads, writes and connects are at most {MAX_ALLOWED} each"));
         }
-        let says = !self.reads.is_empty() || !self.writes.is_empty() || self.connects.is_some() || self.namespaces;
+        let paths = !self.reads.is_empty() || !self.writes.is_empty();
+        let says = paths || self.connects.is_some() || self.namespaces || self.unix_sockets;
         if self.confinement == Confinement::None && says {
-            let why = "reads, writes, connects and namespaces have no place where confinement is \"none\"";
-            faults.push(why.to_owned());
+            let keys = "reads, writes, connects, namespaces and unix_sockets";
+            faults.push(format!("{keys} have no place where confinement is \"none\""));
         }
         faults
     }

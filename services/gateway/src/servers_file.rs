@@ -8,94 +8,28 @@ use std::{
 };
 
 use echotune_autoscaler::Policy;
-use echotune_kit::config::{Period, Secret, Size};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use self::oauth::OauthTable;
+use self::table::Table;
 use crate::{
-    BreakerConfig, Confinement, Effect, EraChoice, Gateway, ProcessConfig, Reach, ServerConfig, Sharing, Unusable,
+    Gateway, Reach, ServerConfig, Unusable,
     metering::{Metering, Tariff},
 };
 
 mod oauth;
+mod table;
 
 /// Longest file of servers, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 /// Servers in it at the most.
 const MAX_SERVERS: usize = 10_000;
-/// Processes of a server that come and go, where the file does not say how many there may be.
-const CHILDREN: u32 = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
     servers: Vec<Table>,
-}
-
-/// A server by HTTP (`url` or `urls`) or a program (`command`).
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    name: String,
-    url: Option<String>,
-    #[serde(default)]
-    urls: Vec<String>,
-    #[serde(default)]
-    authorization: Secret,
-    oauth: Option<OauthTable>,
-    command: Option<PathBuf>,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    folder: Option<PathBuf>,
-    sharing: Option<Sharing>,
-    children: Option<usize>,
-    calls_per_child: Option<u32>,
-    idle: Option<Period>,
-    start: Option<Period>,
-    grace: Option<Period>,
-    memory: Option<Bytes>,
-    files: Option<u64>,
-    cpu: Option<u64>,
-    confinement: Option<Confinement>,
-    #[serde(default)]
-    reads: Vec<PathBuf>,
-    #[serde(default)]
-    writes: Vec<PathBuf>,
-    connects: Option<Vec<u16>>,
-    #[serde(default)]
-    namespaces: bool,
-    era: Option<EraChoice>,
-    #[serde(default)]
-    effects: BTreeMap<String, Effect>,
-    #[serde(default)]
-    trust_annotations: bool,
-    #[serde(default)]
-    forward_caller: bool,
-    #[serde(default)]
-    keep_session: bool,
-    lists_kept: Option<Period>,
-    concurrency: Option<usize>,
-    queue: Option<usize>,
-    queue_wait: Option<Period>,
-    per_caller: Option<usize>,
-    deadline: Option<Period>,
-    deadline_max: Option<Period>,
-    failures: Option<u32>,
-    rest: Option<Period>,
-    rest_max: Option<Period>,
-    tariff: Option<Tariff>,
-}
-
-/// An amount of bytes, as a number or with its unit.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Bytes {
-    Number(u64),
-    Size(Size),
 }
 
 /// What servers of a file may be.
@@ -107,6 +41,8 @@ pub struct FileRules {
     pub reserved: Vec<String>,
     /// Whether there are no servers where there is no file; else it has to be there.
     pub may_lack: bool,
+    /// Files and folders that no program gets at unless its table says so; the file itself is one anyway.
+    pub hidden: Vec<PathBuf>,
 }
 
 /// A server of the file.
@@ -170,131 +106,14 @@ fn unmetered(server: &str) -> String {
     format!("server '{shown}': has a tariff, and calls are not metered; set metering.folder, or leave it out")
 }
 
-impl Table {
-    /// Without a number of calls for each process, all that share one are served by one.
-    fn policy(&self) -> Result<Option<Policy>, String> {
-        let Some(calls_per_pod) = self.calls_per_child else { return Ok(None) };
-        if self.sharing != Some(Sharing::All) {
-            let shown = self.name.escape_debug();
-            return Err(format!("server '{shown}': 'calls_per_child' needs sharing = \"all\""));
-        }
-        let max_pods = self.children.and_then(|children| children.try_into().ok()).unwrap_or(CHILDREN);
-        Ok(Some(Policy { calls_per_pod, max_pods, start_ms: 1_000, tick_ms: 1_000, ..Policy::default() }))
-    }
-
-    fn listed(self) -> Result<Listed, String> {
-        let policy = self.policy()?;
-        let tariff = self.tariff.clone();
-        if let Some(Err(why)) = tariff.as_ref().map(Tariff::check) {
-            return Err(format!("server '{}': tariff: {why}", self.name.escape_debug()));
-        }
-        Ok(Listed { server: self.server()?, policy, tariff })
-    }
-
-    fn server(self) -> Result<ServerConfig, String> {
-        let reach = self.reach()?;
-        let oauth = self.oauth.map(OauthTable::config).transpose();
-        let oauth = oauth.map_err(|why| format!("server '{}': {why}", self.name.escape_debug()))?;
-        let base = ServerConfig::new(self.name, reach);
-        let time = |period: Option<Period>, otherwise: Duration| period.map_or(otherwise, |period| period.0);
-        let breaker = BreakerConfig {
-            failures: self.failures.unwrap_or(base.breaker.failures),
-            rest: time(self.rest, base.breaker.rest),
-            rest_max: time(self.rest_max, base.breaker.rest_max),
-        };
-        Ok(ServerConfig {
-            era: self.era.unwrap_or(base.era),
-            effects: self.effects,
-            trust_annotations: self.trust_annotations,
-            forward_caller: self.forward_caller,
-            oauth,
-            keep_session: self.keep_session,
-            lists_kept: time(self.lists_kept, base.lists_kept),
-            concurrency: self.concurrency.unwrap_or(base.concurrency),
-            queue: self.queue.unwrap_or(base.queue),
-            queue_wait: time(self.queue_wait, base.queue_wait),
-            per_caller: self.per_caller.unwrap_or(base.per_caller),
-            deadline: time(self.deadline, base.deadline),
-            deadline_max: time(self.deadline_max, base.deadline_max),
-            breaker,
-            ..base
-        })
-    }
-
-    fn reach(&self) -> Result<Reach, String> {
-        let shown = self.name.escape_debug();
-        match (&self.command, self.url.is_some() || !self.urls.is_empty()) {
-            (Some(command), false) if self.authorization == Secret::default() => {
-                Ok(Reach::Process(self.process(command)))
-            }
-            (Some(_), false) => Err(format!("server '{shown}': 'authorization' is for servers by HTTP; use 'env'")),
-            (None, true) if self.is_program() => {
-                Err(format!("server '{shown}': args, env, folder, sharing, limits and confinement are for a 'command'"))
-            }
-            (None, true) => Ok(Reach::Http {
-                endpoints: self.url.iter().chain(&self.urls).cloned().collect(),
-                authorization: Some(self.authorization.clone()).filter(|secret| *secret != Secret::default()),
-            }),
-            (Some(_), true) => Err(format!("server '{shown}': has a 'command' and a 'url'; keep one of them")),
-            (None, false) => Err(format!("server '{shown}': has neither 'url' nor 'command'")),
-        }
-    }
-
-    /// Whether it says what only a program has.
-    fn is_program(&self) -> bool {
-        !self.args.is_empty()
-            || !self.env.is_empty()
-            || self.folder.is_some()
-            || self.sharing.is_some()
-            || self.children.is_some()
-            || self.calls_per_child.is_some()
-            || self.idle.is_some()
-            || self.start.is_some()
-            || self.grace.is_some()
-            || self.memory.is_some()
-            || self.files.is_some()
-            || self.cpu.is_some()
-            || self.confinement.is_some()
-            || !self.reads.is_empty()
-            || !self.writes.is_empty()
-            || self.connects.is_some()
-            || self.namespaces
-    }
-
-    fn process(&self, command: &Path) -> ProcessConfig {
-        let base = ProcessConfig::new(command, &self.args);
-        let time = |period: Option<Period>, otherwise: Duration| period.map_or(otherwise, |period| period.0);
-        let bytes = |bytes: &Bytes| match bytes {
-            Bytes::Number(number) => *number,
-            Bytes::Size(size) => size.0,
-        };
-        ProcessConfig {
-            env: self.env.clone(),
-            folder: self.folder.clone(),
-            sharing: self.sharing.unwrap_or(base.sharing),
-            children: self.children.unwrap_or(base.children),
-            idle: time(self.idle, base.idle),
-            start: time(self.start, base.start),
-            grace: time(self.grace, base.grace),
-            memory: self.memory.as_ref().map(bytes).or(base.memory),
-            files: self.files.or(base.files),
-            cpu: self.cpu.or(base.cpu),
-            confinement: self.confinement.unwrap_or(base.confinement),
-            reads: self.reads.clone(),
-            writes: self.writes.clone(),
-            connects: self.connects.clone(),
-            namespaces: self.namespaces,
-            ..base
-        }
-    }
-}
-
 /// Reads servers from a text.
 fn parse(text: &str) -> Result<Vec<Listed>, String> {
     let file: File = toml::from_str(text).map_err(|cause| cause.to_string())?;
     if file.servers.len() > MAX_SERVERS {
         return Err(format!("it has {} servers, and {MAX_SERVERS} are taken", file.servers.len()));
     }
+    // Programs do not read by which keys the gateway gets tokens.
+    let keys: Vec<_> = file.servers.iter().filter_map(Table::key_file).collect();
     let mut known = BTreeSet::new();
     let mut servers = Vec::new();
     for table in file.servers {
@@ -303,12 +122,23 @@ fn parse(text: &str) -> Result<Vec<Listed>, String> {
         }
         servers.push(table.listed()?);
     }
+    hide(&mut servers, &keys);
     Ok(servers)
+}
+
+/// Keeps files and folders from programs.
+fn hide(servers: &mut [Listed], paths: &[PathBuf]) {
+    for listed in servers {
+        if let Reach::Process(process) = &mut listed.server.reach {
+            process.hidden.extend_from_slice(paths);
+        }
+    }
 }
 
 /// Reads servers for a gateway by its rules.
 fn parse_for(text: &str, rules: &FileRules) -> Result<Vec<Listed>, String> {
-    let servers = parse(text)?;
+    let mut servers = parse(text)?;
+    hide(&mut servers, &rules.hidden);
     if let Some(listed) = servers.iter().find(|listed| listed.tariff.is_some() && !rules.is_metered) {
         return Err(unmetered(&listed.server.name));
     }
@@ -331,7 +161,8 @@ impl ServersFile {
     ///
     /// # Errors
     /// It cannot be read, or is wrong; the text names it.
-    pub fn read(path: &Path, rules: FileRules) -> io::Result<(Self, Vec<Listed>)> {
+    pub fn read(path: &Path, mut rules: FileRules) -> io::Result<(Self, Vec<Listed>)> {
+        rules.hidden.push(path.to_owned());
         let text = read(path, rules.may_lack)?;
         let servers = parse_for(&text, &rules).map_err(|why| wrong(path, &why))?;
         let known = by_name(&servers);
@@ -422,10 +253,13 @@ fn read(path: &Path, may_lack: bool) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use echotune_kit::{auth::Callers, telemetry::metrics::Meter};
+    use echotune_kit::{auth::Callers, config::Secret, telemetry::metrics::Meter};
 
     use super::*;
-    use crate::{AccessConfig, GatewayConfig, Keys, Limits, RegionsConfig, metering::MeteringConfig, servers::Source};
+    use crate::{
+        AccessConfig, Confinement, Effect, EraChoice, GatewayConfig, Keys, Limits, ProcessConfig, RegionsConfig,
+        Sharing, metering::MeteringConfig, servers::Source,
+    };
 
     #[test]
     fn servers_of_both_kinds_are_read_with_what_they_say_and_nothing_else_changed() {
@@ -440,6 +274,8 @@ mod tests {
             reads = ["~/.gitconfig"]
             writes = ["/data"]
             connects = [443]
+            unix_sockets = true
+            file_size = "1GiB"
             effects = { now = "reads" }
             [servers.env]
             TZ = "UTC"
@@ -457,7 +293,7 @@ mod tests {
         program.memory = Some(512 << 20);
         program.confinement = Confinement::Required;
         (program.reads, program.writes) = (vec!["~/.gitconfig".into()], vec!["/data".into()]);
-        program.connects = Some(vec![443]);
+        (program.connects, program.unix_sockets, program.file_size) = (Some(vec![443]), true, Some(1 << 30));
         program.env.insert("TZ".to_owned(), "UTC".to_owned());
         let mut time = ServerConfig::new("time", Reach::Process(program));
         time.effects.insert("now".to_owned(), Effect::Reads);
@@ -524,6 +360,13 @@ mod tests {
         let path = folder.path().join("servers.toml");
         let (_, servers) = ServersFile::read(&path, rules).expect("none");
         assert!(servers.is_empty());
+        let command = "[[servers]]\nname = \"b\"\ncommand = \"b\"\n";
+        fs::write(&path, command).expect("written");
+        let rules = FileRules { hidden: vec!["/data".into()], ..FileRules::default() };
+        let (_, servers) = ServersFile::read(&path, rules).expect("one");
+        let Reach::Process(program) = &servers[0].server.reach else { panic!("a program") };
+        assert_eq!(program.hidden, [PathBuf::from("/data"), path.clone()], "what is the gateway's own");
+        fs::remove_file(&path).expect("removed");
         let told = ServersFile::read(&path, FileRules::default()).err().expect("it has to be there").to_string();
         assert!(told.contains("servers.toml"), "{told}");
     }

@@ -218,6 +218,8 @@ impl Adapter {
             // A pod is its server's alone.
             writes: if arguments.confinement == Confinement::None { Vec::new() } else { vec![PathBuf::from("/")] },
             namespaces: arguments.namespaces,
+            unix_sockets: arguments.confinement != Confinement::None,
+            file_size: None,
             ..ProcessConfig::new(program, args)
         };
         ServerConfig {

@@ -137,7 +137,10 @@ fn read_servers(config: &Config) -> io::Result<(Option<ServersFile>, Vec<Listed>
         return Ok((None, Vec::new()));
     }
     let is_metered = !config.metering.folder.as_os_str().is_empty();
-    let rules = FileRules { is_metered, ..FileRules::default() };
+    let mcp = &config.mcp;
+    let hidden = [&config.token_file, &mcp.keys_file, &mcp.access_file, &mcp.lists_file, &config.metering.folder];
+    let hidden = hidden.into_iter().chain([&config.process.tls.key]).cloned().collect();
+    let rules = FileRules { is_metered, hidden, ..FileRules::default() };
     let (file, servers) = ServersFile::read(&config.mcp.servers_file, rules)?;
     Ok((Some(file), servers))
 }

@@ -19,7 +19,7 @@ pub(super) struct OauthTable {
     client_id: Option<String>,
     #[serde(default)]
     client_secret: Secret,
-    private_key_file: Option<PathBuf>,
+    pub(super) private_key_file: Option<PathBuf>,
     client_metadata_url: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,

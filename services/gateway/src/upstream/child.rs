@@ -78,7 +78,7 @@ impl Child {
         tasks: &TaskTracker,
     ) -> Result<Arc<Self>, Failed> {
         let cannot = |cause| Failed::not_sent(format!("'{}' cannot be started: {cause}", config.command.display()));
-        let started = process::start(config).map_err(cannot)?;
+        let started = process::start(name, config).map_err(cannot)?;
         let state = Arc::new(State {
             waiting: Mutex::default(),
             next: AtomicU64::new(1),

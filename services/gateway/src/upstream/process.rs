@@ -6,20 +6,17 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
-use tempfile::TempDir;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, prlimit};
 use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
-use super::confine;
-use crate::config::{Confinement, ProcessConfig};
+use super::confine::{self, Own};
+use crate::config::ProcessConfig;
 
 /// What a child gets of this process's environment.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
-/// The variable that says where temporary files are.
-const TEMPORARY: &str = "TMPDIR";
 
 /// A child with its pipes.
 pub(super) struct Started {
@@ -34,11 +31,11 @@ pub(super) struct Running {
     child: Child,
     group: Option<Pid>,
     grace: Duration,
-    temporary: Option<TempDir>,
+    own: Own,
 }
 
-/// Starts a program.
-pub(super) fn start(config: &ProcessConfig) -> io::Result<Started> {
+/// Starts a program of a server.
+pub(super) fn start(server: &str, config: &ProcessConfig) -> io::Result<Started> {
     let mut command = Command::new(&config.command);
     command.args(&config.args).env_clear();
     for name in INHERITED {
@@ -46,10 +43,8 @@ pub(super) fn start(config: &ProcessConfig) -> io::Result<Started> {
             command.env(name, value);
         }
     }
-    let temporary = temporary(config);
-    if let Some(folder) = &temporary {
-        command.env(TEMPORARY, folder.path());
-    }
+    let own = Own::of(server, config);
+    command.envs(own.variables().iter().map(|told| (told.0, &told.1)));
     command.envs(&config.env);
     if let Some(folder) = &config.folder {
         command.current_dir(folder);
@@ -57,29 +52,18 @@ pub(super) fn start(config: &ProcessConfig) -> io::Result<Started> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: signals reach what it has started too, and those of a terminal reach none of them.
     command.process_group(0).kill_on_drop(true);
-    let mut child = confine::spawn(&mut command, config, temporary.as_ref().map(TempDir::path))?;
+    let mut child = confine::spawn(&mut command, config, &own)?;
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(input), Some(output), Some(errors)) = (input, output, errors) else {
         return Err(io::Error::other("a pipe to the child is missing"));
     };
-    let mut running = Running { child, group, grace: config.grace, temporary };
+    let mut running = Running { child, group, grace: config.grace, own };
     if let Err(cause) = running.limit(config) {
         running.kill();
         return Err(io::Error::other(format!("its limits cannot be set: {cause}")));
     }
     Ok(Started { running, input, output, errors })
-}
-
-/// A folder of its own for what is temporary, as it does not get at the one that all share. It goes with it.
-fn temporary(config: &ProcessConfig) -> Option<TempDir> {
-    if config.confinement == Confinement::None || config.env.contains_key(TEMPORARY) {
-        return None;
-    }
-    let made = tempfile::Builder::new().prefix("echotune-server-").tempdir();
-    // Where nothing can be written there are programs that do not want to.
-    let why = |cause: &io::Error| tracing::debug!(%cause, "a program has no folder for temporary files");
-    made.inspect_err(why).ok()
 }
 
 impl Running {
@@ -89,10 +73,13 @@ impl Running {
             (Resource::As, config.memory),
             (Resource::Nofile, config.files),
             (Resource::Cpu, config.cpu),
+            (Resource::Fsize, config.file_size),
             (Resource::Core, Some(0)),
         ];
         for (resource, most) in limits {
             if let Some(most) = most {
+                // Where this process has less, the child has it already, and nobody may give it more.
+                let most = getrlimit(resource).maximum.map_or(most, |own| own.min(most));
                 match prlimit(self.group, resource, Rlimit { current: Some(most), maximum: Some(most) }) {
                     // It has ended already, which is told elsewhere.
                     Err(rustix::io::Errno::SRCH) | Ok(_) => {}
@@ -131,11 +118,8 @@ impl Running {
         }
         let status = self.child.wait().await;
         self.leave_nothing();
-        if let Some(folder) = self.temporary.take() {
-            // It may hold much.
-            if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || folder.close()).await {
-                tracing::warn!(%cause, "what a program left of temporary files cannot be removed");
-            }
+        if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || self.own.remove()).await {
+            tracing::warn!(%cause, "what a program left of temporary files cannot be removed");
         }
         status
     }

@@ -62,17 +62,24 @@ async fn a_child_gets_at_what_is_its_own_and_at_nothing_else_and_what_is_tempora
     let does = format!(
         "cat {secret} > seen 2> refused; echo x > {elsewhere}/left 2>> refused; cat own > mine\n\
          printf '%s' \"$TMPDIR\" > temporary; echo kept > \"$TMPDIR/x\"; cat \"$TMPDIR/x\" > kept\n\
+         cat /proc/$PPID/environ > environ 2>> refused; echo $$ > process\n\
          cat /proc/self/status > status; unshare -U true 2> /dev/null && echo made > namespace",
         secret = secret.display(),
         elsewhere = elsewhere.path().display(),
     );
-    let house = started(server(folder.path(), &does)).await;
+    let mut config = server(folder.path(), &does);
+    config.file_size = Some(1 << 20);
+    let house = started(config).await;
     let told = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
     assert_eq!((told("mine").as_str(), told("kept").trim()), ("its own", "kept"));
     let temporary = told("temporary");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", told("process").trim())).expect("it runs");
+    let longest = limits.lines().find(|line| line.starts_with("Max file size")).expect("a limit");
+    assert!(longest.contains(" 1048576 "), "{longest}");
     assert!(temporary.contains("echotune-server-") && Path::new(&temporary).is_dir(), "{temporary}");
     if has_landlock() {
         assert_eq!(told("seen"), "", "it was read");
+        assert_eq!(told("environ"), "", "the environment of this process was read");
         assert!(!elsewhere.path().join("left").exists(), "it was written");
         assert!(told("refused").contains("denied"), "{}", told("refused"));
     }

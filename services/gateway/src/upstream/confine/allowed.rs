@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     env,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs, iter,
     path::{Path, PathBuf},
 };
@@ -26,6 +26,8 @@ const SYSTEM: &[&str] = &[
     "/snap",
     "/home/linuxbrew/.linuxbrew",
     "/run/current-system",
+    // It may be a link to where nothing else is let at.
+    "/etc/resolv.conf",
     "/run/opengl-driver",
     "/run/systemd/resolve",
     "/run/NetworkManager",
@@ -37,7 +39,9 @@ const SYSTEM: &[&str] = &[
     "/sys",
 ];
 /// Folders of the system where this platform has its own too, of which nothing is shown.
-const SHARED: &[&str] = &["/etc", "/opt"];
+const SHARED: [&str; 2] = ["/etc", "/opt"];
+/// Of a folder that holds what is hidden, entries that are let at one by one; where there are more, it is not.
+const ENTRIES: usize = 1_000;
 /// How what is this platform's is called in them.
 const OURS: &str = "echotune";
 /// Files that are devices, which everybody reads and writes.
@@ -50,6 +54,8 @@ const HOME: &[&str] = &[
     ".fnm",
     ".volta",
     ".asdf",
+    ".asdfrc",
+    ".tool-versions",
     ".pyenv",
     ".bun",
     ".deno",
@@ -80,50 +86,52 @@ pub(super) struct Allowed {
 
 impl Allowed {
     /// Of these, what is not there is nothing that can be let at.
-    pub(super) fn of(config: &ProcessConfig, temporary: Option<&Path>) -> Self {
+    /// `own` are folders that it writes whatever its configuration says.
+    pub(super) fn of(config: &ProcessConfig, own: &[PathBuf]) -> Self {
         let ground = Ground::of(config);
         let home = HOME.iter().filter_map(|name| ground.below_home(name));
-        let mut reads: BTreeSet<_> = SYSTEM.iter().map(PathBuf::from).chain(SHARED.iter().flat_map(shared)).collect();
-        reads.extend(home.chain(ground.named()).chain(ground.program()));
-        reads.extend(ground.path().flat_map(|folder| ground.around(&folder)));
-        reads.extend(config.reads.iter().filter_map(|path| ground.expanded(path)));
         let folder = config.folder.as_ref().and_then(|_| fs::canonicalize(&ground.here).ok());
-        let mut writes: BTreeSet<_> = folder.into_iter().filter(|folder| !ground.is_wide(folder)).collect();
-        writes.extend(temporary.map(Path::to_owned));
-        writes.extend(ground.caches());
+        let folder = folder.filter(|folder| !ground.is_wide(folder));
+        let mut wanted: BTreeSet<_> = SYSTEM.iter().chain(&SHARED).map(PathBuf::from).chain(home).collect();
+        wanted.extend(ground.named().into_iter().chain(ground.program()).chain(folder.clone()));
+        wanted.extend(ground.path().flat_map(|folder| ground.around(&folder)));
+        let mut reads: BTreeSet<_> = wanted.into_iter().flat_map(|path| ground.shown(path)).collect();
+        reads.extend(config.reads.iter().filter_map(|path| ground.expanded(path)));
+        let mut writes: BTreeSet<_> = folder.into_iter().filter(|folder| !ground.holds_hidden(folder)).collect();
+        writes.extend(own.iter().cloned());
         writes.extend(config.writes.iter().filter_map(|path| ground.expanded(path)));
         Self { reads, writes }
     }
 }
 
-/// A folder of the system, or all in it but what is ours.
-fn shared(folder: &&str) -> Vec<PathBuf> {
-    let is_ours = |name: &OsStr| name.as_encoded_bytes().starts_with(OURS.as_bytes());
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
-    if names.iter().any(|name| is_ours(name)) {
-        let others = names.iter().filter(|name| !is_ours(name));
-        return others.map(|name| Path::new(folder).join(name)).collect();
-    }
-    vec![PathBuf::from(folder)]
+/// What of a folder of the system is this platform's.
+fn ours(folder: &str) -> Vec<PathBuf> {
+    let is_ours =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(OURS.as_bytes()));
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_ours).collect()
 }
 
 /// Where a child stands.
-struct Ground<'c> {
+pub(super) struct Ground<'c> {
     config: &'c ProcessConfig,
     home: Option<PathBuf>,
     here: PathBuf,
+    hidden: Vec<PathBuf>,
 }
 
 impl<'c> Ground<'c> {
-    fn of(config: &'c ProcessConfig) -> Self {
+    pub(super) fn of(config: &'c ProcessConfig) -> Self {
         let own = env::current_dir().unwrap_or_default();
         let here = config.folder.as_ref().map_or_else(|| own.clone(), |folder| own.join(folder));
         let home = variable(config, "HOME").and_then(|home| fs::canonicalize(home).ok());
-        Self { config, home, here }
+        let hidden = config.hidden.iter().filter(|path| !path.as_os_str().is_empty()).map(|path| own.join(path));
+        let hidden = hidden.map(|path| fs::canonicalize(&path).unwrap_or(path));
+        let hidden = hidden.chain(SHARED.into_iter().flat_map(ours)).collect();
+        Self { config, home, here, hidden }
     }
 
-    fn below_home(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn below_home(&self, name: &str) -> Option<PathBuf> {
         self.home.as_ref().map(|home| home.join(name))
     }
 
@@ -132,6 +140,33 @@ impl<'c> Ground<'c> {
             Ok(rest) => self.home.as_ref().map(|home| home.join(rest)),
             Err(_) => Some(path.to_owned()),
         }
+    }
+
+    /// Whether its configuration says that it writes there.
+    pub(super) fn is_written(&self, path: &Path) -> bool {
+        self.config.writes.iter().filter_map(|said| self.expanded(said)).any(|said| path.starts_with(said))
+    }
+
+    fn holds_hidden(&self, path: &Path) -> bool {
+        self.hidden.iter().any(|hidden| hidden.starts_with(path))
+    }
+
+    /// A path; of a folder that holds what is hidden, all else in it. A link in it is read as one, and what it leads to
+    /// is not let at by it.
+    fn shown(&self, path: PathBuf) -> Vec<PathBuf> {
+        let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        if !self.holds_hidden(&real) {
+            return vec![path];
+        }
+        if self.hidden.contains(&real) {
+            return Vec::new();
+        }
+        let entries: Vec<_> = fs::read_dir(&real).into_iter().flatten().take(ENTRIES + 1).flatten().collect();
+        if entries.len() > ENTRIES {
+            return Vec::new();
+        }
+        let others = entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
+        others.flat_map(|entry| self.shown(entry.path())).collect()
     }
 
     /// Whether it holds much beside what one is after.
@@ -178,26 +213,6 @@ impl<'c> Ground<'c> {
         let beside = whole.into_iter().flat_map(|whole| BESIDE.map(|name| whole.join(name)));
         iter::once(folder.to_owned()).filter(|folder| !self.is_wide(folder)).chain(beside).collect()
     }
-
-    /// Where programs that fetch others before they run them keep those; made where it is not there, as they could
-    /// not.
-    fn caches(&self) -> Vec<PathBuf> {
-        let names: &[&str] = match self.config.command.file_name().and_then(OsStr::to_str) {
-            Some("npx" | "npm" | "yarn") => &[".npm", ".cache"],
-            Some("pnpm" | "pnpx") => &[".cache", ".local/share/pnpm"],
-            Some("bunx" | "bun") => &[".bun", ".cache"],
-            Some("uvx" | "uv") => &[".cache", ".local/share/uv"],
-            Some("pipx") => &[".cache", ".local/share/pipx"],
-            Some("deno") => &[".cache"],
-            _ => &[],
-        };
-        let folders: Vec<_> = names.iter().filter_map(|name| self.below_home(name)).collect();
-        for folder in &folders {
-            // Where nobody can write it is not let at, which the program tells.
-            drop(fs::create_dir_all(folder));
-        }
-        folders
-    }
 }
 
 fn variable(config: &ProcessConfig, name: &str) -> Option<OsString> {
@@ -225,12 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn a_program_gets_the_system_and_its_caches_and_nothing_of_what_is_secret() {
+    fn a_program_gets_the_system_and_its_own_and_nothing_of_what_is_secret() {
         let (home, mut config) = at_home("npx", &["-y", "some-server", "/"]);
         config.args.push(home.path().display().to_string());
         config.args.push(format!("--root={}", env::temp_dir().display()));
-        let temporary = Path::new("/tmp/its-own");
-        let allowed = Allowed::of(&config, Some(temporary));
+        let own = [PathBuf::from("/tmp/its-own")];
+        let allowed = Allowed::of(&config, &own);
         let real = fs::canonicalize(home.path()).expect("there");
         for secret in [".ssh/id", ".aws/credentials", ".config/gcloud/x", ".local/share/echotune/token", "notes/x"] {
             for home in [home.path(), &real] {
@@ -239,10 +254,31 @@ mod tests {
             }
         }
         assert!(covers(&allowed.reads, Path::new("/usr/bin/env")));
-        assert_eq!(allowed.writes, BTreeSet::from([real.join(".cache"), real.join(".npm"), temporary.to_owned()]));
-        assert!(real.join(".npm").is_dir(), "it could not make it");
-        config.command = "other".into();
-        assert_eq!(Allowed::of(&config, None).writes, BTreeSet::new(), "it fetches nothing");
+        assert_eq!(allowed.writes, BTreeSet::from(own));
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_let_at_for_the_sake_of_what_holds_it() {
+        let (home, mut config) = at_home("bin/server", &["./notes"]);
+        let real = fs::canonicalize(home.path()).expect("there");
+        let here = real.join("notes");
+        fs::create_dir_all(here.join("bin")).expect("made");
+        for file in ["bin/server", "bin/token", "data", "other"] {
+            fs::write(here.join(file), "").expect("written");
+        }
+        std::os::unix::fs::symlink(&real, here.join("up")).expect("linked");
+        config.folder = Some(here.clone());
+        config.args.push(here.display().to_string());
+        config.hidden = vec![PathBuf::new(), here.join("data"), here.join("bin/token"), here.join("absent")];
+        let allowed = Allowed::of(&config, &[]);
+        for hidden in ["data", "bin/token", "absent"] {
+            assert!(!covers(&allowed.reads, &here.join(hidden)), "{hidden}: {allowed:?}");
+        }
+        assert!(covers(&allowed.reads, &here.join("bin/server")) && covers(&allowed.reads, &here.join("other")));
+        assert!(!covers(&allowed.reads, &real.join(".ssh/id")), "a link leads there: {allowed:?}");
+        assert_eq!(allowed.writes, BTreeSet::new());
+        config.writes = vec![here.clone()];
+        assert!(covers(&Allowed::of(&config, &[]).writes, &here.join("data")), "its table says so");
     }
 
     #[test]
@@ -253,7 +289,7 @@ mod tests {
         config.reads = vec!["~/.ssh/known_hosts".into()];
         config.writes = vec!["/data".into(), "~/out".into()];
         config.folder = Some(home.path().to_owned());
-        let allowed = Allowed::of(&config, None);
+        let allowed = Allowed::of(&config, &[]);
         for read in ["notes/x", "venv/bin/server", "venv/lib/x", ".ssh/known_hosts"] {
             assert!(covers(&allowed.reads, &real.join(read)), "{read}: {allowed:?}");
         }
@@ -261,6 +297,6 @@ mod tests {
         let said = BTreeSet::from(["/data".into(), real.join("out")]);
         assert_eq!(allowed.writes, said, "a home is no folder of a program");
         config.folder = Some(home.path().join("notes"));
-        assert!(covers(&Allowed::of(&config, None).writes, &real.join("notes/x")));
+        assert!(covers(&Allowed::of(&config, &[]).writes, &real.join("notes/x")));
     }
 }

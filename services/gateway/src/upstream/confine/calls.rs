@@ -60,6 +60,8 @@ const DENIED: &[i64] = &[
 ];
 /// What namespaces and other roots need beside `clone`.
 const NAMESPACES: &[i64] = &[libc::SYS_unshare, libc::SYS_setns, libc::SYS_chroot];
+/// The family of sockets that lead to other programs of this machine, which would do what this one may not.
+const AF_UNIX: u64 = 1;
 /// The flags of `clone` that make namespaces: of mounts, cgroups, UTS, IPC, users, processes and networks.
 const NEW: [u64; 7] = [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
 /// Requests that put text into a terminal, as if somebody had typed it: TIOCSTI and TIOCLINUX.
@@ -82,16 +84,18 @@ struct Filters {
     always: BpfProgram,
     /// Two, as one answers in one way alone.
     namespaces: [BpfProgram; 2],
+    sockets: BpfProgram,
 }
 
 /// Restricts the thread that this is called on, and what it starts from now on. It gains no privileges by what it
 /// executes any more.
-pub(super) fn restrict(namespaces: bool) -> Result<(), String> {
+pub(super) fn restrict(namespaces: bool, unix_sockets: bool) -> Result<(), String> {
     static FILTERS: OnceLock<Result<Filters, String>> = OnceLock::new();
     let filters = FILTERS.get_or_init(|| Filters::new().map_err(|cause| cause.to_string()));
     let filters = filters.as_ref().map_err(Clone::clone)?;
-    let others: &[BpfProgram] = if namespaces { &[] } else { &filters.namespaces };
-    for filter in others.iter().chain([&filters.always]) {
+    let others = filters.namespaces.iter().filter(|_| !namespaces);
+    let sockets = Some(&filters.sockets).filter(|_| !unix_sockets);
+    for filter in others.chain(sockets).chain([&filters.always]) {
         apply_filter(filter).map_err(|cause| cause.to_string())?;
     }
     Ok(())
@@ -111,9 +115,15 @@ impl Filters {
         // Its flags lie where a filter cannot look. C libraries and runtimes go back to `clone` where it is not there.
         let mut unseen = Rules::new();
         deny(&mut unseen, libc::SYS_clone3, Vec::new());
+        // Pairs within a program stay, which is how runtimes speak with what they start.
+        let mut sockets = Rules::new();
+        let unix = when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, AF_UNIX)?;
+        deny(&mut sockets, libc::SYS_socket, vec![unix]);
         Ok(Self {
             always: program(always, libc::EPERM)?,
             namespaces: [program(namespaces, libc::EPERM)?, program(unseen, libc::ENOSYS)?],
+            // As where there are none: C libraries ask the system's files then, and not its services.
+            sockets: program(sockets, libc::EAFNOSUPPORT)?,
         })
     }
 }
@@ -138,7 +148,14 @@ fn program(rules: Rules, answer: libc::c_int) -> Result<BpfProgram, BackendError
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io, os::fd::AsRawFd as _, thread};
+    use std::{
+        fs, io,
+        os::{
+            fd::AsRawFd as _,
+            unix::net::{UnixDatagram, UnixStream},
+        },
+        thread,
+    };
 
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
@@ -154,7 +171,7 @@ mod tests {
         };
         let before = taken();
         let (applied, within, status) = thread::spawn(move || {
-            let applied = restrict(false);
+            let applied = restrict(false, false);
             (applied, taken(), fs::read_to_string("/proc/thread-self/status").expect("there"))
         })
         .join()
@@ -172,7 +189,7 @@ mod tests {
     #[test]
     fn threads_and_children_are_started_as_before() {
         let started = thread::spawn(|| {
-            restrict(false).and_then(|()| {
+            restrict(false, false).and_then(|()| {
                 thread::spawn(|| {}).join().expect("a thread");
                 let ended: io::Result<_> = std::process::Command::new("true").status();
                 ended.map(|status| status.success()).map_err(|cause| cause.to_string())
@@ -181,6 +198,22 @@ mod tests {
         match started.join().expect("no panic") {
             Ok(is_well) => assert!(is_well),
             Err(why) => assert!(why.contains("seccomp"), "{why}"),
+        }
+    }
+
+    #[test]
+    fn sockets_to_other_programs_are_there_where_they_are_to_be() {
+        for may in [false, true] {
+            let within = thread::spawn(move || {
+                let code = |cause: io::Error| cause.raw_os_error();
+                let made = || (UnixDatagram::unbound().map(drop).map_err(code), UnixStream::pair().is_ok());
+                restrict(false, may).map(|()| made())
+            });
+            match within.join().expect("no panic") {
+                Ok(made) if may => assert_eq!(made, (Ok(()), true)),
+                Ok(made) => assert_eq!(made, (Err(Some(libc::EAFNOSUPPORT)), true)),
+                Err(why) => eprintln!("this kernel has no seccomp, so that nothing is judged: {why}"),
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! unsafe code nothing can be done between the start of a child and its program. The child is in the hands of the whole
 //! process as any other, which stays free.
 
-use std::{io, path::Path, sync::Once, thread};
+use std::{io, sync::Once, thread};
 
 use tokio::{
     process::{Child, Command},
@@ -16,10 +16,12 @@ use crate::config::{Confinement, ProcessConfig};
 mod allowed;
 #[cfg(target_os = "linux")]
 mod calls;
+mod own;
 #[cfg(target_os = "linux")]
 mod paths;
 
 use self::allowed::Allowed;
+pub(super) use self::own::Own;
 
 /// What is told of a system that cannot do it.
 const WAY_OUT: &str = "paths need Linux 6.2 with Landlock among its security modules, ports of TCP 6.7; or say \
@@ -32,12 +34,12 @@ struct Held {
     lacks: Vec<String>,
 }
 
-/// Starts a program confined as its configuration says. Its temporary folder is its own.
-pub(super) fn spawn(command: &mut Command, config: &ProcessConfig, temporary: Option<&Path>) -> io::Result<Child> {
+/// Starts a program confined as its configuration says, with folders of its own.
+pub(super) fn spawn(command: &mut Command, config: &ProcessConfig, own: &Own) -> io::Result<Child> {
     if config.confinement == Confinement::None {
         return command.spawn();
     }
-    let allowed = Allowed::of(config, temporary);
+    let allowed = Allowed::of(config, own.folders());
     let handle = Handle::current();
     let (child, held) = apart(|| {
         let held = Held::here(config, &allowed);
@@ -69,7 +71,7 @@ impl Held {
             }
             Err(why) => held.lacks.push(format!("Landlock ({why})")),
         }
-        match calls::restrict(config.namespaces) {
+        match calls::restrict(config.namespaces, config.unix_sockets) {
             Ok(()) => held.holds.push("seccomp".to_owned()),
             Err(why) => held.lacks.push(format!("seccomp ({why})")),
         }
