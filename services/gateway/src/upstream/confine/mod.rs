@@ -1,6 +1,7 @@
-//! What keeps a child to what it has need of: Landlock for paths, ports and signals, seccomp for calls of the system.
+//! What keeps a child to what it has need of: Landlock for paths, ports and signals, seccomp for calls of the system, and
+//! fewer privileges where it is root's.
 //!
-//! Both bind a thread and whatever it starts. So a thread of its own binds itself, starts the child and ends: without
+//! All bind a thread and whatever it starts. So a thread of its own binds itself, starts the child and ends: without
 //! unsafe code nothing can be done between the start of a child and its program. The child is in the hands of the whole
 //! process as any other, which stays free.
 
@@ -19,6 +20,8 @@ mod calls;
 mod own;
 #[cfg(target_os = "linux")]
 mod paths;
+#[cfg(target_os = "linux")]
+mod privileges;
 
 use self::allowed::Allowed;
 pub(super) use self::own::Own;
@@ -74,6 +77,10 @@ impl Held {
         match calls::restrict(config.namespaces, config.unix_sockets) {
             Ok(()) => held.holds.push("seccomp".to_owned()),
             Err(why) => held.lacks.push(format!("seccomp ({why})")),
+        }
+        match privileges::restrict() {
+            Ok(()) => held.holds.push("privileges of root taken".to_owned()),
+            Err(why) => held.lacks.push(format!("taking privileges of root ({why})")),
         }
         held
     }
