@@ -94,6 +94,8 @@ fn service(subject: Subject<'_>) -> Service {
     let spec = ServiceSpec {
         ports: Some(vec![port]),
         selector: Some(selector.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        // Gateways are told of pods by name. An address would be one of some thousands that a cluster has for all.
+        cluster_ip: Some("None".into()),
         type_: Some("ClusterIP".into()),
         ..ServiceSpec::default()
     };

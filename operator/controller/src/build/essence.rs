@@ -41,7 +41,7 @@ pub fn identity(account: &ServiceAccount) -> u64 {
     number(&json!([whose(&account.metadata), account.automount_service_account_token]))
 }
 
-/// Of a Service.
+/// Of a Service. Whether it has an address is not looked at: it may not be changed once it is there.
 pub fn endpoints(service: &Service) -> u64 {
     let spec = service.spec.clone().unwrap_or_default();
     let ports: Vec<_> = spec

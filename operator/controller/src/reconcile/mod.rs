@@ -306,6 +306,8 @@ impl Reconciler {
             let observed = observation(sorted.observed(&seen.pods, demand), demand, seen.now_ms);
             let mut decided = self.fleet.decide(name, tenant, policy, observed);
             let again = Duration::from_millis(decided.decision.again_ms);
+            // While nobody reports time changes nothing, and whoever does has it looked at.
+            let again = if stale { again.max(LATER) } else { again };
             // What is always to be there is there, also while nobody reports.
             let least = policy.min_pods.min(policy.max_pods).min(decided.ceiling.unwrap_or(u32::MAX));
             decided.decision.serving = decided.decision.serving.max(least);
