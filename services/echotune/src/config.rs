@@ -75,7 +75,7 @@ pub struct MlflowConfig {
 /// Services that run elsewhere, which commands work with in place of a data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectConfig {
-    /// Where all are that have no address of their own; empty for a data folder.
+    /// Where all are that have no address of their own; empty, as all addresses are, for a data folder.
     pub services: String,
     /// Where users are.
     pub users: String,
@@ -92,7 +92,10 @@ pub struct ConnectConfig {
 impl ConnectConfig {
     /// Whether commands work with services elsewhere.
     pub const fn is_elsewhere(&self) -> bool {
-        !self.services.is_empty()
+        !(self.services.is_empty()
+            && self.users.is_empty()
+            && self.recommendations.is_empty()
+            && self.agents.is_empty())
     }
 
     /// Where a service is that may have an address of its own.
@@ -110,6 +113,11 @@ impl ConnectConfig {
             ("connect.recommendations", &self.recommendations),
             ("connect.agents", &self.agents),
         ];
+        let is_whole = !self.services.is_empty() || addresses.iter().skip(1).all(|(_, address)| !address.is_empty());
+        let lacks = (!is_whole).then(|| {
+            let why = "is needed for services that have no address of their own: say it, or all three";
+            ("connect.services", why.to_owned())
+        });
         let wrong = addresses.into_iter().filter(|(_, address)| !address.is_empty());
         let wrong = wrong.filter_map(|(key, address)| Some((key, check_upstream(address, process).err()?)));
         let shown = (!self.token_file.as_os_str().is_empty(), self.token.reveal().is_some());
@@ -118,7 +126,7 @@ impl ConnectConfig {
             (true, true) => Some("stands beside connect.token; keep one of them"),
             _ => None,
         };
-        wrong.chain(why.map(|why| ("connect.token_file", why.to_owned()))).collect()
+        wrong.chain(lacks).chain(why.map(|why| ("connect.token_file", why.to_owned()))).collect()
     }
 
     /// What services elsewhere are shown.
@@ -294,6 +302,8 @@ mod tests {
         let elsewhere = ["connect.services=http://127.0.0.1:7420"];
         assert!(load(&elsewhere, &[]).unwrap_err().to_string().contains("connect.token_file: is needed"));
         let token = ("ECHOTUNE__CONNECT__TOKEN", "a token that nobody has written to a file");
+        let alone = load(&["connect.users=http://127.0.0.1:7430"], &[token]).unwrap_err().to_string();
+        assert!(alone.contains("connect.services: is needed"), "not the data folder: {alone}");
         let loaded = load(&elsewhere, &[token]).unwrap();
         assert!(!loaded.to_toml().unwrap().contains("nobody has written"));
         let both = load(&[elsewhere[0], "connect.token_file=token"], &[token]).unwrap_err().to_string();

@@ -66,7 +66,14 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) async fn run(self, testbed: &Testbed, is_json: bool) -> anyhow::Result<ExitCode> {
         let plan = testbed.plan();
-        ensure!(plan.mirror.is_some(), "regions that are not mirrored never agree; start the testbed with mirrors");
+        let mirror = plan
+            .mirror
+            .as_ref()
+            .context("regions that are not mirrored never agree; start the testbed with mirrors")?;
+        ensure!(
+            mirror.jurisdictions.is_empty(),
+            "regions of several jurisdictions never agree; start the testbed without --jurisdictions"
+        );
         if plan.network == Network::Namespaces && !is_outside() {
             return outside();
         }

@@ -78,6 +78,7 @@ impl Programs {
             ("allow_plaintext", "true".to_owned()),
             ("connect.users", at(Program::Users)),
             ("connect.recommendations", at(Program::Recommendations)),
+            ("connect.agents", at(Program::Agents)),
             ("connect.token_file", self.token_file().display().to_string()),
         ];
         for (key, value) in settings {

@@ -123,8 +123,9 @@ impl Programs {
         }
         tell("tables and topics are made");
         for (nth, region) in plan.regions.iter().copied().enumerate() {
-            // Tables are for one process in the world; topics for each region.
-            let words: &[&str] = if nth == 0 { &["schema", "topics"] } else { &["topics"] };
+            // Tables are for one process in each jurisdiction, one after the other; topics for each region.
+            let parted = !jurisdictions(testbed).is_empty();
+            let words: &[&str] = if nth == 0 || parted { &["schema", "topics"] } else { &["topics"] };
             for word in words {
                 programs.command(region, word).await?;
             }
@@ -160,10 +161,15 @@ impl Programs {
         let all: Vec<_> = self.regions.iter().map(|name| format!("\"{name}\"")).collect();
         let (all, folder) = (all.join(", "), self.folder.display());
         let copies = testbed.plan().kafka.brokers.count();
+        let (mut parts, mut names) = (String::new(), String::new());
+        if let told @ [_, ..] = jurisdictions(testbed) {
+            parts = format!("jurisdictions = [\"{}\"]\n", told.join("\", \""));
+            names = format!("names_key_file = \"{folder}/names\"\n");
+        }
         format!(
-            "[region]\nname = \"{region}\"\nall = [{all}]\n\n[cql]\ncontact_points = [\"{}\"]\ncopies = 1\n\n\
+            "[region]\nname = \"{region}\"\nall = [{all}]\n{parts}\n[cql]\ncontact_points = [\"{}\"]\ncopies = 1\n\n\
              [kafka]\nbootstrap_servers = [\"{}\"]\nreplicas = {copies}\npartitions = 4\nlook_every = \"5s\"\n\n\
-             [secrets]\ntoken_file = \"{folder}/token\"\nmaster_keys_file = \"{folder}/master\"\n",
+             [secrets]\ntoken_file = \"{folder}/token\"\nmaster_keys_file = \"{folder}/master\"\n{names}",
             testbed.cql(region),
             testbed.bootstrap_servers(region).replace(',', "\", \""),
         )
@@ -403,13 +409,19 @@ async fn serves(address: SocketAddr) -> bool {
     timeout(Duration::from_secs(2), asked).await.is_ok_and(|answer| answer.is_some())
 }
 
-/// A token and a master key, the same after a restart.
+/// How the testbed's regions are parted.
+fn jurisdictions(testbed: &Testbed) -> &[String] {
+    testbed.plan().mirror.as_ref().map_or(&[], |mirror| &mirror.jurisdictions)
+}
+
+/// A token, a master key and a key of names, the same after a restart.
 fn write_secrets(folder: &Path) -> io::Result<String> {
     let token = folder.join("token");
     if !token.exists() {
         // Of a testbed, and known to nobody else.
         fs::write(&token, "a token that this testbed's programs know each other by\n")?;
         fs::write(folder.join("master"), "KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=\n")?;
+        fs::write(folder.join("names"), "KysrKysrKysrKysrKysrKysrKysrKysrKysrKysrKys=\n")?;
     }
     Ok(fs::read_to_string(token)?.trim().to_owned())
 }
