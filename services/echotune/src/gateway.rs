@@ -92,13 +92,25 @@ impl GatewaySection {
         Ok(AccessConfig { rules: vec![rule], ..AccessConfig::default() })
     }
 
+    /// What no program of others gets at, unless its table says so.
+    fn hidden(&self, data: &Path, ledger: &Path) -> Vec<PathBuf> {
+        vec![data.to_owned(), ledger.to_owned(), self.access_file.clone()]
+    }
+
+    /// The rules for servers that a command starts by itself, which may be those of another gateway.
+    pub(crate) fn rules_alone(&self, data: &Path, ledger: &Path) -> FileRules {
+        let mut hidden = self.hidden(data, ledger);
+        hidden.push(self.file(data));
+        FileRules { is_metered: true, hidden, ..FileRules::default() }
+    }
+
     /// Reads the file of servers.
     fn read(&self, data: &Path, ledger: &Path, is_metered: bool) -> anyhow::Result<(ServersFile, Vec<Listed>)> {
         let rules = FileRules {
             is_metered,
             reserved: SERVERS.iter().map(|server| server.name.to_owned()).collect(),
             may_lack: self.has_default_file(),
-            hidden: vec![data.to_owned(), ledger.to_owned(), self.access_file.clone()],
+            hidden: self.hidden(data, ledger),
         };
         let (file, listed) = ServersFile::read(&self.file(data), rules)
             .context("the file of MCP servers (gateway.servers_file) cannot be used")?;

@@ -56,7 +56,7 @@ pub use self::{
     regions::{RegionConfig, RegionsConfig},
     servers_file::{FileRules, Listed, ServersFile},
     token::Keys,
-    upstream::{OauthConfig, OauthGrant},
+    upstream::{OauthConfig, OauthGrant, Running, Started},
 };
 
 /// A configuration that cannot be followed.

@@ -15,6 +15,7 @@ use self::table::Table;
 use crate::{
     Gateway, Reach, ServerConfig, Unusable,
     metering::{Metering, Tariff},
+    upstream::{Started, start_program},
 };
 
 mod oauth;
@@ -56,9 +57,41 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// Reads servers from a text that stands in no file, by the rules for those of one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(text: &str, rules: &FileRules) -> io::Result<Vec<Self>> {
+        parse_for(text, rules).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.server.name
+    }
+
+    /// What its table says.
+    pub const fn server(&self) -> &ServerConfig {
+        &self.server
+    }
+
+    /// Starts a process of it as a gateway does, limited and confined as its table says, for one who speaks with it
+    /// alone. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// It is no program, its table is wrong, or the program cannot be started, which the text names.
+    pub fn start(&self) -> io::Result<Started> {
+        let unusable = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let Reach::Process(config) = &self.server.reach else {
+            return Err(unusable("it is no program that could be started; ask it at its url".to_owned()));
+        };
+        let faults = self.server.check();
+        if !faults.is_empty() {
+            return Err(unusable(faults.join("; ")));
+        }
+        let command = config.command.display();
+        let named = |cause: io::Error| io::Error::new(cause.kind(), format!("'{command}' cannot be started: {cause}"));
+        start_program(&self.server.name, config).map_err(named)
     }
 
     /// Serves it from now on, and charges for it what the file says.
@@ -325,6 +358,16 @@ mod tests {
         ] {
             let told = parse(text).expect_err("wrong");
             assert!(told.contains(why), "{why} is not in {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_program_or_is_wrong_is_not_started() {
+        let relative = "[[servers]]\nname = \"a\"\ncommand = \"b\"\nreads = [\"c\"]\n";
+        for (text, why) in [(SERVER, "no program"), (relative, "'c' is neither absolute nor below ~/")] {
+            let listed = Listed::read(text, &FileRules::default()).expect("right").remove(0);
+            let told = listed.start().err().expect("not started").to_string();
+            assert!(told.contains(why), "{told}");
         }
     }
 

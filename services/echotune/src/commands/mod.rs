@@ -346,9 +346,7 @@ async fn execute(
     match command {
         Command::Up { demo, .. } => up::up(arguments, config, *demo, telemetry).await,
         Command::Migrate(wanted) => migrate::run(wanted, arguments, config).await,
-        Command::Mcp { action } if action.is_alone() => {
-            action.alone(&arguments.data, &config.gateway.file(&arguments.data), arguments.output).await
-        }
+        Command::Mcp { action } if action.is_alone() => action.alone(&arguments.data, config, arguments.output).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "echotune", &mut script);

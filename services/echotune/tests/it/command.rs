@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-fn echotune(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn echotune(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_echotune"));
     // A command that takes its time would fit another model on the folder, and the next one list by that. What speaks
     // to servers has no models.

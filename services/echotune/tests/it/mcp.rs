@@ -1,6 +1,6 @@
 //! The commands about MCP servers: the catalogue, servers that really run, and the ledger of calls.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process::Output, time::Duration};
 
 use echotune_gateway::{
     catalogue::{bundled, runtime},
@@ -9,7 +9,7 @@ use echotune_gateway::{
 use serde_json::{Value, json};
 
 use crate::{
-    command::{json, json_of_failed, refused, text},
+    command::{echotune, json, json_of_failed, refused, text},
     spans, start,
 };
 
@@ -151,10 +151,12 @@ fn files_of_the_data_folder_and_of_elsewhere_are_part_of_it() {
 fn child(data: &Path) -> String {
     let config = data.join("child.toml");
     let command = env!("CARGO_BIN_EXE_echotune");
+    // The data of the platform is nobody's but where a table says so.
     let table = format!(
-        "[[servers]]\nname = \"ours\"\ncommand = {command:?}\nargs = [\"--data\", {:?}, \"mcp\", \"serve\", \"catalogue\"]\n\
+        "[[servers]]\nname = \"ours\"\ncommand = {command:?}\nwrites = [{data:?}]\n\
+         args = [\"--data\", {data:?}, \"mcp\", \"serve\", \"catalogue\"]\n\
          [servers.effects]\nfind_items = \"reads\"\ngone = \"once\"\n",
-        data.to_str().expect("text")
+        data = data.to_str().expect("text")
     );
     fs::write(&config, table).expect("written");
     config.to_str().expect("text").to_owned()
@@ -188,6 +190,125 @@ fn a_server_is_started_inspected_and_called() {
         .expect("written");
     let no = data.join("no.toml");
     refused(data, &["mcp", "inspect", "no", "--servers-file", no.to_str().expect("text")], 1, "put it on the PATH");
+}
+
+/// A server with a tool that reads a file of others, and says where its temporary files are.
+const READS: &str = r#"while read -r line; do
+    id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9][0-9]*\).*/\1/p')
+    said='"error":{"code":-32601,"message":"it has no such method"}'
+    case "$line" in
+    *'"method":"initialize"'*)
+        me='"capabilities":{"tools":{}},"serverInfo":{"name":"reader","version":"1"}'
+        said='"result":{"protocolVersion":"2025-11-25",'$me'}' ;;
+    *'"method":"tools/list"'*)
+        said='"result":{"tools":[{"name":"read","inputSchema":{"type":"object"}}]}' ;;
+    *'"method":"tools/call"'*)
+        file=$(cat 'SECRET' 2>&1 | tr -d '"\\\n')
+        said='"result":{"content":[{"type":"text","text":"'$TMPDIR' '$file'"}]}' ;;
+    esac
+    if [ -n "$id" ]; then printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$said"; fi
+done
+"#;
+
+/// A program that reads a file which is not its own, and that file.
+struct Reader {
+    folder: tempfile::TempDir,
+    elsewhere: tempfile::TempDir,
+}
+
+impl Reader {
+    fn new() -> Self {
+        let [folder, elsewhere] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let secret = elsewhere.path().join("secret");
+        fs::write(&secret, "what others have written").expect("written");
+        let script = READS.replace("SECRET", secret.to_str().expect("text"));
+        fs::write(folder.path().join("reader.sh"), script).expect("written");
+        Self { folder, elsewhere }
+    }
+
+    fn script(&self) -> String {
+        self.folder.path().join("reader.sh").to_str().expect("text").to_owned()
+    }
+
+    /// A file with it as one server for each text, which its table has beside what starts it.
+    fn file(&self, data: &Path, servers: &[(&str, &str)]) -> String {
+        let table = |(name, more): &(&str, &str)| {
+            let script = self.script();
+            let starts = format!("command = \"sh\"\nargs = [{script:?}]\nenv = {{ LANG = \"C\" }}");
+            format!("[[servers]]\nname = {name:?}\n{starts}\n{more}\n")
+        };
+        let path = data.join("readers.toml");
+        fs::write(&path, servers.iter().map(table).collect::<String>()).expect("written");
+        path.to_str().expect("text").to_owned()
+    }
+}
+
+/// What its tool said: the file, or why it did not get it. What was temporary has gone with it.
+fn read_by(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout.clone()).expect("text");
+    let (temporary, read) = said.split_once(' ').expect("both");
+    assert!(!temporary.is_empty() && !Path::new(temporary).exists(), "it was left behind: {said}");
+    read.trim().to_owned()
+}
+
+/// Whether it was not started for this system cannot confine it, which is told then.
+fn is_refused_here(output: &Output) -> bool {
+    let told = String::from_utf8_lossy(&output.stderr);
+    let is_refused = told.contains("its confinement is required, and this system lacks");
+    if is_refused {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        eprintln!("it is not judged what a started server gets at: {told}");
+    }
+    is_refused
+}
+
+#[test]
+fn a_server_that_is_called_gets_at_what_its_table_says_and_at_nothing_else() {
+    let (folder, reader) = (tempfile::tempdir().expect("a folder"), Reader::new());
+    let data = folder.path();
+    let reads = format!("reads = [{:?}]", reader.elsewhere.path().to_str().expect("text"));
+    let servers = [("let", reads.as_str()), ("kept", "confinement = \"required\""), ("wrong", "reads = [\"there\"]")];
+    let file = reader.file(data, &servers);
+    let call = |server: &str| echotune(data, &["mcp", "call", server, "--servers-file", &file, "read"]);
+    assert_eq!(read_by(&call("let")), "what others have written");
+    refused(data, &["mcp", "inspect", "wrong", "--servers-file", &file], 1, "neither absolute nor below ~/");
+    let kept = call("kept");
+    if is_refused_here(&kept) {
+        return;
+    }
+    let read = read_by(&kept);
+    assert!(read.contains("denied") && !read.contains("what others"), "{read}");
+    let found = json(data, &["mcp", "inspect", "kept", "--servers-file", &file]);
+    assert_eq!((&found["transport"], &found["tools"][0]["name"]), (&json!("stdio"), &json!("read")), "{found}");
+}
+
+#[test]
+fn a_server_of_the_catalogue_that_is_called_is_confined_too_and_it_is_told() {
+    let (folder, reader) = (tempfile::tempdir().expect("a folder"), Reader::new());
+    let data = folder.path();
+    fs::create_dir(data.join("catalogue")).expect("made");
+    let entry = json!({"name": "com.example/reader", "description": "Reads", "version": "1.0.0",
+        "packages": [{"registryType": "npm", "identifier": "reader", "version": "1.0.0", "runtimeHint": "sh",
+            "transport": {"type": "stdio"}, "runtimeArguments": [{"type": "positional", "value": reader.script()}],
+            "environmentVariables": [{"name": "LANG", "value": "C"}]}]});
+    fs::write(data.join("catalogue/reader.json"), entry.to_string()).expect("written");
+    let call = |how: &str| echotune(data, &["mcp", "call", "reader", "--confinement", how, "read"]);
+    let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let free = call("none");
+    assert!(free.status.success() && told(&free).contains("'com.example/reader' is not confined"), "{free:?}");
+    assert_eq!(String::from_utf8_lossy(&free.stdout).trim(), "what others have written");
+    let kept = call("required");
+    if is_refused_here(&kept) {
+        return;
+    }
+    let read = read_by(&kept);
+    assert!(read.contains("denied") && !read.contains("what others"), "{read}");
+    let by_itself = echotune(data, &["mcp", "call", "reader", "read"]);
+    assert_eq!(read_by(&by_itself), read);
+    for part in ["connects nowhere by TCP", "`reads`", "echotune mcp add", "--confinement none"] {
+        assert!(told(&by_itself).contains(part), "{part}: {by_itself:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,7 +36,6 @@ mod subscriptions;
 mod wake;
 mod watch;
 
-pub use self::authorization::{OauthConfig, OauthGrant};
 pub(crate) use self::{
     authorization::{Brought, CALLBACK, Standing},
     changes::{Changed, MAX_URI_BYTES, Told, changes},
@@ -46,8 +45,13 @@ pub(crate) use self::{
     gate::Place,
     http_link::{HttpClient, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, PROTOCOL_VERSION, SESSION_ID, client as http_client},
     places::{ClassCount, Counts, HOLD, Wanted},
+    process::start as start_program,
     server::{Common, Server},
     subscriptions::{NotSubscribed, Subscribed},
+};
+pub use self::{
+    authorization::{OauthConfig, OauthGrant},
+    process::{Running, Started},
 };
 
 /// What a server says in the course of a request.

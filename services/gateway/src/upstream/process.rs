@@ -19,15 +19,20 @@ use crate::config::ProcessConfig;
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
 
 /// A child with its pipes.
-pub(super) struct Started {
-    pub(super) running: Running,
-    pub(super) input: ChildStdin,
-    pub(super) output: ChildStdout,
-    pub(super) errors: ChildStderr,
+pub struct Started {
+    /// The child itself.
+    pub running: Running,
+    /// Its standard input; that it ends is how a child is told to end.
+    pub input: ChildStdin,
+    /// Its standard output.
+    pub output: ChildStdout,
+    /// Its standard error. A child that writes much waits until somebody reads it.
+    pub errors: ChildStderr,
 }
 
-/// A child, and all that it starts: they are a group of processes of their own.
-pub(super) struct Running {
+/// A child, and all that it starts: they are a group of processes of their own. Dropped, the child is killed, and the
+/// others are not.
+pub struct Running {
     child: Child,
     group: Option<Pid>,
     grace: Duration,
@@ -35,7 +40,7 @@ pub(super) struct Running {
 }
 
 /// Starts a program of a server.
-pub(super) fn start(server: &str, config: &ProcessConfig) -> io::Result<Started> {
+pub(crate) fn start(server: &str, config: &ProcessConfig) -> io::Result<Started> {
     let mut command = Command::new(&config.command);
     command.args(&config.args).env_clear();
     for name in INHERITED {
@@ -108,8 +113,12 @@ impl Running {
         self.child.wait().await
     }
 
-    /// Ends it, after its input was closed: it is given time, then asked, given time again, then killed; and reaped.
-    pub(super) async fn end(mut self) -> io::Result<ExitStatus> {
+    /// Ends it, after its input was closed: it is given time, then asked, given time again, then killed; and reaped. Its
+    /// folder for temporary files is removed.
+    ///
+    /// # Errors
+    /// The system does not let it be waited for.
+    pub async fn end(mut self) -> io::Result<ExitStatus> {
         if timeout(self.grace, self.child.wait()).await.is_err() {
             self.signal(Signal::TERM);
             if timeout(self.grace, self.child.wait()).await.is_err() {

@@ -84,6 +84,8 @@ pub(crate) struct ServerTable {
     pub(crate) cpu: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connects: Option<Vec<u16>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) confinement: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) env: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -161,7 +163,7 @@ fn gateway_name(name: &str) -> String {
     whole
 }
 
-fn table(name: String, launched: Launched, runtime: &Runtime) -> anyhow::Result<ServerTable> {
+pub(super) fn table(name: String, launched: Launched, runtime: &Runtime) -> anyhow::Result<ServerTable> {
     let right = gateway_name(&name) == name && !name.is_empty();
     if !right {
         let why = format!(
@@ -187,6 +189,7 @@ fn table(name: String, launched: Launched, runtime: &Runtime) -> anyhow::Result<
         files: None,
         cpu: None,
         connects: None,
+        confinement: None,
         env: BTreeMap::new(),
         effects,
     };
@@ -230,9 +233,10 @@ fn ports(runtime: &Runtime, command: &str) -> Option<Vec<u16>> {
     Some(ports)
 }
 
-fn text(entry: &Shelved, table: &ServerTable) -> anyhow::Result<String> {
+pub(super) fn text(entry: &Shelved, table: &ServerTable) -> anyhow::Result<String> {
     let text = toml::to_string(&File { servers: [table] }).context("the table cannot be written")?;
-    let (name, version) = (entry.text("name"), entry.text("version"));
+    // A line of it must not end before its end: what follows would be a table of its own.
+    let [name, version] = ["name", "version"].map(|part| output::printable(entry.text(part)));
     Ok(format!("# {name} {version}\n{text}"))
 }
 

@@ -6,6 +6,7 @@ mod list;
 mod reach;
 mod session;
 mod shelf;
+mod unlisted;
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{add::Added, reach::Inspection, shelf::Shelved};
 use super::Output;
-use crate::Connection;
+use crate::{Config, Connection};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum McpAction {
@@ -46,14 +47,15 @@ impl McpAction {
         !matches!(self, Self::Serve { .. })
     }
 
-    /// What `echotune mcp` does without a platform. `data` is a folder that may hold more of the catalogue, and `near`
-    /// the file with the further servers of its platform.
-    pub(super) async fn alone(&self, data: &Path, near: &Path, output: Output) -> anyhow::Result<()> {
+    /// What `echotune mcp` does without a platform. `data` is a folder that may hold more of the catalogue; what the
+    /// platform keeps there is out of reach of programs of others.
+    pub(super) async fn alone(&self, data: &Path, config: &Config, output: Output) -> anyhow::Result<()> {
+        let rules = || config.gateway.rules_alone(data, &config.metering.folder);
         match self {
             Self::List(wanted) => wanted.run(data, output).await,
-            Self::Add(wanted) => wanted.run(data, near, output).await,
-            Self::Inspect(wanted) => wanted.run(data, output).await,
-            Self::Call(wanted) => wanted.run(data, output).await,
+            Self::Add(wanted) => wanted.run(data, &config.gateway.file(data), output).await,
+            Self::Inspect(wanted) => wanted.run(data, rules(), output).await,
+            Self::Call(wanted) => wanted.run(data, rules(), output).await,
             Self::Ledger { action } => action.run(output),
             Self::Serve { .. } => unreachable!("it works with a platform"),
         }

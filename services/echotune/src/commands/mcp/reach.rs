@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::Args;
-use echotune_gateway::catalogue::{EffectClass, Launch, Launched, runtime};
+use echotune_gateway::{
+    Effect, FileRules, Listed, Reach as Reaching, ServersFile,
+    catalogue::{EffectClass, Launch, Launched, runtime},
+};
 use echotune_kit::{auth::Token, config::Period};
 use echotune_model::{ErrorKind, Fault};
 use rmcp::model::Tool;
@@ -18,13 +21,16 @@ use serde_json::{Map, Value};
 use super::{
     Output,
     add::pair,
-    session::{About, Session},
-    shelf::Shelf,
+    session::{About, Session, Way},
+    shelf::{Shelf, Shelved},
+    unlisted,
 };
 use crate::output;
 
-/// Longest configuration that is read, in bytes.
-const MAX_CONFIG_BYTES: u64 = 4 << 20;
+const AFTER_REACH: &str = "\
+A program is started as a gateway starts it: within the limits of its table or of its entry in the catalogue, and \
+confined to what that lets it read, write and connect to. With --servers-file its table says how, by `reads`, \
+`writes`, `connects` and `confinement`. What a server of the catalogue gets at is told on standard error.";
 
 /// Which server, and how it is reached.
 #[derive(Debug, Args)]
@@ -32,8 +38,11 @@ struct Reach {
     /// The server: a URL, a server of a gateway's file, or a name of the catalogue.
     server: String,
     /// Look for the server in this file with the servers of a gateway.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["with", "registry", "from"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["with", "registry", "from", "confinement"])]
     servers_file: Option<PathBuf>,
+    /// Whether a server of the catalogue is confined: not at all, as far as the system can, or else not started.
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = ["none", "auto", "required"])]
+    confinement: String,
     /// A setting of an entry of the catalogue.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     with: Vec<(String, String)>,
@@ -51,12 +60,14 @@ struct Reach {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_REACH)]
 pub(crate) struct InspectArguments {
     #[command(flatten)]
     reach: Reach,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_REACH)]
 pub(crate) struct CallArguments {
     #[command(flatten)]
     reach: Reach,
@@ -72,7 +83,7 @@ pub(crate) struct CallArguments {
 
 /// A server as it is reached, with what is known of its tools.
 struct Reached {
-    launched: Launched,
+    way: Way,
     /// What calls change, by whoever declares it.
     effects: BTreeMap<String, String>,
 }
@@ -100,16 +111,13 @@ pub(crate) struct InspectedTool {
 }
 
 impl Reach {
-    async fn resolve(&self, data: &Path) -> anyhow::Result<Reached> {
+    async fn resolve(&self, data: &Path, rules: FileRules) -> anyhow::Result<Reached> {
         if self.server.starts_with("http://") || self.server.starts_with("https://") {
             let headers = self.token(None)?.into_iter().collect();
-            return Ok(Reached {
-                launched: Launched::Http { url: self.server.clone(), headers },
-                effects: BTreeMap::new(),
-            });
+            return Ok(Reached { way: Way::Http { url: self.server.clone(), headers }, effects: BTreeMap::new() });
         }
-        if let Some(config) = &self.servers_file {
-            return configured(config, &self.server);
+        if let Some(file) = &self.servers_file {
+            return configured(file, &self.server, rules);
         }
         let entry = self.shelf.find(data, &self.server).await?;
         let effects = runtime(&entry.server).effects;
@@ -124,7 +132,20 @@ impl Reach {
             );
         }
         let launched = launch.with(&given).map_err(|why| Fault::invalid(format!("{}: {why}", entry.called())))?;
-        Ok(Reached { launched, effects })
+        let way = match launched {
+            Launched::Http { url, headers } => Way::Http { url, headers },
+            program @ Launched::Stdio { .. } => Way::Program(Box::new(self.unlisted(&entry, program, &rules)?)),
+        };
+        Ok(Reached { way, effects })
+    }
+
+    /// A program of the catalogue, of which it is told what it gets at.
+    fn unlisted(&self, entry: &Shelved, program: Launched, rules: &FileRules) -> anyhow::Result<Listed> {
+        let listed = unlisted::listed(entry, program, &self.confinement, rules)?;
+        if let Reaching::Process(process) = &listed.server().reach {
+            eprintln!("{}", unlisted::told(entry.called(), process));
+        }
+        Ok(listed)
     }
 
     /// The header with a token, if there is one to be shown.
@@ -142,40 +163,39 @@ impl Reach {
     }
 
     async fn session(&self, reached: &Reached) -> anyhow::Result<Session> {
-        let opened = Session::open(&reached.launched, self.timeout.0, self.verbose).await;
+        let opened = Session::open(&reached.way, self.timeout.0, self.verbose).await;
         opened.with_context(|| format!("server '{}'", output::printable(&self.server)))
     }
 }
 
-/// A server of a gateway's configuration.
-fn configured(path: &Path, name: &str) -> anyhow::Result<Reached> {
-    let shown = path.display();
-    let bytes = fs::metadata(path).with_context(|| format!("{shown} cannot be read"))?.len();
-    anyhow::ensure!(bytes <= MAX_CONFIG_BYTES, "{shown} has more than {MAX_CONFIG_BYTES} bytes");
-    let text = fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?;
-    let table: toml::Table = text.parse().with_context(|| format!("{shown} is no TOML"))?;
-    let servers = table.get("servers").and_then(toml::Value::as_array).into_iter().flatten();
-    let text = |of: &toml::Value, key: &str| of.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
-    let server = servers.clone().find(|server| text(server, "name") == name).ok_or_else(|| {
-        let known: Vec<_> = servers.map(|server| text(server, "name")).collect();
-        Fault::new(ErrorKind::NotFound, format!("{shown} has no server '{name}'; it has {}", known.join(", ")))
+/// A server of a file of a gateway.
+fn configured(path: &Path, name: &str, rules: FileRules) -> anyhow::Result<Reached> {
+    let (_, listed) = ServersFile::read(path, rules)?;
+    let known: Vec<_> = listed.iter().map(|one| one.name().to_owned()).collect();
+    let one = listed.into_iter().find(|one| one.name() == name).ok_or_else(|| {
+        let why = format!("{} has no server '{name}'; it has {}", path.display(), known.join(", "));
+        Fault::new(ErrorKind::NotFound, why)
     })?;
-    let map = |key: &str| {
-        let pairs = server.get(key).and_then(toml::Value::as_table).into_iter().flatten();
-        pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect::<BTreeMap<_, _>>()
+    let effects = one.server().effects.iter().map(|(tool, effect)| (tool.clone(), class(*effect).name().to_owned()));
+    let effects = effects.collect();
+    let way = match &one.server().reach {
+        Reaching::Http { endpoints, authorization } => {
+            let authorization = authorization.as_ref().and_then(|secret| secret.reveal());
+            let headers = authorization.map(|value| ("authorization".to_owned(), value.to_owned()));
+            let url = endpoints.first().cloned().unwrap_or_default();
+            Way::Http { url, headers: headers.into_iter().collect() }
+        }
+        Reaching::Process(_) | Reaching::Pods(_) => Way::Program(Box::new(one)),
     };
-    let first = server.get("urls").and_then(|urls| urls.get(0)?.as_str()).unwrap_or_default();
-    let url = Some(text(server, "url")).filter(|url| !url.is_empty()).unwrap_or_else(|| first.to_owned());
-    let authorization = text(server, "authorization");
-    let launched = if url.is_empty() {
-        let args = server.get("args").and_then(toml::Value::as_array).into_iter().flatten();
-        let args = args.filter_map(|arg| arg.as_str().map(str::to_owned)).collect();
-        Launched::Stdio { command: text(server, "command"), args, env: map("env") }
-    } else {
-        let headers = Some(("authorization".to_owned(), authorization)).filter(|(_, value)| !value.is_empty());
-        Launched::Http { url, headers: headers.into_iter().collect() }
-    };
-    Ok(Reached { launched, effects: map("effects") })
+    Ok(Reached { way, effects })
+}
+
+const fn class(effect: Effect) -> EffectClass {
+    match effect {
+        Effect::Reads => EffectClass::Reads,
+        Effect::Idempotent => EffectClass::Idempotent,
+        Effect::Once => EffectClass::Once,
+    }
 }
 
 fn effect_of(tool: &Tool, declared: &BTreeMap<String, String>) -> (String, &'static str) {
@@ -192,9 +212,9 @@ fn effect_of(tool: &Tool, declared: &BTreeMap<String, String>) -> (String, &'sta
 }
 
 impl InspectArguments {
-    pub(super) async fn run(&self, data: &Path, output: Output) -> anyhow::Result<()> {
-        let reached = self.reach.resolve(data).await?;
-        let session = self.reach.session(&reached).await?;
+    pub(super) async fn run(&self, data: &Path, rules: FileRules, output: Output) -> anyhow::Result<()> {
+        let reached = self.reach.resolve(data, rules).await?;
+        let mut session = self.reach.session(&reached).await?;
         let about = session.about();
         let tools = if about.capabilities.iter().any(|name| name == "tools") {
             session.tools().await
@@ -211,9 +231,9 @@ impl InspectArguments {
             let description = tool.description.as_deref().unwrap_or_default().to_owned();
             InspectedTool { name: tool.name.to_string(), description, effect, by }
         });
-        let transport = match reached.launched {
-            Launched::Stdio { .. } => "stdio",
-            Launched::Http { .. } => "streamable-http",
+        let transport = match reached.way {
+            Way::Program(_) => "stdio",
+            Way::Http { .. } => "streamable-http",
         };
         let found = Inspection { about, transport, connected, listed, tools: tools.collect(), missing };
         output::inspection(&found, output)
@@ -232,10 +252,10 @@ impl CallArguments {
         }
     }
 
-    pub(super) async fn run(&self, data: &Path, output: Output) -> anyhow::Result<()> {
+    pub(super) async fn run(&self, data: &Path, rules: FileRules, output: Output) -> anyhow::Result<()> {
         let arguments = self.arguments()?;
-        let reached = self.reach.resolve(data).await?;
-        let session = self.reach.session(&reached).await?;
+        let reached = self.reach.resolve(data, rules).await?;
+        let mut session = self.reach.session(&reached).await?;
         let called = session.call(&self.tool, arguments).await;
         session.close().await;
         let (result, took) = called.with_context(|| format!("server '{}'", output::printable(&self.reach.server)))?;

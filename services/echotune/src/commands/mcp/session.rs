@@ -1,33 +1,53 @@
-//! A session with a server, over streamable HTTP or with a child process.
+//! A session with a server, over streamable HTTP or with a child process, which is started as a gateway starts it.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    process::Stdio,
+    io,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use echotune_gateway::catalogue::Launched;
+use echotune_gateway::{Listed, Running, Started};
+use echotune_kit::lifecycle::{Signal, signals};
 use echotune_model::{ErrorKind, Fault};
 use rmcp::{
     model::{CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, Implementation, Tool},
     service::{ClientLifecycleMode, ClientServiceExt as _, RoleClient, RunningService},
-    transport::{
-        StreamableHttpClientTransport, TokioChildProcess, streamable_http_client::StreamableHttpClientTransportConfig,
-    },
+    transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
 };
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader},
+    process::{ChildStdin, ChildStdout},
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::output::printable;
 
 /// Tools of one server that are shown at the most.
 const MAX_TOOLS: usize = 5_000;
-/// How long a server may take to end.
+/// How long a session may take to end.
 const ENDING: Duration = Duration::from_secs(5);
-/// Variables of this process that a child gets.
-const KEPT: [&str; 2] = ["PATH", "HOME"];
+/// How long the last lines of a program that has ended are waited for: what it left elsewhere may hold its pipe.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Of a line of standard error that is shown, in bytes.
+const ERROR_LINE: u64 = 2 << 10;
+
+/// How a server is got at.
+pub(super) enum Way {
+    /// Where it runs already.
+    Http { url: String, headers: BTreeMap<String, String> },
+    /// As a child, which goes with the session.
+    Program(Box<Listed>),
+}
 
 /// A server that answers.
 pub(super) struct Session {
     client: RunningService<RoleClient, ClientConfig>,
+    program: Option<Program>,
+    /// What asks this process to stop, which is for the session to see: a child does not get it from the terminal.
+    signals: mpsc::Receiver<Signal>,
     patience: Duration,
     /// How long it took from the start to the end of the handshake.
     pub(super) connected: Duration,
@@ -47,19 +67,25 @@ pub(crate) struct About {
 impl Session {
     /// Starts or reaches a server and greets it, in the newest revision that it speaks. What a child writes to its
     /// standard error is shown where somebody looks for it.
-    pub(super) async fn open(launched: &Launched, patience: Duration, verbose: bool) -> anyhow::Result<Self> {
+    pub(super) async fn open(way: &Way, patience: Duration, verbose: bool) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        let opening = async {
-            match launched {
-                Launched::Http { url, headers } => over_http(url, headers).await,
-                Launched::Stdio { command, args, env } => with_child(command, args, env, verbose).await,
+        let mut signals = signals()?;
+        let (opened, program) = match way {
+            Way::Http { url, headers } => (within(patience, &mut signals, over_http(url, headers)).await, None),
+            Way::Program(listed) => {
+                let (program, pipes) = Program::start(listed, verbose)?;
+                (within(patience, &mut signals, with_program(pipes, verbose)).await, Some(program))
             }
         };
-        let client = timeout(patience, opening).await.map_err(|_| {
-            let why = format!("it did not answer within {}; give it more with --timeout", humane(patience));
-            Fault::new(ErrorKind::DeadlineExceeded, why)
-        })??;
-        Ok(Self { client, patience, connected: begun.elapsed() })
+        match opened.flatten() {
+            Ok(client) => Ok(Self { client, program, signals, patience, connected: begun.elapsed() }),
+            Err(why) => {
+                if let Some(program) = program {
+                    program.end(&mut signals).await;
+                }
+                Err(why)
+            }
+        }
     }
 
     pub(super) fn about(&self) -> About {
@@ -78,9 +104,9 @@ impl Session {
     }
 
     /// Its tools, and how long the list took.
-    pub(super) async fn tools(&self) -> anyhow::Result<(Vec<Tool>, Duration)> {
+    pub(super) async fn tools(&mut self) -> anyhow::Result<(Vec<Tool>, Duration)> {
         let begun = Instant::now();
-        let listed = timeout(self.patience, self.client.peer().list_all_tools()).await.map_err(|_| self.late())?;
+        let listed = within(self.patience, &mut self.signals, self.client.peer().list_all_tools()).await?;
         let tools = listed.context("its list of tools cannot be had")?;
         anyhow::ensure!(tools.len() <= MAX_TOOLS, "it has {} tools; {MAX_TOOLS} are shown at the most", tools.len());
         Ok((tools, begun.elapsed()))
@@ -88,25 +114,87 @@ impl Session {
 
     /// Calls a tool, and tells how long that took.
     pub(super) async fn call(
-        &self,
+        &mut self,
         tool: &str,
         arguments: serde_json::Map<String, serde_json::Value>,
     ) -> anyhow::Result<(CallToolResult, Duration)> {
         let begun = Instant::now();
         let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
-        let called = timeout(self.patience, self.client.peer().call_tool(params)).await.map_err(|_| self.late())?;
+        let called = within(self.patience, &mut self.signals, self.client.peer().call_tool(params)).await?;
         Ok((called.with_context(|| format!("tool '{tool}' was not called"))?, begun.elapsed()))
     }
 
-    fn late(&self) -> Fault {
-        let why = format!("it did not answer within {}; give it more with --timeout", humane(self.patience));
-        Fault::new(ErrorKind::DeadlineExceeded, why)
+    /// Ends the session, and the child with it.
+    pub(super) async fn close(mut self) {
+        drop(timeout(ENDING, self.client.cancel()).await);
+        if let Some(program) = self.program {
+            program.end(&mut self.signals).await;
+        }
+    }
+}
+
+/// A child, and who reads what it writes to its standard error.
+struct Program {
+    running: Running,
+    errors: JoinHandle<()>,
+}
+
+impl Program {
+    /// Starts it, with the pipes by which it is spoken to.
+    fn start(listed: &Listed, verbose: bool) -> anyhow::Result<(Self, (ChildStdout, ChildStdin))> {
+        let Started { running, input, output, errors } = listed.start().map_err(|cause| {
+            let is_absent = cause.kind() == io::ErrorKind::NotFound;
+            let way_out = if is_absent { "; install it, or put it on the PATH" } else { "" };
+            anyhow::anyhow!("{cause}{way_out}")
+        })?;
+        Ok((Self { running, errors: tokio::spawn(hear(errors, verbose)) }, (output, input)))
     }
 
-    /// Ends the session, and the child with it.
-    pub(super) async fn close(self) {
-        drop(timeout(ENDING, self.client.cancel()).await);
+    /// Ends it, after its pipes were closed; at once when this process is asked to stop once more.
+    async fn end(self, signals: &mut mpsc::Receiver<Signal>) {
+        let ended = tokio::select! {
+            ended = self.running.end() => ended,
+            // Dropped, it is killed.
+            Some(_) = signals.recv() => return,
+        };
+        if let Err(cause) = ended {
+            tracing::warn!(%cause, "the program of an MCP server could not be waited for");
+        }
+        drop(timeout(LAST_WORDS, self.errors).await);
     }
+}
+
+/// Reads what a program writes to its standard error, also where nobody wants to see it: else it would wait for that.
+async fn hear(errors: impl AsyncRead + Unpin, verbose: bool) {
+    let mut errors = BufReader::new(errors);
+    loop {
+        let mut line = Vec::new();
+        match (&mut errors).take(ERROR_LINE).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) if verbose => {
+                // What would steer a terminal is not shown.
+                let text = String::from_utf8_lossy(line.trim_ascii_end()).replace('\t', "    ");
+                eprintln!("{}", printable(&text));
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Waits for a server, but not for too long, nor when this process is asked to stop.
+async fn within<T>(
+    patience: Duration,
+    signals: &mut mpsc::Receiver<Signal>,
+    work: impl Future<Output = T>,
+) -> anyhow::Result<T> {
+    let done = tokio::select! {
+        done = timeout(patience, work) => done,
+        Some(_) = signals.recv() => anyhow::bail!("it was not waited for, as a signal came"),
+    };
+    done.map_err(|_| {
+        let why = format!("it did not answer within {}; give it more with --timeout", humane(patience));
+        Fault::new(ErrorKind::DeadlineExceeded, why).into()
+    })
 }
 
 fn humane(time: Duration) -> String {
@@ -148,27 +236,13 @@ async fn over_http(
     served.with_context(|| format!("{url} does not answer as an MCP server"))
 }
 
-async fn with_child(
-    command: &str,
-    args: &[String],
-    env: &BTreeMap<String, String>,
+async fn with_program(
+    pipes: (ChildStdout, ChildStdin),
     verbose: bool,
 ) -> anyhow::Result<RunningService<RoleClient, ClientConfig>> {
-    let mut process = Command::new(command);
-    process.args(args).env_clear().envs(env).kill_on_drop(true);
-    for name in KEPT {
-        if let Some(value) = std::env::var_os(name) {
-            process.env(name, value);
-        }
-    }
-    let stderr = if verbose { Stdio::inherit() } else { Stdio::null() };
-    let (child, _) = TokioChildProcess::builder(process)
-        .stderr(stderr)
-        .spawn()
-        .with_context(|| format!("'{command}' cannot be started; install it, or put it on the PATH"))?;
-    let served = me().serve_with_lifecycle(child, lifecycle()).await;
+    let served = me().serve_with_lifecycle(pipes, lifecycle()).await;
     served.with_context(|| {
         let more = if verbose { "" } else { "; --verbose shows what it writes to its standard error" };
-        format!("'{command}' does not answer as an MCP server{more}")
+        format!("it does not answer as an MCP server{more}")
     })
 }
