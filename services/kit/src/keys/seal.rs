@@ -218,7 +218,11 @@ mod tests {
         let name = key.names().mac("a kind", b"bytes");
         assert_eq!(name, again.names().mac("a kind", b"bytes"));
         assert_ne!(name, other.names().mac("a kind", b"bytes"));
-        assert_ne!(name, NamesKey::new(key.secret).mac("a kind", b"bytes"), "the secret itself seals, and names nothing");
+        assert_ne!(
+            name,
+            NamesKey::new(key.secret).mac("a kind", b"bytes"),
+            "the secret itself seals, and names nothing"
+        );
     }
 
     #[test]
