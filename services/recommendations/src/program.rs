@@ -87,7 +87,8 @@ impl Configured for Config {
 /// Serves until it is told to stop, once no other process of the region does.
 ///
 /// # Errors
-/// The servers of the region cannot be reached at the start, or the tables are not there.
+/// The servers of the region cannot be reached at the start, keys of listeners cannot be had, or the tables are not
+/// there.
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
     let Region { session, log, keys, token, .. } = Region::connect(&config.region, NAME).await?;
     let channel = upstream(&config.users, &config.process, process.life.stop())?;

@@ -123,8 +123,8 @@ impl<'l> Loader<'l> {
         Ok(page)
     }
 
-    /// Has the rows removed of those who have no key. Nobody writes such a row again: a key that is made later has other
-    /// stored keys.
+    /// Has the rows removed of those who have no key. Nobody writes such a row again: a key that is made later has
+    /// other stored keys.
     fn forget(&self) {
         let gone = std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner));
         let has_keys = self.reading.as_ref().is_some_and(Reading::has_found_any);

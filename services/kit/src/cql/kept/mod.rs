@@ -147,7 +147,8 @@ impl KeptDb {
     /// to read everything.
     ///
     /// # Errors
-    /// The servers cannot be reached or refuse, the scratch file cannot be written, or `stop` came first.
+    /// The servers cannot be reached or refuse, the scratch file cannot be written, the store is sealed or of a newer
+    /// program, or `stop` came first.
     pub async fn open(
         session: &CqlSession,
         name: &str,
@@ -173,10 +174,10 @@ impl KeptDb {
 
     /// As [`KeptDb::open_with`], with rows that are about somebody sealed by the key of whom they are about.
     ///
-    /// What is there of those who have no key is left out, and removed behind the writers' backs; as long as not one key
-    /// is found, nothing is removed. Rows that stand in clear, of a store that was not sealed before, are sealed first:
-    /// that once it takes two writes of each of them. Later, what is written about those who have no key is not kept,
-    /// and a write for which keys cannot be had is refused.
+    /// What is there of those who have no key is left out, and removed behind the writers' backs; as long as not one
+    /// key is found, nothing is removed. Rows that stand in clear, of a store that was not sealed before, are sealed
+    /// first: that once it takes two writes of each of them. Later, what is written about those who have no key is not
+    /// kept, and a write for which keys cannot be had is refused.
     ///
     /// # Errors
     /// As of [`KeptDb::open`]; keys cannot be had, or a row is not what was sealed.

@@ -159,9 +159,9 @@ impl Sealed {
 
     /// The seals of those who have a key.
     ///
-    /// None is made. Who is written about has one: the log seals an event before anybody reads it, and what calls write
-    /// is about accounts, which begin with a key. So whoever has none is erased, and a key that were made now would keep
-    /// what comes late of them for ever.
+    /// None is made. Who is written about has one: the log seals an event before anybody reads it, and what calls
+    /// write is about accounts, which begin with a key. So whoever has none is erased, and a key that were made now
+    /// would keep what comes late of them for ever.
     async fn seals(&self, subjects: HashSet<String>) -> Result<Seals, KeyError> {
         let look = |subject: String| async move {
             let key = self.sealing.keys.existing(&subject).await?;

@@ -55,8 +55,8 @@ pub(super) const DECISIONS: Table = Table("recommendations.release_decisions");
 pub(super) const TOTALS: Table = Table("recommendations.totals");
 /// Nothing → how far the view has come.
 pub(super) const PROGRESS: Table = Table("recommendations.progress");
-/// Every table whose keys begin with the user they belong to. Where the view is kept, these are sealed by that user's key:
-/// who writes about somebody elsewhere writes it in clear.
+/// Every table whose keys begin with the user they belong to. Where the view is kept on servers these are sealed, by
+/// that user's key; what is said of somebody in any other table stands there in clear.
 pub(super) const PERSONAL: [Table; 14] = [
     NAMES,
     TALLIES,
