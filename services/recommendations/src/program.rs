@@ -11,7 +11,7 @@ use echotune_eventlog::region::{Region, RegionConfig};
 use echotune_kit::{
     cache::{self, CacheSection},
     config,
-    cql::KeptDb,
+    cql::{KeptDb, KeptOptions, Sealing},
     edge::{Credentials, Edge},
     identity::remembered,
     lifecycle::Exit,
@@ -87,14 +87,17 @@ impl Configured for Config {
 /// Serves until it is told to stop, once no other process of the region does.
 ///
 /// # Errors
-/// The servers of the region cannot be reached at the start, or the tables are not there.
+/// The servers of the region cannot be reached at the start, keys of listeners cannot be had, or the tables are not
+/// there.
 pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure> {
-    let Region { session, log, token, .. } = Region::connect(&config.region, NAME).await?;
+    let Region { session, log, keys, token, .. } = Region::connect(&config.region, NAME).await?;
     let channel = upstream(&config.users, &config.process, process.life.stop())?;
     let credentials = Credentials { token: token.clone() };
     let users = Arc::new(UsersClient::new(channel.clone(), credentials.clone()));
     let name = format!("recommendations/{}", config.region.region.name);
-    let (db, kept) = KeptDb::open(&session, &name, &config.data.join(COPY), CancellationToken::new()).await?;
+    let sealing = Sealing { keys: Arc::new(keys), subject: EmbeddedRecommendationStore::subject };
+    let (folder, options, never) = (config.data.join(COPY), KeptOptions::default(), CancellationToken::new());
+    let (db, kept) = KeptDb::open_sealed(&session, &name, &folder, sealing, options, never).await?;
     let (failed, stop) = (db.failed(), process.life.stop());
     process.life.consumer("the view on the CQL servers", async move {
         tokio::select! {
@@ -103,8 +106,11 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         }
     });
     let settings = &config.fitting.recommendations;
+    let store = EmbeddedRecommendationStore::new(db);
+    // What went with the key of a listener may have gone before the news of the erasure.
+    store.mend().await?;
     let service = RecommendationsService::load_with(
-        EmbeddedRecommendationStore::new(db),
+        store,
         settings.policy(),
         config.fitting.models.limits(),
         &settings.fitting(&config.data),

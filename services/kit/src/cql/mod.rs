@@ -25,7 +25,7 @@ pub use config::{Acknowledge, CqlConfig};
 pub use decide::Seen;
 pub use error::CqlError;
 pub use joint::Joint;
-pub use kept::{KeptDb, KeptError, KeptOptions, KeptTasks};
+pub use kept::{KeptDb, KeptError, KeptOptions, KeptTasks, Sealing};
 pub use migrations::{Migration, Migrations};
 pub use run::{CqlSession, Server};
 pub use section::CqlSection;

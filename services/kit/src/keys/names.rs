@@ -37,14 +37,23 @@ impl NamesKey {
         }
     }
 
+    /// From a secret that has another use too, of which this key tells nothing: HKDF-SHA256 (RFC 5869).
+    pub(super) fn derived(secret: &[u8]) -> Self {
+        let extracted = mac_of(b"echotune: names by a data key", &[secret]);
+        Self(mac_of(&extracted, &[b"names", &[1]]))
+    }
+
     /// What stands for bytes of a kind. The same bytes of another kind are told by others.
     pub fn mac(&self, kind: &str, bytes: &[u8]) -> [u8; 32] {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length is taken");
-        mac.update(&u64::try_from(kind.len()).unwrap_or(u64::MAX).to_be_bytes());
-        mac.update(kind.as_bytes());
-        mac.update(bytes);
-        mac.finalize().into_bytes().into()
+        let length = u64::try_from(kind.len()).unwrap_or(u64::MAX).to_be_bytes();
+        mac_of(&self.0, &[&length, kind.as_bytes(), bytes])
     }
+}
+
+fn mac_of(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length is taken");
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use chacha20poly1305::{
     aead::{Aead as _, KeyInit as _, Payload},
 };
 
-use super::KeyError;
+use super::{KeyError, NamesKey};
 
 const KEY_BYTES: usize = 32;
 const ID_BYTES: usize = 8;
@@ -84,6 +84,11 @@ impl DataKey {
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().expect("the rest of the head");
         let payload = Payload { msg: sealed, aad: about };
         self.cipher.decrypt(&XNonce::from(nonce), payload).map_or(Opened::Damaged, Opened::Plain)
+    }
+
+    /// The key of names that belongs to it: always the same, had by nobody who has not this one, and gone with it.
+    pub fn names(&self) -> NamesKey {
+        NamesKey::derived(&self.secret)
     }
 }
 
@@ -203,6 +208,21 @@ mod tests {
             assert_eq!(key.open(b"a title of ann", &sealed[..at.min(HEAD + 15)]), Opened::Damaged, "{at} bytes");
         }
         assert!(!format!("{key:?}").contains(&hex(&key.secret[..4])));
+    }
+
+    #[test]
+    fn names_by_a_data_key_are_its_own_and_outlive_a_restart() {
+        let master = MasterKeys::new(&[[1; KEY_BYTES]]);
+        let (key, other) = (DataKey::random().expect("random"), DataKey::random().expect("random"));
+        let again = master.unwrap("ann", &master.wrap("ann", &key).expect("wrapped")).expect("opened");
+        let name = key.names().mac("a kind", b"bytes");
+        assert_eq!(name, again.names().mac("a kind", b"bytes"));
+        assert_ne!(name, other.names().mac("a kind", b"bytes"));
+        assert_ne!(
+            name,
+            NamesKey::new(key.secret).mac("a kind", b"bytes"),
+            "the secret itself seals, and names nothing"
+        );
     }
 
     #[test]

@@ -177,7 +177,6 @@ async fn servers_of_another_data_centre_are_not_used() {
     assert!(matches!(refused, CqlError::Unreachable { .. }), "{refused}");
 }
 
-#[cfg(feature = "keys")]
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_subjects_conform_and_are_gone_in_every_region() {
     use echotune_kit::keys::{CqlSubjectKeys, MasterKeys, SubjectKeys as _, conformance};

@@ -4,7 +4,8 @@ use std::{borrow::Cow, collections::HashMap};
 
 use crate::embedded::Row;
 
-type Words = HashMap<(Cow<'static, str>, Vec<u8>), Option<Vec<u8>>>;
+/// By table and key.
+type Words = HashMap<Cow<'static, str>, HashMap<Vec<u8>, Option<Vec<u8>>>>;
 
 /// The last word on each key since the last round. A key that is written often is so written once.
 #[derive(Debug, Default)]
@@ -32,16 +33,31 @@ impl Backlog {
         self.upto = seq;
         for row in rows {
             self.bytes += row.bytes();
-            self.words.insert((row.table, row.key), row.value);
+            self.words.entry(row.table).or_default().insert(row.key, row.value);
         }
+    }
+
+    /// Whether there is a word on the key of a row.
+    pub(super) fn has(&self, row: &Row) -> bool {
+        self.words.get(&*row.table).is_some_and(|words| words.contains_key(&*row.key))
+    }
+
+    /// Rows that were put last and not removed, in no order.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let rows = self.words.iter().flat_map(|(table, words)| {
+            words.iter().map(|(key, value)| Row { table: table.clone(), key: key.clone(), value: value.clone() })
+        });
+        rows.filter(|row| row.value.is_some()).collect()
     }
 
     /// Takes what there is; [`Backlog::written`] tells that it is in the rows.
     pub(super) fn take(&mut self) -> Round {
         self.taken = std::mem::take(&mut self.bytes);
         let words = std::mem::take(&mut self.words);
-        let rows = words.into_iter().map(|((table, key), value)| Row { table, key, value }).collect();
-        Round { upto: self.upto, rows }
+        let rows = words.into_iter().flat_map(|(table, words)| {
+            words.into_iter().map(move |(key, value)| Row { table: table.clone(), key, value })
+        });
+        Round { upto: self.upto, rows: rows.collect() }
     }
 
     pub(super) const fn written(&mut self) {

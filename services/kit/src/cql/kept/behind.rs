@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
@@ -25,8 +25,9 @@ use crate::embedded::Row;
 
 /// Bytes that are written together at the most, but for a row that is larger; servers refuse 50 KiB.
 const CHUNK: usize = 16 << 10;
-/// Chunks that are written at once.
+/// Chunks that are written at once, and by one of those who fill a store.
 const AT_ONCE: usize = 32;
+const AT_ONCE_FILLING: usize = 4;
 /// How long a writer waits for room.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait before a write is tried again, at first and at the most.
@@ -78,6 +79,16 @@ impl Behind {
         self.added.notify_one();
     }
 
+    /// Whether a group that was taken and is not in the rows has a word on the key of a row.
+    pub(super) fn has(&self, row: &Row) -> bool {
+        lock(&self.backlog).has(row)
+    }
+
+    /// Rows that those groups put and did not remove.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        lock(&self.backlog).rows()
+    }
+
     /// Up to which sequence number all is in the rows.
     pub(super) fn checkpoint(&self) -> i64 {
         *self.checkpoint.borrow()
@@ -127,13 +138,53 @@ impl Behind {
     }
 }
 
+/// Access to the rows of one store.
+#[derive(Debug, Clone)]
+pub(super) struct RowTable {
+    pub(super) session: CqlSession,
+    pub(super) statements: Arc<RowStatements>,
+    pub(super) store: String,
+}
+
+impl RowTable {
+    /// Writes rows at a time, in no order.
+    ///
+    /// # Errors
+    /// The servers cannot be reached, or refuse; some may be written.
+    pub(super) async fn write(&self, rows: Vec<Row>, at: i64) -> Result<(), CqlError> {
+        stream::iter(chunks(rows))
+            .map(|chunk| async move { self.write_chunk(&chunk, at).await })
+            .buffer_unordered(AT_ONCE_FILLING)
+            .try_collect()
+            .await
+    }
+
+    async fn write_chunk(&self, chunk: &Chunk, at: i64) -> Result<(), CqlError> {
+        let (store, RowStatements { put, remove, .. }) = (self.store.as_str(), &*self.statements);
+        if let [row] = chunk.rows.as_slice() {
+            let (table, key) = (row.table.as_ref(), wrap(&row.key));
+            return match &row.value {
+                Some(value) => self.session.put_at(put, (store, chunk.bucket, table, key, wrap(value)), at).await,
+                None => self.session.put_at(remove, (store, chunk.bucket, table, key), at).await,
+            };
+        }
+        let mut batch = Batch::of_partition("write rows of a store", at);
+        for row in &chunk.rows {
+            let (store, table, key) = (store.to_owned(), row.table.clone().into_owned(), wrap(&row.key));
+            match &row.value {
+                Some(value) => batch.add(put, (store, chunk.bucket, table, key, wrap(value))),
+                None => batch.add(remove, (store, chunk.bucket, table, key)),
+            }
+        }
+        self.session.apply(batch).await
+    }
+}
+
 /// Brings the backlog into the rows.
 #[derive(Debug)]
 pub(super) struct RowWriter {
-    pub(super) session: CqlSession,
-    pub(super) statements: Arc<RowStatements>,
+    pub(super) table: RowTable,
     pub(super) journal: Arc<JournalTable>,
-    pub(super) store: String,
     pub(super) behind: Arc<Behind>,
     /// How long writes gather before they are written.
     pub(super) every: Duration,
@@ -164,12 +215,13 @@ impl RowWriter {
         let chunks = stream::iter(chunks(rows));
         chunks
             .for_each_concurrent(AT_ONCE, |chunk| async move {
-                until_done(|| self.write(&chunk, upto)).await;
+                until_done(|| self.table.write_chunk(&chunk, upto)).await;
             })
             .await;
         // An older writer that comes late has a smaller number, and with it an earlier time.
-        let checkpoint = (self.store.as_str(), upto);
-        until_done(|| self.session.put_at(&self.statements.put_checkpoint, checkpoint, upto)).await;
+        let RowTable { session, statements, store } = &self.table;
+        let checkpoint = (store.as_str(), upto);
+        until_done(|| session.put_at(&statements.put_checkpoint, checkpoint, upto)).await;
         lock(&self.behind.backlog).written();
         self.behind.checkpoint.send_replace(upto);
         for seq in self.behind.litter_to_drop() {
@@ -178,26 +230,6 @@ impl RowWriter {
                 Err(cause) => tracing::debug!(seq, %cause, "parts of a group are not dropped yet"),
             }
         }
-    }
-
-    async fn write(&self, chunk: &Chunk, upto: i64) -> Result<(), CqlError> {
-        let (store, RowStatements { put, remove, .. }) = (self.store.as_str(), &*self.statements);
-        if let [row] = chunk.rows.as_slice() {
-            let (table, key) = (row.table.as_ref(), wrap(&row.key));
-            return match &row.value {
-                Some(value) => self.session.put_at(put, (store, chunk.bucket, table, key, wrap(value)), upto).await,
-                None => self.session.put_at(remove, (store, chunk.bucket, table, key), upto).await,
-            };
-        }
-        let mut batch = Batch::of_partition("write rows of a store", upto);
-        for row in &chunk.rows {
-            let (store, table, key) = (store.to_owned(), row.table.clone().into_owned(), wrap(&row.key));
-            match &row.value {
-                Some(value) => batch.add(put, (store, chunk.bucket, table, key, wrap(value))),
-                None => batch.add(remove, (store, chunk.bucket, table, key)),
-            }
-        }
-        self.session.apply(batch).await
     }
 }
 

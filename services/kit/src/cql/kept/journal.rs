@@ -14,11 +14,14 @@ use super::{
     behind::Behind,
     code,
     schema::JournalStatements,
+    sealed::Sealed,
 };
 use crate::embedded::{Breaker, Group, Row, StoreError, Unkept};
 
-/// Format of what is kept that this program reads and writes.
-const FORMAT: i32 = 1;
+/// Formats of what is kept: all in clear, and with rows of subjects sealed. Who knows the first alone would take sealed
+/// rows for those of a table.
+const CLEAR: i32 = 1;
+const SEALED: i32 = 2;
 /// Bytes of a group that go with its entry; a larger one goes before it, in parts.
 const INLINE: usize = 16 << 10;
 /// Bytes of a part.
@@ -46,12 +49,15 @@ pub(super) struct JournalTable {
     session: CqlSession,
     statements: JournalStatements,
     store: String,
+    /// Of what is appended.
+    format: i32,
 }
 
 impl JournalTable {
-    pub(super) async fn new(session: &CqlSession, store: &str) -> Result<Self, CqlError> {
+    pub(super) async fn new(session: &CqlSession, store: &str, is_sealed: bool) -> Result<Self, CqlError> {
         let statements = JournalStatements::prepare(session).await?;
-        Ok(Self { session: session.clone(), statements, store: store.to_owned() })
+        let format = if is_sealed { SEALED } else { CLEAR };
+        Ok(Self { session: session.clone(), statements, store: store.to_owned(), format })
     }
 
     /// The sequence number of the last entry; `None` of a new store.
@@ -59,9 +65,10 @@ impl JournalTable {
         let head: Option<(Option<i64>, Option<i32>)> =
             self.session.one(&self.statements.head, (self.store.as_str(),)).await?;
         match head {
-            Some((_, Some(format))) if format > FORMAT => {
-                Err(KeptError::Newer { store: self.store.clone(), format, known: FORMAT })
+            Some((_, Some(format))) if format > SEALED => {
+                Err(KeptError::Newer { store: self.store.clone(), format, known: SEALED })
             }
+            Some((_, Some(format))) if format > self.format => Err(KeptError::Sealed(self.store.clone())),
             Some((upto, _)) => Ok(upto),
             None => Ok(None),
         }
@@ -70,7 +77,7 @@ impl JournalTable {
     /// Appends an entry after `before`, and removes those up to `trim`; whether it is there, and not that of another.
     async fn append(&self, writer: Uuid, before: Option<i64>, entry: &New, trim: i64) -> Result<bool, CqlError> {
         let (store, seq) = (self.store.clone(), entry.seq);
-        let advance = (seq, writer, FORMAT, store.clone(), before);
+        let advance = (seq, writer, self.format, store.clone(), before);
         let mut joint = Joint::new(&self.statements.advance, advance);
         joint.add(&self.statements.enter, (store.clone(), seq, entry.id, entry.parts, entry.inline.clone()));
         if trim > 0 {
@@ -150,6 +157,8 @@ struct New {
 pub(super) struct Journal {
     table: Arc<JournalTable>,
     behind: Arc<Behind>,
+    /// How rows are sealed before they are appended, if they are.
+    sealed: Option<Sealed>,
     writer: Uuid,
     upto: i64,
     trimmed: i64,
@@ -163,6 +172,7 @@ impl Journal {
     pub(super) async fn take_over(
         table: Arc<JournalTable>,
         behind: Arc<Behind>,
+        sealed: Option<Sealed>,
         writer: Uuid,
     ) -> Result<Self, KeptError> {
         loop {
@@ -170,7 +180,7 @@ impl Journal {
             let upto = before.unwrap_or(0) + 1;
             let entry = New { seq: upto, id: Uuid::new_v4(), parts: 0, inline: Some(code::encode(&[])) };
             if table.append(writer, before, &entry, 0).await? {
-                return Ok(Self { table, behind, writer, upto, trimmed: 0, full: upto });
+                return Ok(Self { table, behind, sealed, writer, upto, trimmed: 0, full: upto });
             }
         }
     }
@@ -217,13 +227,29 @@ impl Journal {
 
     /// Keeps a group and tells; whether that was the last one.
     async fn keep(&mut self, group: Group) -> bool {
-        let kept = self.append(group.rows()).await;
+        let stored = self.stored(group.rows()).await;
+        let (stored, kept) = match stored {
+            Ok(None) => (None, self.append(group.rows()).await),
+            Ok(Some(stored)) => {
+                let kept = self.append(&stored).await;
+                (Some(stored), kept)
+            }
+            Err(unkept) => (None, Err(unkept)),
+        };
         let (seq, done, ended) = (self.upto, kept.is_ok(), kept.as_ref().is_err_and(|unkept| unkept.for_good));
         let rows = group.answer(kept);
         if done {
-            self.behind.add(seq, rows);
+            self.behind.add(seq, stored.unwrap_or(rows));
         }
         ended
+    }
+
+    /// What is stored of rows, where that is something else.
+    async fn stored(&self, rows: &[Row]) -> Result<Option<Vec<Row>>, Unkept> {
+        check(rows)?;
+        let Some(sealed) = &self.sealed else { return Ok(None) };
+        let stored = sealed.group(rows).await;
+        stored.map(Some).map_err(|cause| refused(format!("what it says of somebody cannot be sealed: {cause}")))
     }
 
     /// Leaves nothing in the journal once all is in the rows; whether that has failed for good.
@@ -243,7 +269,6 @@ impl Journal {
     }
 
     async fn append(&mut self, rows: &[Row]) -> Result<(), Unkept> {
-        check(rows)?;
         if !self.behind.room().await {
             return Err(refused("writes of stores are too far behind; see how the CQL servers do".into()));
         }

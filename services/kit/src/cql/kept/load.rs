@@ -1,18 +1,23 @@
-//! What is kept, into a fresh store: the rows, then what of the journal is not in them.
+//! What is kept, into a fresh store: what of the journal is not in the rows, and the rows on which that has no word.
 
-use std::{borrow::Cow, path::PathBuf, sync::Arc};
+use std::{
+    borrow::Cow,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use scylla::response::{PagingState, PagingStateResponse};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
-    super::{CqlError, CqlSession},
+    super::CqlError,
     KeptError,
-    behind::Behind,
+    behind::{Behind, RowTable},
     code::plain,
     journal::JournalTable,
-    schema::{BUCKETS, RowStatements},
+    schema::BUCKETS,
+    sealed::{Page, Reading},
 };
 use crate::embedded::{Row, Scratch, StoreError};
 
@@ -20,23 +25,40 @@ use crate::embedded::{Row, Scratch, StoreError};
 const BUCKETS_AT_ONCE: usize = 16;
 /// Pages that wait to be written, and those that are written in one transaction.
 const PAGES: usize = 64;
+/// Rows of those who have no key that one start removes at the most: some 20 MB of their keys. The rest is left to the
+/// next ones.
+const MAX_GONE: usize = 200_000;
 
 pub(super) struct Loader<'l> {
-    pub(super) session: &'l CqlSession,
-    pub(super) statements: &'l RowStatements,
-    pub(super) journal: &'l JournalTable,
-    pub(super) behind: &'l Arc<Behind>,
-    pub(super) store: &'l str,
+    table: &'l RowTable,
+    journal: &'l JournalTable,
+    behind: &'l Arc<Behind>,
+    /// Opens what is sealed, if anything is.
+    reading: Option<Reading>,
+    /// The entry of the journal behind which nobody else can write, and the time of what is written here.
+    upto: i64,
+    /// The removal of rows of those who have no key.
+    gone: Mutex<Vec<Row>>,
 }
 
 type Pages = mpsc::Sender<Vec<Row>>;
 
-impl Loader<'_> {
-    /// Reads everything up to an entry of the journal, behind which nobody else can write.
-    pub(super) async fn load(&self, folder: PathBuf, upto: i64) -> Result<Scratch, KeptError> {
+impl<'l> Loader<'l> {
+    pub(super) fn new(
+        table: &'l RowTable,
+        journal: &'l JournalTable,
+        behind: &'l Arc<Behind>,
+        reading: Option<Reading>,
+        upto: i64,
+    ) -> Self {
+        Self { table, journal, behind, reading, upto, gone: Mutex::default() }
+    }
+
+    /// Reads everything.
+    pub(super) async fn load(&self, folder: PathBuf) -> Result<Scratch, KeptError> {
         let (pages, queue) = mpsc::channel(PAGES);
         let filling = spawn_blocking(move || fill(Scratch::create(&folder)?, queue));
-        let read = self.read(upto, &pages).await;
+        let read = self.read(&pages).await;
         drop(pages);
         let cut_off =
             |cause: tokio::task::JoinError| StoreError::Failed { step: "be filled", cause: cause.to_string() };
@@ -45,30 +67,41 @@ impl Loader<'_> {
         read.map(|()| scratch)
     }
 
-    async fn read(&self, upto: i64, pages: &Pages) -> Result<(), KeptError> {
-        let checkpoint: Option<(i64,)> = self.session.one(&self.statements.checkpoint, (self.store,)).await?;
+    async fn read(&self, pages: &Pages) -> Result<(), KeptError> {
+        let RowTable { session, statements, store } = self.table;
+        let checkpoint: Option<(i64,)> = session.one(&statements.checkpoint, (store.as_str(),)).await?;
         let checkpoint = checkpoint.map_or(0, |(checkpoint,)| checkpoint);
         self.behind.begin_at(checkpoint);
+        // Before the rows: a removal among sealed rows does not tell of which one, but that it is not to be read.
+        self.replay(checkpoint).await?;
         stream::iter(0..BUCKETS)
             .map(|bucket| self.bucket(bucket, pages))
             .buffer_unordered(BUCKETS_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        self.replay(checkpoint, upto, pages).await
+        send(pages, self.open(self.behind.rows(), |_| false).await?.rows).await?;
+        self.forget();
+        Ok(())
     }
 
     async fn bucket(&self, bucket: i32, pages: &Pages) -> Result<(), KeptError> {
         type Stored = (String, Vec<u8>, Option<Vec<u8>>);
+        let RowTable { session, statements, store } = self.table;
         let mut state = PagingState::start();
         loop {
-            let (stored, next) =
-                self.session.one_page::<Stored>(&self.statements.read, (self.store, bucket), state).await?;
+            let (stored, next) = session.one_page::<Stored>(&statements.read, (store.as_str(), bucket), state).await?;
             let row = |(table, key, value): Stored| -> Result<Row, CqlError> {
                 let key = plain("a key of a store", &key)?.to_vec();
                 let value = plain("a row of a store", &value.unwrap_or_default())?.to_vec();
                 Ok(Row { table: Cow::Owned(table), key, value: Some(value) })
             };
-            send(pages, stored.into_iter().map(row).collect::<Result<_, _>>()?).await?;
+            let stored = stored.into_iter().map(row).collect::<Result<_, _>>()?;
+            let Page { rows, sealed, cleared, .. } = self.open(stored, |row| self.behind.has(row)).await?;
+            // One after the other: what is removed in clear must be there sealed. Not by the journal, which is not for
+            // as much; a start that is cut off does the rest the next time, since nobody can write before.
+            self.table.write(sealed, self.upto).await?;
+            self.table.write(cleared, self.upto).await?;
+            send(pages, rows).await?;
             match next {
                 PagingStateResponse::HasMorePages { state: next } => state = next,
                 PagingStateResponse::NoMorePages => return Ok(()),
@@ -76,13 +109,49 @@ impl Loader<'_> {
         }
     }
 
-    /// Makes what the journal holds after the checkpoint, which later goes to the rows again.
-    async fn replay(&self, checkpoint: i64, upto: i64, pages: &Pages) -> Result<(), KeptError> {
+    /// What stored rows come to, but for those on which there is a later word. Notes what is gone.
+    async fn open(&self, mut stored: Vec<Row>, has_word: impl Fn(&Row) -> bool) -> Result<Page, KeptError> {
+        let Some(reading) = &self.reading else {
+            stored.retain(|row| !has_word(row));
+            return Ok(Page { rows: stored, ..Page::default() });
+        };
+        let mut page = reading.page(stored, has_word).await?;
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_GONE.saturating_sub(gone.len());
+        gone.extend(page.gone.drain(..).take(room));
+        drop(gone);
+        Ok(page)
+    }
+
+    /// Has the rows removed of those who have no key. Nobody writes such a row again: a key that is made later has
+    /// other stored keys.
+    fn forget(&self) {
+        let gone = std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner));
+        let has_keys = self.reading.as_ref().is_some_and(Reading::has_found_any);
+        if gone.is_empty() {
+            return;
+        }
+        let (store, rows) = (self.table.store.as_str(), gone.len());
+        if has_keys {
+            tracing::info!(store, rows, "rows of those who are erased are removed");
+            self.behind.add(self.upto, gone);
+        } else {
+            tracing::warn!(
+                store,
+                rows,
+                "nobody whom this store is about has a key; nothing is removed, in case the keys are yet to be restored"
+            );
+        }
+    }
+
+    /// Takes what the journal holds after the checkpoint, which later goes to the rows again.
+    async fn replay(&self, checkpoint: i64) -> Result<(), KeptError> {
+        let upto = self.upto;
         let lacking = |seq: i64| {
             let cause = format!(
                 "entry {seq} is missing, and the last is {upto}; restore the keyspace from a backup, or remove what is \
                  kept of store '{}'",
-                self.store
+                self.table.store
             );
             CqlError::Damaged { what: "the journal of a store", cause }
         };
@@ -103,8 +172,11 @@ impl Loader<'_> {
                     return Err(lacking(next).into());
                 }
                 next += 1;
-                self.behind.add(entry.seq, entry.rows.clone());
-                send(pages, entry.rows).await?;
+                let rows = match &self.reading {
+                    Some(reading) => reading.entry(entry.rows).await?,
+                    None => entry.rows,
+                };
+                self.behind.add(entry.seq, rows);
             }
         }
         Ok(())

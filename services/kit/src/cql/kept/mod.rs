@@ -5,6 +5,8 @@
 //! journal holds is brought into rows behind the writers' backs; a checkpoint tells how far, and the journal before it
 //! is removed. Who starts appends an entry of its own, reads the rows, and repeats what of the journal is not in them.
 //! A lease keeps a second process waiting while the first does well. See ADR 18.
+//!
+//! What is about somebody can be kept sealed ([`Sealing`]), so that it goes with a key, wherever copies of it are.
 
 mod backlog;
 mod behind;
@@ -13,6 +15,7 @@ mod journal;
 mod lease;
 mod load;
 mod schema;
+mod sealed;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -27,14 +30,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{
-    behind::{Behind, RowWriter},
+    behind::{Behind, RowTable, RowWriter},
     journal::{Journal, JournalTable},
     lease::Lease,
     load::Loader,
     schema::{MIGRATIONS, RowStatements},
+    sealed::{Reading, Sealed},
 };
 use super::{CqlError, CqlSession};
-use crate::embedded::{Db, StoreError};
+use crate::{
+    embedded::{Db, StoreError},
+    keys::KeyError,
+};
+
+pub use self::sealed::Sealing;
 
 /// Bytes of the name of a store at the most.
 const MAX_NAME: usize = 200;
@@ -60,6 +69,17 @@ pub enum KeptError {
         /// The newest known one.
         known: i32,
     },
+    /// It is sealed, and was to be opened without keys.
+    #[error("store '{0}' is sealed by keys of those whom it is about; it is to be opened with these")]
+    Sealed(String),
+    /// The keys by which it is sealed cannot be had.
+    #[error("store '{store}' cannot be read without the keys by which it is sealed: {cause}")]
+    Keys {
+        /// The store.
+        store: String,
+        /// Why they cannot be had.
+        cause: KeyError,
+    },
     /// The name cannot be used.
     #[error("'{0}' is no name of a store: it has 1 to {MAX_NAME} bytes")]
     Name(String),
@@ -77,7 +97,8 @@ impl KeptError {
         match self {
             Self::Cql(cause) => cause.kind(),
             Self::Store(cause) => cause.kind(),
-            Self::Newer { .. } => ErrorKind::FailedPrecondition,
+            Self::Newer { .. } | Self::Sealed(_) => ErrorKind::FailedPrecondition,
+            Self::Keys { cause, .. } => cause.kind(),
             Self::Name(_) => ErrorKind::InvalidArgument,
             Self::Stopped(_) | Self::Lost(_) => ErrorKind::Unavailable,
         }
@@ -126,7 +147,8 @@ impl KeptDb {
     /// to read everything.
     ///
     /// # Errors
-    /// The servers cannot be reached or refuse, the scratch file cannot be written, or `stop` came first.
+    /// The servers cannot be reached or refuse, the scratch file cannot be written, the store is sealed or of a newer
+    /// program, or `stop` came first.
     pub async fn open(
         session: &CqlSession,
         name: &str,
@@ -147,12 +169,45 @@ impl KeptDb {
         options: KeptOptions,
         stop: CancellationToken,
     ) -> Result<(Db, KeptTasks), KeptError> {
+        Self::open_as(session, name, folder, None, options, stop).await
+    }
+
+    /// As [`KeptDb::open_with`], with rows that are about somebody sealed by the key of whom they are about.
+    ///
+    /// What is there of those who have no key is left out, and removed behind the writers' backs; as long as not one
+    /// key is found, nothing is removed. Rows that stand in clear, of a store that was not sealed before, are sealed
+    /// first: that once it takes two writes of each of them. Later, what is written about those who have no key is not
+    /// kept, and a write for which keys cannot be had is refused.
+    ///
+    /// # Errors
+    /// As of [`KeptDb::open`]; keys cannot be had, or a row is not what was sealed.
+    pub async fn open_sealed(
+        session: &CqlSession,
+        name: &str,
+        folder: &Path,
+        sealing: Sealing,
+        options: KeptOptions,
+        stop: CancellationToken,
+    ) -> Result<(Db, KeptTasks), KeptError> {
+        Self::open_as(session, name, folder, Some(sealing), options, stop).await
+    }
+
+    async fn open_as(
+        session: &CqlSession,
+        name: &str,
+        folder: &Path,
+        sealing: Option<Sealing>,
+        options: KeptOptions,
+        stop: CancellationToken,
+    ) -> Result<(Db, KeptTasks), KeptError> {
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(KeptError::Name(name.escape_debug().to_string()));
         }
         let writer = Uuid::new_v4();
         let lease = Arc::new(Lease::new(session, name, writer, options.lease).await?);
-        let opened = match stop.run_until_cancelled(open(session, name, folder, options, writer, &lease)).await {
+        let sealed = sealing.map(|sealing| Sealed::new(sealing, name.to_owned()));
+        let opening = open(session, name, folder, sealed, options, writer, &lease);
+        let opened = match stop.run_until_cancelled(opening).await {
             Some(opened) => opened,
             None => Err(KeptError::Stopped(name.to_owned())),
         };
@@ -167,6 +222,7 @@ async fn open(
     session: &CqlSession,
     name: &str,
     folder: &Path,
+    sealed: Option<Sealed>,
     options: KeptOptions,
     writer: Uuid,
     lease: &Arc<Lease>,
@@ -183,24 +239,19 @@ async fn open(
     });
     let behind = Arc::new(Behind::new(options.backlog_bytes));
     let statements = Arc::new(RowStatements::prepare(session).await?);
-    let table = Arc::new(JournalTable::new(session, name).await?);
-    let journal = Journal::take_over(Arc::clone(&table), Arc::clone(&behind), writer).await?;
-    let loader = Loader { session, statements: &statements, journal: &table, behind: &behind, store: name };
-    let scratch = loader.load(folder.to_owned(), journal.upto()).await?;
+    let table = RowTable { session: session.clone(), statements, store: name.to_owned() };
+    let entries = Arc::new(JournalTable::new(session, name, sealed.is_some()).await?);
+    let reading = sealed.clone().map(Reading::new);
+    let journal = Journal::take_over(Arc::clone(&entries), Arc::clone(&behind), sealed, writer).await?;
+    let loader = Loader::new(&table, &entries, &behind, reading, journal.upto());
+    let scratch = loader.load(folder.to_owned()).await?;
     if lost.is_cancelled() {
         return Err(KeptError::Lost(name.to_owned()));
     }
     let (groups, queue) = mpsc::channel(1);
     let (db, breaker) = scratch.open(groups)?;
     let (stop, flush) = (CancellationToken::new(), CancellationToken::new());
-    let rows = RowWriter {
-        session: session.clone(),
-        statements,
-        journal: table,
-        store: name.to_owned(),
-        behind,
-        every: options.gather,
-    };
+    let rows = RowWriter { table, journal: entries, behind, every: options.gather };
     let tasks = KeptTasks {
         name: name.to_owned(),
         journal: Task::spawn(journal.run(queue, options.idle, breaker, stop.clone(), lost)),

@@ -58,13 +58,19 @@ impl Servers {
         }
     }
 
-    /// What the next process finds in the rows, and repeats of the journal.
+    /// What the next process finds in the journal, and in the rows on which that has no word.
     fn load(&self, journal: &[Vec<Row>]) -> Held {
-        let rows = self.rows.iter().filter_map(|(key, (_, value))| Some((key.clone(), value.clone()?)));
-        let mut held: Held = rows.collect();
-        let behind = usize::try_from(self.checkpoint).expect("small");
-        journal[behind..].iter().for_each(|rows| make(&mut held, rows));
-        held
+        let mut backlog = Backlog::default();
+        for (seq, rows) in (1..).zip(journal).skip(usize::try_from(self.checkpoint).expect("small")) {
+            backlog.add(seq, rows.clone());
+        }
+        let stored = self.rows.iter().map(|((table, key), (_, value))| Row {
+            table: Cow::Owned(table.clone()),
+            key: key.clone(),
+            value: value.clone(),
+        });
+        let rows = stored.filter(|row| !backlog.has(row)).chain(backlog.rows());
+        rows.filter_map(|row| Some(((row.table.into_owned(), row.key), row.value?))).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod faults;
 mod owners;
+mod sealed;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 

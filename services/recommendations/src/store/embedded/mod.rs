@@ -1,5 +1,6 @@
 mod draft;
 mod export;
+mod mend;
 mod releases;
 mod shown;
 mod sums;
@@ -15,12 +16,13 @@ use echotune_model::{
     PlayCount, Settings, Tagging, Tally, TraceId, UserId,
 };
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use self::{
     draft::Draft,
     tables::{
-        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PROGRESS, SETTINGS, SETTINGS_AT, Said, StoredName, TAGGINGS,
-        TALLIES, each, signal, uuid_at,
+        Account, COUNTS, FEEDBACK, FRIENDS, NAMES, PERSONAL, PROGRESS, SETTINGS, SETTINGS_AT, Said, StoredName,
+        TAGGINGS, TALLIES, each, signal, uuid_at,
     },
 };
 use super::{
@@ -44,6 +46,25 @@ impl EmbeddedRecommendationStore {
     /// The view in this file.
     pub const fn new(db: Db) -> Self {
         Self { db }
+    }
+
+    /// Whom a row of the view is about, by its table and key: by the subject of the key that seals events of the user.
+    /// Nothing of sums, models, experiments and progress, which are of everybody.
+    pub fn subject(table: &str, key: &[u8]) -> Option<String> {
+        let user = key.first_chunk::<16>().filter(|_| PERSONAL.iter().any(|personal| personal.0 == table))?;
+        Some(UserId(Uuid::from_bytes(*user)).to_string())
+    }
+
+    /// Makes what is kept beside rows of listeners agree with the rows that are there: sums of everybody, friendships,
+    /// windows of experiments. For a view of which rows went with the key of a listener, before the news of the erasure
+    /// that would have done so; to be called before anything else is written. Time linear in impressions, feedback and
+    /// friendships.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn mend(&self) -> Answer<()> {
+        let batch = self.read_aside(|view| Ok(mend::mend(view)?)).await?;
+        Ok(self.db.write(move |_| Ok::<_, StoreError>(((), batch))).await?)
     }
 
     /// Reads what may take long beside the tasks that serve.

@@ -29,9 +29,9 @@ pub(super) const SHOWN_AT: Table = Table("recommendations.impressions_by_time");
 pub(super) const SHOWN: Table = Table("recommendations.impressions_held");
 /// User id, item id, signal → the latest such feedback.
 pub(super) const FEEDBACK: Table = Table("recommendations.feedback");
-/// User id, position, stream → nothing: which unreadable records are of a user.
+/// User id, position, stream → nothing, or the record: which unreadable records are of a user.
 pub(super) const UNREADABLE_OF: Table = Table("recommendations.unreadable_of");
-/// Position in the log → a record that could not be read.
+/// Position in the log → a record that could not be read, of nobody or not yet beside whose it is.
 pub(super) const UNREADABLE: Table = Table("recommendations.unreadable");
 /// Model version → what was made of what it showed.
 pub(super) const MODELS: Table = Table("recommendations.acceptance");
@@ -55,7 +55,8 @@ pub(super) const DECISIONS: Table = Table("recommendations.release_decisions");
 pub(super) const TOTALS: Table = Table("recommendations.totals");
 /// Nothing → how far the view has come.
 pub(super) const PROGRESS: Table = Table("recommendations.progress");
-/// Every table whose keys begin with the user they belong to.
+/// Every table whose keys begin with the user they belong to. Where the view is kept on servers these are sealed, by
+/// that user's key; what is said of somebody in any other table stands there in clear.
 pub(super) const PERSONAL: [Table; 14] = [
     NAMES,
     TALLIES,

@@ -1,0 +1,309 @@
+//! Rows that are about somebody are kept sealed, and go with the key of whom they are about.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use echotune_kit::{
+    cql::{KeptDb, KeptError, KeptOptions, KeptTasks, Sealing},
+    embedded::Db,
+    keys::{EmbeddedSubjectKeys, HeldKeys, KeyError, MasterKeys, SubjectKeys},
+};
+use echotune_model::ErrorKind;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::{NEVER, Place, Words, add, journal_only, of, put, quick, words, write};
+
+/// A listener of words is what their keys begin with, up to a slash; those without one are of nobody.
+fn subject(table: &str, key: &[u8]) -> Option<String> {
+    let end = key.iter().position(|byte| *byte == b'/')?;
+    (table == "words").then(|| String::from_utf8_lossy(&key[..end]).into_owned())
+}
+
+/// Keys that can be away.
+struct Keys {
+    keys: EmbeddedSubjectKeys,
+    away: AtomicBool,
+    _folder: tempfile::TempDir,
+}
+
+impl Keys {
+    /// Of these and nobody else.
+    async fn of(subjects: &[&str]) -> Arc<Self> {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = Db::open(folder.path()).expect("open");
+        let keys = EmbeddedSubjectKeys::new(db, MasterKeys::new(&[[7; 32]]));
+        for subject in subjects {
+            keys.key(subject).await.expect("made");
+        }
+        Arc::new(Self { keys, away: AtomicBool::new(false), _folder: folder })
+    }
+
+    fn ask(&self) -> Result<&EmbeddedSubjectKeys, KeyError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(KeyError::Failed { kind: ErrorKind::Unavailable, message: "away".into() });
+        }
+        Ok(&self.keys)
+    }
+}
+
+#[async_trait]
+impl SubjectKeys for Keys {
+    async fn key(&self, subject: &str) -> Result<echotune_kit::keys::DataKey, KeyError> {
+        self.ask()?.key(subject).await
+    }
+
+    async fn existing(&self, subject: &str) -> Result<Option<echotune_kit::keys::DataKey>, KeyError> {
+        self.ask()?.existing(subject).await
+    }
+
+    async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
+        self.ask()?.destroy(subject).await
+    }
+}
+
+async fn try_open(
+    place: &Place,
+    keys: Arc<dyn SubjectKeys>,
+    options: KeptOptions,
+) -> Result<(Db, KeptTasks), KeptError> {
+    let sealing = Sealing { keys, subject };
+    KeptDb::open_sealed(&place.session, &place.name, place.folder(), sealing, options, CancellationToken::new()).await
+}
+
+async fn open(place: &Place, keys: &Arc<Keys>, options: KeptOptions) -> (Db, KeptTasks) {
+    try_open(place, keys.clone(), options).await.expect("opened")
+}
+
+async fn close(db: Db, tasks: KeptTasks) {
+    drop(db);
+    tasks.close(NEVER).await;
+}
+
+/// What the next process with the keys finds.
+async fn found(place: &Place, keys: &Arc<Keys>) -> Words {
+    let (db, tasks) = open(place, keys, quick()).await;
+    let found = words(&db);
+    close(db, tasks).await;
+    found
+}
+
+/// Tables and keys of the rows that servers hold, and all bytes that they hold of the store: of rows, the journal, and
+/// what lies beside that.
+async fn stored(place: &Place) -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
+    let read = async |text| place.session.read("all that is stored", text).await.expect("prepared");
+    let rows = read("SELECT tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?").await;
+    let rows: Vec<Vec<(String, Vec<u8>, Vec<u8>)>> = stream::iter(0..1_024)
+        .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
+        .buffer_unordered(64)
+        .try_collect()
+        .await
+        .expect("read");
+    let (mut keys, mut bytes) = (Vec::new(), Vec::new());
+    for (table, key, value) in rows.into_iter().flatten() {
+        bytes.extend([table.as_bytes(), &key, &value].concat());
+        keys.push((table, key));
+    }
+    let entries = read("SELECT seq, rows FROM kept_journal WHERE store = ?").await;
+    let entries: Vec<(i64, Option<Vec<u8>>)> =
+        place.session.rows(&entries, (&place.name,), usize::MAX).await.expect("read");
+    let parts = read("SELECT bytes FROM kept_parts WHERE store = ? AND seq = ?").await;
+    for (seq, inline) in entries {
+        bytes.extend(inline.unwrap_or_default());
+        let parts: Vec<(Vec<u8>,)> = place.session.rows(&parts, (&place.name, seq), usize::MAX).await.expect("read");
+        bytes.extend(parts.into_iter().flat_map(|(bytes,)| bytes));
+    }
+    (keys, bytes)
+}
+
+/// Parts are long enough not to be among random bytes.
+fn holds(bytes: &[u8], part: &str) -> bool {
+    bytes.windows(part.len()).any(|some| some == part.as_bytes())
+}
+
+/// Writes more, until the journal holds nothing of before.
+async fn turn_over(place: &Place, db: &Db) {
+    let entries = "SELECT seq FROM kept_journal WHERE store = ?";
+    let entries = place.session.read("entries", entries).await.expect("prepared");
+    let last = async || {
+        let seqs = place.session.rows::<(i64,)>(&entries, (&place.name,), usize::MAX).await.expect("read");
+        (seqs.first().map(|(seq,)| *seq), seqs.last().map(|(seq,)| *seq))
+    };
+    let (_, before) = last().await;
+    let turned = async {
+        while last().await.0 <= before {
+            add(db, 1).await.expect("written");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), turned).await.expect("trimmed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_about_somebody_is_nowhere_in_clear_and_is_there_at_the_next_start() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict"]).await);
+    let long = "Hyperballad ".repeat(5_000);
+    let expected = of(&[("annabel/first", "Jóga"), ("benedict/first", long.as_str()), ("everybody", "Unison")]);
+    let (db, tasks) = open(&place, &keys, journal_only()).await;
+    for (key, value) in [
+        ("annabel/first", "Army of Me"),
+        ("annabel/second", "Isobel"),
+        ("benedict/first", &*long),
+        ("everybody", "Unison"),
+    ] {
+        put(&db, key, value).await.expect("written");
+    }
+    write(&db, vec![(b"annabel/first".into(), Some("Jóga".into())), (b"annabel/second".into(), None)])
+        .await
+        .expect("written");
+    assert_eq!(words(&db), expected, "nothing is sealed in the process");
+    drop((db, tasks));
+    let clear = |bytes: &[u8]| {
+        let secret = ["first", "second", "Army of Me", "Isobel", "Hyperballad", "Jóga"];
+        secret.into_iter().filter(|part| holds(bytes, part)).collect::<Vec<_>>()
+    };
+    let (rows, journal) = stored(&place).await;
+    assert_eq!((rows.len(), clear(&journal)), (0, Vec::new()), "in the journal");
+    assert!(holds(&journal, "Unison") && holds(&journal, "annabel"), "of nobody, and of whom it is");
+    assert_eq!(found(&place, &keys).await, expected, "from the journal");
+    let (rows, bytes) = stored(&place).await;
+    assert_eq!((rows.len(), clear(&bytes)), (3, Vec::new()), "in the rows: one of each key");
+    assert_eq!(found(&place, &keys).await, expected, "from the rows");
+    let plain = KeptDb::open_with(&place.session, &place.name, place.folder(), quick(), CancellationToken::new());
+    assert!(matches!(plain.await.expect_err("without keys"), KeptError::Sealed(_)));
+    let strangers = try_open(&place, Keys::of(&["annabel", "benedict"]).await, quick()).await;
+    let (db, tasks) = strangers.expect("opened by other keys");
+    assert_eq!(words(&db), of(&[("everybody", "Unison")]), "what others sealed is not there");
+    close(db, tasks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destroyed_key_takes_its_rows_along_and_no_others() {
+    for options in [quick(), journal_only()] {
+        let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict"]).await);
+        let (db, tasks) = open(&place, &keys, options).await;
+        let all =
+            [("annabel/first", "Post"), ("annabel/second", "Debut"), ("benedict/first", "Blur"), ("everybody", "2")];
+        for (key, value) in all {
+            put(&db, key, value).await.expect("written");
+        }
+        // In the rows at the first start of those that follow, or in the journal alone.
+        if options.gather == NEVER {
+            drop((db, tasks))
+        } else {
+            close(db, tasks).await
+        }
+        keys.destroy("annabel").await.expect("destroyed");
+        let left = of(&all[2..]);
+        let (db, tasks) = open(&place, &keys, quick()).await;
+        assert_eq!(words(&db), left);
+        // What comes late of the erased is not kept, and makes no key.
+        put(&db, "annabel/third", "Vespertine").await.expect("taken");
+        write(&db, vec![(b"annabel/first".into(), None), (b"benedict/second".into(), Some(b"Think Tank".into()))])
+            .await
+            .expect("written");
+        assert!(keys.existing("annabel").await.expect("read").is_none());
+        turn_over(&place, &db).await;
+        close(db, tasks).await;
+        let (rows, bytes) = stored(&place).await;
+        assert_eq!(rows.len(), 4, "two of ben's, and two of nobody: {rows:?}");
+        assert!(!holds(&bytes, "annabel"), "not even whose they were");
+        let left = [left, of(&[("benedict/second", "Think Tank")])].into_iter().flatten().collect::<Words>();
+        assert_eq!(found(&place, &keys).await, left);
+        keys.key("annabel").await.expect("made anew");
+        assert_eq!(found(&place, &keys).await, left, "and nothing comes back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_removed_while_nobody_has_a_key() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict"]).await);
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    put(&db, "annabel/first", "Post").await.expect("written");
+    close(db, tasks).await;
+    assert_eq!(found(&place, &Keys::of(&[]).await).await, of(&[]), "the keys are lost");
+    assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]), "they are restored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_clear_is_sealed_at_the_start_and_the_newest_words_win() {
+    let place = Place::new().await;
+    let keys = Keys::of(&["annabel", "benedict"]).await;
+    // Rows that the journal says nothing of, those on which it has a later word, and what only it holds.
+    let (db, tasks) = place.open(&place.session, quick()).await;
+    for (key, value) in [
+        ("annabel/first", "Post"),
+        ("annabel/second", "Debut"),
+        ("annabel/third", "Volta"),
+        ("benedict/first", "Think Tank"),
+        ("all", "1"),
+    ] {
+        put(&db, key, value).await.expect("written");
+    }
+    put(&db, "evelyn/first", "Selmasongs").await.expect("written");
+    close(db, tasks).await;
+    let (db, tasks) = place.open(&place.session, journal_only()).await;
+    write(&db, vec![(b"annabel/second".into(), Some(b"Debut again".into())), (b"annabel/third".into(), None)])
+        .await
+        .expect("written");
+    put(&db, "benedict/second", "Leisure").await.expect("written");
+    put(&db, "evelyn/second", "Drawing").await.expect("written");
+    drop((db, tasks));
+    let mut expected = of(&[
+        ("annabel/first", "Post"),
+        ("annabel/second", "Debut again"),
+        ("benedict/first", "Think Tank"),
+        ("benedict/second", "Leisure"),
+        ("all", "1"),
+    ]);
+    // The start that seals them ends without a word, with what it wrote in the journal alone.
+    let (db, tasks) = open(&place, &keys, journal_only()).await;
+    assert_eq!(words(&db), expected, "eve has no key");
+    write(&db, vec![(b"annabel/first".into(), None), (b"benedict/first".into(), Some(b"Parklife".into()))])
+        .await
+        .expect("written");
+    drop((db, tasks));
+    expected.remove(&b"annabel/first"[..]);
+    expected.insert(b"benedict/first".into(), b"Parklife".into());
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    assert_eq!(words(&db), expected);
+    turn_over(&place, &db).await;
+    close(db, tasks).await;
+    let (rows, bytes) = stored(&place).await;
+    assert_eq!(rows.len(), 5, "ann's, two of ben's, and two of nobody: {rows:?}");
+    for secret in
+        ["first", "second", "third", "evelyn", "Debut", "Think Tank", "Leisure", "Parklife", "Selma", "Drawing"]
+    {
+        assert!(!holds(&bytes, secret), "{secret}");
+    }
+    assert_eq!(found(&place, &keys).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_for_which_keys_cannot_be_had_is_refused_and_the_store_goes_on() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict"]).await);
+    let held: Arc<dyn SubjectKeys> = Arc::new(HeldKeys::new(keys.clone(), NEVER));
+    let (db, tasks) = try_open(&place, held, quick()).await.expect("opened");
+    put(&db, "annabel/first", "Post").await.expect("written");
+    keys.away.store(true, Ordering::Relaxed);
+    let refused = put(&db, "benedict/first", "Blur").await.expect_err("no key is at hand");
+    assert!(refused.kind() == ErrorKind::Unavailable && refused.to_string().contains("sealed"), "{refused}");
+    put(&db, "annabel/second", "Debut").await.expect("her key is at hand");
+    put(&db, "everybody", "1").await.expect("no key is needed");
+    let expected = of(&[("annabel/first", "Post"), ("annabel/second", "Debut"), ("everybody", "1")]);
+    assert_eq!(words(&db), expected, "what was refused does not show");
+    close(db, tasks).await;
+    let closed = try_open(&place, keys.clone(), quick()).await.expect_err("the keys are away");
+    assert!(closed.kind() == ErrorKind::Unavailable && closed.to_string().contains(&place.name), "{closed}");
+    keys.away.store(false, Ordering::Relaxed);
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    put(&db, "benedict/first", "Blur").await.expect("written");
+    close(db, tasks).await;
+    let expected = [expected, of(&[("benedict/first", "Blur")])].into_iter().flatten().collect::<Words>();
+    assert_eq!(found(&place, &keys).await, expected);
+}
