@@ -26,6 +26,9 @@ fn subject(table: &str, key: &[u8]) -> Option<String> {
     (table == "words").then(|| String::from_utf8_lossy(&key[..end]).into_owned())
 }
 
+/// Table, key and value of a row.
+type Stored = (String, Vec<u8>, Vec<u8>);
+
 /// Keys that can be away.
 struct Keys {
     keys: EmbeddedSubjectKeys,
@@ -99,7 +102,7 @@ async fn found(place: &Place, keys: &Arc<Keys>) -> Words {
 async fn stored(place: &Place) -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
     let read = async |text| place.session.read("all that is stored", text).await.expect("prepared");
     let rows = read("SELECT tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?").await;
-    let rows: Vec<Vec<(String, Vec<u8>, Vec<u8>)>> = stream::iter(0..1_024)
+    let rows: Vec<Vec<Stored>> = stream::iter(0..1_024)
         .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
         .buffer_unordered(64)
         .try_collect()
