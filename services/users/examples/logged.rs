@@ -1,8 +1,9 @@
 //! How many durable listens a second the store of users takes, beside logged batches of the same rows by the same
 //! session, without anything that a store does before and after, with their values in clear and sealed as the store's are:
-//! `ECHOTUNE_CQL=us=127.0.0.1:9042 cargo run --release -p echotune-users --features cql --example logged`.
+//! `ECHOTUNE_CQL=us=127.0.0.1:9042 cargo run --release -p echotune-users --features cql --example logged [CALLERS…]`.
 
 use std::{
+    env,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -107,6 +108,9 @@ async fn rate<F: Future<Output = ()>>(callers: usize, write: impl Fn(u64) -> F) 
 
 #[tokio::main]
 async fn main() {
+    let told: Result<Vec<usize>, _> = env::args().skip(1).map(|word| word.parse()).collect();
+    let told = told.expect("numbers of callers");
+    let numbers = if told.is_empty() { vec![16, 64, 256] } else { told };
     let config = scratch::configs("logged").remove(0);
     let session = CqlSession::connect(&config).await.expect("connected");
     CqlSubjectKeys::migrate(&session).await.expect("migrated");
@@ -125,7 +129,7 @@ async fn main() {
     println!("{:>8} {:>16} {:>16} {:>16} {:>6}", "callers", "users", "sealed batches", "clear batches", "ratio");
     let key = DataKey::random().expect("random");
     let mut from = 0;
-    for callers in [16, 64, 256] {
+    for callers in numbers {
         for _ in 0..ROUNDS {
             let clear = rate(callers, |n| rows.put(&session, &times, None, n)).await;
             let sealed = rate(callers, |n| rows.put(&session, &times, Some(&key), n)).await;
