@@ -30,7 +30,9 @@ use crate::output;
 const AFTER_REACH: &str = "\
 A program is started as a gateway starts it: within the limits of its table or of its entry in the catalogue, and \
 confined to what that lets it read, write and connect to. With --servers-file its table says how, by `reads`, \
-`writes`, `connects` and `confinement`. What a server of the catalogue gets at is told on standard error.";
+`writes`, `connects` and `confinement`. What a server of the catalogue gets at is told on standard error.
+
+SIGINT and SIGTERM end the program too, a second one at once; the exit code is then 130 or 143.";
 
 /// Which server, and how it is reached.
 #[derive(Debug, Args)]
