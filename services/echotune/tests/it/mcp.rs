@@ -288,12 +288,17 @@ fn a_server_of_the_catalogue_that_is_called_is_confined_too_and_it_is_told() {
     let (folder, reader) = (tempfile::tempdir().expect("a folder"), Reader::new());
     let data = folder.path();
     fs::create_dir(data.join("catalogue")).expect("made");
+    // It names the file by itself, which lets it at nothing.
+    let secret = reader.elsewhere.path().join("secret");
     let entry = json!({"name": "com.example/reader", "description": "Reads", "version": "1.0.0",
         "packages": [{"registryType": "npm", "identifier": "reader", "version": "1.0.0", "runtimeHint": "sh",
-            "transport": {"type": "stdio"}, "runtimeArguments": [{"type": "positional", "value": reader.script()}],
-            "environmentVariables": [{"name": "LANG", "value": "C"}]}]});
+            "transport": {"type": "stdio"}, "runtimeArguments": [
+                {"type": "positional", "valueHint": "script", "isRequired": true},
+                {"type": "positional", "value": secret}],
+            "environmentVariables": [{"name": "LANG", "value": "C"}, {"name": "FILE", "value": secret}]}]});
     fs::write(data.join("catalogue/reader.json"), entry.to_string()).expect("written");
-    let call = |how: &str| echotune(data, &["mcp", "call", "reader", "--confinement", how, "read"]);
+    let script = format!("script={}", reader.script());
+    let call = |how: &str| echotune(data, &["mcp", "call", "reader", "--with", &script, "--confinement", how, "read"]);
     let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
     let free = call("none");
     assert!(free.status.success() && told(&free).contains("'com.example/reader' is not confined"), "{free:?}");
@@ -304,7 +309,7 @@ fn a_server_of_the_catalogue_that_is_called_is_confined_too_and_it_is_told() {
     }
     let read = read_by(&kept);
     assert!(read.contains("denied") && !read.contains("what others"), "{read}");
-    let by_itself = echotune(data, &["mcp", "call", "reader", "read"]);
+    let by_itself = echotune(data, &["mcp", "call", "reader", "--with", &script, "read"]);
     assert_eq!(read_by(&by_itself), read);
     for part in ["connects nowhere by TCP", "`reads`", "echotune mcp add", "--confinement none"] {
         assert!(told(&by_itself).contains(part), "{part}: {by_itself:?}");
