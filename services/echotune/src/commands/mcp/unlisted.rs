@@ -62,8 +62,8 @@ pub(super) fn told(called: &str, process: &ProcessConfig) -> String {
     };
     format!(
         "'{called}' is {kept}: it reads the system's programs and the paths that --with gives it, writes temporary \
-         files and what it fetches, and connects {connects}; for more put it into a file by `echotune mcp add`, say `reads`, \
-         `writes` or `connects` in its table and name the file by --servers-file, or give --confinement none"
+         files and what it fetches, and connects {connects}; for more put it into a file by `echotune mcp add`, say \
+         `reads`, `writes` or `connects` in its table and name the file by --servers-file, or give --confinement none"
     )
 }
 
