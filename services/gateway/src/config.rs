@@ -211,6 +211,9 @@ pub struct ProcessConfig {
     pub namespaces: bool,
     /// Whether it may have sockets of this machine, by which it has others do what it may not.
     pub unix_sockets: bool,
+    /// The texts among its arguments and variables, and its command where that is a path, that whoever starts it means:
+    /// it reads what of these names a path, and where they are `PATH` or `HOME` they count. All, where nothing is said.
+    pub meant: Option<Vec<String>>,
     /// Files and folders of whoever starts it: a folder that holds one is let at without it, and written only where
     /// `writes` names it.
     pub hidden: Vec<PathBuf>,
@@ -239,6 +242,7 @@ impl ProcessConfig {
             connects: None,
             namespaces: false,
             unix_sockets: false,
+            meant: None,
             hidden: Vec::new(),
         }
     }

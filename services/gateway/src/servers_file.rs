@@ -65,6 +65,16 @@ impl Listed {
         parse_for(text, rules).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
+    /// The same, which of the paths that its arguments and variables name reads those alone that are among `texts`:
+    /// what else they name was written by somebody who is not to be trusted with that.
+    #[must_use]
+    pub fn meaning(mut self, texts: Vec<String>) -> Self {
+        if let Reach::Process(process) = &mut self.server.reach {
+            process.meant = Some(texts);
+        }
+        self
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.server.name

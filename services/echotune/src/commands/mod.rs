@@ -315,6 +315,9 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {error:#}");
+    if let Some(mcp::Stopped(signal)) = error.downcast_ref::<mcp::Stopped>() {
+        return ExitCode::from(signal.exit_code());
+    }
     if error.is::<Faults>() {
         return ExitCode::from(Faults::EXIT_CODE);
     }

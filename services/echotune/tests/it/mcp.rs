@@ -1,6 +1,13 @@
 //! The commands about MCP servers: the catalogue, servers that really run, and the ledger of calls.
 
-use std::{fs, path::Path, process::Output, time::Duration};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, ChildStderr, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use echotune_gateway::{
     catalogue::{bundled, runtime},
@@ -40,7 +47,7 @@ fn ledgers(data: &Path) -> [String; 2] {
             trace_id: String::new(),
         };
         // On a thread of its own: commands run beside the runtime of a test.
-        let written = std::thread::spawn(move || {
+        let written = thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let ledger = Metering::open(config).expect("a ledger");
@@ -192,7 +199,8 @@ fn a_server_is_started_inspected_and_called() {
     refused(data, &["mcp", "inspect", "no", "--servers-file", no.to_str().expect("text")], 1, "put it on the PATH");
 }
 
-/// A server with a tool that reads a file of others, and says where its temporary files are.
+/// A server with a tool that reads a file of others, and says where its temporary files are; and with one that never
+/// answers, heeds no signal, and has started a process that heeds none either.
 const READS: &str = r#"while read -r line; do
     id=$(printf '%s' "$line" | sed -n 's/.*"id":\([0-9][0-9]*\).*/\1/p')
     said='"error":{"code":-32601,"message":"it has no such method"}'
@@ -202,6 +210,11 @@ const READS: &str = r#"while read -r line; do
         said='"result":{"protocolVersion":"2025-11-25",'$me'}' ;;
     *'"method":"tools/list"'*)
         said='"result":{"tools":[{"name":"read","inputSchema":{"type":"object"}}]}' ;;
+    *'"name":"hang"'*)
+        trap '' TERM
+        sleep 1000000 &
+        printf 'hangs:%s:%s\n' "$TMPDIR" "$!" >&2
+        wait ;;
     *'"method":"tools/call"'*)
         file=$(cat 'SECRET' 2>&1 | tr -d '"\\\n')
         said='"result":{"content":[{"type":"text","text":"'$TMPDIR' '$file'"}]}' ;;
@@ -288,12 +301,17 @@ fn a_server_of_the_catalogue_that_is_called_is_confined_too_and_it_is_told() {
     let (folder, reader) = (tempfile::tempdir().expect("a folder"), Reader::new());
     let data = folder.path();
     fs::create_dir(data.join("catalogue")).expect("made");
+    // It names the file by itself, which lets it at nothing.
+    let secret = reader.elsewhere.path().join("secret");
     let entry = json!({"name": "com.example/reader", "description": "Reads", "version": "1.0.0",
         "packages": [{"registryType": "npm", "identifier": "reader", "version": "1.0.0", "runtimeHint": "sh",
-            "transport": {"type": "stdio"}, "runtimeArguments": [{"type": "positional", "value": reader.script()}],
-            "environmentVariables": [{"name": "LANG", "value": "C"}]}]});
+            "transport": {"type": "stdio"}, "runtimeArguments": [
+                {"type": "positional", "valueHint": "script", "isRequired": true},
+                {"type": "positional", "value": secret}],
+            "environmentVariables": [{"name": "LANG", "value": "C"}, {"name": "FILE", "value": secret}]}]});
     fs::write(data.join("catalogue/reader.json"), entry.to_string()).expect("written");
-    let call = |how: &str| echotune(data, &["mcp", "call", "reader", "--confinement", how, "read"]);
+    let script = format!("script={}", reader.script());
+    let call = |how: &str| echotune(data, &["mcp", "call", "reader", "--with", &script, "--confinement", how, "read"]);
     let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
     let free = call("none");
     assert!(free.status.success() && told(&free).contains("'com.example/reader' is not confined"), "{free:?}");
@@ -304,11 +322,75 @@ fn a_server_of_the_catalogue_that_is_called_is_confined_too_and_it_is_told() {
     }
     let read = read_by(&kept);
     assert!(read.contains("denied") && !read.contains("what others"), "{read}");
-    let by_itself = echotune(data, &["mcp", "call", "reader", "read"]);
+    let by_itself = echotune(data, &["mcp", "call", "reader", "--with", &script, "read"]);
     assert_eq!(read_by(&by_itself), read);
     for part in ["connects nowhere by TCP", "`reads`", "echotune mcp add", "--confinement none"] {
         assert!(told(&by_itself).contains(part), "{part}: {by_itself:?}");
     }
+}
+
+/// A call of what never answers, with its folder for temporary files and the process that it has started.
+struct Hanging {
+    command: Child,
+    errors: BufReader<ChildStderr>,
+    temporary: String,
+    process: String,
+}
+
+impl Hanging {
+    fn of(data: &Path, file: &str, server: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echotune"));
+        command.arg("--data").arg(data).args(["mcp", "call", server, "--servers-file", file, "--timeout", "1h"]);
+        command.args(["--verbose", "hang"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = command.spawn().expect("started");
+        let mut errors = BufReader::new(command.stderr.take().expect("piped"));
+        let mut all = String::new();
+        loop {
+            let before = all.len();
+            assert!(errors.read_line(&mut all).expect("text") > 0, "it ended: {all}");
+            let Some(told) = all[before..].trim().strip_prefix("hangs:") else { continue };
+            let (temporary, process) = told.rsplit_once(':').expect("both");
+            return Self { command, errors, temporary: temporary.to_owned(), process: process.to_owned() };
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.command.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
+    }
+
+    /// Its end: by this code, with nothing that it leaves.
+    fn ended(mut self, code: i32) {
+        let mut said = String::new();
+        self.errors.read_to_string(&mut said).expect("text");
+        assert_eq!(self.command.wait().expect("ended").code(), Some(code), "{said}");
+        assert!(!self.temporary.is_empty() && !Path::new(&self.temporary).exists(), "{said}");
+        // Whoever is killed is gone, or waits for nothing but its parent.
+        let stat = format!("/proc/{}/stat", self.process);
+        let lives = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let patience = Instant::now() + Duration::from_secs(60);
+        while lives() {
+            assert!(Instant::now() < patience, "process {} was left", self.process);
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn whoever_is_asked_to_stop_ends_a_server_that_hangs_and_leaves_nothing_of_it() {
+    let (folder, reader) = (tempfile::tempdir().expect("a folder"), Reader::new());
+    let data = folder.path();
+    let file = reader.file(data, &[("soon", "grace = \"100ms\""), ("late", "grace = \"1000h\"")]);
+    let hanging = Hanging::of(data, &file, "soon");
+    hanging.signal("-INT");
+    hanging.ended(130);
+    // It is not waited for once it is asked again, however often that takes.
+    let mut hanging = Hanging::of(data, &file, "late");
+    while hanging.command.try_wait().expect("asked").is_none() {
+        hanging.signal("-TERM");
+        thread::sleep(Duration::from_millis(10));
+    }
+    hanging.ended(143);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Programs as children: started with little, limited and confined, and ended for sure.
 
 use std::{
-    io,
+    io, mem,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -30,8 +30,7 @@ pub struct Started {
     pub errors: ChildStderr,
 }
 
-/// A child, and all that it starts: they are a group of processes of their own. Dropped, the child is killed, and the
-/// others are not.
+/// A child, and all that it starts: they are a group of processes of their own. Dropped, all of them are killed.
 pub struct Running {
     child: Child,
     group: Option<Pid>,
@@ -127,7 +126,8 @@ impl Running {
         }
         let status = self.child.wait().await;
         self.leave_nothing();
-        if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || self.own.remove()).await {
+        let own = mem::take(&mut self.own);
+        if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || own.remove()).await {
             tracing::warn!(%cause, "what a program left of temporary files cannot be removed");
         }
         status
@@ -139,5 +139,12 @@ impl Running {
         if let Some(group) = self.group {
             let _none_left = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+impl Drop for Running {
+    /// Whoever waits for it no more leaves nobody behind: a program that fetches others is seldom the server itself.
+    fn drop(&mut self) {
+        self.kill();
     }
 }

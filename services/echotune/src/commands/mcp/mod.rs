@@ -15,7 +15,7 @@ use echotune_kit::lifecycle;
 use echotune_mcp_servers::{Limits, serve_stdio};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{add::Added, reach::Inspection, shelf::Shelved};
+pub(crate) use self::{add::Added, reach::Inspection, session::Stopped, shelf::Shelved};
 use super::Output;
 use crate::{Config, Connection};
 

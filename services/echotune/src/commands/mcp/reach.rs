@@ -30,7 +30,10 @@ use crate::output;
 const AFTER_REACH: &str = "\
 A program is started as a gateway starts it: within the limits of its table or of its entry in the catalogue, and \
 confined to what that lets it read, write and connect to. With --servers-file its table says how, by `reads`, \
-`writes`, `connects` and `confinement`. What a server of the catalogue gets at is told on standard error.";
+`writes`, `connects` and `confinement`. One of the catalogue reads the paths that --with gives it, and none that its \
+entry names by itself; what it gets at is told on standard error.
+
+SIGINT and SIGTERM end the program too, a second one at once; the exit code is then 130 or 143.";
 
 /// Which server, and how it is reached.
 #[derive(Debug, Args)]
@@ -141,7 +144,7 @@ impl Reach {
 
     /// A program of the catalogue, of which it is told what it gets at.
     fn unlisted(&self, entry: &Shelved, program: Launched, rules: &FileRules) -> anyhow::Result<Listed> {
-        let listed = unlisted::listed(entry, program, &self.confinement, rules)?;
+        let listed = unlisted::listed(entry, program, &self.with, &self.confinement, rules)?;
         if let Reaching::Process(process) = &listed.server().reach {
             eprintln!("{}", unlisted::told(entry.called(), process));
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    io::{self, Write as _},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,11 @@ const ENDING: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Of a line of standard error that is shown, in bytes.
 const ERROR_LINE: u64 = 2 << 10;
+
+/// This process was asked to stop while a server was waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("it was not waited for, as a signal came")]
+pub(crate) struct Stopped(pub(crate) Signal);
 
 /// How a server is got at.
 pub(super) enum Way {
@@ -81,7 +86,7 @@ impl Session {
             Ok(client) => Ok(Self { client, program, signals, patience, connected: begun.elapsed() }),
             Err(why) => {
                 if let Some(program) = program {
-                    program.end(&mut signals).await;
+                    unless_asked(&mut signals, program.end()).await;
                 }
                 Err(why)
             }
@@ -125,11 +130,15 @@ impl Session {
     }
 
     /// Ends the session, and the child with it.
-    pub(super) async fn close(mut self) {
-        drop(timeout(ENDING, self.client.cancel()).await);
-        if let Some(program) = self.program {
-            program.end(&mut self.signals).await;
-        }
+    pub(super) async fn close(self) {
+        let Self { client, program, mut signals, .. } = self;
+        let ending = async {
+            drop(timeout(ENDING, client.cancel()).await);
+            if let Some(program) = program {
+                program.end().await;
+            }
+        };
+        unless_asked(&mut signals, ending).await;
     }
 }
 
@@ -150,14 +159,9 @@ impl Program {
         Ok((Self { running, errors: tokio::spawn(hear(errors, verbose)) }, (output, input)))
     }
 
-    /// Ends it, after its pipes were closed; at once when this process is asked to stop once more.
-    async fn end(self, signals: &mut mpsc::Receiver<Signal>) {
-        let ended = tokio::select! {
-            ended = self.running.end() => ended,
-            // Dropped, it is killed.
-            Some(_) = signals.recv() => return,
-        };
-        if let Err(cause) = ended {
+    /// Ends it, after its pipes were closed. Dropped meanwhile, it is killed.
+    async fn end(self) {
+        if let Err(cause) = self.running.end().await {
             tracing::warn!(%cause, "the program of an MCP server could not be waited for");
         }
         drop(timeout(LAST_WORDS, self.errors).await);
@@ -174,10 +178,19 @@ async fn hear(errors: impl AsyncRead + Unpin, verbose: bool) {
             Ok(_) if verbose => {
                 // What would steer a terminal is not shown.
                 let text = String::from_utf8_lossy(line.trim_ascii_end()).replace('\t', "    ");
-                eprintln!("{}", printable(&text));
+                // Also where nobody reads that any more it goes on.
+                let _unseen = writeln!(io::stderr(), "{}", printable(&text));
             }
             Ok(_) => {}
         }
+    }
+}
+
+/// Waits for an end, and no longer once this process is asked to stop, be it once more.
+async fn unless_asked(signals: &mut mpsc::Receiver<Signal>, ending: impl Future<Output = ()>) {
+    tokio::select! {
+        () = ending => {}
+        Some(_) = signals.recv() => {}
     }
 }
 
@@ -189,7 +202,7 @@ async fn within<T>(
 ) -> anyhow::Result<T> {
     let done = tokio::select! {
         done = timeout(patience, work) => done,
-        Some(_) = signals.recv() => anyhow::bail!("it was not waited for, as a signal came"),
+        Some(signal) = signals.recv() => return Err(Stopped(signal).into()),
     };
     done.map_err(|_| {
         let why = format!("it did not answer within {}; give it more with --timeout", humane(patience));

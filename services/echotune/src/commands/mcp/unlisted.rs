@@ -24,10 +24,13 @@ fn name(entry: &Shelved) -> String {
     format!("catalogue-{digits}")
 }
 
-/// A program of the catalogue as a file would have it, confined in one of the ways that `confinement` has there.
+/// A program of the catalogue as a file would have it, confined in one of the ways that `confinement` has there. Of the
+/// paths that its arguments and variables name it reads those that were given: what else stands in an entry nobody has
+/// looked at, as one does at a file.
 pub(super) fn listed(
     entry: &Shelved,
     program: Launched,
+    given: &[(String, String)],
     confinement: &str,
     rules: &FileRules,
 ) -> anyhow::Result<Listed> {
@@ -39,7 +42,8 @@ pub(super) fn listed(
     }
     let text = text(entry, &table)?;
     let listed = Listed::read(&text, rules).with_context(|| format!("'{}'", printable(entry.called())))?;
-    listed.into_iter().next().context("its table holds no server")
+    let listed = listed.into_iter().next().context("its table holds no server")?;
+    Ok(listed.meaning(given.iter().map(|(_, value)| value.clone()).collect()))
 }
 
 /// What a program of the catalogue gets at, and how it gets at more: one line.
@@ -57,9 +61,9 @@ pub(super) fn told(called: &str, process: &ProcessConfig) -> String {
         Some(ports) => format!("by TCP to ports {ports} alone"),
     };
     format!(
-        "'{called}' is {kept}: it reads the system's programs and what its settings name, writes temporary files and \
-         what it fetches, and connects {connects}; for more put it into a file by `echotune mcp add`, say `reads`, \
-         `writes` or `connects` in its table and name the file by --servers-file, or give --confinement none"
+        "'{called}' is {kept}: it reads the system's programs and the paths that --with gives it, writes temporary \
+         files and what it fetches, and connects {connects}; for more put it into a file by `echotune mcp add`, say \
+         `reads`, `writes` or `connects` in its table and name the file by --servers-file, or give --confinement none"
     )
 }
 
@@ -78,7 +82,8 @@ mod tests {
         let env = [("TOKEN".to_owned(), "t".to_owned())].into();
         let program = Launched::Stdio { command: "uvx".to_owned(), args: vec!["x@1".to_owned()], env };
         let rules = FileRules { hidden: vec!["/data".into()], ..FileRules::default() };
-        let listed = listed(entry, program, confinement, &rules).expect("right");
+        let given = [("TOKEN".to_owned(), "t".to_owned())];
+        let listed = listed(entry, program, &given, confinement, &rules).expect("right");
         let Reach::Process(process) = &listed.server().reach else { panic!("a program") };
         process.clone()
     }
@@ -94,6 +99,7 @@ mod tests {
         assert_eq!((&confined.connects, confined.confinement), (&Some(vec![443, 5432]), Confinement::Auto));
         assert_eq!((confined.args.as_slice(), confined.env["TOKEN"].as_str()), (&["x@1".to_owned()][..], "t"));
         assert_eq!(confined.hidden, [std::path::PathBuf::from("/data")]);
+        assert_eq!(confined.meant, Some(vec!["t".to_owned()]), "what its entry says by itself is not meant");
         let line = told("com.example/x", &confined);
         for part in ["com.example/x", "as far as", "ports 443, 5432 alone", "`writes`", "--confinement none"] {
             assert!(line.contains(part) && line.lines().count() == 1, "{line}");

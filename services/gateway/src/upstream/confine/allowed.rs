@@ -176,13 +176,14 @@ impl<'c> Ground<'c> {
         of_home || path == env::temp_dir() || WIDE.iter().any(|wide| path == Path::new(wide))
     }
 
-    /// What its arguments and variables name: whoever wrote them means it to be read.
+    /// What its arguments and variables name: whoever wrote them means it to be read, unless it is said what is meant.
     fn named(&self) -> Vec<PathBuf> {
         let args = self.config.args.iter().map(String::as_str);
         let args = args.flat_map(|arg| iter::once(arg).chain(arg.split_once('=').map(|(_, value)| value)));
         let values = self.config.env.values().map(String::as_str).filter(|value| value.starts_with('/'));
         let there = |text: &str| fs::canonicalize(self.here.join(text)).ok();
-        let found = args.filter(|arg| arg.contains('/')).chain(values).filter_map(there);
+        let said = args.filter(|arg| arg.contains('/')).chain(values).filter(|text| is_meant(self.config, text));
+        let found = said.filter_map(there);
         found.filter(|path| !self.is_wide(path)).collect()
     }
 
@@ -196,14 +197,18 @@ impl<'c> Ground<'c> {
     /// The program, and where it is installed.
     fn program(&self) -> Vec<PathBuf> {
         let command = &self.config.command;
-        let found = if command.components().count() > 1 {
+        let is_path = command.components().count() > 1;
+        let found = if is_path {
             Some(self.here.join(command))
         } else {
             self.path().map(|folder| folder.join(command)).find(|file| file.is_file())
         };
         let real = found.as_ref().and_then(|file| fs::canonicalize(file).ok());
         let files: Vec<_> = found.into_iter().chain(real).collect();
-        let around: Vec<_> = files.iter().filter_map(|file| file.parent()).flat_map(|at| self.around(at)).collect();
+        // What is found by `PATH` stands where it should.
+        let has_around = !is_path || is_meant(self.config, &command.to_string_lossy());
+        let folders = files.iter().filter(|_| has_around).filter_map(|file| file.parent());
+        let around: Vec<_> = folders.flat_map(|at| self.around(at)).collect();
         files.into_iter().chain(around).collect()
     }
 
@@ -216,7 +221,13 @@ impl<'c> Ground<'c> {
 }
 
 fn variable(config: &ProcessConfig, name: &str) -> Option<OsString> {
-    config.env.get(name).map(OsString::from).or_else(|| env::var_os(name))
+    let said = config.env.get(name).filter(|value| is_meant(config, value));
+    said.map(OsString::from).or_else(|| env::var_os(name))
+}
+
+/// Whether what its configuration says comes from whoever starts it.
+fn is_meant(config: &ProcessConfig, text: &str) -> bool {
+    config.meant.as_ref().is_none_or(|meant| meant.iter().any(|one| one == text))
 }
 
 #[cfg(test)]
@@ -279,6 +290,34 @@ mod tests {
         assert_eq!(allowed.writes, BTreeSet::new());
         config.writes = vec![here.clone()];
         assert!(covers(&Allowed::of(&config, &[]).writes, &here.join("data")), "its table says so");
+    }
+
+    #[test]
+    fn what_nobody_means_is_not_read_for_the_sake_of_its_name() {
+        let (home, mut config) = at_home("sh", &[]);
+        let real = fs::canonicalize(home.path()).expect("there");
+        let at = |name: &str| real.join(name).display().to_string();
+        config.args = vec![at(".ssh"), format!("--notes={}", at("notes")), format!("--key={}", at(".config/gcloud"))];
+        config.env.insert("KEYS".to_owned(), at(".aws"));
+        config.env.insert("PATH".to_owned(), format!("{}:/usr/bin:/bin", at(".local/share/echotune")));
+        // Without its home that would be no folder that holds much of others.
+        config.env.insert("HOME".to_owned(), "/nowhere".to_owned());
+        let secrets = [".ssh/id", ".aws/credentials", ".config/gcloud/x", ".local/share/echotune/token"];
+        let reads = |config: &ProcessConfig| Allowed::of(config, &[]).reads;
+        for secret in secrets {
+            assert!(covers(&reads(&config), &real.join(secret)), "{secret}");
+        }
+        config.meant = Some(vec![at("notes")]);
+        let allowed = reads(&config);
+        assert!(covers(&allowed, &real.join("notes/x")), "{allowed:?}");
+        for secret in secrets {
+            assert!(!covers(&allowed, &real.join(secret)), "{secret}: {allowed:?}");
+        }
+        config.command = real.join(".ssh/program");
+        assert!(!covers(&reads(&config), &real.join(".ssh/id")), "it stands beside its program");
+        config.meant = None;
+        config.args.clear();
+        assert!(covers(&reads(&config), &real.join(".ssh/id")), "its table names the program");
     }
 
     #[test]
