@@ -284,6 +284,60 @@ async fn a_store_in_clear_is_sealed_at_the_start_and_the_newest_words_win() {
     assert_eq!(found(&place, &keys).await, expected);
 }
 
+/// The sequence number of the last entry of the journal.
+async fn last_entry(place: &Place) -> i64 {
+    let head = place.session.read("the head", "SELECT DISTINCT upto FROM kept_journal WHERE store = ?").await;
+    let head: Option<(i64,)> = place.session.one(&head.expect("prepared"), (&place.name,)).await.expect("read");
+    head.expect("a journal").0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wrote_in_clear_and_comes_late_does_not_say_that_it_is_in_the_rows() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel"]).await);
+    let (db, tasks) = place.open(&place.session, quick()).await;
+    put(&db, "annabel/first", "Debut").await.expect("written");
+    close(db, tasks).await;
+    let (db, tasks) = place.open(&place.session, journal_only()).await;
+    put(&db, "annabel/first", "Post").await.expect("written");
+    drop((db, tasks));
+    let at = last_entry(&place).await;
+    // One that removes the row in clear, and ends before it has written what the journal says.
+    drop(open(&place, &keys, journal_only()).await);
+    // The writer of before ends its round: its row, which is older than the removal, and the checkpoint.
+    let late = "INSERT INTO kept_checkpoints (store, upto) VALUES (?, ?)";
+    let late = place.session.write("come late", late).await.expect("prepared");
+    place.session.put_at(&late, (&place.name, at), at).await.expect("written");
+    assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_clear_that_comes_late_does_not_replace_what_was_sealed() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel"]).await);
+    let (db, tasks) = place.open(&place.session, quick()).await;
+    put(&db, "annabel/first", "Debut").await.expect("written");
+    close(db, tasks).await;
+    let rows = "SELECT bucket, tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?";
+    let rows = place.session.read("rows", rows).await.expect("prepared");
+    let rows: Vec<Vec<(i32, String, Vec<u8>, Vec<u8>)>> = stream::iter(0..1_024)
+        .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
+        .buffer_unordered(64)
+        .try_collect()
+        .await
+        .expect("read");
+    let (bucket, table, key, value) = rows.concat().pop().expect("in clear");
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    put(&db, "annabel/first", "Post").await.expect("written");
+    close(db, tasks).await;
+    let late = "INSERT INTO kept_rows (store, bucket, tbl, key, value) VALUES (?, ?, ?, ?, ?)";
+    let late = place.session.write("come late", late).await.expect("prepared");
+    let at = last_entry(&place).await;
+    place.session.put_at(&late, (&place.name, bucket, table, key, value), at).await.expect("written");
+    assert_eq!(stored(&place).await.0.len(), 2, "it is there");
+    found(&place, &keys).await;
+    assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]));
+    assert_eq!(stored(&place).await.0.len(), 1, "nothing is in clear");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_for_which_keys_cannot_be_had_is_refused_and_the_store_goes_on() {
     let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict"]).await);
