@@ -89,6 +89,14 @@ impl<'l> Loader<'l> {
             .await?;
         send(pages, self.open(self.behind.rows(), |_| false).await?.rows).await?;
         self.forget();
+        let subjects = self.reading.as_ref().map_or(0, Reading::leave_out);
+        if subjects > 0 {
+            tracing::warn!(
+                store,
+                subjects,
+                "rows of those whose keys cannot be had now are left out, and stay as they are"
+            );
+        }
         Ok(())
     }
 

@@ -26,10 +26,11 @@ fn subject(table: &str, key: &[u8]) -> Option<String> {
     (table == "words").then(|| String::from_utf8_lossy(&key[..end]).into_owned())
 }
 
-/// Keys that can be away.
+/// Keys that can be away, or those of other regions that can.
 struct Keys {
     keys: EmbeddedSubjectKeys,
     away: AtomicBool,
+    is_cut_off: AtomicBool,
     _folder: tempfile::TempDir,
 }
 
@@ -42,7 +43,7 @@ impl Keys {
         for subject in subjects {
             keys.key(subject).await.expect("made");
         }
-        Arc::new(Self { keys, away: AtomicBool::new(false), _folder: folder })
+        Arc::new(Self { keys, away: AtomicBool::new(false), is_cut_off: AtomicBool::new(false), _folder: folder })
     }
 
     fn ask(&self) -> Result<&EmbeddedSubjectKeys, KeyError> {
@@ -60,7 +61,19 @@ impl SubjectKeys for Keys {
     }
 
     async fn existing(&self, subject: &str) -> Result<Option<echotune_kit::keys::DataKey>, KeyError> {
-        self.ask()?.existing(subject).await
+        match self.near(subject).await? {
+            None if self.is_cut_off.load(Ordering::Relaxed) => {
+                Err(KeyError::Failed { kind: ErrorKind::Unavailable, message: "cut off".into() })
+            }
+            None => self.ask()?.existing(subject).await,
+            near => Ok(near),
+        }
+    }
+
+    /// That of benedict is far.
+    async fn near(&self, subject: &str) -> Result<Option<echotune_kit::keys::DataKey>, KeyError> {
+        let keys = self.ask()?;
+        if subject == "benedict" { Ok(None) } else { keys.existing(subject).await }
     }
 
     async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
@@ -336,6 +349,63 @@ async fn a_row_in_clear_that_comes_late_does_not_replace_what_was_sealed() {
     found(&place, &keys).await;
     assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]));
     assert_eq!(stored(&place).await.0.len(), 1, "nothing is in clear");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_is_cut_off_starts_without_those_whose_keys_are_far_and_loses_nothing_of_them() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict", "charlotte"]).await);
+    let (db, tasks) = open(&place, &keys, journal_only()).await;
+    let all = of(&[("annabel/first", "Post"), ("benedict/first", "Blur"), ("charlotte/first", "IRM"), ("all", "3")]);
+    for (key, value) in all.clone() {
+        write(&db, vec![(key, Some(value))]).await.expect("written");
+    }
+    drop((db, tasks));
+    // Erased, as nobody can tell here.
+    keys.destroy("charlotte").await.expect("destroyed");
+    keys.is_cut_off.store(true, Ordering::Relaxed);
+    let left = of(&[("annabel/first", "Post"), ("all", "3")]);
+    // From the journal, and then from the rows.
+    for _ in 0..2 {
+        let (db, tasks) = open(&place, &keys, quick()).await;
+        assert!(!tasks.is_whole());
+        assert_eq!(words(&db), left);
+        close(db, tasks).await;
+    }
+    let (db, tasks) = open(&place, &keys, KeptOptions { lease: NEVER, ..quick() }).await;
+    let refused = put(&db, "benedict/first", "Parklife").await.expect_err("not now");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    put(&db, "annabel/second", "Debut").await.expect("hers is near");
+    keys.is_cut_off.store(false, Ordering::Relaxed);
+    put(&db, "charlotte/second", "Stage Whisper").await.expect("taken, and not kept");
+    let ended = put(&db, "benedict/first", "Parklife").await.expect_err("what is there was not read");
+    assert!(ended.to_string().contains("left out"), "{ended}");
+    put(&db, "annabel/third", "Volta").await.expect_err("the store takes no more");
+    close(db, tasks).await;
+    let mut all = all;
+    all.remove(&b"charlotte/first"[..]);
+    all.insert(b"annabel/second".into(), b"Debut".into());
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    assert!(tasks.is_whole());
+    assert_eq!(words(&db), all);
+    close(db, tasks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_from_which_somebody_was_left_out_ends_once_the_key_is_found() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict"]).await);
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    for key in ["annabel/first", "benedict/first"] {
+        put(&db, key, "1").await.expect("written");
+    }
+    close(db, tasks).await;
+    keys.is_cut_off.store(true, Ordering::Relaxed);
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    let failed = db.failed();
+    keys.is_cut_off.store(false, Ordering::Relaxed);
+    let cause = tokio::time::timeout(Duration::from_secs(60), failed).await.expect("it looks again");
+    assert!(cause.to_string().contains("left out"), "{cause}");
+    close(db, tasks).await;
+    assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "1"), ("benedict/first", "1")]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
