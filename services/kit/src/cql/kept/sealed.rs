@@ -20,7 +20,7 @@ use std::{
 use echotune_model::ErrorKind;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{super::CqlError, KeptError, code};
@@ -38,6 +38,8 @@ const ID: u8 = 1;
 const TEXT: u8 = 2;
 /// Keys that are looked up at once, for each of those who look.
 const KEYS_AT_ONCE: usize = 8;
+/// How long a write waits for a key, for which all those after it wait too.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// After so many keys that only others could tell of, a start asks the own region alone: each may take as long as a
 /// request does.
 const MAX_AFAR: usize = 64;
@@ -239,7 +241,12 @@ impl Sealed {
     /// would keep what comes late of them for ever.
     async fn seals(&self, subjects: HashSet<String>) -> Result<Seals, KeyError> {
         let look = |subject: String| async move {
-            let known = Known::of(&subject, self.sealing.keys.existing(&subject).await?);
+            let late = |_| KeyError::Failed {
+                kind: ErrorKind::Unavailable,
+                message: format!("a key was not told within {PATIENCE:?}; see how the CQL servers of all regions do"),
+            };
+            let key = timeout(PATIENCE, self.sealing.keys.existing(&subject)).await.map_err(late)??;
+            let known = Known::of(&subject, key);
             Ok::<_, KeyError>((subject, known))
         };
         stream::iter(subjects).map(look).buffer_unordered(KEYS_AT_ONCE).try_collect().await

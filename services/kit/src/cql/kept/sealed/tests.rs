@@ -299,3 +299,28 @@ async fn a_start_asks_others_of_so_many_keys_and_no_more() {
     assert_eq!(reading.leave_out(), 1_000);
     assert!(region.asked.load(Ordering::Relaxed) < MAX_AFAR + KEYS_AT_ONCE);
 }
+
+/// Keys of which nobody tells.
+struct Silent;
+
+#[async_trait]
+impl SubjectKeys for Silent {
+    async fn key(&self, _: &str) -> Result<DataKey, KeyError> {
+        std::future::pending().await
+    }
+
+    async fn existing(&self, _: &str) -> Result<Option<DataKey>, KeyError> {
+        std::future::pending().await
+    }
+
+    async fn destroy(&self, _: &str) -> Result<(), KeyError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_does_not_wait_for_a_key_for_ever() {
+    let sealed = Sealed::new(Sealing { keys: Arc::new(Silent), subject }, STORE.into());
+    let told = sealed.group(&[row("plays", "ann/1", Some("Post"))]).await.expect_err("no key");
+    assert!(matches!(told, Unsealed::Keys(KeyError::Failed { kind: ErrorKind::Unavailable, .. })), "{told}");
+}
