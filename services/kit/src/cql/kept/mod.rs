@@ -177,9 +177,10 @@ impl KeptDb {
     /// What is there of those who have no key is left out, and removed behind the writers' backs; as long as not one
     /// key is found, nothing is removed. Of whose key is not near while others cannot be asked, rows are left out and
     /// stay: such a store is not whole ([`KeptTasks::is_whole`]). It fails once such a key is found, looked for as often
-    /// as a lease is long, or when it is written about them then; the next start reads their rows. Rows that stand in clear, of a store that was not sealed before, are sealed
-    /// first: that once it takes two writes of each of them. Later, what is written about those who have no key is not
-    /// kept, and a write for which keys cannot be had is refused.
+    /// as a lease is long, or when it is written about them then; the next start reads their rows. Rows that stand in
+    /// clear, of a store that was not sealed before, are sealed first: that once it takes two writes of each of them.
+    /// Later, what is written about those who have no key is not kept, and a write for which keys cannot be had is
+    /// refused.
     ///
     /// # Errors
     /// As of [`KeptDb::open`]; keys cannot be had, or a row is not what was sealed.

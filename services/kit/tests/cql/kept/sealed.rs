@@ -26,10 +26,14 @@ fn subject(table: &str, key: &[u8]) -> Option<String> {
     (table == "words").then(|| String::from_utf8_lossy(&key[..end]).into_owned())
 }
 
-/// Keys that can be away, or those of other regions that can.
+/// Table, key and value of a row.
+type Stored = (String, Vec<u8>, Vec<u8>);
+
+/// Keys that can be away.
 struct Keys {
     keys: EmbeddedSubjectKeys,
     away: AtomicBool,
+    /// Whether those of other regions are.
     is_cut_off: AtomicBool,
     _folder: tempfile::TempDir,
 }
@@ -112,7 +116,7 @@ async fn found(place: &Place, keys: &Arc<Keys>) -> Words {
 async fn stored(place: &Place) -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
     let read = async |text| place.session.read("all that is stored", text).await.expect("prepared");
     let rows = read("SELECT tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?").await;
-    let rows: Vec<Vec<(String, Vec<u8>, Vec<u8>)>> = stream::iter(0..1_024)
+    let rows: Vec<Vec<Stored>> = stream::iter(0..1_024)
         .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
         .buffer_unordered(64)
         .try_collect()
@@ -323,6 +327,9 @@ async fn who_wrote_in_clear_and_comes_late_does_not_say_that_it_is_in_the_rows()
     assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]));
 }
 
+/// Bucket, table, key and value of a row.
+type Placed = (i32, String, Vec<u8>, Vec<u8>);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_in_clear_that_comes_late_does_not_replace_what_was_sealed() {
     let (place, keys) = (Place::new().await, Keys::of(&["annabel"]).await);
@@ -331,7 +338,7 @@ async fn a_row_in_clear_that_comes_late_does_not_replace_what_was_sealed() {
     close(db, tasks).await;
     let rows = "SELECT bucket, tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?";
     let rows = place.session.read("rows", rows).await.expect("prepared");
-    let rows: Vec<Vec<(i32, String, Vec<u8>, Vec<u8>)>> = stream::iter(0..1_024)
+    let rows: Vec<Vec<Placed>> = stream::iter(0..1_024)
         .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
         .buffer_unordered(64)
         .try_collect()
