@@ -68,6 +68,12 @@ pub trait SubjectKeys: Send + Sync {
     /// be told for certain it is an error.
     async fn existing(&self, subject: &str) -> Result<Option<DataKey>, KeyError>;
 
+    /// The key of a subject, if there is one at hand or in the own region. None means that there is none here, whatever
+    /// others have; that needs nobody else, so that it is told also while the region is cut off.
+    async fn near(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+        self.existing(subject).await
+    }
+
     /// Destroys the key of a subject for good. Doing it again does nothing; a key that is made afterwards is another.
     async fn destroy(&self, subject: &str) -> Result<(), KeyError>;
 }

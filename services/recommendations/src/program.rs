@@ -98,7 +98,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     let sealing = Sealing { keys: Arc::new(keys), subject: EmbeddedRecommendationStore::subject };
     let (folder, options, never) = (config.data.join(COPY), KeptOptions::default(), CancellationToken::new());
     let (db, kept) = KeptDb::open_sealed(&session, &name, &folder, sealing, options, never).await?;
-    let (failed, stop) = (db.failed(), process.life.stop());
+    let (failed, stop, whole) = (db.failed(), process.life.stop(), kept.is_whole());
     process.life.consumer("the view on the CQL servers", async move {
         tokio::select! {
             () = stop.cancelled() => Ok(()),
@@ -107,8 +107,11 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
     });
     let settings = &config.fitting.recommendations;
     let store = EmbeddedRecommendationStore::new(db);
-    // What went with the key of a listener may have gone before the news of the erasure.
-    store.mend().await?;
+    // What went with the key of a listener may have gone before the news of the erasure. Sums hold those who are left
+    // out while the region is cut off, and friends keep them.
+    if whole {
+        store.mend().await?;
+    }
     let service = RecommendationsService::load_with(
         store,
         settings.policy(),

@@ -57,11 +57,6 @@ impl CqlSubjectKeys {
         Ok(Self { session, master, times, make, made, read, destroy })
     }
 
-    async fn near(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
-        let kept = self.kept(&self.read, subject).await?;
-        kept.map(|kept| self.master.unwrap(subject, &kept)).transpose()
-    }
-
     async fn kept(&self, read: &Read, subject: &str) -> Result<Option<Vec<u8>>, CqlError> {
         let row: Option<(Vec<u8>,)> = self.session.one(read, (subject,)).await?;
         Ok(row.map(|(wrapped,)| wrapped))
@@ -100,6 +95,11 @@ impl SubjectKeys for CqlSubjectKeys {
             return Ok(Some(key));
         }
         let kept = self.kept(&self.made, subject).await?;
+        kept.map(|kept| self.master.unwrap(subject, &kept)).transpose()
+    }
+
+    async fn near(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+        let kept = self.kept(&self.read, subject).await?;
         kept.map(|kept| self.master.unwrap(subject, &kept)).transpose()
     }
 

@@ -61,6 +61,13 @@ impl SubjectKeys for HeldKeys {
         }
     }
 
+    async fn near(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+        match self.held.get(subject).await {
+            Some(key) => Ok(Some(key)),
+            None => self.keys.near(subject).await,
+        }
+    }
+
     async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
         // Also when who asked does not wait for the end.
         self.held.invalidate(subject).await;
@@ -122,6 +129,10 @@ mod tests {
             self.ask()?.existing(subject).await
         }
 
+        async fn near(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+            self.keys.existing(subject).await
+        }
+
         async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
             self.ask()?.destroy(subject).await
         }
@@ -160,6 +171,20 @@ mod tests {
         }
         assert_eq!(far.asked(), 1);
         assert!(away(held.existing("ben").await), "others are looked up");
+    }
+
+    #[tokio::test]
+    async fn what_is_near_is_told_while_others_are_away() {
+        let folder = tempfile::tempdir().expect("folder");
+        let far = Far::new(Db::open(folder.path()).expect("open"));
+        let held = HeldKeys::new(far.clone(), LIFE);
+        held.key("ann").await.expect("made");
+        far.key("ben").await.expect("made");
+        far.away.store(true, Ordering::Relaxed);
+        assert!(away(held.existing("ben").await));
+        for (subject, is_near) in [("ann", true), ("ben", true), ("eve", false)] {
+            assert_eq!(held.near(subject).await.expect("told").is_some(), is_near, "{subject}");
+        }
     }
 
     /// Keys whose destruction nobody confirms, and that tell apart from that when it is made.

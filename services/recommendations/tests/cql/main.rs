@@ -71,7 +71,9 @@ async fn open(session: &CqlSession, name: &str, keys: &Arc<Keys>) -> (EmbeddedRe
     let opened = KeptDb::open_sealed(session, name, folder.path(), sealing, options, CancellationToken::new());
     let (db, tasks) = opened.await.expect("opened");
     let store = EmbeddedRecommendationStore::new(db);
-    store.mend().await.expect("mended");
+    if tasks.is_whole() {
+        store.mend().await.expect("mended");
+    }
     (store, tasks)
 }
 

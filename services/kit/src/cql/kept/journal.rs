@@ -14,7 +14,7 @@ use super::{
     behind::Behind,
     code,
     schema::JournalStatements,
-    sealed::Sealed,
+    sealed::{Sealed, Unsealed},
 };
 use crate::embedded::{Breaker, Group, Row, StoreError, Unkept};
 
@@ -190,8 +190,8 @@ impl Journal {
         self.upto
     }
 
-    /// Appends the groups that come until there are no more, `stop`, or the store is lost. When none has come for as long
-    /// as `idle`, the journal is emptied.
+    /// Appends the groups that come until there are no more, `stop`, the store is lost, or what was left out of it can be
+    /// had. When none has come for as long as `idle`, the journal is emptied.
     pub(super) async fn run(
         mut self,
         mut groups: mpsc::Receiver<Group>,
@@ -199,6 +199,7 @@ impl Journal {
         breaker: Breaker,
         stop: CancellationToken,
         lost: CancellationToken,
+        found: CancellationToken,
     ) {
         loop {
             let group = tokio::select! {
@@ -206,6 +207,10 @@ impl Journal {
                 () = stop.cancelled() => break,
                 () = lost.cancelled() => {
                     breaker.fail(self.taken_over());
+                    break;
+                }
+                () = found.cancelled() => {
+                    breaker.fail(refused(Unsealed::LeftOut.to_string()).cause);
                     break;
                 }
                 next = timeout(idle, groups.recv()) => next,
@@ -248,8 +253,11 @@ impl Journal {
     async fn stored(&self, rows: &[Row]) -> Result<Option<Vec<Row>>, Unkept> {
         check(rows)?;
         let Some(sealed) = &self.sealed else { return Ok(None) };
-        let stored = sealed.group(rows).await;
-        stored.map(Some).map_err(|cause| refused(format!("what it says of somebody cannot be sealed: {cause}")))
+        sealed
+            .group(rows)
+            .await
+            .map(Some)
+            .map_err(|cause| Unkept { for_good: matches!(cause, Unsealed::LeftOut), ..refused(cause.to_string()) })
     }
 
     /// Leaves nothing in the journal once all is in the rows; whether that has failed for good.

@@ -28,6 +28,8 @@ const PAGES: usize = 64;
 /// Rows of those who have no key that one start removes at the most: some 20 MB of their keys. The rest is left to the
 /// next ones.
 const MAX_GONE: usize = 200_000;
+/// The time of rows in clear that are sealed: before that of any word that was ever sealed, none of which they can undo.
+const SEALED_LATER: i64 = 1;
 
 pub(super) struct Loader<'l> {
     table: &'l RowTable,
@@ -35,7 +37,7 @@ pub(super) struct Loader<'l> {
     behind: &'l Arc<Behind>,
     /// Opens what is sealed, if anything is.
     reading: Option<Reading>,
-    /// The entry of the journal behind which nobody else can write, and the time of what is written here.
+    /// The entry of the journal behind which nobody else can write, and the time of what is removed here.
     upto: i64,
     /// The removal of rows of those who have no key.
     gone: Mutex<Vec<Row>>,
@@ -72,6 +74,12 @@ impl<'l> Loader<'l> {
         let checkpoint: Option<(i64,)> = session.one(&statements.checkpoint, (store.as_str(),)).await?;
         let checkpoint = checkpoint.map_or(0, |(checkpoint,)| checkpoint);
         self.behind.begin_at(checkpoint);
+        if self.reading.is_some() {
+            // Rows of a writer of before that come late lose to what is removed in clear below, so that it must not tell
+            // either that they are there. The checkpoint of the first round may have the same time; it is larger, and
+            // of two values of one time servers take the larger.
+            session.put_at(&statements.put_checkpoint, (store.as_str(), checkpoint), self.upto).await?;
+        }
         // Before the rows: a removal among sealed rows does not tell of which one, but that it is not to be read.
         self.replay(checkpoint).await?;
         stream::iter(0..BUCKETS)
@@ -81,6 +89,14 @@ impl<'l> Loader<'l> {
             .await?;
         send(pages, self.open(self.behind.rows(), |_| false).await?.rows).await?;
         self.forget();
+        let subjects = self.reading.as_ref().map_or(0, Reading::leave_out);
+        if subjects > 0 {
+            tracing::warn!(
+                store,
+                subjects,
+                "rows of those whose keys cannot be had now are left out, and stay as they are"
+            );
+        }
         Ok(())
     }
 
@@ -99,7 +115,7 @@ impl<'l> Loader<'l> {
             let Page { rows, sealed, cleared, .. } = self.open(stored, |row| self.behind.has(row)).await?;
             // One after the other: what is removed in clear must be there sealed. Not by the journal, which is not for
             // as much; a start that is cut off does the rest the next time, since nobody can write before.
-            self.table.write(sealed, self.upto).await?;
+            self.table.write(sealed, SEALED_LATER).await?;
             self.table.write(cleared, self.upto).await?;
             send(pages, rows).await?;
             match next {

@@ -175,9 +175,12 @@ impl KeptDb {
     /// As [`KeptDb::open_with`], with rows that are about somebody sealed by the key of whom they are about.
     ///
     /// What is there of those who have no key is left out, and removed behind the writers' backs; as long as not one
-    /// key is found, nothing is removed. Rows that stand in clear, of a store that was not sealed before, are sealed
-    /// first: that once it takes two writes of each of them. Later, what is written about those who have no key is not
-    /// kept, and a write for which keys cannot be had is refused.
+    /// key is found, nothing is removed. Of whose key is not near while others cannot be asked, rows are left out and
+    /// stay: such a store is not whole ([`KeptTasks::is_whole`]). It fails once such a key is found, looked for as often
+    /// as a lease is long, or when it is written about them then; the next start reads their rows. Rows that stand in
+    /// clear, of a store that was not sealed before, are sealed first: that once it takes two writes of each of them.
+    /// Later, what is written about those who have no key is not kept, and a write for which keys cannot be had is
+    /// refused.
     ///
     /// # Errors
     /// As of [`KeptDb::open`]; keys cannot be had, or a row is not what was sealed.
@@ -241,7 +244,7 @@ async fn open(
     let statements = Arc::new(RowStatements::prepare(session).await?);
     let table = RowTable { session: session.clone(), statements, store: name.to_owned() };
     let entries = Arc::new(JournalTable::new(session, name, sealed.is_some()).await?);
-    let reading = sealed.clone().map(Reading::new);
+    let (reading, at_hand) = (sealed.clone().map(Reading::new), sealed.clone());
     let journal = Journal::take_over(Arc::clone(&entries), Arc::clone(&behind), sealed, writer).await?;
     let loader = Loader::new(&table, &entries, &behind, reading, journal.upto());
     let scratch = loader.load(folder.to_owned()).await?;
@@ -250,17 +253,28 @@ async fn open(
     }
     let (groups, queue) = mpsc::channel(1);
     let (db, breaker) = scratch.open(groups)?;
-    let (stop, flush) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, flush, found) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let is_whole = at_hand.as_ref().is_none_or(Sealed::is_whole);
+    let looking = at_hand.map(|sealed| {
+        let found = found.clone();
+        Task::spawn(async move {
+            if sealed.finds_any(options.lease).await {
+                found.cancel();
+            }
+        })
+    });
     let rows = RowWriter { table, journal: entries, behind, every: options.gather };
     let tasks = KeptTasks {
         name: name.to_owned(),
-        journal: Task::spawn(journal.run(queue, options.idle, breaker, stop.clone(), lost)),
+        journal: Task::spawn(journal.run(queue, options.idle, breaker, stop.clone(), lost, found)),
         stop,
         rows: Task::spawn(rows.run(flush.clone())),
         flush,
         holding,
         stop_lease,
         lease: Arc::clone(lease),
+        is_whole,
+        _looking: looking,
     };
     Ok((db, tasks))
 }
@@ -307,9 +321,17 @@ pub struct KeptTasks {
     holding: Task,
     stop_lease: CancellationToken,
     lease: Arc<Lease>,
+    is_whole: bool,
+    _looking: Option<Task>,
 }
 
 impl KeptTasks {
+    /// Whether nothing was left out of the store at the start but what is to be removed. Where something was, nothing
+    /// may be concluded from that it is not there.
+    pub const fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// Ends in order: no further write is taken, what was is brought into the rows, and the next process is let in.
     /// After `within` the rest is left to the next start, which only takes longer.
     pub async fn close(mut self, within: Duration) {

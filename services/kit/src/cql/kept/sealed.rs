@@ -10,10 +10,17 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     fmt, slice,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use echotune_model::ErrorKind;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{super::CqlError, KeptError, code};
@@ -31,6 +38,11 @@ const ID: u8 = 1;
 const TEXT: u8 = 2;
 /// Keys that are looked up at once, for each of those who look.
 const KEYS_AT_ONCE: usize = 8;
+/// How long a write waits for a key, for which all those after it wait too.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After so many keys that only others could tell of, a start asks the own region alone: each may take as long as a
+/// request does.
+const MAX_AFAR: usize = 64;
 
 /// By which keys rows of a store are sealed, and which. No table of such a store may be named `(sealed)`.
 #[derive(Clone)]
@@ -56,11 +68,51 @@ pub(super) struct Seal {
     names: NamesKey,
 }
 
-/// By subject; nothing for those who have no key any more.
-pub(super) type Seals = HashMap<String, Option<Arc<Seal>>>;
+/// What is known of the key of a subject.
+#[derive(Debug, Clone)]
+pub(super) enum Known {
+    /// It is there.
+    Seal(Arc<Seal>),
+    /// There is none any more.
+    Gone,
+    /// It is not near, and those who would know whether it is elsewhere cannot be reached.
+    Afar,
+}
+
+impl Known {
+    fn of(subject: &str, key: Option<DataKey>) -> Self {
+        key.map_or(Self::Gone, |key| Self::Seal(Arc::new(Seal::new(subject, key))))
+    }
+}
+
+/// By subject.
+pub(super) type Seals = HashMap<String, Known>;
 
 fn seal_of<'s>(seals: &'s Seals, subject: &str) -> Option<&'s Seal> {
-    seals.get(subject)?.as_deref()
+    match seals.get(subject)? {
+        Known::Seal(seal) => Some(seal.as_ref()),
+        Known::Gone | Known::Afar => None,
+    }
+}
+
+/// Of whom there are rows that were neither read nor removed at a start.
+#[derive(Debug)]
+struct LeftOut {
+    all: HashSet<String>,
+    /// Those of whom others will know.
+    afar: Vec<String>,
+}
+
+/// Why a group is not sealed.
+#[derive(Debug, Error)]
+pub(super) enum Unsealed {
+    #[error("what it says of somebody cannot be sealed: {0}")]
+    Keys(#[from] KeyError),
+    #[error(
+        "rows were left out at the start, since the key of whom they are about could not be had then, and now it can; \
+         start EchoTune again"
+    )]
+    LeftOut,
 }
 
 /// What is sealed along, so that no value can stand in for another.
@@ -137,11 +189,36 @@ pub(super) struct Page {
 pub(super) struct Sealed {
     sealing: Sealing,
     store: String,
+    /// As the start has found it.
+    left_out: Arc<OnceLock<LeftOut>>,
 }
 
 impl Sealed {
-    pub(super) const fn new(sealing: Sealing, store: String) -> Self {
-        Self { sealing, store }
+    pub(super) fn new(sealing: Sealing, store: String) -> Self {
+        Self { sealing, store, left_out: Arc::default() }
+    }
+
+    /// Whether all rows of those who have a key were read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left_out.get().is_none_or(|left_out| left_out.all.is_empty())
+    }
+
+    /// Looks every so often for keys of which only others could tell at the start; whether one is there after all.
+    pub(super) async fn finds_any(self, every: Duration) -> bool {
+        let mut afar = self.left_out.get().map(|left_out| left_out.afar.clone()).unwrap_or_default();
+        while !afar.is_empty() {
+            sleep(every).await;
+            while let Some(subject) = afar.last() {
+                let found = self.sealing.keys.existing(subject).await;
+                match found {
+                    Ok(Some(_)) => return true,
+                    // Erased: what is left is removed at the next start.
+                    Ok(None) => drop(afar.pop()),
+                    Err(_) => break,
+                }
+            }
+        }
+        false
     }
 
     /// Whom a row is about that is in clear and should not be stored so.
@@ -164,27 +241,49 @@ impl Sealed {
     /// would keep what comes late of them for ever.
     async fn seals(&self, subjects: HashSet<String>) -> Result<Seals, KeyError> {
         let look = |subject: String| async move {
-            let key = self.sealing.keys.existing(&subject).await?;
-            let seal = key.map(|key| Arc::new(Seal::new(&subject, key)));
-            Ok::<_, KeyError>((subject, seal))
+            let late = |_| KeyError::Failed {
+                kind: ErrorKind::Unavailable,
+                message: format!("a key was not told within {PATIENCE:?}; see how the CQL servers of all regions do"),
+            };
+            let key = timeout(PATIENCE, self.sealing.keys.existing(&subject)).await.map_err(late)??;
+            let known = Known::of(&subject, key);
+            Ok::<_, KeyError>((subject, known))
         };
         stream::iter(subjects).map(look).buffer_unordered(KEYS_AT_ONCE).try_collect().await
     }
 
+    /// What a start is to know of a key, which is not to fail because others cannot be reached.
+    async fn known(&self, subject: &str, asks_others: bool) -> Result<Known, KeyError> {
+        let keys = &self.sealing.keys;
+        if asks_others {
+            match keys.existing(subject).await {
+                Ok(key) => return Ok(Known::of(subject, key)),
+                Err(cause) if cause.kind() != ErrorKind::Unavailable => return Err(cause),
+                Err(_) => {}
+            }
+        }
+        let near = keys.near(subject).await?;
+        Ok(near.map_or(Known::Afar, |key| Known::of(subject, Some(key))))
+    }
+
     /// What is stored of a group. Rows of those who have no key are left out: what is stored of them nobody opens, and
-    /// it is removed at the next start.
-    pub(super) async fn group(&self, rows: &[Row]) -> Result<Vec<Row>, KeyError> {
+    /// it is removed at the next start. Nothing is written over rows that were not read.
+    pub(super) async fn group(&self, rows: &[Row]) -> Result<Vec<Row>, Unsealed> {
         let subjects = rows.iter().filter_map(|row| self.clear_subject(row)).collect();
         let seals = self.seals(subjects).await?;
+        let is_left_out = |subject: &String| self.left_out.get().is_some_and(|left_out| left_out.all.contains(subject));
+        if seals.iter().any(|(subject, known)| matches!(known, Known::Seal(_)) && is_left_out(subject)) {
+            return Err(Unsealed::LeftOut);
+        }
         let stored = |row: &Row| match self.clear_subject(row) {
             None => Some(Ok(row.clone())),
             Some(subject) => Some(seal_of(&seals, &subject)?.seal(&self.store, row)),
         };
-        rows.iter().filter_map(stored).collect()
+        Ok(rows.iter().filter_map(stored).collect::<Result<Vec<_>, KeyError>>()?)
     }
 
     /// What an entry of the journal says in stored rows. What a program wrote in clear that did not seal yet is sealed,
-    /// and removed where it may stand in clear.
+    /// and removed where it may stand in clear; of those who have no key it stays as it is until all is read.
     pub(super) fn renewed(&self, rows: Vec<Row>, seals: &Seals) -> Result<Vec<Row>, KeyError> {
         let mut stored = Vec::with_capacity(rows.len());
         for row in rows {
@@ -193,9 +292,10 @@ impl Sealed {
                 continue;
             };
             if let Some(seal) = seal_of(seals, &subject) {
-                stored.push(seal.seal(&self.store, &row)?);
+                stored.extend([seal.seal(&self.store, &row)?, removal(&row)]);
+            } else {
+                stored.push(row);
             }
-            stored.push(removal(&row));
         }
         Ok(stored)
     }
@@ -210,9 +310,14 @@ impl Sealed {
                 }
                 continue;
             };
-            let Some(seal) = seal_of(seals, &subject) else {
-                page.gone.push(removal(&row));
-                continue;
+            let seal = match seals.get(&subject) {
+                Some(Known::Seal(seal)) => seal,
+                Some(Known::Gone) => {
+                    page.gone.push(removal(&row));
+                    continue;
+                }
+                // It stays as it is.
+                Some(Known::Afar) | None => continue,
             };
             if row.table == SEALED {
                 if has_word(&row) {
@@ -245,33 +350,51 @@ impl Sealed {
 pub(super) struct Reading {
     sealed: Sealed,
     found: Mutex<Seals>,
+    /// Of how many only others could tell.
+    afar: AtomicUsize,
 }
 
 impl Reading {
     pub(super) fn new(sealed: Sealed) -> Self {
-        Self { sealed, found: Mutex::default() }
+        Self { sealed, found: Mutex::default(), afar: AtomicUsize::default() }
     }
 
     /// The seals for these rows.
     async fn seals(&self, rows: &[Row]) -> Result<Seals, KeptError> {
         let (mut seals, mut missing) = (Seals::new(), HashSet::new());
         {
-            let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = self.found();
             for row in rows {
                 let Some(subject) = self.sealed.subject(row)? else { continue };
-                if let Some(seal) = found.get(&subject) {
-                    seals.insert(subject, seal.clone());
+                if let Some(known) = found.get(&subject) {
+                    seals.insert(subject, known.clone());
                 } else {
                     missing.insert(subject);
                 }
             }
         }
-        if !missing.is_empty() {
-            let new = self.sealed.seals(missing).await.map_err(|cause| self.sealed.not_had(cause))?;
-            seals.extend(new.clone());
-            self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+        let look = |subject: String| async move {
+            let asks_others = self.afar.load(Ordering::Relaxed) < MAX_AFAR;
+            let known = self.sealed.known(&subject, asks_others).await?;
+            if matches!(known, Known::Afar) {
+                self.afar.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, KeyError>((subject, known))
+        };
+        let new = stream::iter(missing).map(look).buffer_unordered(KEYS_AT_ONCE).try_collect::<Vec<_>>().await;
+        let new = new.map_err(|cause| self.sealed.not_had(cause))?;
+        let mut found = self.found();
+        for (subject, known) in new {
+            // What was found first holds for all rows: they are read as a whole or not at all.
+            let first = found.entry(subject.clone()).or_insert(known).clone();
+            seals.insert(subject, first);
         }
+        drop(found);
         Ok(seals)
+    }
+
+    fn found(&self) -> MutexGuard<'_, Seals> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// [`Sealed::renewed`] of an entry.
@@ -288,7 +411,25 @@ impl Reading {
 
     /// Whether a key of anybody was found.
     pub(super) fn has_found_any(&self) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).values().any(Option::is_some)
+        self.found().values().any(|known| matches!(known, Known::Seal(_)))
+    }
+
+    /// Notes of whom there are rows that were neither read nor are to be removed, once all was read; how many these are.
+    pub(super) fn leave_out(&self) -> usize {
+        let removes_nothing = !self.has_found_any();
+        let (mut all, mut afar) = (HashSet::new(), Vec::new());
+        for (subject, known) in &*self.found() {
+            let is_afar = matches!(known, Known::Afar);
+            if is_afar {
+                afar.push(subject.clone());
+            }
+            if is_afar || removes_nothing {
+                all.insert(subject.clone());
+            }
+        }
+        let count = all.len();
+        self.sealed.left_out.get_or_init(|| LeftOut { all, afar });
+        count
     }
 }
 

@@ -33,6 +33,8 @@ type Stored = (String, Vec<u8>, Vec<u8>);
 struct Keys {
     keys: EmbeddedSubjectKeys,
     away: AtomicBool,
+    /// Whether those of other regions are.
+    is_cut_off: AtomicBool,
     _folder: tempfile::TempDir,
 }
 
@@ -45,7 +47,7 @@ impl Keys {
         for subject in subjects {
             keys.key(subject).await.expect("made");
         }
-        Arc::new(Self { keys, away: AtomicBool::new(false), _folder: folder })
+        Arc::new(Self { keys, away: AtomicBool::new(false), is_cut_off: AtomicBool::new(false), _folder: folder })
     }
 
     fn ask(&self) -> Result<&EmbeddedSubjectKeys, KeyError> {
@@ -63,7 +65,19 @@ impl SubjectKeys for Keys {
     }
 
     async fn existing(&self, subject: &str) -> Result<Option<echotune_kit::keys::DataKey>, KeyError> {
-        self.ask()?.existing(subject).await
+        match self.near(subject).await? {
+            None if self.is_cut_off.load(Ordering::Relaxed) => {
+                Err(KeyError::Failed { kind: ErrorKind::Unavailable, message: "cut off".into() })
+            }
+            None => self.ask()?.existing(subject).await,
+            near => Ok(near),
+        }
+    }
+
+    /// That of benedict is far.
+    async fn near(&self, subject: &str) -> Result<Option<echotune_kit::keys::DataKey>, KeyError> {
+        let keys = self.ask()?;
+        if subject == "benedict" { Ok(None) } else { keys.existing(subject).await }
     }
 
     async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
@@ -285,6 +299,120 @@ async fn a_store_in_clear_is_sealed_at_the_start_and_the_newest_words_win() {
         assert!(!holds(&bytes, secret), "{secret}");
     }
     assert_eq!(found(&place, &keys).await, expected);
+}
+
+/// The sequence number of the last entry of the journal.
+async fn last_entry(place: &Place) -> i64 {
+    let head = place.session.read("the head", "SELECT DISTINCT upto FROM kept_journal WHERE store = ?").await;
+    let head: Option<(i64,)> = place.session.one(&head.expect("prepared"), (&place.name,)).await.expect("read");
+    head.expect("a journal").0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wrote_in_clear_and_comes_late_does_not_say_that_it_is_in_the_rows() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel"]).await);
+    let (db, tasks) = place.open(&place.session, quick()).await;
+    put(&db, "annabel/first", "Debut").await.expect("written");
+    close(db, tasks).await;
+    let (db, tasks) = place.open(&place.session, journal_only()).await;
+    put(&db, "annabel/first", "Post").await.expect("written");
+    drop((db, tasks));
+    let at = last_entry(&place).await;
+    // One that removes the row in clear, and ends before it has written what the journal says.
+    drop(open(&place, &keys, journal_only()).await);
+    // The writer of before ends its round: its row, which is older than the removal, and the checkpoint.
+    let late = "INSERT INTO kept_checkpoints (store, upto) VALUES (?, ?)";
+    let late = place.session.write("come late", late).await.expect("prepared");
+    place.session.put_at(&late, (&place.name, at), at).await.expect("written");
+    assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]));
+}
+
+/// Bucket, table, key and value of a row.
+type Placed = (i32, String, Vec<u8>, Vec<u8>);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_clear_that_comes_late_does_not_replace_what_was_sealed() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel"]).await);
+    let (db, tasks) = place.open(&place.session, quick()).await;
+    put(&db, "annabel/first", "Debut").await.expect("written");
+    close(db, tasks).await;
+    let rows = "SELECT bucket, tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?";
+    let rows = place.session.read("rows", rows).await.expect("prepared");
+    let rows: Vec<Vec<Placed>> = stream::iter(0..1_024)
+        .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
+        .buffer_unordered(64)
+        .try_collect()
+        .await
+        .expect("read");
+    let (bucket, table, key, value) = rows.concat().pop().expect("in clear");
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    put(&db, "annabel/first", "Post").await.expect("written");
+    close(db, tasks).await;
+    let late = "INSERT INTO kept_rows (store, bucket, tbl, key, value) VALUES (?, ?, ?, ?, ?)";
+    let late = place.session.write("come late", late).await.expect("prepared");
+    let at = last_entry(&place).await;
+    place.session.put_at(&late, (&place.name, bucket, table, key, value), at).await.expect("written");
+    assert_eq!(stored(&place).await.0.len(), 2, "it is there");
+    found(&place, &keys).await;
+    assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]));
+    assert_eq!(stored(&place).await.0.len(), 1, "nothing is in clear");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_is_cut_off_starts_without_those_whose_keys_are_far_and_loses_nothing_of_them() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict", "charlotte"]).await);
+    let (db, tasks) = open(&place, &keys, journal_only()).await;
+    let all = of(&[("annabel/first", "Post"), ("benedict/first", "Blur"), ("charlotte/first", "IRM"), ("all", "3")]);
+    for (key, value) in all.clone() {
+        write(&db, vec![(key, Some(value))]).await.expect("written");
+    }
+    drop((db, tasks));
+    // Erased, as nobody can tell here.
+    keys.destroy("charlotte").await.expect("destroyed");
+    keys.is_cut_off.store(true, Ordering::Relaxed);
+    let left = of(&[("annabel/first", "Post"), ("all", "3")]);
+    // From the journal, and then from the rows.
+    for _ in 0..2 {
+        let (db, tasks) = open(&place, &keys, quick()).await;
+        assert!(!tasks.is_whole());
+        assert_eq!(words(&db), left);
+        close(db, tasks).await;
+    }
+    let (db, tasks) = open(&place, &keys, KeptOptions { lease: NEVER, ..quick() }).await;
+    let refused = put(&db, "benedict/first", "Parklife").await.expect_err("not now");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    put(&db, "annabel/second", "Debut").await.expect("hers is near");
+    keys.is_cut_off.store(false, Ordering::Relaxed);
+    put(&db, "charlotte/second", "Stage Whisper").await.expect("taken, and not kept");
+    let ended = put(&db, "benedict/first", "Parklife").await.expect_err("what is there was not read");
+    assert!(ended.to_string().contains("left out"), "{ended}");
+    put(&db, "annabel/third", "Volta").await.expect_err("the store takes no more");
+    close(db, tasks).await;
+    let mut all = all;
+    all.remove(&b"charlotte/first"[..]);
+    all.insert(b"annabel/second".into(), b"Debut".into());
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    assert!(tasks.is_whole());
+    assert_eq!(words(&db), all);
+    close(db, tasks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_from_which_somebody_was_left_out_ends_once_the_key_is_found() {
+    let (place, keys) = (Place::new().await, Keys::of(&["annabel", "benedict"]).await);
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    for key in ["annabel/first", "benedict/first"] {
+        put(&db, key, "1").await.expect("written");
+    }
+    close(db, tasks).await;
+    keys.is_cut_off.store(true, Ordering::Relaxed);
+    let (db, tasks) = open(&place, &keys, quick()).await;
+    let failed = db.failed();
+    keys.is_cut_off.store(false, Ordering::Relaxed);
+    let cause = tokio::time::timeout(Duration::from_secs(60), failed).await.expect("it looks again");
+    assert!(cause.to_string().contains("left out"), "{cause}");
+    close(db, tasks).await;
+    assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "1"), ("benedict/first", "1")]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,6 +92,8 @@ impl Draft {
                 self.delete(table, key);
             }
         }
+        // Also of whom nothing is here: rows that are kept elsewhere and were left out are not to outlive the news.
+        self.delete(NAMES, begin.0);
         windows.into_iter().for_each(|window| self.delete(WINDOWS, window.0));
         Ok(())
     }
@@ -156,5 +158,20 @@ impl Draft {
         self.change.write(view, &mut batch)?;
         batch.put(PROGRESS, Key::new(), progress);
         Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echotune_kit::embedded::Db;
+
+    use super::*;
+
+    #[test]
+    fn an_erasure_has_a_word_on_who_is_erased_also_when_nothing_is_there() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (db, mut draft, user) = (Db::open(folder.path()).expect("open"), Draft::default(), UserId::new(1));
+        db.read(|view| draft.erase(view, user)).expect("erased");
+        assert!(draft.is_deleted(NAMES, &of(user).0));
     }
 }

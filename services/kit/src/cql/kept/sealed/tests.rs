@@ -1,4 +1,6 @@
-use echotune_model::ErrorKind;
+use std::sync::atomic::AtomicBool;
+
+use async_trait::async_trait;
 use proptest::prelude::*;
 
 use super::*;
@@ -148,7 +150,8 @@ async fn what_was_written_in_clear_is_sealed_and_removed() {
     let renewed = world.sealed.renewed(entry.clone(), &seals).expect("renewed");
     assert_eq!(ann.open(STORE, &renewed[0]).expect("opened"), Some(put.clone()));
     let gone = ann.seal(STORE, &removed).expect("sealed");
-    assert_eq!(renewed[1..], [removal(&put), gone, removed, removal(&of_eve), clear.clone(), sealed_before.clone()]);
+    let stays = of_eve.clone();
+    assert_eq!(renewed[1..], [removal(&put), gone, removed, stays, clear.clone(), sealed_before.clone()]);
     // The same, as rows hold it: nothing is there that was removed.
     let rows = entry.into_iter().filter(|row| row.value.is_some()).collect();
     let page = world.sealed.read(rows, &seals, |_| false).expect("read");
@@ -194,4 +197,130 @@ async fn what_is_read_of_whose_key_is_gone_is_to_be_removed_and_what_is_damaged_
     let nobody = Row { key: vec![0; 40], ..stored[1].clone() };
     let told = Reading::new(world.sealed.clone()).page(vec![nobody], |_| false).await.expect_err("damaged");
     assert_eq!(told.kind(), ErrorKind::DataLoss);
+}
+
+/// Keys of a region that can be cut off, and that has none of ann's: only others could tell of it.
+struct Region {
+    keys: EmbeddedSubjectKeys,
+    is_cut_off: AtomicBool,
+    asked: AtomicUsize,
+}
+
+impl Region {
+    fn new(keys: EmbeddedSubjectKeys) -> Arc<Self> {
+        Arc::new(Self { keys, is_cut_off: AtomicBool::new(true), asked: AtomicUsize::new(0) })
+    }
+}
+
+#[async_trait]
+impl SubjectKeys for Region {
+    async fn key(&self, subject: &str) -> Result<DataKey, KeyError> {
+        self.keys.key(subject).await
+    }
+
+    async fn existing(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+        match self.near(subject).await? {
+            None if self.is_cut_off.load(Ordering::Relaxed) => {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                Err(KeyError::Failed { kind: ErrorKind::Unavailable, message: "cut off".into() })
+            }
+            None => self.keys.existing(subject).await,
+            near => Ok(near),
+        }
+    }
+
+    async fn near(&self, subject: &str) -> Result<Option<DataKey>, KeyError> {
+        if subject == "ann" { Ok(None) } else { self.keys.existing(subject).await }
+    }
+
+    async fn destroy(&self, subject: &str) -> Result<(), KeyError> {
+        self.keys.destroy(subject).await
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_is_cut_off_leaves_out_whose_key_is_not_near_and_removes_nothing_of_them() {
+    let world = World::new().await;
+    let rows = [row("plays", "ann/1", Some("Post")), row("plays", "ben/1", Some("Blur"))];
+    let stored = world.sealed.group(&rows).await.expect("stored");
+    let in_clear = row("plays", "ann/2", Some("Debut"));
+    let region = Region::new(world.keys.clone());
+    let sealed = Sealed::new(Sealing { keys: region.clone(), subject }, STORE.into());
+    let reading = Reading::new(sealed.clone());
+    let page = reading.page([&stored[..], &[in_clear.clone()]].concat(), |_| false).await.expect("read");
+    assert_eq!((page.rows, page.gone), (vec![rows[1].clone()], Vec::new()));
+    assert_eq!((page.sealed, page.cleared), (Vec::new(), Vec::new()));
+    assert_eq!(reading.entry(vec![in_clear.clone()]).await.expect("read"), [in_clear], "in clear until it is sealed");
+    assert_eq!((reading.leave_out(), sealed.is_whole()), (1, false));
+    let unavailable = sealed.group(&rows).await.expect_err("of ann");
+    assert!(matches!(unavailable, Unsealed::Keys(_)), "{unavailable}");
+    assert_eq!(sealed.group(&rows[1..]).await.expect("of ben").len(), 1);
+    // Hers is there after all: nothing may be written over what was not read.
+    region.is_cut_off.store(false, Ordering::Relaxed);
+    assert!(matches!(sealed.group(&rows).await.expect_err("left out"), Unsealed::LeftOut));
+    assert!(sealed.clone().finds_any(Duration::ZERO).await);
+    world.keys.destroy("ann").await.expect("destroyed");
+    assert_eq!(sealed.group(&rows).await.expect("without hers").len(), 1);
+    assert!(!sealed.finds_any(Duration::ZERO).await, "there is nothing to look for");
+}
+
+#[tokio::test]
+async fn what_is_left_while_nobody_has_a_key_is_not_written_over_once_somebody_has() {
+    let world = World::new().await;
+    let rows = [row("plays", "ann/1", Some("Post"))];
+    let stored = world.sealed.group(&rows).await.expect("stored");
+    let folder = tempfile::tempdir().expect("folder");
+    let keys = EmbeddedSubjectKeys::new(Db::open(folder.path()).expect("open"), MasterKeys::new(&[[7; 32]]));
+    let sealed = sealed_anew(&keys);
+    let reading = Reading::new(sealed.clone());
+    assert_eq!(reading.page(stored, |_| false).await.expect("read").gone.len(), 1);
+    assert_eq!((reading.leave_out(), sealed.is_whole()), (1, false));
+    assert!(sealed.group(&rows).await.expect("nobody's").is_empty());
+    keys.key("ann").await.expect("restored");
+    assert!(matches!(sealed.group(&rows).await.expect_err("left out"), Unsealed::LeftOut));
+    // Where all is read, who is new is written.
+    let whole = Reading::new(sealed_anew(&keys));
+    assert_eq!((whole.leave_out(), whole.sealed.is_whole()), (0, true));
+    assert_eq!(whole.sealed.group(&rows).await.expect("stored").len(), 1);
+}
+
+fn sealed_anew(keys: &EmbeddedSubjectKeys) -> Sealed {
+    Sealed::new(Sealing { keys: Arc::new(keys.clone()), subject }, STORE.into())
+}
+
+#[tokio::test]
+async fn a_start_asks_others_of_so_many_keys_and_no_more() {
+    let world = World::new().await;
+    let region = Region::new(world.keys.clone());
+    let reading = Reading::new(Sealed::new(Sealing { keys: region.clone(), subject }, STORE.into()));
+    let rows: Vec<_> = (0..1_000).map(|n| row("plays", &format!("listener-{n}/1"), Some("Post"))).collect();
+    let page = reading.page(rows, |_| false).await.expect("read");
+    assert!(page.rows.is_empty() && page.gone.is_empty());
+    assert_eq!(reading.leave_out(), 1_000);
+    assert!(region.asked.load(Ordering::Relaxed) < MAX_AFAR + KEYS_AT_ONCE);
+}
+
+/// Keys of which nobody tells.
+struct Silent;
+
+#[async_trait]
+impl SubjectKeys for Silent {
+    async fn key(&self, _: &str) -> Result<DataKey, KeyError> {
+        std::future::pending().await
+    }
+
+    async fn existing(&self, _: &str) -> Result<Option<DataKey>, KeyError> {
+        std::future::pending().await
+    }
+
+    async fn destroy(&self, _: &str) -> Result<(), KeyError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_does_not_wait_for_a_key_for_ever() {
+    let sealed = Sealed::new(Sealing { keys: Arc::new(Silent), subject }, STORE.into());
+    let told = sealed.group(&[row("plays", "ann/1", Some("Post"))]).await.expect_err("no key");
+    assert!(matches!(told, Unsealed::Keys(KeyError::Failed { kind: ErrorKind::Unavailable, .. })), "{told}");
 }
