@@ -247,7 +247,7 @@ async fn a_region_that_is_cut_off_leaves_out_whose_key_is_not_near_and_removes_n
     let region = Region::new(world.keys.clone());
     let sealed = Sealed::new(Sealing { keys: region.clone(), subject }, STORE.into());
     let reading = Reading::new(sealed.clone());
-    let page = reading.page([&stored[..], &[in_clear.clone()]].concat(), |_| false).await.expect("read");
+    let page = reading.page([&stored[..], std::slice::from_ref(&in_clear)].concat(), |_| false).await.expect("read");
     assert_eq!((page.rows, page.gone), (vec![rows[1].clone()], Vec::new()));
     assert_eq!((page.sealed, page.cleared), (Vec::new(), Vec::new()));
     assert_eq!(reading.entry(vec![in_clear.clone()]).await.expect("read"), [in_clear], "in clear until it is sealed");
