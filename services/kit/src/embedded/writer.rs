@@ -162,7 +162,11 @@ pub(super) fn write_groups(
 ) {
     let mut queue = Queue { requests, breaker };
     let mut group = Vec::with_capacity(GROUP);
-    while queue.requests.blocking_recv_many(&mut group, GROUP) > 0 {
+    // A request that cannot be kept has all refused that share its group, and may come again: for a while after it each
+    // has a group of its own.
+    let mut alone = 0_usize;
+    while queue.requests.blocking_recv_many(&mut group, if alone > 0 { 1 } else { GROUP }) > 0 {
+        alone = alone.saturating_sub(1);
         while !group.is_empty() {
             let Some(held) = database.upgrade() else { return };
             let Some(database) = held.database.to_write() else { return };
@@ -177,6 +181,7 @@ pub(super) fn write_groups(
                 Err(Unkept { cause, for_good }) => {
                     tracing::error!(%cause, "a group of writes has failed");
                     refuse(&mut group, &cause);
+                    alone = GROUP;
                     // After an I/O error redb takes no write until the file is opened again.
                     if for_good || database.begin_write().is_err() {
                         breaker.fail(cause);

@@ -123,3 +123,27 @@ async fn requests_that_wait_are_kept_together_up_to_a_size_in_order() {
     assert_eq!(seen, [&b"012"[..], b"345", b"6"]);
     waiting.await.expect("kept");
 }
+
+#[tokio::test]
+async fn what_is_not_kept_harms_no_others_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (db, _, mut groups) = open(folder.path(), &[]);
+    let mut first = Box::pin(put(&db, "0", b"0".into()));
+    assert!(futures::poll!(&mut first).is_pending());
+    let group = groups.recv().await.expect("a group");
+    let waiting = futures::future::join_all(["a", "b", "c"].map(|key| put(&db, key, b"1".into())));
+    let mut waiting = Box::pin(waiting);
+    assert!(futures::poll!(&mut waiting).is_pending(), "while one is being kept");
+    group.answer(refused(false));
+    first.await.expect_err("not kept");
+    for key in ["a", "b", "c"] {
+        let group = tokio::select! {
+            group = groups.recv() => group.expect("a group"),
+            _ = &mut waiting => panic!("told before all are kept"),
+        };
+        assert_eq!(group.rows(), [row(key, Some("1"))], "alone");
+        group.answer(if key == "b" { refused(false) } else { Ok(()) });
+    }
+    let told: Vec<_> = waiting.await.iter().map(Result::is_ok).collect();
+    assert_eq!((told, keys(&db)), (vec![true, false, true], "ac".to_owned()));
+}
