@@ -54,7 +54,7 @@ impl Process {
         let child = command.spawn().map_err(TestbedError::program(&program, ""))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
         // A child that ended at once is still a zombie with a start time, since nobody has waited for it.
-        let start = stat(pid).map(|(_, start)| start).unwrap_or_default();
+        let start = Stat::of(pid).map(|stat| stat.start).unwrap_or_default();
         let process = Self { pid, start };
         let written = fs::write(pid_file, format!("{pid} {start}\n"));
         written.map(|()| process).map_err(|error| {
@@ -74,7 +74,7 @@ impl Process {
 
     /// The process that has this id now.
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        stat(pid).map(|(_, start)| Self { pid, start })
+        Stat::of(pid).map(|stat| Self { pid, start: stat.start })
     }
 
     /// This very process.
@@ -99,12 +99,7 @@ impl Process {
     }
 
     pub(crate) fn state(self) -> State {
-        match stat(self.pid) {
-            Some((_, start)) if start != self.start => State::Down,
-            None | Some(('Z' | 'X', _)) => State::Down,
-            Some(('T', _)) => State::Paused,
-            Some(_) => State::Running,
-        }
+        Stat::of(self.pid).filter(|stat| stat.start == self.start).map_or(State::Down, Stat::state)
     }
 
     /// Resident memory in KiB.
@@ -150,17 +145,36 @@ pub(crate) fn all() -> impl Iterator<Item = Process> {
     entries.filter_map(|entry| Process::of(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// State letter and start time of a process, from `/proc/PID/stat` (proc(5): fields 3 and 22).
-fn stat(pid: i32) -> Option<(char, u64)> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// What `/proc/PID/stat` says of a process (proc(5): fields 3, 20 and 22).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    letter: char,
+    threads: u32,
+    start: u64,
 }
 
-fn parse_stat(text: &str) -> Option<(char, u64)> {
-    // The name of a program stands in brackets and may hold blanks and brackets itself.
-    let (_, fields) = text.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // The name of a program stands in brackets and may hold blanks and brackets itself.
+        let (_, fields) = text.rsplit_once(") ")?;
+        let mut fields = fields.split(' ');
+        let letter = fields.next()?.chars().next()?;
+        let threads = fields.nth(16)?.parse().ok()?;
+        Some(Self { letter, threads, start: fields.nth(1)?.parse().ok()? })
+    }
+
+    const fn state(self) -> State {
+        match self.letter {
+            // Its first thread is a zombie until the last has ended, and so long it holds what it has, ports too.
+            'Z' | 'X' if self.threads <= 1 => State::Down,
+            'T' => State::Paused,
+            _ => State::Running,
+        }
+    }
 }
 
 /// The last lines of a log, for messages.
@@ -195,8 +209,16 @@ mod tests {
     fn the_stat_of_a_program_with_a_strange_name_is_read() {
         let after = (4..=21).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
         let text = format!("17 (a) R (b) T {after} 4711 23 24");
-        assert_eq!(parse_stat(&text), Some(('T', 4711)));
-        assert_eq!(parse_stat("17 (a) T 4"), None);
+        assert_eq!(Stat::parse(&text), Some(Stat { letter: 'T', threads: 20, start: 4711 }));
+        assert_eq!(Stat::parse("17 (a) T 4"), None);
+    }
+
+    #[test]
+    fn a_process_is_down_once_its_last_thread_has_ended() {
+        let state = |letter, threads| Stat { letter, threads, start: 1 }.state();
+        assert_eq!([state('Z', 40), state('Z', 2)], [State::Running; 2], "its first thread alone has ended");
+        assert_eq!([state('Z', 1), state('Z', 0), state('X', 0)], [State::Down; 3]);
+        assert_eq!([state('T', 40), state('S', 40)], [State::Paused, State::Running]);
     }
 
     #[tokio::test]
