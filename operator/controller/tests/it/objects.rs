@@ -120,6 +120,7 @@ fn nobody_is_called_unless_it_is_allowed() {
     // What the API server adds makes no difference, and what the operator wrote does.
     let mut service = children.service.clone();
     let told = service.spec.as_mut().expect("a spec");
+    assert_eq!(told.cluster_ip.as_deref(), Some("None"), "it takes none of the cluster's addresses");
     (told.cluster_ip, told.session_affinity) = (Some("10.0.0.1".into()), Some("None".into()));
     assert_eq!(echotune_controller::build::endpoints(&service), children.essence(Child::Service));
     service.spec.as_mut().expect("a spec").type_ = Some("LoadBalancer".into());
