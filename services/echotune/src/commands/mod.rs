@@ -41,7 +41,10 @@ use crate::{
     output,
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 64 wrong configuration.\nData folder: $ECHOTUNE_DATA or ./data.";
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 64 wrong configuration, 130 or 143 ended by SIGINT or SIGTERM.
+`up` ends with 0 on the first such signal, and with 130 or 143 on a second one.
+Data folder: $ECHOTUNE_DATA or ./data.";
 
 /// Listens in, exactly explained recommendations out.
 #[derive(Debug, Parser)]

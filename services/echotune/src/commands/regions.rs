@@ -32,8 +32,8 @@ pub(super) enum RegionAction {
         #[arg(long)]
         to: String,
     },
-    /// Move the home of a user to the region that is asked, or go on with a move that was cut off. Nobody writes for the user
-    /// meanwhile: half a minute, and longer for long histories.
+    /// Move the home of a user to the region that is asked, or go on with a move that was cut off. Nobody writes for the
+    /// user meanwhile: a quarter of a minute, and longer for long histories.
     #[command(group = ArgGroup::new("who").required(true).args(["user", "list", "all_from"]))]
     Move {
         /// Whose.

@@ -49,7 +49,7 @@ const AFTER_HELP: &str = "\
 Served are http://ADDRESS/mcp in both eras of the protocol, /health/live, and /health/ready, which is so when the \
 program has been started and has said what it is. Callers are asked for no token unless ECHOTUNE_ADAPTER_TOKEN holds one.\n\
 On SIGTERM it is no longer ready, answers what is under way, and ends the program by the end of its input.\n\
-Exit codes: 0 stopped when asked, 1 failed, 2 wrong usage.";
+Exit codes: 0 stopped when asked, 1 failed, 2 wrong usage, 130 or 143 ended by a second signal.";
 
 /// Serves one MCP server that speaks on its standard input and output.
 #[derive(Debug, clap::Parser)]

@@ -13,7 +13,8 @@ const SHARED: [&str; 10] =
 /// Flags of the command line that configure.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigFlags {
-    /// Configuration file [default: config.toml of the data folder, when there is one].
+    /// Configuration file. Without it `echotune` reads config.toml of the data folder, if it is there, and other
+    /// programs read none.
     #[arg(long, global = true, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Set one configuration key, such as limits.deadline_max=1m.

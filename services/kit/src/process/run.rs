@@ -81,7 +81,8 @@ impl Process {
     }
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 stopped when asked, 1 failed, 2 wrong usage, 64 wrong configuration.\n\
+const EXIT_CODES: &str = "Exit codes: 0 stopped when asked, 1 failed, 2 wrong usage, 64 wrong configuration, 130 or \
+    143 ended by a second signal.\n\
     Every key can be set by the environment too: ECHOTUNE__SECTION__KEY.";
 
 /// The flag and the key of where gRPC is answered.
