@@ -1,5 +1,6 @@
 //! `cargo xtask faults`: the platform's programs in three regions of the testbed, of which parts fail one after the
-//! other. Words go to `echotune-testbed faults`; `--quick` goes through every kind of fault once, for a short while.
+//! other. Words go to `echotune-testbed faults`; `--quick`, the first of them, goes through those faults alone that take
+//! little time, for a short while each.
 
 use std::process::Command;
 
@@ -43,7 +44,7 @@ const PASSES: [Pass; 2] = [
         report: "faults-report-hints",
     },
 ];
-/// Every kind of fault once, in four minutes.
+/// The faults that take little time, once, in four minutes.
 const QUICK: [&str; 7] = ["--quick", "--seconds", "5", "--rest", "6", "--listeners", "4"];
 
 /// Whether regions can live in namespaces of their own.
