@@ -28,8 +28,9 @@ impl Batch {
         Self { name, statements, values: Vec::new() }
     }
 
-    /// An empty one whose writes are all of one partition, which needs no log, made at this time.
-    pub(super) fn of_partition(name: &'static str, micros: i64) -> Self {
+    /// An empty one whose writes are all of one partition, which makes them one write and needs no log, at this time in
+    /// microseconds since the Unix epoch.
+    pub fn of_partition(name: &'static str, micros: i64) -> Self {
         let mut statements = Statements::new(BatchType::Unlogged);
         statements.set_timestamp(Some(micros));
         Self { name, statements, values: Vec::new() }

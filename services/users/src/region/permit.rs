@@ -1,13 +1,13 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
 
-use echotune_model::{ErrorKind, Hlc, UserId};
+use echotune_model::{ErrorKind, Hlc, User, UserId};
 
 use futures::future::BoxFuture;
 
@@ -28,6 +28,8 @@ pub(crate) struct Permit {
     lease: Mutex<Lease>,
     /// Whether a write of the call was sent.
     has_written: AtomicBool,
+    /// The account of the user, once the call has read it.
+    account: OnceLock<User>,
 }
 
 impl fmt::Debug for Permit {
@@ -40,7 +42,8 @@ impl Permit {
     /// What is known of a home that this region serves.
     pub(super) fn new(homes: &Arc<Homes>, user: UserId, known: &Known) -> Self {
         let (homes, lease) = (Arc::clone(homes), Mutex::new(known.lease));
-        Self { homes, user, epoch: known.state.epoch, lease, has_written: AtomicBool::new(false) }
+        let (has_written, account) = (AtomicBool::new(false), OnceLock::new());
+        Self { homes, user, epoch: known.state.epoch, lease, has_written, account }
     }
 
     /// Until when a write of this time may be sent, after a look at the home when the lease has lapsed. Boxed, since a look
@@ -63,6 +66,16 @@ impl Permit {
             *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
             Ok(lease.until)
         })
+    }
+
+    /// Whose writes these are.
+    pub(crate) const fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The account of the user, for a call to read it once.
+    pub(crate) const fn account(&self) -> &OnceLock<User> {
+        &self.account
     }
 
     /// Notes that a write is sent.

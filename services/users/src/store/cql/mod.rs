@@ -231,10 +231,28 @@ impl CqlUserStore {
 
     /// Refuses a write to an account that has been erased meanwhile; what seals the write.
     async fn alive(&self, user: &User) -> Answer<Seal> {
-        match self.account(user.id).await? {
+        let account = match self.own_account().await? {
+            Some(own) if own.id == user.id => Some(own),
+            _ => self.account(user.id).await?,
+        };
+        match account {
             Some(_) => self.seal(user.id).await,
             None => Err(UserStoreError::UnknownUser(user.name.clone())),
         }
+    }
+
+    /// The account of the user whose writes are permitted, if any are: a call reads it once, by its id.
+    async fn own_account(&self) -> Answer<Option<User>> {
+        let Some(permit) = &self.permit else { return Ok(None) };
+        if let Some(own) = permit.account().get() {
+            return Ok(Some(own.clone()));
+        }
+        let own = self.account(permit.user()).await?;
+        if let Some(own) = &own {
+            // Another read of the same call may have been faster, and has read the same.
+            let _ = permit.account().set(own.clone());
+        }
+        Ok(own)
     }
 
     async fn is_erased(&self, user: UserId) -> Answer<bool> {

@@ -17,7 +17,7 @@ use std::{
 use echotune_api::events::{Event, Payload};
 use echotune_eventlog::Record;
 use echotune_kit::{
-    cql::decode,
+    cql::{Batch, decode},
     lifecycle::Passing as _,
     telemetry::metrics::{Gauge, Meter, OUTBOX_HELD},
 };
@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::{
     CqlUserStore,
-    fill::{Kept, Pending, Rest, Turn},
+    fill::{KEYS, Kept, Pending, Rest, Turn},
     held::HeldBack,
     schema::{SHARDS, minute, shard},
     sealed::is_sealed,
@@ -367,8 +367,20 @@ impl CqlUserStore {
         let region = &self.inner.region;
         // A clock that is behind that of the writer would remove nothing.
         places.iter().for_each(|(_, _, at, _)| self.inner.times.observe(Hlc(at.cast_unsigned())));
-        let drop = |(shard, minute, at, id): Place| self.put(&self.of().drop_outbox, (region, shard, minute, at, id));
-        try_join_all(places.iter().copied().map(drop)).await?;
+        let mut by_minute = BTreeMap::<(i32, i64), Vec<(i64, Uuid)>>::new();
+        for (shard, minute, at, id) in places {
+            by_minute.entry((*shard, *minute)).or_default().push((*at, *id));
+        }
+        let at = self.inner.times.now();
+        let drop = |((shard, minute), keys): ((i32, i64), &[(i64, Uuid)])| {
+            let mut batch = Batch::of_partition("drop published events", at.micros);
+            for (at, id) in keys {
+                batch.add(&self.of().drop_outbox, (region.clone(), shard, minute, *at, *id));
+            }
+            self.make(at, self.inner.session.apply(batch))
+        };
+        let parts = by_minute.iter().flat_map(|(of, keys)| keys.chunks(KEYS).map(move |keys| (*of, keys)));
+        try_join_all(parts.map(drop)).await?;
         Ok(())
     }
 }

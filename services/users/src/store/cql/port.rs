@@ -21,7 +21,10 @@ impl UserStore for CqlUserStore {
     }
 
     async fn by_name(&self, name: &UserName) -> Answer<Option<User>> {
-        self.account_of_name(name).await
+        match self.own_account().await? {
+            Some(own) if own.name.folded() == name.folded() => Ok(Some(own)),
+            _ => self.account_of_name(name).await,
+        }
     }
 
     async fn by_id(&self, id: UserId) -> Answer<Option<User>> {
