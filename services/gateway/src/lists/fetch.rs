@@ -11,18 +11,24 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Bytes;
 use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::{
     sync::Mutex as AsyncMutex,
     time::{Instant, timeout},
 };
 
-use super::{Entry, Kind, Table, file::ListsFile, read_page};
+use super::{
+    Entry, Kind, Table,
+    file::{ListsFile, key_of},
+    read_page,
+};
 use crate::{
     abilities::Abilities,
     caller::{Caller, Digest},
     config::Limits,
     message::{Json, Object, Outcome},
+    ticket::now,
     upstream::{Ask, Declared, Exchange, Failed, OnBehalf, Said, Server},
 };
 
@@ -61,6 +67,8 @@ pub(crate) struct Listed {
     pub(crate) is_public: bool,
     /// Of the messages that it is from, which are kept as a whole.
     pub(super) bytes: usize,
+    /// When it was asked for, in seconds since the Unix epoch: other processes have no other clock in common.
+    pub(super) said: u32,
     /// How many changes there had been before it was asked for.
     changes: u64,
 }
@@ -147,7 +155,7 @@ impl Lists {
     /// Keeps what is listed for everybody in a file from now on, and takes what is there for what servers say while
     /// they sleep.
     pub(crate) fn keep_in(&self, file: PathBuf) -> io::Result<()> {
-        let file = ListsFile::read(file)?;
+        let file = ListsFile::read(file, self.entries)?;
         // The first one stays.
         drop(self.file.set(file));
         Ok(())
@@ -156,8 +164,25 @@ impl Lists {
     /// Forgets what the file holds of a server that is no more: another of its name is another.
     pub(crate) fn forget(&self, server: &Server) {
         if let Some(file) = self.file.get() {
-            Kind::ALL.into_iter().for_each(|kind| file.forget(server.number, kind));
+            Kind::ALL.into_iter().for_each(|kind| file.forget(key_of(&server.config, kind)));
         }
+    }
+
+    /// What is kept, as another gateway takes it over. `None` where nothing is.
+    pub(crate) fn kept_text(&self) -> Option<Json> {
+        self.file.get().map(ListsFile::text)
+    }
+
+    /// Whether what others keep is taken over from now on.
+    pub(super) fn takes(&self, takes: bool) {
+        if let Some(file) = self.file.get() {
+            file.takes(takes);
+        }
+    }
+
+    /// Takes over what another gateway keeps; how many lists. `None` when it is not of the form that is known here.
+    pub(super) fn take(&self, text: &Bytes) -> Option<usize> {
+        self.file.get().map_or(Some(0), |file| file.take(text))
     }
 
     /// Writes to the file what has changed since.
@@ -239,7 +264,7 @@ impl Lists {
     fn of_all(&self, server: &Server, kind: Kind) -> Option<Got> {
         let key = SlotKey { server: server.number, kind, context: None, abilities: Abilities::default() };
         self.slot(key).whenever().or_else(|| {
-            let listed = self.file.get()?.get(server.number, kind)?;
+            let listed = self.file.get()?.get(key_of(&server.config, kind))?;
             Some(Got { listed, is_fresh: false })
         })
     }
@@ -275,9 +300,9 @@ impl Lists {
                 let listed = Arc::new(listed);
                 if let Some(file) = self.file.get() {
                     if !listed.is_public {
-                        file.forget(server.number, kind);
+                        file.forget(key_of(&server.config, kind));
                     } else if asker.abilities == Abilities::default() {
-                        file.put(server.number, kind, &listed);
+                        file.put(key_of(&server.config, kind), &listed);
                     }
                 }
                 let to = if listed.is_public { shared } else { own };
@@ -347,7 +372,7 @@ impl Lists {
         let info = server.info_now().await?;
         let changes = server.changes.count(kind.changed());
         let (entries, fetched) = (Vec::new(), Instant::now());
-        let mut listed = Listed { entries, fetched, kept: KEPT_MAX, is_public: true, bytes: 0, changes };
+        let mut listed = Listed { entries, fetched, kept: KEPT_MAX, is_public: true, bytes: 0, said: now(), changes };
         if info.capabilities.get(kind.capability()).is_none() {
             return Ok(listed);
         }
@@ -425,9 +450,9 @@ async fn answered(exchange: &mut Exchange) -> Result<Outcome, Failed> {
 }
 
 impl Listed {
-    /// What a process before this one was told.
-    pub(super) fn of_before(entries: Vec<Entry>, bytes: usize) -> Self {
-        Self { entries, fetched: Instant::now(), kept: Duration::ZERO, is_public: true, bytes, changes: 0 }
+    /// What another process was told, before this one or beside it.
+    pub(super) fn of_before(entries: Vec<Entry>, bytes: usize, said: u32) -> Self {
+        Self { entries, fetched: Instant::now(), kept: Duration::ZERO, is_public: true, bytes, said, changes: 0 }
     }
 
     pub(crate) fn left(&self) -> Duration {
