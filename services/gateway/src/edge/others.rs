@@ -8,6 +8,7 @@ use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
 };
+use echotune_kit::auth::ON_BEHALF_OF;
 use echotune_model::Principal;
 use http::{HeaderMap, StatusCode};
 
@@ -26,17 +27,20 @@ pub(super) async fn lists(State(hub): State<Arc<Hub>>, headers: HeaderMap) -> Re
     if let Err(refusal) = is_gateway(&hub, &headers).await {
         return refusal.response(None);
     }
-    match hub.lists.kept_text() {
+    match hub.lists.kept_text(&hub.servers.all()) {
         Some(lists) => respond::message(&lists, StatusCode::OK),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-/// Parts of the platform alone are told.
+/// Those alone are told who show the platform's token for themselves: a JWT of the operator's may have been issued for
+/// somebody else.
 async fn is_gateway(hub: &Hub, headers: &HeaderMap) -> Result<(), Refusal> {
-    match Caller::of(&hub.callers, headers).await {
-        Ok(caller) if caller.principal == Principal::Operator => Ok(()),
-        Ok(_) => Err(Refusal::forbidden("this is for other gateways")),
-        Err(fault) => Err(of_fault(&fault)),
+    let caller = Caller::of(&hub.callers, headers).await.map_err(|fault| of_fault(&fault))?;
+    let is_own = caller.grant.is_none() && !headers.contains_key(ON_BEHALF_OF);
+    if caller.principal == Principal::Operator && is_own {
+        Ok(())
+    } else {
+        Err(Refusal::forbidden("this is for other gateways"))
     }
 }

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Bytes;
 use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::{
     sync::Mutex as AsyncMutex,
@@ -114,7 +113,7 @@ pub(crate) struct Lists {
     /// Since when servers sleep that were waited for in vain.
     asleep: Mutex<HashMap<u32, Instant>>,
     /// What is listed for everybody, where that is kept.
-    file: OnceLock<ListsFile>,
+    pub(super) file: OnceLock<Arc<ListsFile>>,
     entries: usize,
     /// Bytes of one list at the most.
     bytes: usize,
@@ -157,7 +156,7 @@ impl Lists {
     pub(crate) fn keep_in(&self, file: PathBuf) -> io::Result<()> {
         let file = ListsFile::read(file, self.entries)?;
         // The first one stays.
-        drop(self.file.set(file));
+        drop(self.file.set(Arc::new(file)));
         Ok(())
     }
 
@@ -168,21 +167,13 @@ impl Lists {
         }
     }
 
-    /// What is kept, as another gateway takes it over. `None` where nothing is.
-    pub(crate) fn kept_text(&self) -> Option<Json> {
-        self.file.get().map(ListsFile::text)
-    }
-
-    /// Whether what others keep is taken over from now on.
-    pub(super) fn takes(&self, takes: bool) {
-        if let Some(file) = self.file.get() {
-            file.takes(takes);
-        }
-    }
-
-    /// Takes over what another gateway keeps; how many lists. `None` when it is not of the form that is known here.
-    pub(super) fn take(&self, text: &Bytes) -> Option<usize> {
-        self.file.get().map_or(Some(0), |file| file.take(text))
+    /// What is kept of servers, as another gateway takes it over: what is left of one that is no more would else go
+    /// from gateway to gateway, and one day be that of another of its name. `None` where nothing is kept.
+    pub(crate) fn kept_text(&self, servers: &[Arc<Server>]) -> Option<Json> {
+        let file = self.file.get()?;
+        let keys = servers.iter().flat_map(|server| Kind::ALL.map(|kind| key_of(&server.config, kind)));
+        let keys: HashSet<_> = keys.collect();
+        Some(file.text(|key| keys.contains(key)))
     }
 
     /// Writes to the file what has changed since.

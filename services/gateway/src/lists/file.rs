@@ -36,9 +36,8 @@ const VERSION: u32 = 1;
 /// Which list it is, of which server.
 pub(super) type Key = (Digest, Kind);
 
-/// Which list of a server it is, by all that makes it another server, or one that answers not all alike: what one of
-/// the same name has told elsewhere, or before, is not what this one lists. What the gateway shows to its pods is not
-/// in it, as that must not be found out by what is kept.
+/// Which list of a server it is, by how that is called and by whether it is told who asks: what another of its name
+/// has told elsewhere, or before, is not what this one lists. All gateways of a region must find the same.
 pub(super) fn key_of(server: &ServerConfig, kind: Kind) -> Key {
     let id = match &server.reach {
         Reach::Pods(pods) => pods.id.as_str(),
@@ -73,7 +72,7 @@ impl ListsFile {
         let weigher =
             |_: &Key, listed: &Arc<Listed>| u32::try_from(listed.bytes.saturating_add(SLOT)).unwrap_or(u32::MAX);
         let lists = Cache::builder().weigher(weigher).max_capacity(MOST).eviction_policy(EvictionPolicy::lru()).build();
-        for (key, listed) in lists_of(&Bytes::from(text), entries).unwrap_or_default() {
+        for (key, listed) in lists_of(&Bytes::from(text), entries).into_iter().flatten() {
             lists.insert(key, Arc::new(listed));
         }
         Ok(Self { path, lists, entries, differs: AtomicBool::new(false), told: Mutex::default() })
@@ -120,13 +119,11 @@ impl ListsFile {
     /// Takes in the text of another, but for lists of which this process was told itself or by somebody later; how many
     /// lists. `None` when it is no text of this form.
     pub(super) fn take(&self, text: &Bytes) -> Option<usize> {
-        let lists = lists_of(text, self.entries)?;
-        let told = self.told();
-        let Some(told) = told.as_ref() else { return Some(0) };
         let mut taken = 0;
-        for (key, listed) in lists {
-            let is_later = self.get(key).is_none_or(|known| known.said < listed.said);
-            if is_later && !told.contains(&key) {
+        for (key, listed) in lists_of(text, self.entries)? {
+            let told = self.told();
+            let may_come = told.as_ref().is_some_and(|told| !told.contains(&key));
+            if may_come && self.get(key).is_none_or(|known| known.said < listed.said) {
                 self.lists.insert(key, Arc::new(listed));
                 taken += 1;
             }
@@ -137,11 +134,12 @@ impl ListsFile {
         Some(taken)
     }
 
-    /// All that is known, as it is written.
-    pub(super) fn text(&self) -> Json {
+    /// What is known of the lists that are wanted, as it is written.
+    pub(super) fn text(&self, wants: impl Fn(&Key) -> bool) -> Json {
         // What there is no room for is not written.
         self.lists.run_pending_tasks();
-        let lists: Vec<Json> = self.lists.iter().map(|(key, listed)| json_of(*key, &listed)).collect();
+        let wanted = self.lists.iter().filter(|(key, _)| wants(key));
+        let lists: Vec<Json> = wanted.map(|(key, listed)| json_of(*key, &listed)).collect();
         let mut object = Object::default();
         object.set("version", Json::of(&VERSION));
         object.set("lists", Json::array(&lists));
@@ -153,7 +151,7 @@ impl ListsFile {
         if !self.differs.swap(false, Ordering::AcqRel) {
             return;
         }
-        let (text, beside) = (self.text(), self.path.with_extension("new"));
+        let (text, beside) = (self.text(|_| true), self.path.with_extension("new"));
         let written = match tokio::fs::write(&beside, text.bytes()).await {
             Ok(()) => tokio::fs::rename(&beside, &self.path).await,
             failed => failed,
@@ -175,12 +173,12 @@ fn json_of((server, kind): Key, listed: &Listed) -> Json {
     object.write()
 }
 
-/// The lists of a text, those left out that are none. `None` when it is no text of this form.
-fn lists_of(text: &Bytes, most: usize) -> Option<Vec<(Key, Listed)>> {
+/// The lists of a text, read one after the other, those left out that are none. `None` when it is no text of this form.
+fn lists_of(text: &Bytes, most: usize) -> Option<impl Iterator<Item = (Key, Listed)>> {
     let object = Object::read(&Json::taken(text)?).ok()?;
     let version: u32 = object.get("version")?.read()?;
     let lists = object.get("lists").filter(|_| version == VERSION)?.elements()?;
-    Some(lists.iter().filter_map(|json| listed_of(json, most)).collect())
+    Some(lists.into_iter().filter_map(move |json| listed_of(&json, most)))
 }
 
 fn listed_of(json: &Json, most: usize) -> Option<(Key, Listed)> {
@@ -268,7 +266,7 @@ mod tests {
         let [here, there] = ["here", "there"].map(|name| read(folder.path().join(name)));
         there.put(A, &said(&["later"], 9));
         there.put(B, &said(&["earlier"], 7));
-        let text = bytes(&there.text());
+        let text = bytes(&there.text(|_| true));
         assert_eq!(here.take(&text), Some(0), "nobody was asked");
         here.takes(true);
         here.lists.insert(A, said(&["of the file"], 8));

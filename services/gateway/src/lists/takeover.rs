@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full, Limited};
 use tokio::{net::lookup_host, time::timeout};
 
-use super::file::TEXT;
+use super::file::{ListsFile, TEXT};
 use crate::{hub::Hub, regions::address};
 
 /// How long it may take in all, and with one of them.
@@ -18,22 +18,23 @@ const WITHIN: Duration = Duration::from_secs(1);
 const MOST: usize = 16;
 
 impl Hub {
-    /// Takes over what gateways at addresses keep, beside what this one does; it is not ready meanwhile.
+    /// Takes over what gateways at addresses keep, where this one keeps anything; it is not ready meanwhile.
     pub(crate) fn take_lists(self: &Arc<Self>, from: Vec<String>, authorization: Option<HeaderValue>) {
+        let Some(file) = self.lists.file.get().cloned() else { return };
         let (hub, unready) = (Arc::clone(self), self.unready());
-        hub.lists.takes(true);
+        file.takes(true);
         self.tasks.spawn(async move {
-            let taking = timeout(IN_ALL, take_over(&hub, &from, authorization.as_ref()));
+            let taking = timeout(IN_ALL, take_over(&hub, &file, &from, authorization.as_ref()));
             if let Some(Err(_)) = hub.stop.run_until_cancelled(taking).await {
                 tracing::warn!("other gateways do not answer in time; not all that they list is taken over");
             }
-            hub.lists.takes(false);
+            file.takes(false);
             drop(unready);
         });
     }
 }
 
-async fn take_over(hub: &Hub, from: &[String], authorization: Option<&HeaderValue>) {
+async fn take_over(hub: &Hub, file: &ListsFile, from: &[String], authorization: Option<&HeaderValue>) {
     let mut others = Vec::new();
     for url in from {
         others.extend(places(url).await);
@@ -46,7 +47,7 @@ async fn take_over(hub: &Hub, from: &[String], authorization: Option<&HeaderValu
         let asked = timeout(WITHIN, ask(hub, &at, authorization)).await;
         match asked.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
             Ok(None) => tracing::debug!(%at, "another gateway keeps no lists of servers, or is of a version before"),
-            Ok(Some(text)) => match hub.lists.take(&text) {
+            Ok(Some(text)) => match file.take(&text) {
                 Some(lists) => tracing::info!(%at, lists, "lists of servers were taken over of another gateway"),
                 None => tracing::warn!(%at, "lists of servers that another gateway keeps are of a form unknown here"),
             },

@@ -175,10 +175,11 @@ impl McpConfig {
 /// What is wrong with the address of another gateway, to which the platform's token travels. Over TLS it is known as
 /// MCP servers are.
 fn wrong_gateway(url: &str, process: &Settings) -> Option<String> {
-    if url.starts_with("https://") {
-        return address(url, "/").is_none().then(|| format!("'{}' is not https://HOST[:PORT]", url.escape_debug()));
+    match address(url, "/") {
+        None => Some(format!("'{}' is not http[s]://HOST[:PORT]", url.escape_debug())),
+        Some(_) if url.starts_with("https://") => None,
+        Some(_) => check_upstream(url, process).err(),
     }
-    check_upstream(url, process).err()
 }
 
 impl OperatorConfig {
@@ -303,8 +304,9 @@ mod tests {
         for (from, file, why) in [
             ("[\"http://127.0.0.1:7471\"]", "", "mcp.lists_from: needs mcp.lists_file"),
             ("[\"http://replicas:7471\"]", "lists.json", "mcp.lists_from: http://replicas:7471 is not on the loopback"),
-            ("[\"replicas:7471\"]", "lists.json", "mcp.lists_from: 'replicas:7471' is"),
-            ("[\"https://\"]", "lists.json", "mcp.lists_from: 'https://' is not https://HOST"),
+            ("[\"replicas:7471\"]", "lists.json", "mcp.lists_from: 'replicas:7471' is not http"),
+            ("[\"http://127.0.0.1:7471/?a\"]", "lists.json", "mcp.lists_from: 'http://127.0.0.1:7471/?a' is not http"),
+            ("[\"https://\"]", "lists.json", "mcp.lists_from: 'https://' is not http"),
         ] {
             let told = with(from, file);
             assert!(told.contains(why), "{why} is not in {told}");

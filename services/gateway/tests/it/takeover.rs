@@ -1,6 +1,6 @@
 //! A gateway that starts takes over what others of its region list for everybody.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -10,7 +10,8 @@ use axum::{
 };
 use echotune_api::demand::Served as Told;
 use echotune_gateway::Limits;
-use echotune_kit::auth::Token;
+use echotune_kit::auth::{Authenticator, Grant, Presented, Token};
+use echotune_model::{Fault, Principal};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use http::StatusCode;
 use reqwest::RequestBuilder;
@@ -20,12 +21,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     fixture::{Era, Fixture},
-    house::{House, OPERATOR, Port, SOON, Served, names, result_of, rmcp, serve},
+    house::{House, OPERATOR, Port, SOON, Served, config, names, result_of, rmcp, serve},
     operator::{served, with},
     pods::{house, until_served},
 };
 
 const PATH: &str = "/replicas/lists";
+/// How gateways name the server `music/a` to each other that is called `a`: those of all versions must find the same.
+const SERVER: &str = "1f5d253ea5f33224fd976e6a504390b2";
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
@@ -43,7 +46,7 @@ pub(crate) async fn seen(house: &House, path: &str, token: &str) -> Vec<String> 
     names(&result_of(listed).await)
 }
 
-/// What a gateway at an address tells another of its lists.
+/// What a gateway at an address tells another of its lists, which are of servers that it has.
 pub(crate) async fn kept(http: &reqwest::Client, base: &str) -> Vec<Value> {
     let asked = http.get(format!("{base}{PATH}")).bearer_auth(OPERATOR).send().await.expect("answered");
     assert_eq!(asked.status(), StatusCode::OK);
@@ -74,32 +77,43 @@ async fn take_something_over(house: &House, from: &str) {
     timeout(SOON, taken).await.expect("in time");
 }
 
+/// Of which servers a gateway tells lists.
+async fn servers(house: &House) -> BTreeSet<String> {
+    kept(&house.http, &house.base).await.iter().map(|list| list["server"].to_string()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_sleeps_is_listed_by_a_gateway_that_has_never_seen_it_awake() {
     let folders = [folder(), folder(), folder()];
     let (old, scripted, _told_old) = house(Limits::default()).await;
     keep_lists(&old, &folders[0]);
     let pod = rmcp(Fixture::new("a-1", Era::Legacy, &["echo"])).await;
-    scripted.put(with(served("a"), &[("a-1", &pod, false)]));
-    until_served(&old, "a", true).await;
-    assert_eq!(seen(&old, "/servers/a/mcp", OPERATOR).await, ["echo"]);
-    scripted.put(served("a"));
-    drop(pod);
+    for name in ["a", "b"] {
+        scripted.put(with(served(name), &[("a-1", &pod, false)]));
+        until_served(&old, name, true).await;
+        assert_eq!(seen(&old, &format!("/servers/{name}/mcp"), OPERATOR).await, ["echo"]);
+    }
     let (new, scripted, _told_new) = house(Limits::default()).await;
     keep_lists(&new, &folders[1]);
+    for name in ["a", "b"] {
+        scripted.put(served(name));
+        until_served(&new, name, true).await;
+    }
     take_something_over(&new, &old.base).await;
     old.close().await;
-    scripted.put(served("a"));
-    until_served(&new, "a", true).await;
-    for (path, token) in [("/mcp", OPERATOR), ("/servers/a/mcp", OPERATOR), ("/mcp", "user-1")] {
+    for (path, token) in [("/servers/a/mcp", OPERATOR), ("/servers/b/mcp", OPERATOR), ("/servers/a/mcp", "user-1")] {
         assert_eq!(new.tools(path, token).await, ["echo"], "{path}");
     }
     let told = scripted.hears("music/a", "anything", |_| true).now_or_never();
     assert!(told.is_none_or(|told| told.classes[0].queued == 0 && told.cold_calls == 0), "nobody woke it");
-    // It hands on what it has, and to another server of the name that is nothing.
+    // It hands on what it has; of a server that is none any more nothing goes further, and to another of its name it is
+    // nothing.
     let (other, scripted, _told_other) = house(Limits::default()).await;
     keep_lists(&other, &folders[2]);
+    scripted.put(served("b"));
+    until_served(&other, "b", true).await;
     take_something_over(&other, &new.base).await;
+    assert_eq!((servers(&new).await.len(), servers(&other).await.len()), (2, 1));
     scripted.put(Told { server: "films/a".parse().expect("a name"), wakes: false, ..served("a") });
     until_served(&other, "a", true).await;
     let listed = other.modern("/servers/a/mcp", OPERATOR, "tools/list", json!({})).send().await.expect("answered");
@@ -108,9 +122,25 @@ async fn a_server_that_sleeps_is_listed_by_a_gateway_that_has_never_seen_it_awak
     other.close().await;
 }
 
+/// An issuer all of whose JWTs are the operator's.
+struct Issuer;
+
+#[async_trait::async_trait]
+impl Authenticator for Issuer {
+    async fn principal(&self, _secret: &str) -> Result<Principal, Fault> {
+        Ok(Principal::Operator)
+    }
+
+    async fn presented(&self, _secret: &str) -> Result<Presented, Fault> {
+        Ok(Presented { principal: Principal::Operator, grant: Some(Grant::default()) })
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_is_told_to_parts_of_the_platform_alone() {
-    let (house, folder) = (House::of(Vec::new()).await, folder());
+    let mut config = config(Vec::new(), Limits::default());
+    config.callers = config.callers.with_issuer(Arc::new(Issuer));
+    let (house, folder) = (House::with(config).await, folder());
     let ask = |token: &str| house.http.get(format!("{}{PATH}", house.base)).bearer_auth(token);
     let answer = async |request: RequestBuilder| {
         let answered = request.send().await.expect("answered");
@@ -120,9 +150,14 @@ async fn what_is_kept_is_told_to_parts_of_the_platform_alone() {
     keep_lists(&house, &folder);
     assert!(kept(&house.http, &house.base).await.is_empty());
     let named = "user/00000001-0000-7000-8000-000000000000/writer/7573657231";
+    let on_behalf = |token: &str, named: &str| {
+        ask(token).header("echotune-on-behalf-of", named).header("echotune-forwarded-by", "us")
+    };
     for (request, status) in [
         (ask("user-1"), 403),
-        (ask(OPERATOR).header("echotune-on-behalf-of", named).header("echotune-forwarded-by", "us"), 403),
+        (ask("a.jwt.of-the-operator"), 403),
+        (on_behalf("a.jwt.of-the-operator", "operator"), 403),
+        (on_behalf(OPERATOR, named), 403),
         (ask("nobody"), 401),
         (house.http.get(format!("{}{PATH}", house.base)), 401),
     ] {
@@ -136,7 +171,7 @@ async fn what_is_kept_is_told_to_parts_of_the_platform_alone() {
 /// What another gateway tells, with one list.
 fn text(version: u32) -> String {
     let entries = json!([{"name": "echo", "inputSchema": {}}]);
-    let lists = json!([{"server": "1", "list": "tools/list", "said": 1, "entries": entries}]);
+    let lists = json!([{"server": SERVER, "list": "tools/list", "said": 1, "entries": entries}]);
     json!({"version": version, "lists": lists}).to_string()
 }
 
@@ -158,8 +193,10 @@ async fn elsewhere(answer: fn() -> Option<Response>) -> Served {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_is_ready_without_what_cannot_be_taken_over_and_takes_nothing_of_it() {
-    let (house, folder) = (House::of(Vec::new()).await, folder());
+    let ((house, scripted, _running), folder) = (house(Limits::default()).await, folder());
     keep_lists(&house, &folder);
+    scripted.put(served("a"));
+    until_served(&house, "a", true).await;
     let wrong: [(&str, fn() -> Option<Response>); 8] = [
         ("too large", || Some((" ".repeat(17 << 20) + &text(1)).into_response())),
         ("torn", || Some(text(1)[1..].to_owned().into_response())),
