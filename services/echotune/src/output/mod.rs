@@ -6,6 +6,9 @@ mod experiments;
 mod mcp;
 mod migrate;
 mod models;
+#[cfg(test)]
+#[path = "../../tests/it/page.rs"]
+mod page;
 #[cfg(feature = "region")]
 mod region;
 mod regions;
