@@ -50,6 +50,26 @@ pub(crate) fn home(user: &str, home: &Home, output: Output) -> anyhow::Result<()
     say(format_args!("{user} is at home in {region}{of}{elsewhere}{}", leaving.unwrap_or_default()))
 }
 
+/// What became of the users of a region who were all to move, by their names.
+#[derive(Debug, Default)]
+pub(crate) struct AllMoved {
+    /// Those who moved, with their homes now.
+    pub(crate) moved: Vec<(String, Home)>,
+    /// Those who did not move, with why.
+    pub(crate) failed: Vec<(String, String)>,
+}
+
+fn all_moved_json((from, to): (&str, &str), AllMoved { moved, failed }: &AllMoved) -> Value {
+    let moved = moved.iter().map(|(user, home)| home_json(user, home));
+    let failed = failed.iter().map(|(user, why)| json!({"user": user, "why": why}));
+    json!({"from": from, "to": to, "moved": moved.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>()})
+}
+
+/// What became of users who were all to move, for programs; people are told of each when it moved.
+pub(crate) fn all_moved(ways: (&str, &str), all: &AllMoved) -> anyhow::Result<()> {
+    print_json(&all_moved_json(ways, all))
+}
+
 fn moves_json(moves: &[HomeMove]) -> Value {
     let rows = moves.iter().map(|one| {
         let HomeMove { user, name, from, to, epoch, since_ms } = one;
@@ -110,5 +130,16 @@ mod tests {
             since_ms: 1_700_000_000_000,
         };
         page::check("region home, region move --list", &moves_json(&[one]));
+    }
+
+    #[test]
+    fn json_of_all_who_moved_is_one_object_with_the_shape_that_the_page_tells() {
+        let why = "ben is moving to us already".to_owned();
+        let moved = ["ann", "cat"].map(|name| (name.to_owned(), leaving())).to_vec();
+        let told = all_moved_json(("eu", "north"), &AllMoved { moved, failed: vec![("ben".to_owned(), why)] });
+        page::check("region home, region move --all-from", &told);
+        assert_eq!((&told["moved"][1]["user"], &told["failed"][0]["user"]), (&"cat".into(), &"ben".into()), "{told}");
+        let nobody = all_moved_json(("eu", "north"), &AllMoved::default());
+        assert_eq!(nobody, json!({"from": "eu", "to": "north", "moved": [], "failed": []}));
     }
 }
