@@ -167,7 +167,8 @@ impl UserStore for CqlUserStore {
 
     async fn erase(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt> {
         // Nothing is added to what goes, and it is finished wherever it was begun.
-        self.unbound().erase_all(name, stamp).await
+        let whose = self.permit.as_ref().map(|permit| permit.user());
+        self.unbound().erase_all(name, whose, stamp).await
     }
 
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>> {
