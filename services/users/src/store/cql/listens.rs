@@ -63,7 +63,8 @@ impl CqlUserStore {
             if left.peek().is_none() {
                 draft.give(&seal, key.clone(), &receipt)?;
             }
-            draft.commit().await?;
+            // What servers have lost of what they had acknowledged, they have lost when something failed.
+            draft.commit().await.inspect_err(|_| self.inner.periods.forget())?;
             self.inner.periods.note(user.id.0, &periods, began);
         }
         if recorded == 0 {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,15 +20,23 @@ const AGAIN: Duration = Duration::from_secs(600);
 pub(super) struct Periods(Mutex<HashMap<(Uuid, i64), Instant>>);
 
 impl Periods {
+    fn written(&self) -> MutexGuard<'_, HashMap<(Uuid, i64), Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a batch has written it that was acknowledged.
     pub(super) fn holds(&self, user: Uuid, period: i64) -> bool {
-        let periods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        periods.get(&(user, period)).is_some_and(|written| written.elapsed() < AGAIN)
+        self.written().get(&(user, period)).is_some_and(|written| written.elapsed() < AGAIN)
+    }
+
+    /// Forgets all, so that each is written again.
+    pub(super) fn forget(&self) {
+        self.written().clear();
     }
 
     /// Notes those of a batch that was acknowledged. The time is that of when it was sent, at the latest.
     pub(super) fn note(&self, user: Uuid, written: &[i64], at: Instant) {
-        let mut periods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut periods = self.written();
         // Rather all anew than an order of use to keep.
         if periods.len() + written.len() > REMEMBERED {
             periods.clear();
@@ -48,6 +56,9 @@ mod tests {
         periods.note(ann, &[7, 8], Instant::now());
         let held = [(ann, 7), (ann, 8), (ann, 9), (ben, 7)].map(|(user, period)| periods.holds(user, period));
         assert_eq!(held, [true, true, false, false]);
+        periods.forget();
+        assert!(!periods.holds(ann, 7), "it was forgotten");
+        periods.note(ann, &[7], Instant::now());
         tokio::time::advance(AGAIN).await;
         assert!(!periods.holds(ann, 7), "it is written again");
     }
