@@ -197,7 +197,8 @@ async fn a_gateway_is_ready_without_what_cannot_be_taken_over_and_takes_nothing_
     keep_lists(&house, &folder);
     scripted.put(served("a"));
     until_served(&house, "a", true).await;
-    let wrong: [(&str, fn() -> Option<Response>); 8] = [
+    type Answers = fn() -> Option<Response>;
+    let wrong: [(&str, Answers); 8] = [
         ("too large", || Some((" ".repeat(17 << 20) + &text(1)).into_response())),
         ("torn", || Some(text(1)[1..].to_owned().into_response())),
         ("of another form", || Some(text(2).into_response())),
