@@ -7,6 +7,11 @@
 {{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
+{{- /* The name by which replicas find each other, within the 63 characters that a name of a service has. */ -}}
+{{- define "gateway.replicas" -}}
+{{ include "gateway.release" . | trunc 46 | trimSuffix "-" }}-gateway-replicas
+{{- end }}
+
 {{- define "gateway.selector" -}}
 app.kubernetes.io/name: echotune-gateway
 app.kubernetes.io/instance: {{ .Release.Name }}

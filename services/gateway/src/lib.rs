@@ -14,6 +14,7 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
+use echotune_kit::config::Secret;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -106,8 +107,8 @@ impl Gateway {
         self.hub.host(server, policy).map_err(Unusable)
     }
 
-    /// Whether every server of the configuration was asked once what it is, whatever it answered, and the operator has
-    /// told of its own.
+    /// Whether every server of the configuration was asked once what it is, whatever it answered, the operator has told
+    /// of its own, and what others list was taken over.
     pub fn is_ready(&self) -> bool {
         self.hub.is_ready()
     }
@@ -136,11 +137,22 @@ impl Gateway {
         Ok(())
     }
 
+    /// Takes over what other gateways of the region keep by [`Gateway::keep_lists`], so that servers which sleep are
+    /// listed that this one has never seen awake; nothing where that was not called here before. What servers tell this
+    /// gateway itself stays, and what was told later. `from` has addresses such as
+    /// `http://gateways.example.internal:7471`; in clear each address of a name is asked, one after the other and 16 in
+    /// all. They know this gateway by the `authorization` header, which has the platform's token. The gateway is not
+    /// ready until that is over, after 3 seconds at the most, whatever came of it; what failed is in the log.
+    pub fn take_lists(&self, from: Vec<String>, authorization: &Secret) {
+        self.hub.take_lists(from, regions::header(authorization));
+    }
+
     /// Its routes: `/mcp`, `/servers/NAME/mcp`, `/health/live` and `/health/ready`, and where it is a resource server of
     /// OAuth 2.1 its metadata below `/.well-known/oauth-protected-resource`; for servers that want tokens
-    /// `/servers/NAME/authorization` and `/oauth/callback`; and `/regions/room`, where gateways of other regions learn
-    /// what could be taken on for them. When the stop is cancelled new requests are refused, and
-    /// those under way are answered.
+    /// `/servers/NAME/authorization` and `/oauth/callback`; and for parts of the platform alone `/regions/room`, where
+    /// gateways of other regions learn what could be taken on for them, and `/replicas/lists`, where those of this one
+    /// learn what is listed for everybody. When the stop is cancelled new requests are refused, and those under way are
+    /// answered.
     pub fn router(&self) -> Router {
         edge::router(&self.hub)
     }

@@ -196,7 +196,7 @@ impl Callers {
     /// passes a request on ([`ON_BEHALF_OF`]). Only the operator's token may name another, which can only narrow.
     ///
     /// # Errors
-    /// `Unauthenticated` when nobody that is known; `PermissionDenied` when a user names another, and
+    /// `Unauthenticated` when nobody that is known; `PermissionDenied` when a user or a JWT names another, and
     /// `InvalidArgument` when the name is malformed; otherwise what kept the port from telling.
     pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
         Ok(self.presented(headers).await?.principal)
@@ -213,7 +213,8 @@ impl Callers {
             (None, Some(_)) => return Err(Fault::invalid(format!("'{FORWARDED_BY}' comes without '{ON_BEHALF_OF}'"))),
             (Some(other), region) => (other, region),
         };
-        if presents.principal != Principal::Operator {
+        // A JWT is bound to what it was issued for, which would be lost with the name of another.
+        if presents.principal != Principal::Operator || presents.grant.is_some() {
             return Err(Fault::new(
                 ErrorKind::PermissionDenied,
                 format!("'{ON_BEHALF_OF}' is for parts of the platform, which have the operator's token; leave it out"),
@@ -307,5 +308,40 @@ mod tests {
         }
         fs::write(folder.path().join(TOKEN_FILE), "x".repeat(32)).expect("written");
         assert!(Token::read(folder.path()).expect("a token").accepts(format!("Bearer {}", "x".repeat(32)).as_bytes()));
+    }
+
+    struct Issuer;
+
+    #[async_trait]
+    impl Authenticator for Issuer {
+        async fn principal(&self, _: &str) -> Result<Principal, Fault> {
+            Ok(Principal::Operator)
+        }
+
+        async fn presented(&self, secret: &str) -> Result<Presented, Fault> {
+            Ok(Presented { principal: self.principal(secret).await?, grant: Some(Grant::default()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_jwt_of_the_operator_does_not_shed_what_it_was_issued_for_by_naming_another() {
+        let callers = Callers::new(Token::from("x".repeat(32)), None).with_issuer(Arc::new(Issuer));
+        let headers = |secret: &str, other: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, format!("Bearer {secret}").parse().expect("a header"));
+            if let Some(other) = other {
+                headers.insert(ON_BEHALF_OF, other.parse().expect("a header"));
+                headers.insert(FORWARDED_BY, "eu".parse().expect("a header"));
+            }
+            headers
+        };
+        let own = callers.presented(&headers("a.j.wt", None)).await.expect("known");
+        assert_eq!((own.principal, own.grant), (Principal::Operator, Some(Grant::default())));
+        let operator = Principal::Operator.encode();
+        let refused = callers.presented(&headers("a.j.wt", Some(&operator))).await.expect_err("bound");
+        assert_eq!(refused.kind, ErrorKind::PermissionDenied);
+        let platform =
+            callers.presented(&headers(&"x".repeat(32), Some(&operator))).await.expect("the platform's token");
+        assert_eq!(platform.grant, None);
     }
 }

@@ -129,10 +129,28 @@ struct Setting {
 /// # Errors
 /// Every fault of every layer, also of values that a later layer would have replaced.
 pub fn load<T: Config>(sources: &Sources<'_>) -> Result<Loaded<T>, Faults> {
+    let (loaded, wrong, missing) = layered(sources)?;
+    let faults = [wrong, missing].concat();
+    if faults.is_empty() { Ok(loaded) } else { Err(Faults(faults)) }
+}
+
+/// Loads a configuration that is only to be shown: what is needed, but set nowhere, is told beside it.
+///
+/// # Errors
+/// Every fault of what is set.
+pub fn look<T: Config>(sources: &Sources<'_>) -> Result<(Loaded<T>, Vec<ConfigFault>), Faults> {
+    let (loaded, wrong, missing) = layered(sources)?;
+    if wrong.is_empty() { Ok((loaded, missing)) } else { Err(Faults(wrong)) }
+}
+
+/// What can be read of all layers, what is wrong, and what is missing.
+type Layered<T> = (Loaded<T>, Vec<ConfigFault>, Vec<ConfigFault>);
+
+fn layered<T: Config>(sources: &Sources<'_>) -> Result<Layered<T>, Faults> {
     let broken = |cause: toml::de::Error| Faults(vec![ConfigFault::new(Origin::Default, cause.to_string())]);
     let defaults: Table = sources.defaults.parse().map_err(broken)?;
     let _: T = parse(defaults.clone()).map_err(|cause| Faults(vec![ConfigFault::new(Origin::Default, cause)]))?;
-    let (settings, mut faults) = read::settings(sources, &defaults);
+    let (settings, mut wrong) = read::settings(sources, &defaults);
     let mut effective = defaults.clone();
     let mut origins = BTreeMap::new();
     for Setting { key, value, origin } in settings {
@@ -143,21 +161,35 @@ pub fn load<T: Config>(sources: &Sources<'_>) -> Result<Loaded<T>, Faults> {
                 set(&mut effective, &key, value);
                 origins.insert(key, origin);
             }
-            Err(cause) => faults.push(ConfigFault::new(origin, format!("{key}: {cause}"))),
+            Err(cause) => wrong.push(ConfigFault::new(origin, format!("{key}: {cause}"))),
         }
     }
     // What could be read is checked even where something else could not: all faults are told at once.
     let config: T = parse(effective).map_err(|cause| Faults(vec![ConfigFault::new(Origin::Default, cause)]))?;
     let loaded = Loaded { config, defaults: sources.defaults.to_owned(), origins };
-    let unread = !faults.is_empty();
+    let unread = !wrong.is_empty();
+    let mut missing = Vec::new();
     for (key, why) in loaded.config.check() {
         let origin = loaded.origin(key);
-        // A default beside a value that could not be read is nobody's fault.
-        if !(unread && origin == Origin::Default) {
-            faults.push(ConfigFault::new(origin, format!("{key}: {why}")));
+        let is_default = origin == Origin::Default;
+        let fault = ConfigFault::new(origin, format!("{key}: {why}"));
+        match (is_default, unread) {
+            // A default beside a value that could not be read is nobody's fault.
+            (true, true) => {}
+            (true, false) if is_nothing(get(&defaults, key)) => missing.push(fault),
+            _ => wrong.push(fault),
         }
     }
-    if faults.is_empty() { Ok(loaded) } else { Err(Faults(faults)) }
+    Ok((loaded, wrong, missing))
+}
+
+/// Whether a default stands for nothing at all: whoever needs the setting has to give it.
+fn is_nothing(default: Option<&Value>) -> bool {
+    match default {
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(values)) => values.is_empty(),
+        _ => false,
+    }
 }
 
 fn parse<T: Config>(table: Table) -> Result<T, String> {

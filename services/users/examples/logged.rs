@@ -1,5 +1,6 @@
 //! How many durable listens a second the store of users takes, beside logged batches of the same rows by the same
-//! session, without anything that a store does before and after, with their values in clear and sealed as the store's are:
+//! session, without anything that a store does before and after, with their values in clear and sealed as the store's are
+//! (the store writes the row of a period once in ten minutes, the batches each time):
 //! `ECHOTUNE_CQL=us=127.0.0.1:9042 cargo run --release -p echotune-users --features cql --example logged [CALLERS…]`.
 
 use std::{

@@ -366,10 +366,14 @@ impl Users for UsersService {
             same_account(call, found)?;
         }
         let stamp = stamp(call, "erase_user", &name.folded())?;
+        let whose = match &call.principal {
+            Principal::User { id, .. } => Some(*id),
+            Principal::Operator => None,
+        };
         let (store, tokens, reads) = (Arc::clone(&self.store), Arc::clone(&self.tokens), Arc::clone(&self.reads));
         // A task of its own: once begun, an erasure goes on without its caller.
         let erased = tokio::spawn(async move {
-            let erased = store.erase(name.clone(), stamp).await;
+            let erased = store.erase(name.clone(), whose, stamp).await;
             reads.name_changed(&name).await;
             let user = erased.as_ref().map(|receipt| receipt.user).ok().or(found.map(|found| found.id));
             if let Some(user) = user {

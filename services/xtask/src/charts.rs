@@ -82,11 +82,13 @@ fn resources() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a program of this workspace prints.
+/// What a program of this workspace prints that has nothing to complain of: settings that are missing are told beside
+/// those that are printed.
 fn said(program: &str, words: &[&str]) -> anyhow::Result<String> {
     let told = run(program, words)?;
     let words = words.join(" ");
-    ensure!(told.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&told.stderr));
+    let is_well = told.status.success() && told.stderr.is_empty();
+    ensure!(is_well, "{program} {words}: {}", String::from_utf8_lossy(&told.stderr));
     Ok(String::from_utf8(told.stdout)?)
 }
 
@@ -122,6 +124,7 @@ impl Chart {
     /// Has the program load what was rendered, with the flags that its pods give it.
     fn load(&self, rendered: &str, values: &Path) -> anyhow::Result<()> {
         let config = block(rendered, self.config).with_context(|| format!("no {} in {rendered}", self.config))?;
+        check_replicas(rendered, &config)?;
         let name = values.file_stem().context("a name")?.to_string_lossy().into_owned();
         let place = target().join("charts").join(format!("{}-{name}.toml", self.name));
         fs::create_dir_all(place.parent().context("a folder")?)?;
@@ -142,6 +145,17 @@ fn check_way_down(rendered: &str, config: &str) -> anyhow::Result<()> {
     let given = given(rendered).context("no terminationGracePeriodSeconds")?;
     let takes = way_down(config).context("the configuration does not say what the way down takes")?;
     ensure!(takes < given, "the way down takes up to {takes} s, and pods have {given} s");
+    Ok(())
+}
+
+/// What a replica asks of the others it asks by the name of a service that has the address of each of them.
+fn check_replicas(rendered: &str, config: &str) -> anyhow::Result<()> {
+    let name = |line: &str| Some(line.strip_prefix("lists_from = [\"http://")?.split(':').next()?.to_owned());
+    for name in config.lines().filter_map(name) {
+        let named = format!("  name: {name}\n");
+        let is_it = |one: &str| ["kind: Service\n", &named, "clusterIP: None\n"].iter().all(|part| one.contains(part));
+        ensure!(rendered.split("\n---").any(is_it), "no service without an address of its own is called {name}");
+    }
     Ok(())
 }
 
@@ -231,6 +245,19 @@ mod tests {
         assert_eq!(told, "the way down takes up to 330 s, and pods have 330 s");
         assert!(check_way_down(rendered, "notice = \"5s\"\n").is_err());
         assert_eq!((seconds("1h 1m 1s"), seconds("5 bells"), seconds("5ms")), (Some(3_661), None, None));
+    }
+
+    #[test]
+    fn replicas_that_are_asked_by_a_name_that_no_service_has_are_found() {
+        let service =
+            |name: &str, more: &str| format!("kind: Service\nmetadata:\n  name: {name}\nspec:\n{more}\n---\n");
+        let config = "lists_from = [\"http://all:7471\"]\n";
+        assert!(check_replicas(&service("all", "  clusterIP: None\n"), config).is_ok());
+        for rendered in [service("one", "  clusterIP: None\n"), service("all", "  type: ClusterIP\n")] {
+            let told = check_replicas(&rendered, config).expect_err("nobody is there").to_string();
+            assert_eq!(told, "no service without an address of its own is called all");
+        }
+        assert!(check_replicas("", "listen = \"0.0.0.0:7470\"\n").is_ok());
     }
 
     /// By the templates themselves, where there is no Helm.

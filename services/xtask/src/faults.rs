@@ -1,6 +1,6 @@
 //! `cargo xtask faults`: the platform's programs in three regions of the testbed, of which parts fail one after the
-//! other. Words go to `echotune-testbed faults`; `--quick`, the first of them, goes through those faults alone that take
-//! little time, for a short while each.
+//! other. Words go to `echotune-testbed faults`; `--quick` goes through those faults alone that take little time, for a
+//! short while each.
 
 use std::process::Command;
 
@@ -64,9 +64,17 @@ fn passes(is_quick: bool, words: &[&str]) -> &'static [Pass] {
     }
 }
 
+/// Whether faults are gone through quickly, and what their driver is told.
+fn asked<'w>(words: &[&'w str]) -> (bool, Vec<&'w str>) {
+    let is_quick = words.contains(&"--quick");
+    let quick = if is_quick { &QUICK[..] } else { &[][..] };
+    let others = words.iter().filter(|word| **word != "--quick");
+    (is_quick, quick.iter().chain(others).copied().collect())
+}
+
 /// Builds all of it, starts three regions, drives them and ends them.
 pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
-    let is_quick = words.first() == Some(&"--quick");
+    let (is_quick, words) = asked(words);
     // A long run is for many operations, of which programs that are not optimized leave servers little time.
     let profile = if is_quick { "dev" } else { "driven" };
     let programs = PROGRAMS.iter().flat_map(|name| ["--bin", name]).collect::<Vec<_>>();
@@ -75,10 +83,6 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
     let folder = target().join("faults");
     std::fs::create_dir_all(&folder)?;
     let (programs, folder) = (programs.canonicalize()?, folder.canonicalize()?);
-    let words: Vec<&str> = match words {
-        ["--quick", words @ ..] => QUICK.iter().chain(words).copied().collect(),
-        words => words.to_vec(),
-    };
     let network = if can_cut() {
         "namespaces"
     } else {
@@ -113,4 +117,22 @@ pub(crate) fn run(words: &[&str]) -> anyhow::Result<()> {
         done = done.and(driven).and(testbed(&["down", "--wipe"]));
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_is_heeded_wherever_it_stands() {
+        let quick = [&QUICK[..], &["--only", "cut", "--seed", "7"]].concat();
+        for words in [
+            ["--quick", "--only", "cut", "--seed", "7"],
+            ["--only", "cut", "--quick", "--seed", "7"],
+            ["--only", "cut", "--seed", "7", "--quick"],
+        ] {
+            assert_eq!(asked(&words), (true, quick.clone()), "{words:?}");
+        }
+        assert_eq!(asked(&["--seed", "7"]), (false, vec!["--seed", "7"]));
+    }
 }

@@ -7,12 +7,15 @@ use std::{
 
 use anyhow::bail;
 use clap::{ArgGroup, Subcommand};
-use echotune_api::Regions;
+use echotune_api::{Regions, Users};
 use echotune_model::{Call, ErrorKind, Fault, Home, PageRequest, RegionStatus, User};
 use futures::{StreamExt as _, stream};
 
 use super::{Output, call};
-use crate::{Connection, output};
+use crate::{
+    Connection,
+    output::{self, AllMoved},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RegionAction {
@@ -106,35 +109,55 @@ async fn move_all(
 ) -> anyhow::Result<()> {
     // Users of another jurisdiction are not listed here, and none would move.
     check_same(&regions.list_regions(&call()).await?, from, to)?;
-    let (mut moved, mut failed) = (0_u64, 0_u64);
-    let mut page = PageRequest { size: PAGE, token: String::new() };
-    loop {
-        let users = connection.users.list_users(&call(), &page).await?;
-        let moves = users.rows.into_iter().map(|user| move_one(regions, user, (from, to)));
-        let mut moves = stream::iter(moves).buffer_unordered(AT_ONCE);
-        while let Some((user, made)) = moves.next().await {
-            match made {
-                Ok(None) => {}
-                Ok(Some(home)) => {
-                    moved += 1;
-                    output::home(user.name.as_str(), &home, output)?;
-                }
-                Err(cause) => {
-                    failed += 1;
-                    eprintln!("{} did not move: {cause}", user.name);
-                }
-            }
-        }
-        if users.next.is_empty() {
-            break;
-        }
-        page.token = users.next;
+    let mut all = AllMoved::default();
+    let listed = move_listed(connection.users.as_ref(), regions, (from, to), output, &mut all).await;
+    if output == Output::Json {
+        // Whoever has moved is told of, also when the others cannot be listed.
+        output::all_moved((from, to), &all)?;
     }
+    listed?;
+    let (moved, failed) = (all.moved.len(), all.failed.len());
     eprintln!("{moved} users moved from {from} to {to}");
     if failed > 0 {
         bail!("{failed} users did not move; the same command goes on with them");
     }
     Ok(())
+}
+
+/// Moves users as they are listed, and adds to `all` what becomes of them. For people each is told as soon as it moved.
+async fn move_listed(
+    users: &dyn Users,
+    regions: &dyn Regions,
+    (from, to): (&str, &str),
+    output: Output,
+    all: &mut AllMoved,
+) -> anyhow::Result<()> {
+    let mut page = PageRequest { size: PAGE, token: String::new() };
+    loop {
+        let listed = users.list_users(&call(), &page).await?;
+        let moves = listed.rows.into_iter().map(|user| move_one(regions, user, (from, to)));
+        let mut moves = stream::iter(moves).buffer_unordered(AT_ONCE);
+        while let Some((user, made)) = moves.next().await {
+            let name = user.name.to_string();
+            match made {
+                Ok(None) => {}
+                Ok(Some(home)) => {
+                    if output == Output::Table {
+                        output::home(&name, &home, output)?;
+                    }
+                    all.moved.push((name, home));
+                }
+                Err(cause) => {
+                    eprintln!("{name} did not move: {cause}");
+                    all.failed.push((name, cause.to_string()));
+                }
+            }
+        }
+        if listed.next.is_empty() {
+            return Ok(());
+        }
+        page.token = listed.next;
+    }
 }
 
 /// Refuses regions that are not known, or of two jurisdictions.

@@ -95,14 +95,7 @@ impl Demo {
         if self.output == Output::Json {
             return Ok(());
         }
-        output::say(format_args!(
-            "\n\
-             Every reason:      echotune recommend --user {name} --kind track --explain\n\
-             A trace again:     echotune trace {trace}\n\
-             The playlist:      echotune run {WORKFLOW} --user {name} --export FOLDER\n\
-             Your own history:  echotune import listenbrainz EXPORT.zip --user YOU\n",
-            trace = run.trace,
-        ))
+        output::say(further(&name, run.trace))
     }
 
     async fn load(&self) -> anyhow::Result<()> {
@@ -152,5 +145,40 @@ impl Demo {
     async fn trace(&self, to: &Connection, trace: TraceId) -> anyhow::Result<()> {
         self.heading("Its trace:")?;
         output::trace(&to.operations.trace(&call(), trace).await?, self.output)
+    }
+}
+
+/// What may be asked next. Listeners who exist have a folder of their own: beside generated ones they would be
+/// recommended what nobody plays.
+fn further(name: &str, trace: TraceId) -> String {
+    format!(
+        "\n\
+         Every reason:      echotune recommend --user {name} --kind track --explain\n\
+         A trace again:     echotune trace {trace}\n\
+         The playlist:      echotune run {WORKFLOW} --user {name} --export FOLDER\n\
+         Your own history:  echotune --data mine import listenbrainz EXPORT.zip --user YOU\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_hinted_at_is_understood_and_an_own_history_gets_a_folder_of_its_own() {
+        let told = further("ann", TraceId(1));
+        let hints: Vec<_> = told.lines().filter_map(|line| line.split_once(":  ")).collect();
+        assert_eq!(hints.len(), 4, "{told}");
+        for (_, command) in &hints {
+            let understood = Arguments::try_parse_from(command.split_whitespace());
+            assert!(understood.is_ok(), "{command}: {understood:?}");
+        }
+        let (_, own) = hints.into_iter().find(|(what, _)| *what == "Your own history").expect("a hint");
+        let own = Arguments::try_parse_from(own.split_whitespace()).expect("understood");
+        assert_eq!(own.data, Path::new("mine"), "and not that of the demonstration");
     }
 }

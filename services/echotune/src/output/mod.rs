@@ -6,6 +6,9 @@ mod experiments;
 mod mcp;
 mod migrate;
 mod models;
+#[cfg(test)]
+#[path = "../../tests/it/page.rs"]
+mod page;
 #[cfg(feature = "region")]
 mod region;
 mod regions;
@@ -36,7 +39,7 @@ pub(crate) use self::{
     mcp::{inspection, ledgers_summed, ledgers_verified, server_added, servers, tool_result},
     migrate::migration,
     models::{drift, model_card, model_export, model_job, release, releases},
-    regions::{home, moves, regions},
+    regions::{AllMoved, all_moved, home, moves, regions},
     runs::{event_line, exported_run, run, run_with_journal, runs, workflows, write_exports},
     spark::candidates,
 };

@@ -19,11 +19,15 @@ fn described(number: u64, version: &str, about: &About) -> Value {
     })
 }
 
+fn candidates_json(found: &[(u64, String, About)]) -> Value {
+    let all = found.iter().map(|(number, version, about)| described(*number, version, about));
+    json!({ "candidates": all.collect::<Vec<_>>() })
+}
+
 /// Candidates with their numbers and versions.
 pub(crate) fn candidates(found: &[(u64, String, About)], output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
-        let all = found.iter().map(|(number, version, about)| described(*number, version, about));
-        return print_json(&json!({ "candidates": all.collect::<Vec<_>>() }));
+        return print_json(&candidates_json(found));
     }
     if found.is_empty() {
         return say("No candidates; `echotune spark import` makes one.");
@@ -81,4 +85,27 @@ pub(crate) fn factors_imported(
         "It does not serve; see its lists with `echotune spark recommend --candidate {number} --kind {} --user NAME`.",
         about.kind
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::page;
+
+    #[test]
+    fn json_of_candidates_has_the_shape_that_the_page_tells() {
+        let about = About {
+            kind: "track".into(),
+            trainer: "Apache Spark 4.0.1".into(),
+            rank: 64,
+            ridge: 0.5,
+            listeners: 1_892,
+            rows: 92_834,
+            watermark: 1_700_000_000_000 << 16,
+            judged: 100,
+            quality: Quality { recall: 0.2, ndcg: 0.25 },
+            blend: Quality { recall: 0.18, ndcg: 0.22 },
+        };
+        page::check("spark candidates", &candidates_json(&[(1, "als-1".into(), about)]));
+    }
 }

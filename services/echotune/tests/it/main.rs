@@ -10,6 +10,7 @@ mod identity;
 mod import;
 mod mcp;
 mod migrate;
+mod page;
 mod rpcs;
 mod runs;
 mod shapes;

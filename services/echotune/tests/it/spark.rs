@@ -44,7 +44,7 @@ fn an_export_holds_everything_but_what_private_listeners_know_and_is_written_onc
     listened(&data);
     let path = target.to_str().expect("text");
     let told = json(&data, &["spark", "export", path, "--partitions", "2", "--hold-out", "0"]);
-    crate::shapes::check("spark export", &told);
+    crate::page::check("spark export", &told);
     assert_eq!((&told["listeners"], &told["rows"]), (&2.into(), &6.into()), "{told}");
     let (manifest, _) = Manifest::read(&target, "track").expect("checked");
     let mut rows = Vec::new();

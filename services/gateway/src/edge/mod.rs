@@ -30,9 +30,9 @@ mod calls;
 mod guard;
 mod incoming;
 mod lists;
+mod others;
 mod post;
 mod respond;
-mod room;
 mod sessions;
 mod streams;
 mod subscribe;
@@ -51,9 +51,11 @@ fn routes(hub: &Arc<Hub>, at_mcp: MethodRouter<Arc<Hub>>) -> Router {
         .route("/servers/{name}/mcp", any(one))
         .route("/servers/{name}/authorization", get(authorization::standing).delete(authorization::forget))
         .route(CALLBACK, get(authorization::callback))
-        .route("/regions/room", get(room::room))
+        .route("/regions/room", get(others::room))
         .layer(from_fn_with_state(Arc::clone(hub), guard::guard));
     served
+        // Replicas ask each other by address and not by name, and no web page has the token that they show.
+        .route("/replicas/lists", get(others::lists))
         .route(WELL_KNOWN, get(metadata_of_all))
         .route(&format!("{WELL_KNOWN}/{{*path}}"), get(metadata))
         .route("/health/live", get(async || StatusCode::OK))

@@ -17,12 +17,17 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Entry, Kind, Table, file::ListsFile, read_page};
+use super::{
+    Entry, Kind, Table,
+    file::{ListsFile, key_of},
+    read_page,
+};
 use crate::{
     abilities::Abilities,
     caller::{Caller, Digest},
     config::Limits,
     message::{Json, Object, Outcome},
+    ticket::now,
     upstream::{Ask, Declared, Exchange, Failed, OnBehalf, Said, Server},
 };
 
@@ -61,6 +66,8 @@ pub(crate) struct Listed {
     pub(crate) is_public: bool,
     /// Of the messages that it is from, which are kept as a whole.
     pub(super) bytes: usize,
+    /// When it was asked for, in seconds since the Unix epoch: other processes have no other clock in common.
+    pub(super) said: u32,
     /// How many changes there had been before it was asked for.
     changes: u64,
 }
@@ -106,7 +113,7 @@ pub(crate) struct Lists {
     /// Since when servers sleep that were waited for in vain.
     asleep: Mutex<HashMap<u32, Instant>>,
     /// What is listed for everybody, where that is kept.
-    file: OnceLock<ListsFile>,
+    pub(super) file: OnceLock<Arc<ListsFile>>,
     entries: usize,
     /// Bytes of one list at the most.
     bytes: usize,
@@ -147,17 +154,26 @@ impl Lists {
     /// Keeps what is listed for everybody in a file from now on, and takes what is there for what servers say while
     /// they sleep.
     pub(crate) fn keep_in(&self, file: PathBuf) -> io::Result<()> {
-        let file = ListsFile::read(file)?;
+        let file = ListsFile::read(file, self.entries)?;
         // The first one stays.
-        drop(self.file.set(file));
+        drop(self.file.set(Arc::new(file)));
         Ok(())
     }
 
     /// Forgets what the file holds of a server that is no more: another of its name is another.
     pub(crate) fn forget(&self, server: &Server) {
         if let Some(file) = self.file.get() {
-            Kind::ALL.into_iter().for_each(|kind| file.forget(server.number, kind));
+            Kind::ALL.into_iter().for_each(|kind| file.forget(key_of(&server.config, kind)));
         }
+    }
+
+    /// What is kept of servers, as another gateway takes it over: what is left of one that is no more would else go
+    /// from gateway to gateway, and one day be that of another of its name. `None` where nothing is kept.
+    pub(crate) fn kept_text(&self, servers: &[Arc<Server>]) -> Option<Json> {
+        let file = self.file.get()?;
+        let keys = servers.iter().flat_map(|server| Kind::ALL.map(|kind| key_of(&server.config, kind)));
+        let keys: HashSet<_> = keys.collect();
+        Some(file.text(|key| keys.contains(key)))
     }
 
     /// Writes to the file what has changed since.
@@ -239,7 +255,7 @@ impl Lists {
     fn of_all(&self, server: &Server, kind: Kind) -> Option<Got> {
         let key = SlotKey { server: server.number, kind, context: None, abilities: Abilities::default() };
         self.slot(key).whenever().or_else(|| {
-            let listed = self.file.get()?.get(server.number, kind)?;
+            let listed = self.file.get()?.get(key_of(&server.config, kind))?;
             Some(Got { listed, is_fresh: false })
         })
     }
@@ -275,9 +291,9 @@ impl Lists {
                 let listed = Arc::new(listed);
                 if let Some(file) = self.file.get() {
                     if !listed.is_public {
-                        file.forget(server.number, kind);
+                        file.forget(key_of(&server.config, kind));
                     } else if asker.abilities == Abilities::default() {
-                        file.put(server.number, kind, &listed);
+                        file.put(key_of(&server.config, kind), &listed);
                     }
                 }
                 let to = if listed.is_public { shared } else { own };
@@ -347,7 +363,7 @@ impl Lists {
         let info = server.info_now().await?;
         let changes = server.changes.count(kind.changed());
         let (entries, fetched) = (Vec::new(), Instant::now());
-        let mut listed = Listed { entries, fetched, kept: KEPT_MAX, is_public: true, bytes: 0, changes };
+        let mut listed = Listed { entries, fetched, kept: KEPT_MAX, is_public: true, bytes: 0, said: now(), changes };
         if info.capabilities.get(kind.capability()).is_none() {
             return Ok(listed);
         }
@@ -425,9 +441,9 @@ async fn answered(exchange: &mut Exchange) -> Result<Outcome, Failed> {
 }
 
 impl Listed {
-    /// What a process before this one was told.
-    pub(super) fn of_before(entries: Vec<Entry>, bytes: usize) -> Self {
-        Self { entries, fetched: Instant::now(), kept: Duration::ZERO, is_public: true, bytes, changes: 0 }
+    /// What another process was told, before this one or beside it.
+    pub(super) fn of_before(entries: Vec<Entry>, bytes: usize, said: u32) -> Self {
+        Self { entries, fetched: Instant::now(), kept: Duration::ZERO, is_public: true, bytes, said, changes: 0 }
     }
 
     pub(crate) fn left(&self) -> Duration {

@@ -14,6 +14,7 @@ pub(crate) mod names;
 mod page;
 mod params;
 mod table;
+mod takeover;
 
 pub(crate) use self::{
     fetch::{Asker, Lists},

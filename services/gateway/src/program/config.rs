@@ -9,7 +9,7 @@ use echotune_kit::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Limits, PodOptions, RegionConfig, RegionsConfig, metering::MeteringSection};
+use crate::{Limits, PodOptions, RegionConfig, RegionsConfig, metering::MeteringSection, regions::address};
 
 /// Everything, with `defaults.toml` beside this file as reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub struct McpConfig {
     pub servers_file: PathBuf,
     /// File in which public lists of servers are kept; empty for none.
     pub lists_file: PathBuf,
+    /// Where other gateways of the region are, of which one that starts takes over public lists.
+    pub lists_from: Vec<String>,
     /// File that says who may call what.
     pub access_file: PathBuf,
     /// How often it is looked at.
@@ -150,6 +152,11 @@ impl McpConfig {
             let why = "is needed where there are replicas (mcp.advertise): they must have the same keys";
             faults.push(("mcp.keys_file", why.to_owned()));
         }
+        if !self.lists_from.is_empty() && self.lists_file.as_os_str().is_empty() {
+            faults.push(("mcp.lists_from", "needs mcp.lists_file, where what is taken over is kept".to_owned()));
+        }
+        let wrong = self.lists_from.iter().filter_map(|url| wrong_gateway(url, process));
+        faults.extend(wrong.map(|why| ("mcp.lists_from", why)));
         for (key, period) in [
             ("mcp.servers_reload_every", self.servers_reload_every),
             ("mcp.session_idle", self.session_idle),
@@ -162,6 +169,16 @@ impl McpConfig {
             faults.extend((!right).then(|| (key, format!("{count} is not between 1 and {}", 1 << 20))));
         }
         faults
+    }
+}
+
+/// What is wrong with the address of another gateway, to which the platform's token travels. Over TLS it is known as
+/// MCP servers are.
+fn wrong_gateway(url: &str, process: &Settings) -> Option<String> {
+    match address(url, "/") {
+        None => Some(format!("'{}' is not http[s]://HOST[:PORT]", url.escape_debug())),
+        Some(_) if url.starts_with("https://") => None,
+        Some(_) => check_upstream(url, process).err(),
     }
 }
 
@@ -276,6 +293,24 @@ mod tests {
             assert!(told.contains(part), "{part} is not in {told}");
         }
         assert_eq!(faults(&[("token_file", "token")]), "", "the defaults are enough");
+    }
+
+    #[test]
+    fn lists_are_taken_over_where_they_can_be_kept_and_as_the_token_may_travel() {
+        let with = |from: &str, file: &str| {
+            faults(&[("token_file", "token"), ("mcp.lists_file", file), ("mcp.lists_from", from)])
+        };
+        assert_eq!(with("[\"http://127.0.0.1:7471\", \"https://mcp.example.org\"]", "lists.json"), "");
+        for (from, file, why) in [
+            ("[\"http://127.0.0.1:7471\"]", "", "mcp.lists_from: needs mcp.lists_file"),
+            ("[\"http://replicas:7471\"]", "lists.json", "mcp.lists_from: http://replicas:7471 is not on the loopback"),
+            ("[\"replicas:7471\"]", "lists.json", "mcp.lists_from: 'replicas:7471' is not http"),
+            ("[\"http://127.0.0.1:7471/?a\"]", "lists.json", "mcp.lists_from: 'http://127.0.0.1:7471/?a' is not http"),
+            ("[\"https://\"]", "lists.json", "mcp.lists_from: 'https://' is not http"),
+        ] {
+            let told = with(from, file);
+            assert!(told.contains(why), "{why} is not in {told}");
+        }
     }
 
     #[test]

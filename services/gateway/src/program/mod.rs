@@ -19,7 +19,10 @@ use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::{config::Config, secure::Secure};
+use self::{
+    config::{Config, McpConfig},
+    secure::Secure,
+};
 use crate::{
     AccessConfig, FileRules, Gateway, GatewayConfig, Keys, Listed, Operator, Replicas, ServersFile,
     metering::{Metering, MeteringConfig},
@@ -94,10 +97,7 @@ pub async fn serve(config: Config, mut process: Process) -> Result<Exit, Failure
         },
         process.life.drain(),
     )?;
-    if !mcp.lists_file.as_os_str().is_empty() {
-        let unfit = |cause| format!("mcp.lists_file: {cause}; name a file that can be read and written, or none");
-        gateway.keep_lists(mcp.lists_file.clone()).map_err(unfit)?;
-    }
+    keep_lists(&gateway, mcp, &credentials.token)?;
     for listed in hosted {
         listed.serve(&gateway)?;
     }
@@ -156,6 +156,19 @@ fn metering(config: &Config, listed: &[Listed]) -> Result<Option<Metering>, Fail
     let Some(asked) = config.metering.config(&config.operator.region) else { return Ok(None) };
     let tariffs = listed.iter().filter_map(|listed| Some((listed.server.name.clone(), listed.tariff.clone()?)));
     Ok(Some(Metering::open(MeteringConfig { tariffs: tariffs.collect(), ..asked })?))
+}
+
+/// Keeps public lists, and takes over what other gateways of the region have of them.
+fn keep_lists(gateway: &Gateway, mcp: &McpConfig, token: &Token) -> Result<(), String> {
+    if mcp.lists_file.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let unfit = |cause| format!("mcp.lists_file: {cause}; name a file that can be read and written, or none");
+    gateway.keep_lists(mcp.lists_file.clone()).map_err(unfit)?;
+    if !mcp.lists_from.is_empty() {
+        gateway.take_lists(mcp.lists_from.clone(), &token.header().into());
+    }
+    Ok(())
 }
 
 fn keys(config: &Config) -> io::Result<Keys> {

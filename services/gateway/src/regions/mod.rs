@@ -105,14 +105,15 @@ fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fits)
 }
 
-fn header(secret: &Secret) -> Option<HeaderValue> {
+/// The header that shows a secret; `None` of one that fits in none.
+pub(crate) fn header(secret: &Secret) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(secret.reveal()?).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
 /// What is at a path of a gateway.
-fn address(url: &str, path: &str) -> Option<Uri> {
+pub(crate) fn address(url: &str, path: &str) -> Option<Uri> {
     let uri: Uri = format!("{}{path}", url.trim_end_matches('/')).parse().ok()?;
     let right = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
     let has_host = uri.host().is_some_and(|host| !host.is_empty());

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     fixture::{Era, Fixture},
     house::{Events, House, OPERATOR, SOON, Served, config, http, message_of, names, result_of, rmcp, serve},
+    takeover::{keep_lists, kept, seen},
 };
 
 /// A server of 2026-07-28 written by hand: its list depends on who asks, and says for whom it may be kept.
@@ -81,6 +82,20 @@ async fn public_lists_are_fetched_once_and_those_without_time_each_time() {
     house.tools("/mcp", "user-1").await;
     assert_eq!(state.asked.load(Ordering::SeqCst), asked + 1);
     house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_gateway_is_told_of_public_lists_and_of_no_private_one() {
+    for scope in ["public", "private"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        // It is asked each time.
+        let (house, _state, _served) = listed(scope, 0).await;
+        keep_lists(&house, &folder);
+        assert_eq!(seen(&house, "/mcp", "user-1").await, ["for-00000001"]);
+        let kept = Value::from(kept(&house.http, &house.base).await).to_string();
+        assert_eq!(kept.contains("for-00000001"), scope == "public", "{kept}");
+        house.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,5 +28,6 @@ mod sessions;
 mod shards;
 mod stopping;
 mod subscriptions;
+mod takeover;
 mod tokens;
 mod traces;

@@ -17,7 +17,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::house::{House, OPERATOR, SOON, config, message_of, names, program as stdio_server, result_of};
+use crate::{
+    fixture::{Era, Fixture},
+    house::{House, OPERATOR, SOON, config, http, message_of, names, program as stdio_server, result_of, rmcp},
+    takeover::{keep_lists, seen},
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_echotune-gateway");
 
@@ -214,6 +218,36 @@ async fn servers_of_the_file_are_served_and_followed_as_it_changes() {
     put(&file, &table("one", "concurrency = 3"));
     until(&tools, &["echo"]).await;
     assert_eq!(running.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_takes_over_what_another_gateway_lists_for_everybody() {
+    let folder = tempfile::tempdir().expect("folder");
+    let served = rmcp(Fixture::new("a", Era::Legacy, &["echo"])).await;
+    // It is asked each time.
+    let server = ServerConfig { lists_kept: Duration::ZERO, ..http("a", &served.url()) };
+    let house = House::of(vec![server]).await;
+    keep_lists(&house, &folder);
+    assert_eq!(seen(&house, "/mcp", OPERATOR).await, ["echo"]);
+    let file = folder.path().join("taken.json");
+    let settings = [
+        format!("token_file={}", token_file(folder.path())),
+        format!("mcp.lists_file={}", file.display()),
+        format!("mcp.lists_from=[\"{}\"]", house.base),
+    ];
+    let mut arguments = vec!["--listen", "127.0.0.1:0"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting.as_str()]));
+    // The other is given a moment only, and may be slower: then it is started again.
+    let taken = async {
+        loop {
+            assert_eq!(Running::start(&arguments, None).await.stop().await, 0);
+            if fs::read_to_string(&file).is_ok_and(|kept| kept.contains("\"echo\"")) {
+                return;
+            }
+        }
+    };
+    timeout(SOON, taken).await.expect("in time");
+    house.close().await;
 }
 
 async fn until(tools: &impl AsyncFn() -> Vec<String>, wanted: &[&str]) {

@@ -169,6 +169,51 @@ fn what_no_single_value_shows_is_reported_with_its_origin() {
     assert_eq!(faults(&sources), ["variable ECHOTUNE__LIMITS__CALLERS: limits.callers: at least 1"]);
 }
 
+/// Of which some settings have to be given.
+#[derive(Debug, Serialize, Deserialize)]
+struct Needy {
+    token_file: String,
+    peers: Vec<String>,
+    least: u32,
+    most: u32,
+}
+
+impl Config for Needy {
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let checks = [
+            (!self.token_file.is_empty(), "token_file"),
+            (!self.peers.is_empty(), "peers"),
+            (self.least <= self.most, "most"),
+        ];
+        checks.into_iter().filter(|(holds, _)| !holds).map(|(_, key)| (key, "does not hold".to_owned())).collect()
+    }
+}
+
+#[test]
+fn what_is_missing_hinders_those_who_load_and_not_those_who_look() {
+    let defaults = "token_file = \"\"\npeers = []\nleast = 1\nmost = 2\n";
+    let flagged = |key: &str, value: &str| flag(&format!("--{key}"), key, value);
+    let with = |flags: Vec<Flag>| Sources { defaults, flags, ..Sources::default() };
+    let told = |faults: &[ConfigFault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let needed = ["built-in defaults: token_file: does not hold", "built-in defaults: peers: does not hold"];
+    assert_eq!(told(&load::<Needy>(&with(Vec::new())).unwrap_err().0), needed);
+    let (loaded, missing) = look::<Needy>(&with(Vec::new())).unwrap();
+    assert_eq!((loaded.to_toml().unwrap().as_str(), told(&missing)), (defaults, needed.map(str::to_owned).to_vec()));
+
+    let given = vec![flagged("token_file", "token"), flagged("peers", "[\"eu\"]")];
+    assert_eq!(told(&look::<Needy>(&with(given)).unwrap().1), Vec::<String>::new());
+    // What was given and is wrong, also where the default beside it is what no longer holds.
+    for (key, value, why) in [
+        ("token_file", "", "flag --token_file: token_file: does not hold"),
+        ("peers", "eu", "flag --peers: peers: 'eu' is not of type array"),
+        ("least", "3", "built-in defaults: most: does not hold"),
+        ("nothing", "3", "flag --nothing: unknown key 'nothing'"),
+    ] {
+        let faults = told(&look::<Needy>(&with(vec![flagged(key, value)])).unwrap_err().0);
+        assert!(faults.len() == 1 && faults[0].starts_with(why), "{key}: {faults:?}");
+    }
+}
+
 #[test]
 fn the_printed_configuration_loads_to_the_same_values() {
     let folder = tempfile::tempdir().unwrap();

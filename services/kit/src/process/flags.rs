@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{self, Config, Faults, Flag, Loaded, Sources};
+use crate::config::{self, Config, ConfigFault, Faults, Flag, Loaded, Sources};
 
 /// Sections of the file of a region: a program that has no use for one passes over it, so that all share the file.
 const SHARED: [&str; 10] =
@@ -45,7 +45,19 @@ impl ConfigFlags {
     /// # Errors
     /// Everything that is wrong, with where it was written. End with [`Faults::EXIT_CODE`].
     pub fn load<C: Config>(&self, defaults: &str, more: Option<Flag>) -> Result<Loaded<C>, Faults> {
+        config::load(&self.sources(defaults, more))
+    }
+
+    /// Loads a configuration in the same way to be shown, with what is needed and set nowhere.
+    ///
+    /// # Errors
+    /// Everything that is wrong with what is set, with where it was written. End with [`Faults::EXIT_CODE`].
+    pub fn look<C: Config>(&self, defaults: &str, more: Option<Flag>) -> Result<(Loaded<C>, Vec<ConfigFault>), Faults> {
+        config::look(&self.sources(defaults, more))
+    }
+
+    fn sources<'a>(&'a self, defaults: &'a str, more: Option<Flag>) -> Sources<'a> {
         let (env, flags) = (Self::environment(), self.settings().chain(more).collect());
-        config::load(&Sources { defaults, file: self.config.as_deref(), others: &SHARED, env, flags })
+        Sources { defaults, file: self.config.as_deref(), others: &SHARED, env, flags }
     }
 }

@@ -104,19 +104,13 @@ where
         key: LISTEN.to_owned(),
         value: address.clone(),
     });
+    if flags.print_config {
+        return shown::<C>(&flags, about.defaults, listen);
+    }
     let loaded: Loaded<C> = match flags.load(about.defaults, listen) {
         Ok(loaded) => loaded,
         Err(faults) => return told(&faults, Faults::EXIT_CODE),
     };
-    if flags.print_config {
-        return match loaded.to_toml() {
-            Ok(text) => {
-                print!("{text}");
-                ExitCode::SUCCESS
-            }
-            Err(faults) => told(&faults, 1),
-        };
-    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(cause) => return told(&format!("threads cannot be started: {cause}"), 1),
@@ -128,6 +122,23 @@ where
         Ok(exit) => told(&exit, exit.code()),
         Err(cause) => told(&cause, 1),
     }
+}
+
+/// Prints all settings. Who does not know yet what a program needs reads it there, so that what is missing is told
+/// beside them and hinders nobody.
+fn shown<C: Configured>(flags: &ConfigFlags, defaults: &str, listen: Option<Flag>) -> ExitCode {
+    let (loaded, missing) = match flags.look::<C>(defaults, listen) {
+        Ok(looked) => looked,
+        Err(faults) => return told(&faults, Faults::EXIT_CODE),
+    };
+    match loaded.to_toml() {
+        Ok(text) => print!("{text}"),
+        Err(faults) => return told(&faults, 1),
+    }
+    for fault in missing {
+        eprintln!("note: it does not start yet: {}", fault.message);
+    }
+    ExitCode::SUCCESS
 }
 
 fn told(why: &dyn std::fmt::Display, code: u8) -> ExitCode {

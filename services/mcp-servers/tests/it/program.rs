@@ -86,6 +86,30 @@ async fn start_at(mcp: SocketAddr, users: SocketAddr, issuer: &Issuer) -> Option
     Some((child, grpc.parse().expect("an address")))
 }
 
+/// With which code the program ends that does not serve, and what it prints and complains of.
+async fn printed(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_echotune-mcp-servers")).args(words).output().await.expect("ran");
+    let text = |bytes| String::from_utf8(bytes).expect("a text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn all_settings_are_printed_before_those_that_are_needed_are_given() {
+    let (code, settings, told) = printed(&["--print-config"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(settings.contains("# File with the token of the platform.\ntoken_file = \"\""), "{settings}");
+    assert!(told.contains("it does not start yet: token_file: is needed"), "{told}");
+    let (code, settings, told) = printed(&["--print-config", "--set", "token_file=token"]).await;
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    assert!(settings.contains("token_file = \"token\"  # flag --set token_file"), "{settings}");
+    for wrong in ["users=nowhere", "limits.deadline_max=soon", "token=token"] {
+        let (code, settings, told) = printed(&["--print-config", "--set", wrong]).await;
+        assert_eq!((code, settings.as_str()), (Some(64), ""), "{wrong}: {told}");
+    }
+    let (code, _, told) = printed(&[]).await;
+    assert_eq!(code, Some(64), "without it nothing is served: {told}");
+}
+
 #[tokio::test]
 async fn the_program_knows_callers_by_jwts_on_both_of_its_faces() {
     let key = Key::new("EdDSA", "one");

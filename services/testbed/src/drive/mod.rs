@@ -24,6 +24,7 @@ use std::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::schedule::Stage;
 pub use self::{
     clients::DriveError,
     fault::Fault,
@@ -85,7 +86,8 @@ pub struct Report {
     pub restarted: Vec<Region>,
     /// How long all regions took to hold everything after the last fault, in seconds.
     pub converged_after_s: f64,
-    /// Why what is there at the end could not be looked at to its end; what was seen until then is judged.
+    /// Why not all was done, or what is there at the end could not be looked at to its end; what was seen until then is
+    /// judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unasked: Option<String>,
     /// What is to be said of it.
@@ -144,7 +146,7 @@ impl Drive {
     ///
     /// # Errors
     ///
-    /// The programs do not start, or regions cannot be asked at the end.
+    /// The programs do not start. What goes wrong later is told by the report.
     pub async fn run(&self, testbed: &Testbed, tell: &dyn Fn(&str)) -> Result<(Report, History), DriveError> {
         let began_at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let notes = Arc::new(Notes { began: Instant::now(), entries: Mutex::default() });
@@ -164,17 +166,19 @@ impl Drive {
         }
         working.spawn(erasures::erase(clients.clone(), Arc::clone(&erased), Arc::clone(&notes), stop.clone()));
         tell("listeners listen, agents run, accounts are erased");
-        let faults = schedule::carry_out(self, testbed, &programs, (&clients, &listeners), &notes, tell).await;
-        if faults.is_ok() {
+        let mut stage = Stage::new(testbed, &programs, tell);
+        let undone = schedule::carry_out(self, &mut stage, (&clients, &listeners), &notes).await;
+        if undone.is_ok() {
             notes.grow(self.operations, tell).await;
         }
         stop.cancel();
         while working.join_next().await.is_some() {}
-        let schedule::Done { faults, restarted } = faults?;
         let settled = Instant::now();
         let mut converged_after_s = 0.0;
         let looked = async {
+            undone?;
             tell("all faults are undone; waiting until the regions agree");
+            stage.settle().await;
             clients::agree(&clients, &listeners, &notes, AGREE, tell).await?;
             converged_after_s = settled.elapsed().as_secs_f64();
             tell("waiting for the ends of runs");
@@ -185,6 +189,7 @@ impl Drive {
         // What an hour has shown is not thrown away for a question that nobody answers.
         let looked: Result<(), DriveError> = looked.await;
         let unasked = looked.err().map(|cause| cause.to_string());
+        let Stage { faults, restarted, .. } = stage;
         programs.stop().await;
         let header = Header {
             scenario: self.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),

@@ -56,24 +56,25 @@ pub struct Told {
     pub lost: Option<Lost>,
 }
 
-/// All that was done.
-#[derive(Debug)]
-pub(super) struct Done {
+/// All that was done, and what is still to be.
+pub(super) struct Stage<'a> {
+    testbed: &'a Testbed,
+    programs: &'a Programs,
+    tell: &'a dyn Fn(&str),
+    /// The way between regions, if it is another one than usual.
+    way: Option<Way>,
     pub(super) faults: Vec<Told>,
     /// Where a CQL server had lost its connection to another for good and was started again.
     pub(super) restarted: Vec<Region>,
+    /// Whether rows were compared while hints were left.
+    is_early: bool,
 }
 
-/// What is done while a fault lasts.
-struct Stage<'a> {
-    testbed: &'a Testbed,
-    programs: &'a Programs,
-    /// The way between regions, if it is another one than usual.
-    way: Option<Way>,
-    restarted: Vec<Region>,
-}
+impl<'a> Stage<'a> {
+    pub(super) const fn new(testbed: &'a Testbed, programs: &'a Programs, tell: &'a dyn Fn(&str)) -> Self {
+        Self { testbed, programs, tell, way: None, faults: Vec::new(), restarted: Vec::new(), is_early: false }
+    }
 
-impl Stage<'_> {
     async fn begin(&mut self, fault: &Fault, seed: u64) -> Result<(), DriveError> {
         let Self { testbed, programs, .. } = *self;
         match fault {
@@ -271,8 +272,13 @@ impl Stage<'_> {
     }
 
     /// Compares all rows of a region with those of the others: hints end with whoever holds them, and after a while.
+    /// Servers that clients keep too busy may never be without hints: then it is done all the same, and once more when
+    /// clients are gone.
     async fn repair(&mut self, region: Region) -> Result<(), DriveError> {
-        self.handed_over().await?;
+        if let Err(cause) = self.handed_over().await {
+            (self.tell)(&cause.to_string());
+            self.is_early = true;
+        }
         let mut tool = self.testbed.nodetool(region).await?;
         let done = tool.args(["repair", "-full", "-j", "4", KEYSPACE]).kill_on_drop(true).output().await?;
         if done.status.success() {
@@ -282,8 +288,25 @@ impl Stage<'_> {
         Err(DriveError::Program(format!("nodetool repair in {region} ended with {}: {told}", done.status)))
     }
 
+    /// Has what is left of faults come right once clients are gone. Hints that stay are for the judge to find: what an
+    /// hour of faults did is told all the same.
+    pub(super) async fn settle(&mut self) {
+        let before = self.restarted.len();
+        let mut settled = self.handed_over().await;
+        if self.is_early || self.restarted.len() > before {
+            settled = settled.and(self.repair(self.testbed.plan().regions[0]).await);
+        }
+        if let Err(cause) = settled {
+            (self.tell)(&cause.to_string());
+        }
+        for region in &self.restarted {
+            (self.tell)(&format!("cassandra/{region} had lost a connection for good and was started again"));
+        }
+    }
+
     /// What goes on while a fault lasts, besides that programs are started again that end by themselves.
-    async fn during(&self, fault: &Fault, time: Duration, tell: &dyn Fn(&str)) -> Result<(), DriveError> {
+    async fn during(&self, fault: &Fault, time: Duration) -> Result<(), DriveError> {
+        let tell = self.tell;
         let Fault::Storm(program, region) = *fault else {
             return watch(time, self.programs, Some(fault), tell).await;
         };
@@ -346,21 +369,18 @@ fn to_start(standing: &Standing, now: Instant, restarted: &[Region]) -> Option<R
 /// Does one thing after the other; programs that end meanwhile are started again.
 pub(super) async fn carry_out(
     drive: &Drive,
-    testbed: &Testbed,
-    programs: &Programs,
+    stage: &mut Stage<'_>,
     crowd: (&[Client], &[Listener]),
     notes: &Notes,
-    tell: &dyn Fn(&str),
-) -> Result<Done, DriveError> {
-    let mut told = Vec::new();
-    let mut stage = Stage { testbed, programs, way: None, restarted: Vec::new() };
+) -> Result<(), DriveError> {
+    let (programs, tell) = (stage.programs, stage.tell);
     watch(drive.rest, programs, None, tell).await?;
     for (nth, fault) in drive.faults.iter().enumerate() {
         tell(&format!("{} of {}: {fault}", nth + 1, drive.faults.len()));
         let (began, before) = (notes.now(), stage.restarted.len());
         stage.begin(fault, drive.seed).await?;
         let failed = notes.now();
-        stage.during(fault, drive.fault, tell).await?;
+        stage.during(fault, drive.fault).await?;
         let cost = match fault {
             Fault::Lose(region) => Some(lost::take_over(*region, failed, crowd, notes).await?),
             _ => None,
@@ -372,19 +392,9 @@ pub(super) async fn carry_out(
         }
         let mended = notes.now();
         watch(drive.rest, programs, None, tell).await?;
-        told.push(Told { lost: cost, ..felt(fault, began, mended, notes) });
+        stage.faults.push(Told { lost: cost, ..felt(fault, began, mended, notes) });
     }
-    // Hints that stay are for the judge to find: what an hour of faults did is told all the same.
-    let before = stage.restarted.len();
-    let handed_over = stage.handed_over().await;
-    if let Err(cause) = handed_over.and(stage.repair_after(before).await) {
-        tell(&cause.to_string());
-    }
-    for region in &stage.restarted {
-        tell(&format!("cassandra/{region} had lost a connection for good and was started again"));
-    }
-    watch(drive.rest, programs, None, tell).await?;
-    Ok(Done { faults: told, restarted: stage.restarted })
+    Ok(())
 }
 
 /// Waits, and starts programs again that end by themselves.

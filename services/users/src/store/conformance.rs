@@ -74,7 +74,7 @@ pub async fn writes_announce_themselves_in_order(store: &dyn UserStore) {
     let again = store.record(ann.clone(), checked(vec![listen("JÓGA", 0)]), none()).await.expect("recorded");
     assert_eq!((again.recorded, again.duplicates), (0, 1), "the same listen twice is one");
     let mut events = drain(store).await;
-    store.erase(name("ann"), none()).await.expect("erased");
+    store.erase(name("ann"), None, none()).await.expect("erased");
     events.extend(drain(store).await);
     assert!(events.is_sorted_by(|a, b| a.written_at < b.written_at), "times of events increase");
     let of_ann: Vec<_> = events.into_iter().filter(|one| one.user == ann.id).map(|one| one.payload).collect();
@@ -237,14 +237,16 @@ pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
     let wanted = NewToken { label: "cli".into(), role: Role::Reader, expires_at_ms: 0 };
     let draft = TokenDraft { id: TokenId::new(store.now_ms()), wanted, hash: "hash".into() };
     let token = store.create_token(ann.clone(), draft, Stamp::default()).await.expect("made");
-    let receipt = store.erase(name("Ann"), keyed("e", 0)).await.expect("erased");
+    let other = store.erase(name("Ann"), Some(ben.id), Stamp::default()).await;
+    assert!(matches!(other, Err(UserStoreError::UnknownUser(_))), "a name alone erases nobody: {other:?}");
+    let receipt = store.erase(name("Ann"), Some(ann.id), keyed("e", 0)).await.expect("erased");
     assert_eq!(receipt.erased.get("listen"), Some(&3_000), "{receipt:?}");
     assert_eq!(receipt.erased.get("friend"), Some(&1), "{receipt:?}");
     let waiting = store.next_events(10_000).await.expect("events");
     let of_ann: Vec<_> = waiting.iter().filter(|one| one.record.key == ann.id.to_string()).collect();
     assert!(matches!(of_ann.as_slice(), [last] if last.record.is_lasting), "only the erasure is announced: {of_ann:?}");
     assert!(waiting.iter().any(|one| one.record.key == ben.id.to_string() && !one.record.is_lasting), "{waiting:?}");
-    assert_eq!(store.erase(name("Ann"), keyed("e", 0)).await.expect("erased before"), receipt);
+    assert_eq!(store.erase(name("Ann"), None, keyed("e", 0)).await.expect("erased before"), receipt);
     assert!(store.token(token.id).await.expect("read").is_none());
     let friends = store.friends(ben.id, PageRequest { size: 10, token: String::new() }).await.expect("listed");
     assert!(friends.rows.is_empty(), "the friend no longer lists the erased user");
@@ -253,7 +255,7 @@ pub async fn erasure_leaves_nothing(store: &dyn UserStore) {
     let counts = store.counts().await.expect("counts");
     assert_eq!((counts["users"], counts["listens"], counts["friendships"]), (1, 0, 0), "{counts:?}");
     let early = store.create(name("cat"), keyed("c", 0)).await.expect("created");
-    store.erase(name("cat"), Stamp::default()).await.expect("erased");
+    store.erase(name("cat"), None, Stamp::default()).await.expect("erased");
     let repeated = store.create(name("cat"), keyed("c", 0)).await.expect_err("refused");
     assert!(matches!(&repeated, UserStoreError::ErasedSince(gone) if *gone == early.name), "{repeated}");
     assert_ne!(account(store, "ann").await.id, ann.id, "a name is reused with a new id only");
@@ -291,7 +293,7 @@ pub async fn what_is_restored_keeps_its_identity(store: &dyn UserStore) {
     let created: Vec<_> = drain(store).await.into_iter().map(|event| (event.user, event.payload)).collect();
     assert_eq!(created, [(user.id, Payload::UserCreated { name: user.name.clone() })], "announced once");
     assert_eq!(store.counts().await.expect("counts")["library"], 2);
-    store.erase(name("ann"), none()).await.expect("erased");
+    store.erase(name("ann"), None, none()).await.expect("erased");
     let gone = store.restore(user, none()).await.expect_err("refused");
     assert!(matches!(gone, UserStoreError::Erased(_)), "{gone}");
 }

@@ -255,8 +255,9 @@ pub trait UserStore: Send + Sync {
     async fn export(&self, user: User, page: PageRequest) -> Answer<Page<ExportRecord>>;
     /// Erases an account, with its events that still wait for the log. The account is gone when the
     /// first write is made; a process that dies before the last one goes on with
-    /// [`UserStore::resume_erasures`].
-    async fn erase(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt>;
+    /// [`UserStore::resume_erasures`]. Where the call is of one user, nobody but `whose`: the name may be another's by
+    /// now.
+    async fn erase(&self, name: UserName, whose: Option<UserId>, stamp: Stamp) -> Answer<ErasureReceipt>;
     /// Finishes the erasures that a dead process left unfinished.
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>>;
     /// How much is held, by name.

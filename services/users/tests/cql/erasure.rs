@@ -81,7 +81,7 @@ async fn nothing_is_left_in_any_table_and_nothing_comes_after() {
     let before = tables_with(&place, ann.id.0, &TEXTS).await;
     assert!(before.len() >= 20, "the search finds what is there: {before:?}");
     // Waiting events of the erased are dropped when they are come upon.
-    let receipt = store.erase(name("ann"), keyed("e")).await.expect("erased");
+    let receipt = store.erase(name("ann"), None, keyed("e")).await.expect("erased");
     assert_eq!(
         (receipt.erased["listen"], receipt.erased["playlist"], receipt.erased["tally"]),
         (250, 1, 1),
@@ -113,7 +113,7 @@ async fn two_that_erase_at_once_take_the_same() {
     let (one, two) = (place.store("one").await, place.store("two").await);
     account(&one, "ben").await;
     let ann = live(&one, "ann", &name("ben")).await;
-    let (a, b) = join(one.erase(name("ann"), keyed("a")), two.erase(name("Ann"), keyed("b"))).await;
+    let (a, b) = join(one.erase(name("ann"), None, keyed("a")), two.erase(name("Ann"), None, keyed("b"))).await;
     let told: Vec<_> = [a, b].into_iter().filter(|one| !matches!(one, Err(UserStoreError::UnknownUser(_)))).collect();
     let receipts: Vec<_> = told.into_iter().collect::<Result<_, _>>().expect("erased");
     assert!(receipts.iter().all(|receipt| *receipt == receipts[0] && receipt.user == ann.id), "{receipts:?}");
@@ -131,7 +131,7 @@ async fn an_erasure_that_was_cut_off_is_finished() {
     for patience in [0, 5, 20, 60, 150, 400] {
         let ann = live(&store, "ann", &name("ben")).await;
         drain(&store).await;
-        let erased = timeout(Duration::from_millis(patience), store.erase(name("ann"), Stamp::default())).await;
+        let erased = timeout(Duration::from_millis(patience), store.erase(name("ann"), None, Stamp::default())).await;
         cut += u32::from(erased.is_err());
         let resumed = store.resume_erasures().await.expect("finished");
         if let (Err(_), [receipt]) = (erased, resumed.as_slice()) {
@@ -139,7 +139,7 @@ async fn an_erasure_that_was_cut_off_is_finished() {
         }
         // Cut off before it began: the account is as it was.
         if store.by_name(&name("ann")).await.expect("read").is_some() {
-            store.erase(name("ann"), Stamp::default()).await.expect("erased");
+            store.erase(name("ann"), None, Stamp::default()).await.expect("erased");
         }
         assert!(store.listens(ann.id, all()).await.expect("listed").rows.is_empty(), "after {patience} ms");
         let events = drain(&store).await;

@@ -109,7 +109,7 @@ async fn erased_while_held(store: &CqlUserStore, session: &CqlSession, user: &Us
     Damaged::settings_of(session, user).await.put(session, user, false).await;
     let none = timeout(Duration::from_secs(1), store.next_events(LIMIT)).await;
     assert!(none.is_err(), "nothing can be given out: {none:?}");
-    store.erase(user.name.clone(), Stamp::default()).await.expect("erased");
+    store.erase(user.name.clone(), None, Stamp::default()).await.expect("erased");
     let events = until(store, user, 1).await;
     let of_user: Vec<_> = events.into_iter().filter(|event| event.user == user.id).map(|event| event.payload).collect();
     assert_eq!(of_user, [Payload::UserErased]);

@@ -174,6 +174,34 @@ async fn a_write_is_made_at_home_on_behalf_of_whoever_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_an_earlier_account_erases_nobody_where_copies_lag() {
+    let World { us, eu, place } = World::new().await;
+    let (call, session) = (Call::internal(), &place.sessions[0]);
+    let earlier = account(&us, &eu, "ann").await;
+    let writer = by(&earlier, Role::Writer);
+    let read = session.read("account", "SELECT created, value FROM users_accounts WHERE user_id = ?");
+    let read = read.await.expect("prepared");
+    let (created, value): (i64, Vec<u8>) =
+        session.one(&read, (earlier.id.0,)).await.expect("read").expect("the account is there");
+    us.users.erase_user(&writer, "ann").await.expect("erased");
+    let ann = us.users.create_user(&call, "ann").await.expect("the name is free");
+    assert_ne!(ann.id, earlier.id);
+    // As if the earlier one had been erased elsewhere, and no more than whose the name is now had come here.
+    let put = "INSERT INTO users_accounts (user_id, created, value) VALUES (?, ?, ?)";
+    let put = session.write("account", put).await.expect("prepared");
+    let later = WriteClock::new(Default::default()).now().ahead() + 60_000_000;
+    session.put_at(&put, (earlier.id.0, created, value), later).await.expect("put back");
+    let home = "INSERT INTO users_homes (user_id, region) VALUES (?, ?) IF NOT EXISTS";
+    let home = session.conditional("home", home, echotune_kit::cql::Scope::Everywhere).await.expect("prepared");
+    assert!(session.decide(&home, (earlier.id.0, &us.name)).await.expect("put back"));
+    assert_eq!(us.store.by_id(earlier.id).await.expect("read").as_ref(), Some(&earlier));
+
+    let refused = us.users.erase_user(&writer, "ann").await.expect_err("the name is another's");
+    assert_eq!(refused.kind, ErrorKind::NotFound, "{refused}");
+    assert_eq!(us.users.get_user(&call, "ann").await, Ok(ann));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_passed_on_twice_or_to_nowhere() {
     let World { us, eu, .. } = World::new().await;
     let ann = account(&us, &eu, "ann").await;

@@ -79,7 +79,7 @@ async fn copies_of_what_was_erased_say_nothing() {
     let playlist = store.playlists(ann.id, all()).await.expect("listed").rows.remove(0);
     let kept = copies(session, &ann).await;
     assert!(kept.len() >= 18, "{:?}", kept.iter().map(|(table, _)| table).collect::<Vec<_>>());
-    store.erase(name("ann"), Stamp::default()).await.expect("erased");
+    store.erase(name("ann"), None, Stamp::default()).await.expect("erased");
     drop(store);
     put_back(session, &ann, &kept).await;
 
@@ -230,7 +230,7 @@ async fn keys_that_are_away_hold_up_what_needs_them_and_lose_nothing() {
     passing(record("Hunter", 1).await.expect_err("the key is away"));
     passing(store.listens(ann.id, all()).await.expect_err("and not forgotten"));
     passing(store.next_events(10).await.expect_err("and events are not either"));
-    let receipt = store.erase(name("ann"), Stamp::default()).await.expect("rows can be erased");
+    let receipt = store.erase(name("ann"), None, Stamp::default()).await.expect("rows can be erased");
     assert_eq!(receipt.erased["listen"], 1, "nothing was written in clear");
     assert!(store.resume_erasures().await.expect("tried").is_empty(), "it is still under way");
     far.away.store(false, Ordering::Relaxed);
@@ -247,7 +247,7 @@ async fn an_erasure_that_another_with_a_faster_clock_carried_on_leaves_no_name()
     let store = store_by(&place, HeldKeys::new(far.clone(), Duration::from_millis(1)), "test").await;
     let (session, ann) = (&place.sessions[0], account(&store, "ann").await);
     far.away.store(true, Ordering::Relaxed);
-    let receipt = store.erase(name("ann"), keyed("e")).await.expect("rows can be erased");
+    let receipt = store.erase(name("ann"), None, keyed("e")).await.expect("rows can be erased");
     let known = "SELECT value FROM users_erased WHERE user_id = ?";
     let known = session.read("known", known).await.expect("prepared");
     let names = |value: &[u8]| value.windows(3).any(|some| some == b"ann");

@@ -265,7 +265,7 @@ async fn cut_off(store: &EmbeddedUserStore) -> UserId {
     commits.borrow_and_update();
     // Dropped as if the process had died there: the rows take more writes, and each commit is told
     // before the next one is made.
-    let mut erasing = store.erase(user.name.clone(), echotune_users::Stamp::default());
+    let mut erasing = store.erase(user.name.clone(), None, echotune_users::Stamp::default());
     loop {
         tokio::select! {
             biased;

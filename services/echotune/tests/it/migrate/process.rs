@@ -15,7 +15,7 @@ use crate::{
     command::refused,
     direct,
     faults::{platform, signal},
-    shapes,
+    page,
 };
 
 const MIGRATE: [&str; 5] = ["migrate", "--from", "embedded", "--to", "distributed"];
@@ -93,7 +93,7 @@ async fn the_command_tells_what_it_did_and_ends_with_1_when_both_sides_differ() 
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report = json(&output);
     assert_eq!(report["verified"], false, "{report}");
-    shapes::check("migrate", &report);
+    page::check("migrate", &report);
     let output = run(&there, home.path(), &["--verify"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let (told, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -26,8 +26,8 @@ fn subject(table: &str, key: &[u8]) -> Option<String> {
     (table == "words").then(|| String::from_utf8_lossy(&key[..end]).into_owned())
 }
 
-/// Table, key and value of a row.
-type Stored = (String, Vec<u8>, Vec<u8>);
+/// Bucket, table, key and value of a row.
+type Placed = (i32, String, Vec<u8>, Vec<u8>);
 
 /// Keys that can be away.
 struct Keys {
@@ -111,19 +111,25 @@ async fn found(place: &Place, keys: &Arc<Keys>) -> Words {
     found
 }
 
-/// Tables and keys of the rows that servers hold, and all bytes that they hold of the store: of rows, the journal, and
-/// what lies beside that.
-async fn stored(place: &Place) -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
-    let read = async |text| place.session.read("all that is stored", text).await.expect("prepared");
-    let rows = read("SELECT tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?").await;
-    let rows: Vec<Vec<Stored>> = stream::iter(0..1_024)
+/// All rows that servers hold of the store.
+async fn rows(place: &Place) -> Vec<Placed> {
+    let rows = "SELECT bucket, tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?";
+    let rows = place.session.read("all rows", rows).await.expect("prepared");
+    let rows: Vec<Vec<Placed>> = stream::iter(0..1_024)
         .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
         .buffer_unordered(64)
         .try_collect()
         .await
         .expect("read");
+    rows.concat()
+}
+
+/// Tables and keys of the rows that servers hold, and all bytes that they hold of the store: of rows, the journal, and
+/// what lies beside that.
+async fn stored(place: &Place) -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
+    let read = async |text| place.session.read("all that is stored", text).await.expect("prepared");
     let (mut keys, mut bytes) = (Vec::new(), Vec::new());
-    for (table, key, value) in rows.into_iter().flatten() {
+    for (_, table, key, value) in rows(place).await {
         bytes.extend([table.as_bytes(), &key, &value].concat());
         keys.push((table, key));
     }
@@ -327,24 +333,13 @@ async fn who_wrote_in_clear_and_comes_late_does_not_say_that_it_is_in_the_rows()
     assert_eq!(found(&place, &keys).await, of(&[("annabel/first", "Post")]));
 }
 
-/// Bucket, table, key and value of a row.
-type Placed = (i32, String, Vec<u8>, Vec<u8>);
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_in_clear_that_comes_late_does_not_replace_what_was_sealed() {
     let (place, keys) = (Place::new().await, Keys::of(&["annabel"]).await);
     let (db, tasks) = place.open(&place.session, quick()).await;
     put(&db, "annabel/first", "Debut").await.expect("written");
     close(db, tasks).await;
-    let rows = "SELECT bucket, tbl, key, value FROM kept_rows WHERE store = ? AND bucket = ?";
-    let rows = place.session.read("rows", rows).await.expect("prepared");
-    let rows: Vec<Vec<Placed>> = stream::iter(0..1_024)
-        .map(|bucket| place.session.rows(&rows, (&place.name, bucket), usize::MAX))
-        .buffer_unordered(64)
-        .try_collect()
-        .await
-        .expect("read");
-    let (bucket, table, key, value) = rows.concat().pop().expect("in clear");
+    let (bucket, table, key, value) = rows(&place).await.pop().expect("in clear");
     let (db, tasks) = open(&place, &keys, quick()).await;
     put(&db, "annabel/first", "Post").await.expect("written");
     close(db, tasks).await;

@@ -58,11 +58,20 @@ const SUMS: [(&str, &str); 7] = [
 ];
 
 impl CqlUserStore {
-    pub(super) async fn erase_all(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt> {
+    /// Erases whoever has a name; nobody but `whose`, where the call is of one user. Where copies lag, the account of
+    /// that user can still be read although it was erased elsewhere, and its name may be another's by now.
+    pub(super) async fn erase_all(
+        &self,
+        name: UserName,
+        whose: Option<UserId>,
+        stamp: Stamp,
+    ) -> Answer<ErasureReceipt> {
         if let Known::Answered(receipt) = self.known(None, &stamp).await? {
             return Ok(receipt);
         }
-        let Some(reserved) = self.resident(&name).await? else { return Err(UserStoreError::UnknownUser(name)) };
+        let reserved = self.resident(&name).await?;
+        let reserved = reserved.filter(|found| whose.is_none_or(|whose| found.user.id == whose));
+        let Some(reserved) = reserved else { return Err(UserStoreError::UnknownUser(name)) };
         let id = reserved.user.id;
         if !self.is_erased(id).await? {
             let Stamp { traceparent, idempotency } = stamp.clone();

@@ -1,10 +1,11 @@
 //! Listens: a row by time for reading, a row by track for totals.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use echotune_api::events::Payload;
 use echotune_model::{HistoryEntry, Listen, ListenId, ListenReceipt, Page, PageRequest, Tally, User, UserId};
 use futures::future::try_join_all;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -53,12 +54,18 @@ impl CqlUserStore {
             ListenReceipt { recorded, duplicates, rejections: listens.rejections, ..ListenReceipt::default() };
         let mut left = parts(fresh, Entry::bytes).into_iter().peekable();
         while let Some(part) = left.next() {
-            let mut draft = self.draft("record listens", &stamp.traceparent);
+            let (mut draft, began) = (self.draft("record listens", &stamp.traceparent), Instant::now());
+            let periods: BTreeSet<_> = part.iter().map(|entry| period(entry.listen.listened_at_ms)).collect();
+            let periods = periods.into_iter().filter(|period| !self.inner.periods.holds(user.id.0, *period));
+            let periods: Vec<_> = periods.collect();
+            periods.iter().for_each(|period| draft.batch.add(&self.of().put_period, (user.id.0, *period)));
             receipt.written_at = self.add_listens(&mut draft, &seal, part)?;
             if left.peek().is_none() {
                 draft.give(&seal, key.clone(), &receipt)?;
             }
-            draft.commit().await?;
+            // What servers have lost of what they had acknowledged, they have lost when something failed.
+            draft.commit().await.inspect_err(|_| self.inner.periods.forget())?;
+            self.inner.periods.note(user.id.0, &periods, began);
         }
         if recorded == 0 {
             let mut draft = self.draft("record listens", &stamp.traceparent);
@@ -89,13 +96,10 @@ impl CqlUserStore {
 
     fn add_listens(&self, draft: &mut Draft<'_>, seal: &Seal, entries: Vec<Entry>) -> Answer<echotune_model::Hlc> {
         let user = seal.user;
-        let (mut needs, mut tallies, mut periods) = (Vec::new(), HashMap::new(), HashSet::new());
+        let (mut needs, mut tallies) = (Vec::new(), HashMap::new());
         draft.count("listens", i64::try_from(entries.len()).unwrap_or(i64::MAX));
         for Entry { id, track, listen } in entries {
             let at = listen.listened_at_ms;
-            if periods.insert(period(at)) {
-                draft.batch.add(&self.of().put_period, (user.0, period(at)));
-            }
             let value = seal.record(Place::Listen { at, id }, &listen)?;
             draft.batch.add(&self.of().put_listen, (user.0, period(at), at, id, value));
             let by_track = (user.0, bucket(track), track, at, id, mark(listen.explicit));

@@ -20,6 +20,7 @@ mod keys;
 mod listens;
 mod outbox;
 mod pages;
+mod periods;
 mod playlists;
 mod port;
 mod restore;
@@ -45,6 +46,7 @@ pub use self::world::Residency;
 use self::{
     counts::Counts,
     outbox::Scan,
+    periods::Periods,
     sealed::Seal,
     statements::Statements,
     world::{Agreed, World},
@@ -77,6 +79,7 @@ struct Inner {
     sequence: u32,
     times: Arc<WriteClock>,
     counts: Counts,
+    periods: Periods,
     scan: Scan,
     /// Whether the region is another's, whose marks stay as they are.
     stands_in: bool,
@@ -169,6 +172,7 @@ impl CqlUserStore {
             sequence,
             times,
             counts: Counts::default(),
+            periods: Periods::default(),
             scan: Scan::default(),
             stands_in,
             wake: Notify::new(),

@@ -165,9 +165,10 @@ impl UserStore for CqlUserStore {
         self.export_page(&user, &page).await
     }
 
-    async fn erase(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt> {
+    async fn erase(&self, name: UserName, whose: Option<UserId>, stamp: Stamp) -> Answer<ErasureReceipt> {
         // Nothing is added to what goes, and it is finished wherever it was begun.
-        self.unbound().erase_all(name, stamp).await
+        let whose = whose.or_else(|| self.permit.as_ref().map(|permit| permit.user()));
+        self.unbound().erase_all(name, whose, stamp).await
     }
 
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>> {

@@ -54,8 +54,13 @@ enum Step {
 }
 
 impl EmbeddedUserStore {
-    pub(super) async fn erase_all(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt> {
-        match self.begin(name, stamp).await? {
+    pub(super) async fn erase_all(
+        &self,
+        name: UserName,
+        whose: Option<UserId>,
+        stamp: Stamp,
+    ) -> Answer<ErasureReceipt> {
+        match self.begin(name, whose, stamp).await? {
             Step::Done(receipt) => Ok(receipt),
             Step::More(user) => self.go_on(user).await,
         }
@@ -76,7 +81,7 @@ impl EmbeddedUserStore {
         Ok(receipts)
     }
 
-    async fn begin(&self, name: UserName, stamp: Stamp) -> Answer<Step> {
+    async fn begin(&self, name: UserName, whose: Option<UserId>, stamp: Stamp) -> Answer<Step> {
         let clock = std::sync::Arc::clone(&self.clock);
         self.db
             .write(move |view| {
@@ -92,9 +97,10 @@ impl EmbeddedUserStore {
                 {
                     return Ok((Step::Done(receipt), draft.batch));
                 }
-                let Some(id) = get::<UserId>(view, NAMES, &name_key(&name))? else {
-                    let step = Step::More(under_way(&draft, &name)?.ok_or(UserStoreError::UnknownUser(name))?);
-                    return Ok((step, draft.batch));
+                let is_meant = |id: &UserId| whose.is_none_or(|whose| whose == *id);
+                let Some(id) = get::<UserId>(view, NAMES, &name_key(&name))?.filter(is_meant) else {
+                    let begun = under_way(&draft, &name)?.filter(is_meant);
+                    return Ok((Step::More(begun.ok_or(UserStoreError::UnknownUser(name))?), draft.batch));
                 };
                 let user = get::<User>(view, ACCOUNTS, &of(id))?
                     .ok_or(StoreError::Damaged { table: ACCOUNTS.0, cause: "an account has a name only".into() })?;

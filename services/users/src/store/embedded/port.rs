@@ -294,8 +294,8 @@ impl UserStore for EmbeddedUserStore {
         self.read_long(move |view| lists::export(view, &user, &page)).await
     }
 
-    async fn erase(&self, name: UserName, stamp: Stamp) -> Answer<ErasureReceipt> {
-        self.erase_all(name, stamp).await
+    async fn erase(&self, name: UserName, whose: Option<UserId>, stamp: Stamp) -> Answer<ErasureReceipt> {
+        self.erase_all(name, whose, stamp).await
     }
 
     async fn resume_erasures(&self) -> Answer<Vec<ErasureReceipt>> {
