@@ -12,6 +12,9 @@ use crate::{
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 a trace or ledger is not as it should be, 3 a file does not \
                           exist, 64 an argument is not as it should be.";
 
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
 /// Replays traces of demand through autoscalers: EchoTune's own decisions and ports of Knative's, Kubernetes' and
 /// KEDA's.
 #[derive(Debug, Parser)]
@@ -79,7 +82,7 @@ impl FromStr for Time {
 
 impl Time {
     fn ms(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX / 2_000).min(u64::MAX / 2_000)
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -108,10 +111,12 @@ pub(super) enum Output {
 /// Which calls come, and what pods are like.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Demand {
-    /// A folder or a file: calls per minute and service, a time per call, or timestamp,value
+    /// A folder or a file: calls per minute and service, a time per call, or timestamp,value; standard error tells what
+    /// was taken so without being said
     #[arg(long)]
     pub(super) trace: PathBuf,
-    /// Only services of one class: by calls a day fewer than 10, up to 300, up to 5,000, more; or series
+    /// Only services of one class: by calls a day fewer than 10, up to 300, up to 5,000, more; or series. Without it
+    /// all but the rare, and the rare where there are no others
     #[arg(long)]
     class: Option<ClassName>,
     /// At most so many services of each class, the first of the trace
@@ -126,7 +131,7 @@ pub(super) struct Demand {
     /// Only so many days from the beginning
     #[arg(long)]
     days: Option<f64>,
-    /// From the creation of a pod to its readiness
+    /// From the creation of a pod to its readiness, up to a day
     #[arg(long, default_value = "6s")]
     start_delay: Time,
     /// Shape of a Pareto tail of that delay, such as 1.5; fixed without it
@@ -135,13 +140,16 @@ pub(super) struct Demand {
     /// Calls that a pod works on at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     concurrency: u32,
+    /// Pods of a service at the most, under any policy
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    most_pods: u32,
     /// Mean duration of calls where the trace knows none
     #[arg(long, default_value = "500ms")]
     call_mean: Time,
     /// Longer calls are ended there
     #[arg(long, default_value = "5m")]
     call_limit: Time,
-    /// A longer wait is slow
+    /// A longer wait is slow; from 1ms to 1h
     #[arg(long, default_value = "1s")]
     slow: Time,
     /// Mean calls of a session that is pinned to a pod; calls have no sessions without it
@@ -183,6 +191,10 @@ impl Demand {
         sound(self.start_tail.is_none_or(|shape| shape > 0.0), "--start-tail must be above 0")?;
         sound(self.session_calls.is_none_or(|calls| calls >= 1.0), "--session-calls must be 1 or more")?;
         sound(self.limit != Some(0), "--limit must be 1 or more")?;
+        sound(self.start_delay.ms() <= DAY_MS, "--start-delay must be a day at the most")?;
+        sound(self.call_mean.ms() <= DAY_MS, "--call-mean must be a day at the most")?;
+        sound(self.call_limit.ms() <= 7 * DAY_MS, "--call-limit must be a week at the most")?;
+        sound((1..=HOUR_MS).contains(&self.slow.ms()), "--slow must be from 1ms to 1h")?;
         for (at, policy) in policies.iter().enumerate() {
             sound(!policies[..at].contains(policy), &format!("--policy names {policy} twice"))?;
         }
@@ -194,6 +206,7 @@ impl Demand {
             start_delay_ms: self.start_delay.ms(),
             start_tail: self.start_tail,
             concurrency: self.concurrency,
+            most_pods: self.most_pods,
             call_mean_ms: self.call_mean.ms(),
             call_limit_ms: self.call_limit.ms(),
             slow_ms: self.slow.ms(),

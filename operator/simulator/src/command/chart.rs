@@ -152,9 +152,20 @@ impl Panel {
                 right + 16.0,
                 at - 4.0,
                 right + 26.0,
-                escaped(name)
+                escaped(&legend(name, marks))
             );
         }
+    }
+}
+
+/// The name of a curve, and how many of its marks have no place: what is 0 has no logarithm, and is told in words.
+fn legend(name: &str, marks: &[Mark]) -> String {
+    match (marks, marks.iter().filter(|mark| mark.place().is_none()).count()) {
+        (_, 0) => name.to_owned(),
+        ([Mark { hours: Some(hours), slow: Some(slow), .. }], _) => {
+            format!("{name}: {} % at {} h", digits(slow.mean), digits(hours.mean))
+        }
+        (_, absent) => format!("{name} (and {absent} at 0)"),
     }
 }
 
@@ -187,5 +198,24 @@ fn curve(svg: &mut String, marks: &[Mark], colour: &str, x: Scale, y: Scale) {
             digits(hours),
             digits(slow)
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(hours: f64, slow: f64) -> Mark {
+        let exact = |mean| Some(Interval { mean, half: None });
+        Mark::new("hpa".into(), exact(hours), exact(slow), true)
+    }
+
+    #[test]
+    fn what_has_no_place_on_the_chart_is_told_beside_it() {
+        assert_eq!(legend("hpa", &[mark(5.7, 0.25)]), "hpa");
+        assert_eq!(legend("hpa", &[mark(5.7, 0.0)]), "hpa: 0.00 % at 5.70 h");
+        assert_eq!(legend("hpa", &[mark(5.7, 0.0), mark(3.0, 1.0)]), "hpa (and 1 at 0)");
+        let panel = Panel { title: "rare".into(), curves: vec![("hpa".into(), vec![mark(5.7, 0.0)])] };
+        assert!(Chart { panels: vec![panel] }.render().contains("hpa: 0.00 % at 5.70 h"));
     }
 }

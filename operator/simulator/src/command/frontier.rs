@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Fault,
+    Fault, Studied,
     arguments::{Asked, Output},
     chart::{Chart, Mark, Panel},
     replay::{heading, setting_json},
@@ -41,7 +41,7 @@ pub(super) fn run(asked: &Asked) -> anyhow::Result<()> {
     }
     let plan = asked.demand.plan(policies, asked.seeds)?;
     let trace = Trace::open(&asked.demand.trace)?;
-    let found = studied(&plan, &trace, asked.threads)?;
+    let Studied { found, notes } = studied(&plan, &trace, asked.threads)?;
     let swept = found.iter().map(|(class, measured)| {
         let point = |policy: &Policy| {
             let place = plan.policies.iter().position(|one| one == policy).expect("each that is swept is replayed");
@@ -62,7 +62,8 @@ pub(super) fn run(asked: &Asked) -> anyhow::Result<()> {
         Output::Table => swept.iter().try_for_each(Swept::tables),
         Output::Json => {
             let classes: Vec<Value> = swept.iter().map(Swept::as_json).collect();
-            say(format_args!("{:#}", json!({ "setting": setting_json(&plan.setting), "classes": classes })))
+            let setting = setting_json(&plan.setting);
+            say(format_args!("{:#}", json!({ "setting": setting, "notes": notes, "classes": classes })))
         }
         Output::Svg => say(Chart { panels: swept.iter().map(Swept::panel).collect() }.render()),
     }

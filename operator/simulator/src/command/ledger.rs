@@ -4,7 +4,7 @@ use std::{fs, io::BufWriter, path::Path};
 
 use anyhow::Context as _;
 
-use super::{Fault, arguments::LedgerAction, say};
+use super::{Fault, arguments::LedgerAction, note, say};
 use crate::{rule::ours::Ours, sim::replay, study::Class, trace::Trace};
 
 pub(super) fn run(action: &LedgerAction) -> anyhow::Result<()> {
@@ -13,6 +13,9 @@ pub(super) fn run(action: &LedgerAction) -> anyhow::Result<()> {
         LedgerAction::Record { demand, service, price, seed, file } => {
             let plan = demand.plan(Vec::new(), 1)?;
             let trace = Trace::open(&demand.trace)?;
+            if *service == 0 {
+                return Err(Fault::Usage("--service counts from 1".into()).into());
+            }
             let mut left = *service;
             for (index, found) in (0_u64..).zip(trace.services()) {
                 let found = plan.prepared(found?);
@@ -20,8 +23,9 @@ pub(super) fn run(action: &LedgerAction) -> anyhow::Result<()> {
                 if left > 0 {
                     continue;
                 }
+                note(&trace.told());
                 let setting = &plan.setting;
-                let policy = Ours::policy(setting.concurrency, 1_000, setting.slow_ms, *price);
+                let policy = Ours::policy(setting.concurrency, setting.most_pods, setting.slow_ms, *price);
                 policy.check().map_err(|faults| Fault::Usage(faults.to_string()))?;
                 let written =
                     fs::File::create(file).with_context(|| format!("{} cannot be written", file.display()))?;

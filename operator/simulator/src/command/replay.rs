@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    Studied,
     arguments::{Asked, Output},
     chart::{Chart, Mark, Panel},
     say, studied,
@@ -17,10 +18,16 @@ use crate::{
 pub(super) fn run(asked: &Asked) -> anyhow::Result<()> {
     let plan = asked.demand.plan(asked.policy.clone(), asked.seeds)?;
     let trace = Trace::open(&asked.demand.trace)?;
-    let found = studied(&plan, &trace, asked.threads)?;
+    let Studied { found, notes } = studied(&plan, &trace, asked.threads)?;
     match asked.output {
         Output::Table => tables(&plan.policies, &found),
-        Output::Json => say(format_args!("{:#}", as_json(&plan.policies, &plan.setting, &found))),
+        Output::Json => {
+            let classes = as_json(&plan.policies, &found);
+            say(format_args!(
+                "{:#}",
+                json!({ "setting": setting_json(&plan.setting), "notes": notes, "classes": classes })
+            ))
+        }
         Output::Svg => say(charted(&plan.policies, &found).render()),
     }
 }
@@ -104,6 +111,7 @@ pub(super) fn setting_json(setting: &Setting) -> Value {
         "start_delay_ms": setting.start_delay_ms,
         "start_tail": setting.start_tail,
         "concurrency": setting.concurrency,
+        "most_pods": setting.most_pods,
         "call_mean_ms": setting.call_mean_ms,
         "call_limit_ms": setting.call_limit_ms,
         "slow_ms": setting.slow_ms,
@@ -111,7 +119,7 @@ pub(super) fn setting_json(setting: &Setting) -> Value {
     })
 }
 
-fn as_json(policies: &[Policy], setting: &Setting, found: &Found) -> Value {
+fn as_json(policies: &[Policy], found: &Found) -> Vec<Value> {
     let classes = found.iter().map(|(class, measured)| {
         let policies = policies.iter().zip(measured).map(|(policy, of)| {
             let figures: Vec<Figures> = of.iter().map(Measures::figures).collect();
@@ -143,7 +151,7 @@ fn as_json(policies: &[Policy], setting: &Setting, found: &Found) -> Value {
             "policies": policies.collect::<Vec<_>>(),
         })
     });
-    json!({ "setting": setting_json(setting), "classes": classes.collect::<Vec<_>>() })
+    classes.collect()
 }
 
 fn charted(policies: &[Policy], found: &Found) -> Chart {

@@ -23,8 +23,8 @@ impl<'a> Calls<'a> {
     /// The next call, in microseconds since the beginning.
     pub(super) fn next_us(&mut self) -> Option<u64> {
         match self.arrivals {
-            Arrivals::Times(times) => {
-                let time = times.get(self.next).copied();
+            Arrivals::Times { us, .. } => {
+                let time = us.get(self.next).copied();
                 self.next += 1;
                 time
             }

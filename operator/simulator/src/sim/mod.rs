@@ -36,6 +36,8 @@ pub struct Setting {
     pub start_tail: Option<f64>,
     /// Calls that a pod works on at once.
     pub concurrency: u32,
+    /// Pods of a service at the most, under any policy.
+    pub most_pods: u32,
     /// Mean duration of a call where the trace knows none, exponential, in milliseconds.
     pub call_mean_ms: u64,
     /// Calls that take longer are ended there, in milliseconds.
@@ -56,6 +58,7 @@ impl Default for Setting {
             start_delay_ms: 6_000,
             start_tail: None,
             concurrency: 4,
+            most_pods: 1_000,
             call_mean_ms: 500,
             call_limit_ms: 300_000,
             slow_ms: 1_000,

@@ -3,6 +3,7 @@
 mod frontier;
 mod policy;
 mod statistics;
+mod survey;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,6 +14,7 @@ pub use self::{
     frontier::{Comparison, Curve, Point, against, pareto},
     policy::{Family, Policy, UnknownPolicy},
     statistics::{Interval, interval, paired},
+    survey::{Share, Survey},
 };
 use crate::{
     sim::{Measures, Setting, replay},
@@ -149,6 +151,28 @@ impl Plan {
         service
     }
 
+    /// Looks at all services that it would replay, without replaying them.
+    ///
+    /// # Errors
+    ///
+    /// [`TraceError`] of the first line found that cannot be read.
+    pub fn survey(&self, trace: &Trace) -> Result<Survey, TraceError> {
+        Survey::of(self, trace)
+    }
+
+    /// All services, as they are replayed, with their place and class, and whether they are replayed.
+    fn sorted(&self, trace: &Trace) -> impl Iterator<Item = Result<(u64, Class, Service, bool), TraceError>> + Send {
+        let mut taken = BTreeMap::<Class, usize>::new();
+        (0_u64..).zip(trace.services()).map(move |(index, service)| {
+            let service = self.prepared(service?);
+            let class = Class::of(&service);
+            let count = taken.entry(class).or_default();
+            let takes = self.takes(index, class) && self.limit.is_none_or(|limit| *count < limit);
+            *count += usize::from(takes);
+            Ok::<_, TraceError>((index, class, service, takes))
+        })
+    }
+
     /// Replays all services under all policies and seeds, in as many threads as the current pool has; what is found
     /// does not depend on their number. `done` hears of each replay.
     ///
@@ -156,19 +180,9 @@ impl Plan {
     ///
     /// [`TraceError`] of the first line found that cannot be read.
     pub fn run(&self, trace: &Trace, done: &(dyn Fn() + Sync)) -> Result<Found, TraceError> {
-        let mut taken = BTreeMap::<Class, usize>::new();
-        let services = (0_u64..).zip(trace.services()).filter_map(|(index, service)| {
-            let service = match service {
-                Ok(service) => self.prepared(service),
-                Err(error) => return Some(Err(error)),
-            };
-            let class = Class::of(&service);
-            let count = taken.entry(class).or_default();
-            if !self.takes(index, class) || self.limit.is_some_and(|limit| *count >= limit) {
-                return None;
-            }
-            *count += 1;
-            Some(Ok((index, class, service)))
+        let services = self.sorted(trace).filter_map(|sorted| match sorted {
+            Ok((index, class, service, takes)) => takes.then_some(Ok((index, class, service))),
+            Err(error) => Some(Err(error)),
         });
         services
             .par_bridge()

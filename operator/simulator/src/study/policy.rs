@@ -15,9 +15,6 @@ use crate::{
     sim::Setting,
 };
 
-/// Pods of a service at the most, under any policy.
-const MOST_PODS: u32 = 1_000;
-
 /// Utilisation that autoscalers aim for unless told otherwise, in percent: Knative's default, and taken for the
 /// external metric of HPA and KEDA too, which have none.
 const TARGET: u32 = 70;
@@ -61,7 +58,8 @@ impl FromStr for Policy {
 
     fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
         let unknown = || UnknownPolicy(name.to_owned());
-        let mut parts = name.split('-');
+        // Lists are often written with a space after each comma.
+        let mut parts = name.trim().split('-');
         let family = match parts.next() {
             Some("ours") => Family::Ours,
             Some("kpa") => Family::Kpa,
@@ -112,18 +110,19 @@ impl Policy {
     /// A fresh rule.
     pub fn rule(&self, setting: &Setting) -> Box<dyn Rule> {
         let (concurrency, utilization) = (setting.concurrency, f64::from(self.target) / 100.0);
+        let most = setting.most_pods;
         let target = f64::from(concurrency) * utilization;
         match self.family {
-            Family::Ours => Box::new(Ours::new(Ours::policy(concurrency, MOST_PODS, setting.slow_ms, self.price))),
+            Family::Ours => Box::new(Ours::new(Ours::policy(concurrency, most, setting.slow_ms, self.price))),
             Family::Kpa => {
                 let keep_ms = u64::from(self.keep.unwrap_or(0)) * 60_000;
-                Box::new(Kpa::new(concurrency, utilization, keep_ms, MOST_PODS))
+                Box::new(Kpa::new(concurrency, utilization, keep_ms, most))
             }
             Family::Hpa => {
-                let spec = hpa::Spec { max: MOST_PODS, ..hpa::Spec::default() };
+                let spec = hpa::Spec { max: most, ..hpa::Spec::default() };
                 Box::new(Concurrency::new(spec, target))
             }
-            Family::Keda => Box::new(Keda::new(MOST_PODS, target)),
+            Family::Keda => Box::new(Keda::new(most, target)),
         }
     }
 
@@ -159,6 +158,7 @@ mod tests {
         for name in ["ours", "ours-p60", "kpa", "kpa-keep5", "kpa-t55-keep5", "hpa", "hpa-t60", "keda"] {
             assert_eq!(name.parse::<Policy>().unwrap().to_string(), name);
         }
+        assert_eq!(" kpa-t55 ".parse::<Policy>().unwrap().to_string(), "kpa-t55");
         for name in ["", "vpa", "ours-t50", "hpa-keep5", "kpa-t0", "kpa-t101", "kpa-keep", "kpa-x"] {
             assert!(name.parse::<Policy>().is_err(), "{name}");
         }

@@ -92,6 +92,38 @@ fn a_ledger_is_recorded_and_replayed() {
 }
 
 #[test]
+fn a_trace_of_rare_services_alone_is_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rare.csv");
+    let minutes: Vec<String> = (1..=1_440).map(|minute| minute.to_string()).collect();
+    let none = ",0".repeat(1_439);
+    fs::write(&path, format!("f,{}\na,3{none}\nb,0{none}\n", minutes.join(","))).unwrap();
+    let trace = path.to_str().unwrap();
+    let asked =
+        ["replay", "--trace", trace, "--policy", "kpa, hpa", "--seeds", "1", "--start-delay", "0", "--output", "json"];
+    let json: Value = serde_json::from_str(&answer(&asked)).unwrap();
+    let class = &json["classes"][0];
+    assert_eq!((&class["class"], &class["services"], &class["calls"]), (&"rare".into(), &2.into(), &3.into()));
+    assert_eq!(class["policies"][0]["slow_percent"]["mean"], 0.0, "pods are ready at once");
+    assert!(class["policies"][0]["slow_percent"]["half"].is_null(), "one seed tells no interval");
+    let notes = json["notes"].to_string();
+    assert!(notes.contains("rare: 2 services with 3 calls in 24.0 hours at the longest"), "{notes}");
+}
+
+#[test]
+fn a_series_of_nothing_is_replayed_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nothing.csv");
+    fs::write(&path, "timestamp,value\n0,0\n60,0\n120,0\n").unwrap();
+    let output = run(&["replay", "--trace", path.to_str().unwrap(), "--seeds", "1", "--output", "svg"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    for expected in ["note: series has no call at all", "note: series lasts 3.0 minutes"] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_by_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
     let trace = trace(folder.path());
@@ -101,6 +133,11 @@ fn what_is_wrong_is_told_by_exit_codes() {
     refused(&["replay", "--trace", &trace, "--policy", "vpa"], 64, "'vpa' is no policy");
     refused(&["replay", "--trace", &trace, "--policy", "kpa,kpa"], 64, "names kpa twice");
     refused(&["replay", "--trace", &trace, "--concurrency", "0"], 64, "concurrency");
+    refused(&["replay", "--trace", &trace, "--seeds", "0"], 64, "seeds");
+    refused(&["replay", "--trace", &trace, "--slow", "500us"], 64, "--slow must be from 1ms to 1h");
+    refused(&["replay", "--trace", &trace, "--start-delay", "1year"], 64, "--start-delay must be a day");
+    refused(&["replay", "--trace", &trace, "--scale", "1000000"], 64, "--scale 0.01 makes them fewer");
+    refused(&["ledger", "record", "--trace", &trace, "--service", "0", "none"], 64, "--service counts from 1");
     refused(&["replay", "--trace", &trace, "--start-delay", "soon"], 64, "start-delay");
     refused(&["replay", "--trace", &trace, "--class", "series"], 64, "no service of the trace");
     refused(&["replay", "--trace", bad.to_str().unwrap()], 2, "bad.csv, line 2: minute 1 is 'y'");
