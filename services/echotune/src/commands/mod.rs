@@ -41,6 +41,8 @@ use crate::{
     output,
 };
 
+/// The usual data folder.
+const DATA: &str = "data";
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 64 wrong configuration, 130 or 143 ended by SIGINT or SIGTERM.
 `up` ends with 0 on the first such signal, and with 130 or 143 on a second one.
@@ -51,7 +53,7 @@ Data folder: $ECHOTUNE_DATA or ./data.";
 #[command(name = "echotune", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// Folder that holds the data.
-    #[arg(long, global = true, default_value = "data", env = "ECHOTUNE_DATA")]
+    #[arg(long, global = true, default_value = DATA, env = "ECHOTUNE_DATA")]
     data: PathBuf,
     /// How to print results.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]

@@ -1,6 +1,10 @@
 //! Serving a data folder, and the demonstration.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use echotune_api::{RecommendQuery, Users};
@@ -11,7 +15,7 @@ use echotune_kit::{
 use echotune_model::{ErrorKind, Fault, ItemKind, NewRun, PageRequest, Recommendations, Run, TraceId};
 use tracing::Instrument as _;
 
-use super::{Arguments, Output, call, now_ms, runs};
+use super::{Arguments, DATA, Output, call, now_ms, runs};
 use crate::{Config, Connection, Platform, Serving, demo, import::Progress, output, platform::Flow};
 
 /// Serves until a signal comes.
@@ -95,7 +99,7 @@ impl Demo {
         if self.output == Output::Json {
             return Ok(());
         }
-        output::say(further(&name, run.trace))
+        output::say(further(&name, run.trace, &self.folder))
     }
 
     async fn load(&self) -> anyhow::Result<()> {
@@ -148,29 +152,35 @@ impl Demo {
     }
 }
 
-/// What may be asked next. Listeners who exist have a folder of their own: beside generated ones they would be
-/// recommended what nobody plays.
-fn further(name: &str, trace: TraceId) -> String {
+/// What may be asked next, of the same folder. Listeners who exist have a folder of their own: beside generated ones they
+/// would be recommended what nobody plays.
+fn further(name: &str, trace: TraceId, folder: &Path) -> String {
+    let of = if folder == Path::new(DATA) { String::new() } else { format!("--data {} ", quoted(folder)) };
     format!(
         "\n\
-         Every reason:      echotune recommend --user {name} --kind track --explain\n\
-         A trace again:     echotune trace {trace}\n\
-         The playlist:      echotune run {WORKFLOW} --user {name} --export FOLDER\n\
+         Every reason:      echotune {of}recommend --user {name} --kind track --explain\n\
+         A trace again:     echotune {of}trace {trace}\n\
+         The playlist:      echotune {of}run {WORKFLOW} --user {name} --export FOLDER\n\
          Your own history:  echotune --data mine import listenbrainz EXPORT.zip --user YOU\n"
     )
 }
 
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use clap::Parser as _;
 
     use super::*;
 
     #[test]
     fn what_is_hinted_at_is_understood_and_an_own_history_gets_a_folder_of_its_own() {
-        let told = further("ann", TraceId(1));
+        let told = further("ann", TraceId(1), Path::new("data"));
         let hints: Vec<_> = told.lines().filter_map(|line| line.split_once(":  ")).collect();
         assert_eq!(hints.len(), 4, "{told}");
         for (_, command) in &hints {
@@ -180,5 +190,14 @@ mod tests {
         let (_, own) = hints.into_iter().find(|(what, _)| *what == "Your own history").expect("a hint");
         let own = Arguments::try_parse_from(own.split_whitespace()).expect("understood");
         assert_eq!(own.data, Path::new("mine"), "and not that of the demonstration");
+    }
+
+    #[test]
+    fn hints_name_the_folder_that_is_served_unless_it_is_the_usual_one() {
+        let hint =
+            |folder: &str| further("ann", TraceId(1), Path::new(folder)).lines().nth(1).unwrap_or_default().to_owned();
+        assert!(hint("data").contains("echotune recommend"), "{}", hint("data"));
+        assert!(hint("/tmp/d").contains("echotune --data /tmp/d recommend"), "{}", hint("/tmp/d"));
+        assert!(hint("my 'data").contains(r"--data 'my '\''data' recommend"), "{}", hint("my 'data"));
     }
 }
