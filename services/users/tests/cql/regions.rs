@@ -18,7 +18,7 @@ use echotune_model::{
     Call, ErrorKind, Fault, NewPlaylist, NewToken, PlayCount, PlaylistId, Principal, Profile, Role, Settings, User,
     UserId,
 };
-use echotune_users::{CqlUserStore, Homes, Peer, RegionalUsers, UserStore, UsersService, conformance::drain, relays};
+use echotune_users::{CqlUserStore, Homes, Peer, RegionalUsers, UserStore, UsersService, Waiting, relays};
 use futures::future::join_all;
 use tokio::{
     net::TcpListener,
@@ -127,8 +127,13 @@ async fn written_in(regions: [&Region; 2], user: UserId, least: usize) -> Vec<St
     let end = tokio::time::Instant::now() + PATIENCE;
     while found.len() < least && tokio::time::Instant::now() < end {
         for region in regions {
-            while let Ok(events) = timeout(Duration::from_secs(3), drain(&region.store)).await {
-                found.extend(events.into_iter().filter(|event| event.user == user));
+            // Not cut off while they are forgotten: what is gone by then would be missing here.
+            while let Ok(waiting) = timeout(Duration::from_secs(3), region.store.next_events(10_000)).await {
+                let waiting = waiting.expect("events");
+                let places = waiting.iter().map(|one| one.place.clone()).collect();
+                region.store.published(places).await.expect("forgotten");
+                let event = |one: &Waiting| Event::decode(&one.record.value).expect("an event").expect("known");
+                found.extend(waiting.iter().map(event).filter(|event| event.user == user));
             }
         }
     }
