@@ -118,16 +118,16 @@ pub(super) struct Counts<'a> {
     shape: Shape,
     durations: &'a ByName,
     told: &'a Told,
-    failed: bool,
 }
 
 impl<'a> Counts<'a> {
     pub(super) fn open(path: &Path, durations: &'a ByName, told: &'a Told) -> Result<Self, TraceError> {
         let (rows, shape) = opened(path)?;
-        Ok(Self { rows, shape, durations, told, failed: false })
+        Ok(Self { rows, shape, durations, told })
     }
 
-    fn service(&mut self) -> Result<Option<Service>, TraceError> {
+    /// The next one.
+    pub(super) fn service(&mut self) -> Result<Option<Service>, TraceError> {
         let Some(row) = self.rows.next()? else { return Ok(None) };
         let counted = self.shape.read(row).map_err(|what| self.rows.fault(what))?;
         if counted.holes > 0 {
@@ -140,19 +140,6 @@ impl<'a> Counts<'a> {
 pub(super) fn of_minutes(name: String, counts: Vec<u32>, durations: &ByName) -> Service {
     let durations = durations.get(&name).cloned();
     Service { name, arrivals: Arrivals::Counts { bin_ms: MINUTE_MS, counts }, durations, series: false }
-}
-
-impl Iterator for Counts<'_> {
-    type Item = Result<Service, TraceError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let next = self.service().transpose();
-        self.failed = matches!(next, Some(Err(_)));
-        next
-    }
 }
 
 #[cfg(test)]

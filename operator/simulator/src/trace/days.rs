@@ -96,7 +96,7 @@ impl Days {
             let what = format!("begins a trace of {} days, the last of which is {last}", self.paths.len());
             told.add(first, &what);
         }
-        Ok(Reading { days: self, files, at: 0, durations, told, failed: false })
+        Ok(Reading { days: self, files, at: 0, durations, told })
     }
 }
 
@@ -108,11 +108,11 @@ pub(super) struct Reading<'a> {
     at: usize,
     durations: &'a ByName,
     told: &'a Told,
-    failed: bool,
 }
 
 impl Reading<'_> {
-    fn service(&mut self) -> Result<Option<Service>, TraceError> {
+    /// The next service.
+    pub(super) fn service(&mut self) -> Result<Option<Service>, TraceError> {
         let Some(places) = self.days.services.get(self.at) else { return Ok(None) };
         self.at += 1;
         let (mut name, mut all) = (None, Vec::with_capacity(places.len() * DAY));
@@ -135,19 +135,6 @@ impl Reading<'_> {
             name.get_or_insert(counted.name);
         }
         Ok(Some(of_minutes(name.unwrap_or_default(), all, self.durations)))
-    }
-}
-
-impl Iterator for Reading<'_> {
-    type Item = Result<Service, TraceError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let next = self.service().transpose();
-        self.failed = matches!(next, Some(Err(_)));
-        next
     }
 }
 

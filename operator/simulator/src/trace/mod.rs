@@ -250,10 +250,10 @@ impl Trace {
     fn read<'a>(&'a self, source: &'a Source) -> Services<'a> {
         let read: Result<Services<'a>, TraceError> = match source {
             Source::Counts(path) => {
-                Counts::open(path, &self.durations, &self.told).map(|counts| Box::new(counts) as Services<'a>)
+                Counts::open(path, &self.durations, &self.told).map(|mut counts| in_turn(move || counts.service()))
             }
             Source::Days(days) => {
-                days.read(&self.durations, &self.told).map(|reading| Box::new(reading) as Services<'a>)
+                days.read(&self.durations, &self.told).map(|mut reading| in_turn(move || reading.service()))
             }
             Source::Table(path, layout) => {
                 layout.told.iter().for_each(|what| self.told.add(path, what));
@@ -263,6 +263,16 @@ impl Trace {
         };
         read.unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
     }
+}
+
+/// Services as they are read, up to the first that cannot be.
+fn in_turn<'a>(mut next: impl FnMut() -> Result<Option<Service>, TraceError> + Send + 'a) -> Services<'a> {
+    let mut failed = false;
+    Box::new(std::iter::from_fn(move || {
+        let read = if failed { None } else { next().transpose() };
+        failed |= matches!(read, Some(Err(_)));
+        read
+    }))
 }
 
 /// What is read together, in the order of the first file of each.
